@@ -1,0 +1,1 @@
+"""The dimm command: a verb per file."""

@@ -1,0 +1,75 @@
+"""The one configuration tree: what the command line, the map's header and the node's YAML share.
+
+Every default is the measured choice of docs/benchmarks.md; the comment beside each says what it does.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Section(BaseModel):
+    """A part of the tree: unknown keys are errors, so that a typo never passes silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EncoderConfig(_Section):
+    """Which frozen DINOv2 turns an image into patch tokens."""
+
+    name: str = Field("dinov2-small", description="encoder family and size, see dimm_ros.encoder.weights.MODELS")
+    input_size: int = Field(448, ge=56, le=2016, multiple_of=14, description="longer side of the encoder's input, pixels")
+    layers: tuple[int, ...] = Field((12,), description="transformer layers whose tokens are stacked; the last is the paper's")
+
+
+class HeadConfig(_Section):
+    """The scene-specific ray head (DIMM, ICCV 2025, section 3)."""
+
+    mappers: int = Field(4, ge=1, le=64, description="N independent MLP mappers")
+    width: int = Field(256, ge=16, le=4096, description="embedding width")
+    depth: int = Field(2, ge=1, le=16, description="hidden layers of one mapper")
+    frequencies: int = Field(6, ge=0, le=16, description="Fourier bands of the patch centre (XY token)")
+    fusion: Literal["attention", "mean"] = Field("attention", description="how the N ray embeddings are fused")
+    confidence: bool = Field(True, description="predict a per-ray scale of direction and moment error")
+
+
+class TrainingConfig(_Section):
+    """How a map is trained."""
+
+    steps: int = Field(2000, ge=1, description="optimiser steps")
+    batch: int = Field(2048, ge=16, description="patches in one step, shuffled over all images")
+    learning_rate: float = Field(2e-3, gt=0, description="peak of the one-cycle schedule")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
+    passes: int = Field(3, ge=1, description="encoded views per image; the first is the image itself")
+    max_rotation_deg: float = Field(15.0, ge=0, le=60, description="virtual camera yaw and pitch of augmented views")
+    max_roll_deg: float = Field(10.0, ge=0, le=180, description="virtual in-plane rotation")
+    max_zoom: float = Field(1.25, ge=1, le=3, description="virtual zoom, 1/max_zoom to max_zoom")
+    jitter: float = Field(0.15, ge=0, le=0.9, description="brightness and contrast change of augmented views")
+    context_noise: float = Field(0.1, ge=0, description="Gaussian noise on the CLS part, in units of its spread")
+    context_dropout: float = Field(0.1, ge=0, lt=1, description="share of CLS entries dropped")
+    average: float = Field(0.99, ge=0, lt=1, description="decay of the weights' moving average")
+    seed: int = Field(0, ge=0, description="seed of everything random")
+    memory_mb: int = Field(4096, ge=64, description="feature buffer kept in memory; a larger one goes to disk")
+
+
+class SolverConfig(_Section):
+    """The two RANSACs (rotation, then centre), the joint refinement and the covariance."""
+
+    hypotheses: int = Field(64, ge=4, le=4096, description="two-ray hypotheses of each RANSAC, scored at once")
+    local_steps: int = Field(4, ge=0, le=50, description="truncated-loss refits of the best hypotheses (LO-RANSAC)")
+    rotation_threshold_deg: float = Field(3.0, gt=0, le=45, description="inlier angle between rotated camera ray and direction")
+    centre_threshold: float = Field(0.10, gt=0, description="inlier distance of the centre from a ray's moment, metres")
+    min_pair_angle_deg: float = Field(5.0, gt=0, le=45, description="pairs of rays nearer than this are not sampled")
+    use_confidence: bool = Field(True, description="weigh rays by their predicted scale")
+    refine: bool = Field(True, description="joint Gauss-Newton refinement of rotation and centre")
+    seed: int = Field(0, ge=0, description="seed of the sampling; the same image gives the same pose")
+
+
+class AcceptanceConfig(_Section):
+    """When an estimate is good enough to be published."""
+
+    min_inlier_ratio: float = Field(0.3, ge=0, le=1, description="least share of rays that agree with the pose")
+    max_position_sigma: float = Field(0.5, gt=0, description="largest standard deviation of the centre, metres")
+    max_rotation_sigma_deg: float = Field(15.0, gt=0, description="largest standard deviation of the rotation, degrees")

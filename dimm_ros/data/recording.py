@@ -1,0 +1,58 @@
+"""What every reader returns: a ``Recording`` of ``Frame`` s whose images are loaded on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dimm_ros.geometry.camera import Camera
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One posed image.
+
+    Attributes:
+        name: unique within its recording (file name, or the stamp for a bag).
+        stamp_ns: time of the image in nanoseconds; the frame number times 1e9/30 where a data set has no time.
+        camera: intrinsics of the stored image.
+        world_from_camera: (4, 4), metres, optical axes; None when the frame's pose is unknown.
+        load: returns the image as (H, W, 3) uint8 RGB; raises DataError with the file's name when it cannot.
+        load_depth: returns depth along z in metres, (h, w) float32 with 0 = none, or None when there is no depth.
+        depth_camera: intrinsics of the depth image, where there is one.
+    """
+
+    name: str
+    stamp_ns: int
+    camera: Camera
+    world_from_camera: np.ndarray | None
+    load: Callable[[], np.ndarray]
+    load_depth: Callable[[], np.ndarray] | None = None
+    depth_camera: Camera | None = None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Posed images of one place, in time order.
+
+    Attributes:
+        name: short, for tables and file names.
+        source: where it came from, for the map's header (a name, never an absolute path).
+        frame_id: the world frame's ROS name, "map" where the source has none.
+        frames: the images.
+        splits: named parts of a data set's split.json: name -> part ("train", "val") -> indices into frames.
+        notes: sentences for the user about what was left out and why.
+    """
+
+    name: str
+    source: str
+    frames: Sequence[Frame]
+    frame_id: str = "map"
+    splits: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def poses(self) -> np.ndarray:
+        """(N, 4, 4) world_from_camera of all frames."""
+        return np.stack([frame.world_from_camera for frame in self.frames])

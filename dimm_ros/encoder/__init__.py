@@ -1,0 +1,1 @@
+"""Frozen DINOv2: images to tokens."""

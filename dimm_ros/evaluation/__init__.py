@@ -1,0 +1,1 @@
+"""How good is a map: metrics, baselines, tables, pictures."""

@@ -1,0 +1,1 @@
+"""A furnished room to try everything in: renderer, trajectories, bag writer."""

@@ -1,0 +1,1 @@
+"""Cameras, poses and Plücker rays: numpy float64, no torch, no ROS."""

@@ -1,0 +1,168 @@
+"""Central camera models: from pixels to unit rays and back.
+
+Pixel convention: (0, 0) is the centre of the top-left pixel, as in OpenCV and ROS. Camera axes are optical (REP-103:
+x right, y down, z forward). Distortion models are those of ``sensor_msgs/CameraInfo``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from dimm_ros.errors import InputError
+
+#: Distortion model -> accepted numbers of coefficients (OpenCV's order).
+DISTORTION_MODELS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8, 12), "equidistant": (0, 4)}
+
+#: A pixel whose ray does not project back this near (pixels) lies outside the model's invertible region.
+_ROUND_TRIP_PX = 0.05
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One central camera: image size, focal lengths and principal point in pixels, and lens distortion.
+
+    Raises:
+        InputError: on a size, focal length, principal point or distortion that no camera can have.
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion_model: str = "plumb_bob"
+    distortion: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        values = np.array([self.fx, self.fy, self.cx, self.cy, *self.distortion], dtype=float)
+        if not np.isfinite(values).all():
+            raise InputError("The camera's intrinsics hold NaN or infinite values; check the camera_info publisher or calibration file.")
+        if self.width <= 0 or self.height <= 0:
+            raise InputError(f"The camera's image size is {self.width}x{self.height}; camera_info must give the real width and height.")
+        if self.fx <= 0 or self.fy <= 0:
+            raise InputError(f"The camera's focal length is ({self.fx:g}, {self.fy:g}) pixels, so it is not calibrated; run camera_calibration and publish its camera_info.")
+        counts = DISTORTION_MODELS.get(self.distortion_model)
+        if counts is None:
+            raise InputError(f"Distortion model '{self.distortion_model}' is not known; use one of {', '.join(DISTORTION_MODELS)}.")
+        if len(self.distortion) not in counts:
+            raise InputError(f"Distortion model '{self.distortion_model}' takes {' or '.join(map(str, counts))} coefficients, camera_info gives {len(self.distortion)}.")
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(3, 3) intrinsic matrix K."""
+        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
+    def scaled(self, width: int, height: int) -> Camera:
+        """The same lens with its image resized to width x height (pixel areas, so centres shift by half a pixel)."""
+        sx, sy = width / self.width, height / self.height
+        return replace(
+            self, width=width, height=height, fx=self.fx * sx, fy=self.fy * sy,
+            cx=(self.cx + 0.5) * sx - 0.5, cy=(self.cy + 0.5) * sy - 0.5,
+        )
+
+    def cropped(self, x: int, y: int, width: int, height: int) -> Camera:
+        """The same lens with its image cut to width x height pixels from (x, y)."""
+        return replace(self, width=width, height=height, cx=self.cx - x, cy=self.cy - y)
+
+    def undistorted(self) -> Camera:
+        """The pinhole camera of the same size and intrinsic matrix."""
+        return replace(self, distortion_model="plumb_bob", distortion=())
+
+    @property
+    def is_pinhole(self) -> bool:
+        """True when no lens model applies; an equidistant lens bends rays even with zero coefficients."""
+        return self.distortion_model != "equidistant" and not np.any(self.distortion)
+
+    def bearings(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Unit camera rays of pixels.
+
+        Args:
+            pixels: (N, 2) image coordinates.
+
+        Returns:
+            (N, 3) unit rays in the optical frame, and (N,) bool: whether the lens model can be inverted there.
+        """
+        pixels = np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
+        plane = (pixels - [self.cx, self.cy]) / [self.fx, self.fy]
+        valid = np.ones(len(pixels), dtype=bool)
+        if self.distortion_model == "equidistant":
+            radius = np.linalg.norm(plane, axis=1)
+            theta, valid = _invert_equidistant(radius, self._coefficients(4))
+            direction = plane / np.maximum(radius, 1e-12)[:, None]
+            rays = np.column_stack([direction * np.sin(theta)[:, None], np.cos(theta)])
+        else:
+            if not self.is_pinhole:
+                criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 200, 1e-14)
+                coefficients = np.array(self.distortion, dtype=np.float64)
+                plane = cv2.undistortPointsIter(pixels[:, None], self.matrix, coefficients, None, None, criteria)[:, 0]
+            rays = np.column_stack([plane, np.ones(len(plane))])
+            finite = np.isfinite(rays).all(axis=1)
+            rays[~finite] = [0.0, 0.0, 1.0]
+            if not self.is_pinhole:
+                back = self.project(rays)[0]
+                valid = finite & (np.linalg.norm(back - pixels, axis=1) < _ROUND_TRIP_PX)
+        return rays / np.linalg.norm(rays, axis=1, keepdims=True), valid
+
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels of points in the optical frame.
+
+        Args:
+            points: (N, 3), any unit.
+
+        Returns:
+            (N, 2) pixels, and (N,) bool: in front of the camera (equidistant: also to the side and behind).
+        """
+        points = np.asarray(points, dtype=np.float64).reshape(-1, 3)
+        if self.distortion_model == "equidistant":
+            radial = np.linalg.norm(points[:, :2], axis=1)
+            theta = np.arctan2(radial, points[:, 2])
+            bent = _equidistant(theta, self._coefficients(4))
+            plane = points[:, :2] * (bent / np.maximum(radial, 1e-12))[:, None]
+            front = np.linalg.norm(points, axis=1) > 1e-12
+        else:
+            front = points[:, 2] > 1e-9
+            depth = np.where(front, points[:, 2], 1.0)
+            plane = points[:, :2] / depth[:, None]
+            if not self.is_pinhole:
+                plane = _rational(plane, self._coefficients(12))
+        return plane * [self.fx, self.fy] + [self.cx, self.cy], front
+
+    def contains(self, pixels: np.ndarray) -> np.ndarray:
+        """(N,) bool: which (N, 2) pixels lie on the image (its area, from -0.5 to size - 0.5)."""
+        return ((pixels >= -0.5) & (pixels <= [self.width - 0.5, self.height - 0.5])).all(axis=1)
+
+    def _coefficients(self, count: int) -> np.ndarray:
+        padded = np.zeros(count)
+        padded[: len(self.distortion)] = self.distortion
+        return padded
+
+
+def _equidistant(theta: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """Kannala-Brandt radius of the angle from the optical axis: theta (1 + k1 theta^2 + ... + k4 theta^8)."""
+    t2 = theta * theta
+    return theta * (1 + t2 * (k[0] + t2 * (k[1] + t2 * (k[2] + t2 * k[3]))))
+
+
+def _invert_equidistant(radius: np.ndarray, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Angle of a radius by Newton's method, and whether it was found below pi."""
+    theta = np.minimum(radius, np.pi)
+    for _ in range(30):
+        t2 = theta * theta
+        slope = 1 + t2 * (3 * k[0] + t2 * (5 * k[1] + t2 * (7 * k[2] + t2 * 9 * k[3])))
+        step = (_equidistant(theta, k) - radius) / np.where(np.abs(slope) < 1e-6, 1e-6, slope)
+        theta = np.clip(theta - np.clip(step, -0.5, 0.5), 0.0, np.pi)
+    return theta, np.abs(_equidistant(theta, k) - radius) < 1e-9
+
+
+def _rational(plane: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """OpenCV's lens model with k1 k2 p1 p2 k3 k4 k5 k6 s1 s2 s3 s4 (tilt excluded: no CameraInfo uses it)."""
+    x, y = plane[:, 0], plane[:, 1]
+    r2 = x * x + y * y
+    radial = (1 + r2 * (k[0] + r2 * (k[1] + r2 * k[4]))) / (1 + r2 * (k[5] + r2 * (k[6] + r2 * k[7])))
+    xd = x * radial + 2 * k[2] * x * y + k[3] * (r2 + 2 * x * x) + r2 * (k[8] + r2 * k[9])
+    yd = y * radial + k[2] * (r2 + 2 * y * y) + 2 * k[3] * x * y + r2 * (k[10] + r2 * k[11])
+    return np.column_stack([xd, yd])

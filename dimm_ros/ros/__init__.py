@@ -1,0 +1,1 @@
+"""The node: a thin shell around the core."""

@@ -1,0 +1,1 @@
+"""From rays to pose: rotation RANSAC, centre RANSAC, joint refinement, covariance."""
