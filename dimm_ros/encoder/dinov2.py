@@ -1,0 +1,120 @@
+"""DINOv2 through transformers, frozen: (B, 3, h, w) images to patch and CLS tokens."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dimm_ros.config import EncoderConfig
+from dimm_ros.encoder.patches import PATCH
+from dimm_ros.encoder.weights import MODELS, Weights, find_weights
+from dimm_ros.errors import WeightsError
+
+log = logging.getLogger(__name__)
+
+# transformers 5 renamed four modules of DINOv2; published files carry the names of transformers 4.
+_RENAMED = {
+    ".attention.attention.query.": ".attention.q_proj.",
+    ".attention.attention.key.": ".attention.k_proj.",
+    ".attention.attention.value.": ".attention.v_proj.",
+    ".attention.output.dense.": ".attention.o_proj.",
+}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the encoder says about a batch of images.
+
+    Attributes:
+        patches: (B, P, D) patch tokens, row by row; D is the encoder's width times the number of stacked layers.
+        context: (B, C) CLS token of the last of the stacked layers.
+    """
+
+    patches: Tensor
+    context: Tensor
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of a name; "auto" is CUDA when present, else CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+class Encoder:
+    """A frozen DINOv2 with chosen weights.
+
+    Attributes:
+        config: which encoder, input size and layers.
+        weights: the file, its digest and origin.
+        dim: width D of a patch token.
+        context_dim: width C of the context token.
+    """
+
+    def __init__(self, config: EncoderConfig, weights: Weights, device: torch.device) -> None:
+        self.config, self.weights, self.device = config, weights, device
+        self._spec = MODELS[config.name]
+        if max(config.layers) > self._spec.layers or min(config.layers) < 1:
+            raise WeightsError(f"{config.name} has layers 1 to {self._spec.layers}, the configuration asks for {config.layers}.")
+        self.dtype = torch.float16 if device.type == "cuda" else torch.float32
+        self._model = _load(config.name, weights.path).to(device, self.dtype)
+        self.dim = self._spec.dim * len(config.layers)
+        self.context_dim = self._spec.dim
+
+    @classmethod
+    def open(
+        cls, config: EncoderConfig, *, device: str = "auto", weights: str | Path | None = None, sha256: str | None = None,
+    ) -> Encoder:
+        """Find the weights (see ``find_weights`` for the order and the errors) and load them."""
+        return cls(config, find_weights(config.name, path=weights, sha256=sha256), choose_device(device))
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Tokens:
+        """Tokens of (B, 3, h, w) float images normalised by ``patches.normalise``; h and w are multiples of 14."""
+        if images.shape[-1] % PATCH or images.shape[-2] % PATCH:
+            raise ValueError(f"encoder input {tuple(images.shape)} is not a multiple of {PATCH}")
+        model, config = self._model, self.config
+        hidden = model.embeddings(images.to(self.device, self.dtype))
+        first_patch = 1 + self._spec.registers
+        patches = []
+        for number, layer in enumerate(model.encoder.layer[: max(config.layers)], start=1):
+            hidden = layer(hidden)
+            if isinstance(hidden, tuple):  # transformers 4 returns (hidden, attention)
+                hidden = hidden[0]
+            if number in config.layers:
+                normed = model.layernorm(hidden)
+                patches.append(normed[:, first_patch:])
+        return Tokens(torch.cat(patches, dim=-1), normed[:, 0])
+
+
+def _load(name: str, path: Path) -> torch.nn.Module:
+    from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+    spec = MODELS[name]
+    shape = dict(
+        hidden_size=spec.dim, num_hidden_layers=spec.layers, num_attention_heads=spec.heads, image_size=518, patch_size=PATCH,
+    )
+    if spec.registers:
+        model = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(num_register_tokens=spec.registers, **shape))
+    else:
+        model = Dinov2Model(Dinov2Config(**shape))
+    try:
+        state = load_file(path)
+    except Exception as error:
+        raise WeightsError(f"The weight file {path.name} cannot be read as safetensors ({error}); fetch it again with 'dimm weights'.") from error
+    if any(".attention.q_proj." in key for key in model.state_dict()):
+        for old, new in _RENAMED.items():
+            state = {key.replace(old, new): value for key, value in state.items()}
+    result = model.load_state_dict(state, strict=False)
+    missing = [key for key in result.missing_keys if key != "embeddings.mask_token"]
+    if missing or result.unexpected_keys:
+        raise WeightsError(
+            f"The weight file {path.name} is not a {name}: {len(missing)} parameters are missing and "
+            f"{len(result.unexpected_keys)} are unknown; give the model.safetensors of {spec.repository}."
+        )
+    return model.eval().requires_grad_(False)
