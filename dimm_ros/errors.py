@@ -19,3 +19,11 @@ class MapError(DimmError):
 
 class WeightsError(DimmError):
     """Encoder weights that cannot be found or are not the pinned ones."""
+
+
+class TransformError(DimmError):
+    """Two frames that no chain of transforms links."""
+
+
+class TransformStampError(TransformError):
+    """Two frames that are linked, but not at the stamp that was asked for."""
