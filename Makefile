@@ -1,0 +1,36 @@
+# make demo   the main job, end to end (on real data: make demo DATA=folder-of-posed-images)
+# make test   the tests
+# Both do their own set-up in .venv; it takes minutes the first time and a moment after that.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?=
+
+.PHONY: setup test demo bench lint clean clean-all help
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
+
+# Steps are skipped when the stamps in .venv say that nothing they depend on has changed.
+setup:
+	@$(PYTHON) .ci/setup.py
+
+test: setup
+	$(BIN)/python -m pytest test
+
+demo: setup
+	$(BIN)/dimm demo $(if $(DATA),--data $(DATA))
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+lint: setup
+	$(BIN)/ruff check dimm_ros launch test benchmarks .ci setup.py
+
+clean:
+	rm -rf build install log results .pytest_cache .hypothesis *.egg-info
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+clean-all: clean
+	rm -rf $(VENV)
