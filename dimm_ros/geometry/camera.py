@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
 from dimm_ros.errors import InputError
@@ -96,15 +95,8 @@ class Camera:
             rays = np.column_stack([direction * np.sin(theta)[:, None], np.cos(theta)])
         else:
             if not self.is_pinhole:
-                criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 200, 1e-14)
-                coefficients = np.array(self.distortion, dtype=np.float64)
-                plane = cv2.undistortPointsIter(pixels[:, None], self.matrix, coefficients, None, None, criteria)[:, 0]
+                plane, valid = _invert_rational(plane, self._coefficients(12), _ROUND_TRIP_PX / max(self.fx, self.fy))
             rays = np.column_stack([plane, np.ones(len(plane))])
-            finite = np.isfinite(rays).all(axis=1)
-            rays[~finite] = [0.0, 0.0, 1.0]
-            if not self.is_pinhole:
-                back = self.project(rays)[0]
-                valid = finite & (np.linalg.norm(back - pixels, axis=1) < _ROUND_TRIP_PX)
         return rays / np.linalg.norm(rays, axis=1, keepdims=True), valid
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -166,3 +158,46 @@ def _rational(plane: np.ndarray, k: np.ndarray) -> np.ndarray:
     xd = x * radial + 2 * k[2] * x * y + k[3] * (r2 + 2 * x * x) + r2 * (k[8] + r2 * k[9])
     yd = y * radial + k[2] * (r2 + 2 * y * y) + 2 * k[3] * x * y + r2 * (k[10] + r2 * k[11])
     return np.column_stack([xd, yd])
+
+
+def _invert_rational(bent: np.ndarray, k: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Points of the undistorted plane by Newton's method, and whether they were found on the lens model's own branch.
+
+    OpenCV's own inversion is not used: its iteration limit has another name and signature in every major version.
+    """
+    plane = bent.copy()
+    for _ in range(25):
+        jacobian = _rational_jacobian(plane, k)
+        determinant = jacobian[:, 0, 0] * jacobian[:, 1, 1] - jacobian[:, 0, 1] * jacobian[:, 1, 0]
+        determinant = np.where(np.abs(determinant) < 1e-6, 1e-6, determinant)
+        error = _rational(plane, k) - bent
+        step = np.column_stack([
+            jacobian[:, 1, 1] * error[:, 0] - jacobian[:, 0, 1] * error[:, 1],
+            jacobian[:, 0, 0] * error[:, 1] - jacobian[:, 1, 0] * error[:, 0],
+        ]) / determinant[:, None]
+        length = np.linalg.norm(step, axis=1, keepdims=True)
+        plane -= step * np.minimum(1.0, 0.5 / np.maximum(length, 1e-12))  # a longer step may jump over the fold
+        if length.max(initial=0.0) < 1e-14:
+            break
+    # Beyond the radius where the model folds back, a point may still project to the pixel: its Jacobian is not positive.
+    jacobian = _rational_jacobian(plane, k)
+    unfolded = (np.linalg.det(jacobian) > 0) & (np.trace(jacobian, axis1=1, axis2=2) > 0)
+    return plane, unfolded & (np.linalg.norm(_rational(plane, k) - bent, axis=1) < tolerance)
+
+
+def _rational_jacobian(plane: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """(N, 2, 2) derivative of ``_rational``."""
+    x, y = plane[:, 0], plane[:, 1]
+    r2 = x * x + y * y
+    numerator = 1 + r2 * (k[0] + r2 * (k[1] + r2 * k[4]))
+    denominator = 1 + r2 * (k[5] + r2 * (k[6] + r2 * k[7]))
+    radial = numerator / denominator
+    slope = (k[0] + r2 * (2 * k[1] + 3 * r2 * k[4]) - radial * (k[5] + r2 * (2 * k[6] + 3 * r2 * k[7]))) / denominator
+    cross = 2 * (x * y * slope + k[2] * x + k[3] * y)
+    prism_x, prism_y = 2 * (k[8] + 2 * k[9] * r2), 2 * (k[10] + 2 * k[11] * r2)
+    jacobian = np.empty((len(plane), 2, 2))
+    jacobian[:, 0, 0] = radial + 2 * x * x * slope + 2 * k[2] * y + 6 * k[3] * x + x * prism_x
+    jacobian[:, 0, 1] = cross + y * prism_x
+    jacobian[:, 1, 0] = cross + x * prism_y
+    jacobian[:, 1, 1] = radial + 2 * y * y * slope + 6 * k[2] * y + 2 * k[3] * x + y * prism_y
+    return jacobian
