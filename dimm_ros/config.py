@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dimm_ros.errors import InputError
+
 
 class _Section(BaseModel):
     """A part of the tree: unknown keys are errors, so that a typo never passes silently."""
@@ -63,7 +65,9 @@ class SolverConfig(_Section):
     centre_threshold: float = Field(0.10, gt=0, description="inlier distance of the centre from a ray's moment, metres")
     min_pair_angle_deg: float = Field(5.0, gt=0, le=45, description="pairs of rays nearer than this are not sampled")
     use_confidence: bool = Field(True, description="weigh rays by their predicted scale")
+    confidence_range: float = Field(3.0, ge=1, le=100, description="furthest a ray's threshold moves, as a factor, by its predicted scale")
     refine: bool = Field(True, description="joint Gauss-Newton refinement of rotation and centre")
+    refine_steps: int = Field(4, ge=1, le=50, description="Gauss-Newton steps of the refinement")
     seed: int = Field(0, ge=0, description="seed of the sampling; the same image gives the same pose")
 
 
@@ -73,3 +77,35 @@ class AcceptanceConfig(_Section):
     min_inlier_ratio: float = Field(0.3, ge=0, le=1, description="least share of rays that agree with the pose")
     max_position_sigma: float = Field(0.5, gt=0, description="largest standard deviation of the centre, metres")
     max_rotation_sigma_deg: float = Field(15.0, gt=0, description="largest standard deviation of the rotation, degrees")
+
+
+class Preset(_Section):
+    """Encoder, head and training that belong together."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    head: HeadConfig = HeadConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+#: Named presets of ``dimm map``. ``demo`` is ``cpu`` cut short for a first impression.
+PRESETS = {
+    "cpu": Preset(),
+    "gpu": Preset(
+        encoder=EncoderConfig(input_size=504), head=HeadConfig(mappers=8, width=768, depth=3),
+        training=TrainingConfig(steps=20000, batch=5120, learning_rate=1e-3, passes=6),
+    ),
+    "demo": Preset(encoder=EncoderConfig(input_size=336), training=TrainingConfig(steps=1200, passes=2)),
+}
+
+
+def preset_of(name: str, device: str) -> Preset:
+    """The preset of a name; "auto" is gpu on CUDA, else cpu.
+
+    Raises:
+        InputError: no such preset.
+    """
+    if name == "auto":
+        name = "gpu" if device == "cuda" else "cpu"
+    if name not in PRESETS:
+        raise InputError(f"Preset '{name}' is not known; choose auto, {', '.join(PRESETS)}.")
+    return PRESETS[name]

@@ -38,6 +38,11 @@ def exp_so3(vector: np.ndarray) -> np.ndarray:
     return Rotation.from_rotvec(vector).as_matrix()
 
 
+def rotation_vector(rotation: np.ndarray) -> np.ndarray:
+    """(3,) rotation vector in radians of a (3, 3) rotation; inverse of ``exp_so3``."""
+    return Rotation.from_matrix(rotation).as_rotvec()
+
+
 def rotation_angle_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Angle in degrees between (..., 3, 3) rotations; exact near zero, where arccos of the trace is not."""
     relative = np.swapaxes(a, -1, -2) @ b

@@ -1,0 +1,61 @@
+"""``dimm eval``: how good is a map on frames with known poses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dimm_ros.cli import options
+from dimm_ros.cli.console import bars, console
+
+_EPILOG = "Examples:\n\n  dimm eval office.dimm second_bag\n\n  dimm eval kitchen.dimm redkitchen --split near:val --json"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("eval", epilog=_EPILOG)(run)
+
+
+def run(
+    map_file: Annotated[Path, typer.Argument(metavar="MAP", help="a map that 'dimm map' wrote", show_default=False)],
+    source: Annotated[Path, typer.Argument(metavar="DATA", help="bag or folder with true poses", show_default=False)],
+    split: options.Split = None,
+    results: Annotated[Path, typer.Option(help="where the dated result folder is made")] = Path("results"),
+    as_json: Annotated[bool, typer.Option("--json", help="print metrics.json instead of the table")] = False,
+    weights: options.WeightsFile = None,
+    device: options.Device = "auto",
+    image_topic: options.ImageTopic = None,
+    camera_info_topic: options.CameraInfoTopic = None,
+    pose_topic: options.PoseTopic = None,
+    map_frame: options.MapFrame = "map",
+) -> None:
+    """Localize every frame of a recording and compare with its true pose.
+
+    The retrieval baseline (pose of the most similar mapped image) needs the file MAP.retrieval.safetensors, which
+    'dimm map' writes beside the map.
+    """
+    from dimm_ros.data.open import open_recording
+    from dimm_ros.evaluation.evaluate import evaluate
+    from dimm_ros.evaluation.metrics import summarise
+    from dimm_ros.evaluation.report import results_folder, table, write_report
+    from dimm_ros.localizer import Localizer
+    from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
+
+    localizer = Localizer.open(map_file, device=device, weights=weights)
+    recording = open_recording(source, split=split, **options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
+    reference = ReferenceViews.load(reference_path(map_file), localizer.map.header.encoder_sha256)
+    with bars() as progress:
+        answers = evaluate(localizer, recording, reference, lambda done, total: progress("localizing", done, total))
+    figures = {"map": map_file.name, "data": recording.name, "encoder": localizer.encoder.weights.origin} | summarise(answers)
+    title = f"{map_file.stem} on {recording.name}"
+    folder = results_folder(recording.name, results)
+    write_report(folder, title, answers, figures)
+    if as_json:
+        print(json.dumps(figures, indent=2))
+        return
+    console.print(table(title, figures))
+    if reference is None:
+        console.print(f"No retrieval baseline: {reference_path(map_file).name} is not beside the map.", highlight=False)
+    console.print(f"pictures, trajectories and metrics.json: {folder}", highlight=False, soft_wrap=True)

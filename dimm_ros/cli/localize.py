@@ -1,0 +1,48 @@
+"""``dimm localize``: the pose of one image file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dimm_ros.cli import options
+from dimm_ros.cli.console import console
+
+
+def register(app: typer.Typer) -> None:
+    app.command("localize", epilog="Example:\n\n  dimm localize kitchen.dimm frame.jpg --focal 525")(run)
+
+
+def run(
+    map_file: Annotated[Path, typer.Argument(metavar="MAP", show_default=False)],
+    image_file: Annotated[Path, typer.Argument(metavar="IMAGE", show_default=False)],
+    focal: Annotated[float, typer.Option(help="focal length in pixels of this image; principal point at its centre, no distortion")],
+    as_json: Annotated[bool, typer.Option("--json", help="print pose and covariance as JSON")] = False,
+    weights: options.WeightsFile = None,
+    device: options.Device = "auto",
+) -> None:
+    """Print where one image was taken."""
+    import numpy as np
+
+    from dimm_ros.data.image_file import load_rgb
+    from dimm_ros.geometry.camera import Camera
+    from dimm_ros.geometry.poses import to_quaternion
+    from dimm_ros.localizer import Localizer
+
+    localizer = Localizer.open(map_file, device=device, weights=weights)
+    image = load_rgb(image_file)
+    height, width = image.shape[:2]
+    estimate = localizer.localize(image, Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2))
+    translation, xyzw = to_quaternion(estimate.world_from_camera)
+    if as_json:
+        print(json.dumps({
+            "frame_id": localizer.frame_id, "accepted": estimate.accepted, "reason": estimate.reason, "inlier_ratio": estimate.inlier_ratio,
+            "translation": translation.tolist(), "quaternion_xyzw": xyzw.tolist(), "covariance": estimate.covariance.tolist(),
+        }))
+        return
+    sigma = np.sqrt(np.diag(estimate.covariance))
+    console.print(f"{'accepted' if estimate.accepted else 'rejected: ' + estimate.reason}", highlight=False, soft_wrap=True)
+    console.print(f"{localizer.frame_id}: x y z {translation.round(3)} m (+- {sigma[:3].round(3)}), quaternion xyzw {xyzw.round(4)}", highlight=False, soft_wrap=True)

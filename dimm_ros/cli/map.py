@@ -1,0 +1,65 @@
+"""``dimm map``: train a map from a recording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from dimm_ros.cli import options
+from dimm_ros.cli.console import EXIT_STOPPED, bars, console
+from dimm_ros.config import PRESETS, TrainingConfig
+
+_EPILOG = (
+    "Examples:\n\n  dimm map tour_bag -o office.dimm\n\n  dimm map redkitchen --split near:train -o kitchen.dimm --preset cpu\n\n"
+    "  dimm map tour_bag -o office.dimm --image-topic /front/image_raw --map-frame map"
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.command("map", epilog=_EPILOG)(run)
+
+
+def run(
+    source: Annotated[Path, typer.Argument(help="ROS 2 bag, 7-Scenes-style folder or COLMAP model", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="the map file to write")],
+    preset: Annotated[str, typer.Option(help=f"sizes and lengths: {', '.join(PRESETS)}; auto is gpu where there is CUDA, else cpu")] = "auto",
+    steps: Annotated[Optional[int], typer.Option(min=1, help="training steps instead of the preset's")] = None,
+    passes: Annotated[Optional[int], typer.Option(min=1, help="encoded views per image instead of the preset's")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="seed of everything random")] = 0,
+    split: options.Split = None,
+    weights: options.WeightsFile = None,
+    device: options.Device = "auto",
+    image_topic: options.ImageTopic = None,
+    camera_info_topic: options.CameraInfoTopic = None,
+    pose_topic: options.PoseTopic = None,
+    map_frame: options.MapFrame = "map",
+) -> None:
+    """Train a map from a recording of posed images.
+
+    Ctrl-C stops safely: during the training it saves a usable map. The same command goes on from there.
+    """
+    from dimm_ros.config import preset_of
+    from dimm_ros.data.open import open_recording
+    from dimm_ros.encoder.dinov2 import Encoder, choose_device
+    from dimm_ros.mapping.build import build_map
+
+    recording = open_recording(source, split=split, **options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
+    for note in recording.notes:
+        console.print(note, highlight=False)
+    chosen = preset_of(preset, choose_device(device).type)
+    changes = {"seed": seed} | {key: value for key, value in {"steps": steps, "passes": passes}.items() if value is not None}
+    training = TrainingConfig.model_validate(chosen.training.model_dump() | changes)
+    encoder = Encoder.open(chosen.encoder, device=device, weights=weights)
+    with bars() as progress:
+        result = build_map(recording, output, encoder, head=chosen.head, training=training, watch=progress)
+    if result.path is None:
+        console.print("Stopped before the training began; the features so far are kept: run the same command to go on.")
+        raise typer.Exit(EXIT_STOPPED)
+    size = result.path.stat().st_size / 1e6
+    times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())
+    console.print(f"{'Map' if result.complete else 'Unfinished but usable map'} of {len(recording.frames)} images: {result.path} ({size:.1f} MB; {times})", highlight=False, soft_wrap=True)
+    if not result.complete:
+        console.print("Run the same command to go on.")
+        raise typer.Exit(EXIT_STOPPED)

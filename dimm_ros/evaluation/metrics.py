@@ -1,0 +1,102 @@
+"""Pose errors and the figures that visual localization reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dimm_ros.geometry.poses import pose_errors, rotation_vector
+
+#: Recall thresholds: name -> (metres, degrees).
+RECALLS = {"recall_5cm_5deg": (0.05, 5.0), "recall_10cm_5deg": (0.10, 5.0), "recall_25cm_2deg": (0.25, 2.0)}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a localizer said about one frame.
+
+    Attributes:
+        name, stamp_ns: the frame.
+        true: (4, 4) true world_from_camera.
+        estimated: (4, 4), or None where the frame was rejected or never answered.
+        covariance: (6, 6) of the estimate, or None.
+        reason: why it was rejected, empty when answered.
+        latency_ms: image in to pose out.
+        encoder_ms: the encoder's forward pass, where known.
+        retrieved: (4, 4) pose of the most similar mapped image, where the reference views are known.
+    """
+
+    name: str
+    stamp_ns: int
+    true: np.ndarray
+    estimated: np.ndarray | None
+    covariance: np.ndarray | None = None
+    reason: str = ""
+    latency_ms: float = float("nan")
+    encoder_ms: float = float("nan")
+    retrieved: np.ndarray | None = None
+
+
+def errors(answers: Sequence[Answer]) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) translation (metres) and (N,) rotation (degrees) errors; infinite for frames without an answer."""
+    translation, rotation = np.full(len(answers), np.inf), np.full(len(answers), np.inf)
+    for index, answer in enumerate(answers):
+        if answer.estimated is not None:
+            translation[index], rotation[index] = pose_errors(answer.estimated, answer.true)
+    return translation, rotation
+
+
+def normalised_squares(answers: Sequence[Answer]) -> np.ndarray:
+    """(M,) normalised estimation error squared of answered frames with covariance; six on average when it is right.
+
+    The rotation error is the left perturbation a of R_estimated = exp([a]x) R_true, as in the covariance.
+    """
+    squares = []
+    for answer in answers:
+        if answer.estimated is None or answer.covariance is None:
+            continue
+        turn = rotation_vector(answer.estimated[:3, :3] @ answer.true[:3, :3].T)
+        error = np.concatenate([answer.estimated[:3, 3] - answer.true[:3, 3], turn])
+        squares.append(float(error @ np.linalg.solve(answer.covariance, error)))
+    return np.array(squares)
+
+
+def summarise(answers: Sequence[Answer]) -> dict[str, float | int | None]:
+    """The figures of a run. Unanswered frames count: as infinite errors in medians, as failures in recalls.
+
+    Figures that are infinite or unknown are None.
+    """
+    translation, rotation = errors(answers)
+    answered = int(np.isfinite(translation).sum())
+    figures: dict[str, float | int | None] = {
+        "frames": len(answers), "answered": answered, "rejected": len(answers) - answered,
+        "median_translation_m": _quantile(translation, 0.5), "p90_translation_m": _quantile(translation, 0.9),
+        "median_rotation_deg": _quantile(rotation, 0.5), "p90_rotation_deg": _quantile(rotation, 0.9),
+    }
+    for name, (metres, degrees) in RECALLS.items():
+        figures[name] = float(np.mean((translation <= metres) & (rotation <= degrees))) if len(answers) else None
+    figures["latency_ms_median"] = _median([answer.latency_ms for answer in answers])
+    figures["encoder_ms_median"] = _median([answer.encoder_ms for answer in answers])
+    retrieved = [answer for answer in answers if answer.retrieved is not None]
+    distances = [pose_errors(answer.retrieved, answer.true) for answer in retrieved]
+    figures["retrieval_median_translation_m"] = _median([distance for distance, _ in distances])
+    figures["retrieval_median_rotation_deg"] = _median([float(angle) for _, angle in distances])
+    squares = normalised_squares(answers)
+    figures["nees_mean"] = float(squares.mean()) if len(squares) else None
+    figures["nees_within_95"] = float((squares <= 12.592).mean()) if len(squares) else None  # chi-square, 6 degrees of freedom
+    return figures
+
+
+def _quantile(values: np.ndarray, share: float) -> float | None:
+    """Order statistic at or above the share, so that an infinite neighbour never spoils an interpolation."""
+    if not len(values):
+        return None
+    value = float(np.sort(values)[min(len(values) - 1, int(np.ceil(share * len(values))) - 1 if share else 0)])
+    return value if np.isfinite(value) else None
+
+
+def _median(values: Sequence[float]) -> float | None:
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.median(known)) if known else None

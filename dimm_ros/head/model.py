@@ -1,0 +1,126 @@
+"""The DIMM head: one token per patch in, one world ray with its confidence out (ICCV 2025, section 3).
+
+    token = patch ++ CLS ++ Fourier(patch centre)
+    semantic, geometric = two projections of the token
+    embeddings = N independent MLP mappers of the geometric projection
+    fused = attention of the semantic projection over the N embeddings
+    ray = MLP(fused): direction, moment, and the scale of each one's error
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dimm_ros.config import HeadConfig
+
+#: Smallest predicted scale (radians, and scene radii): keeps the likelihood finite on memorised rays.
+_MIN_SCALE = 1e-3
+
+
+@dataclass(frozen=True)
+class Rays:
+    """Predicted world rays in the map's normalised frame (origin at the mean camera centre, unit = scene radius).
+
+    Attributes:
+        directions: (..., 3) unit.
+        moments: (..., 3), perpendicular to the directions.
+        direction_scale: (...) typical error of the direction, radians; None without confidence.
+        moment_scale: (...) typical error of the moment, scene radii; None without confidence.
+    """
+
+    directions: Tensor
+    moments: Tensor
+    direction_scale: Tensor | None
+    moment_scale: Tensor | None
+
+
+def fourier(camera_rays: Tensor, frequencies: int) -> Tensor:
+    """XY token: Fourier encoding of a patch centre, (..., 3) unit camera rays -> (..., 2 + 4 * frequencies).
+
+    The centre is given as the ray's angles from the optical axis (equidistant coordinates, radians), so that the token
+    means the same for every lens, focal length and image size.
+    """
+    radial = camera_rays[..., :2].norm(dim=-1, keepdim=True)
+    theta = torch.atan2(radial, camera_rays[..., 2:])
+    angles = camera_rays[..., :2] * (theta / radial.clamp_min(1e-9))
+    bands = math.pi * 2.0 ** torch.arange(frequencies, device=angles.device, dtype=angles.dtype)
+    phase = (angles[..., None] * bands).flatten(-2)
+    return torch.cat([angles, phase.sin(), phase.cos()], dim=-1)
+
+
+class Mappers(nn.Module):
+    """N independent residual MLPs of the same shape, run as one batched product: (B, W) -> (N, B, W)."""
+
+    def __init__(self, count: int, width: int, depth: int) -> None:
+        super().__init__()
+        bound = math.sqrt(3.0 / width)
+        self.weights = nn.ParameterList(nn.Parameter(torch.empty(count, width, width).uniform_(-bound, bound)) for _ in range(depth))
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(count, 1, width)) for _ in range(depth))
+
+    def forward(self, geometric: Tensor) -> Tensor:
+        hidden = geometric.expand(self.weights[0].shape[0], *geometric.shape)
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            hidden = hidden + F.gelu(torch.baddbmm(bias, hidden, weight))
+        return hidden
+
+
+class DimmHead(nn.Module):
+    """Regresses one world ray per patch.
+
+    Args:
+        patch_dim: width of a patch token.
+        context_dim: width of the CLS token.
+        config: sizes and choices.
+    """
+
+    def __init__(self, patch_dim: int, context_dim: int, config: HeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        # The context is standardised with the training views' statistics, which the map carries.
+        self.register_buffer("context_mean", torch.zeros(context_dim))
+        self.register_buffer("context_std", torch.ones(context_dim))
+        # One matrix each for patch, context and XY: the context's product is done once per image, not once per patch.
+        self.from_patch = nn.Linear(patch_dim, 2 * width)
+        self.from_context = nn.Linear(context_dim, 2 * width, bias=False)
+        self.from_xy = nn.Linear(2 + 4 * config.frequencies, 2 * width, bias=False)
+        self.semantic_norm, self.geometric_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mappers = Mappers(config.mappers, width, config.depth)
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.ray = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(),
+            nn.Linear(width, 8 if config.confidence else 6),
+        )
+
+    def forward(self, patches: Tensor, context: Tensor, camera_rays: Tensor) -> Rays:
+        """Rays of patches.
+
+        Args:
+            patches: (B, D) patch tokens.
+            context: (B, C) CLS token of each patch's image, or (1, C) when all patches are of one image.
+            camera_rays: (B, 3) unit rays through the patch centres in the camera's frame.
+        """
+        context = (context - self.context_mean) / self.context_std
+        token = self.from_patch(patches) + self.from_context(context) + self.from_xy(fourier(camera_rays, self.config.frequencies))
+        semantic, geometric = token.chunk(2, dim=-1)
+        embeddings = self.mappers(F.gelu(self.geometric_norm(geometric)))
+        raw = self.ray(self._fuse(F.gelu(self.semantic_norm(semantic)), embeddings)).float()
+        directions = F.normalize(raw[:, :3], dim=-1)
+        moments = raw[:, 3:6]
+        moments = moments - (moments * directions).sum(-1, keepdim=True) * directions
+        if not self.config.confidence:
+            return Rays(directions, moments, None, None)
+        scales = F.softplus(raw[:, 6:] - 2.0) + _MIN_SCALE
+        return Rays(directions, moments, scales[:, 0], scales[:, 1])
+
+    def _fuse(self, semantic: Tensor, embeddings: Tensor) -> Tensor:
+        """(B, W) queries over (N, B, W) embeddings -> (B, W)."""
+        if self.config.fusion == "mean":
+            return embeddings.mean(dim=0)
+        score = torch.einsum("bw,nbw->nb", self.query(semantic), self.key(embeddings)) / math.sqrt(self.config.width)
+        return torch.einsum("nb,nbw->bw", score.softmax(dim=0), embeddings)

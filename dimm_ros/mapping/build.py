@@ -1,0 +1,167 @@
+"""``build_map``: recording -> features -> training -> calibration -> map file; stoppable and resumable at any moment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from dimm_ros import __version__
+from dimm_ros.config import HeadConfig, TrainingConfig
+from dimm_ros.data.recording import Recording
+from dimm_ros.encoder.dinov2 import Encoder
+from dimm_ros.encoder.patches import patch_grid
+from dimm_ros.errors import DataError
+from dimm_ros.head.model import DimmHead
+from dimm_ros.mapping.calibrate import calibrate, held_out_frames
+from dimm_ros.mapping.features import FeatureBuffer, fill_buffer
+from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
+from dimm_ros.scene_map import Calibration, MapHeader, SceneMap, Source, write_safetensors
+from dimm_ros.mapping.trainer import Normalisation, Trainer
+
+log = logging.getLogger(__name__)
+
+_CHECKPOINT_SECONDS = 60.0
+_ALL_FRAMES_FROM = 0.8  # share of the steps after which the held-out frames are trained on too
+MIN_FRAMES = 10
+
+#: Called with (stage, done, in all, note); returning True asks to stop at the next safe moment.
+Watcher = Callable[[str, int, int, str], bool]
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What came of a build.
+
+    Attributes:
+        path: the map file, or None when it was stopped before there was anything to save.
+        complete: False when stopped early; the same call goes on from there.
+        seconds: time of each stage in this call.
+    """
+
+    path: Path | None
+    complete: bool
+    seconds: dict[str, float]
+
+
+def build_map(
+    recording: Recording, output: str | Path, encoder: Encoder, *, head: HeadConfig | None = None,
+    training: TrainingConfig | None = None, name: str | None = None, watch: Watcher | None = None,
+) -> BuildResult:
+    """Train a map of a recording.
+
+    The work folder ``<output>.work`` holds features and checkpoints until the map is complete; the same call goes on from
+    there. Stopping during the training saves a usable map.
+
+    Args:
+        recording: posed frames of one place.
+        output: the map file to write.
+        encoder: frozen encoder; the map names it and its digest.
+
+    Raises:
+        DataError: too few frames, or an image that cannot be read.
+        MapError: the map cannot be written.
+    """
+    head, training = head or HeadConfig(), training or TrainingConfig()
+    watch = watch or (lambda *_: False)
+    output = Path(output)
+    if len(recording.frames) < MIN_FRAMES:
+        raise DataError(f"'{recording.name}' has {len(recording.frames)} posed images; a map needs at least {MIN_FRAMES}.")
+    work = output.with_name(output.name + ".work")
+    seconds: dict[str, float] = {}
+
+    start = time.perf_counter()
+    buffer = _open_buffer(work / "features", recording, encoder, training)
+    finished = fill_buffer(buffer, recording, encoder, training, lambda done, total: watch("features", done, total, ""))
+    seconds["features"] = time.perf_counter() - start
+    if not finished:
+        return BuildResult(None, False, seconds)
+
+    start = time.perf_counter()
+    data = buffer.tensors(training.memory_mb)
+    held_out = held_out_frames(len(recording.frames))
+    rows = torch.from_numpy(np.flatnonzero(~np.isin(data["frame_of"].numpy()[data["view_of"].numpy()], held_out)))
+    torch.manual_seed(training.seed)
+    normalisation = Normalisation.of(data["centres"][: len(recording.frames)])
+    model = DimmHead(encoder.dim, encoder.context_dim, head).to(encoder.device)
+    trainer = Trainer(model, data, normalisation, training, rows)
+    session = _Session(work / "training.safetensors", _fingerprint(buffer.fingerprint, head, training))
+    calibration = session.resume(trainer) or Calibration()
+    header = MapHeader(
+        name=name or output.stem, frame_id=recording.frame_id, created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        dimm_version=__version__, encoder=encoder.config, encoder_sha256=encoder.weights.sha256, encoder_origin=encoder.weights.origin,
+        patch_dim=encoder.dim, context_dim=encoder.context_dim, head=head, training=training,
+        origin=tuple(normalisation.origin.tolist()), radius=normalisation.radius,
+        sources=(Source(name=recording.source, frames=len(recording.frames)),),
+    )
+
+    def current(figures: dict[str, float]) -> SceneMap:
+        return SceneMap(header.model_copy(update={"calibration": calibration, "figures": figures}), trainer.averaged_head())
+
+    join = int(_ALL_FRAMES_FROM * training.steps)
+    losses: list[float] = []
+    stopped = False
+    while trainer.done < training.steps and not stopped:
+        if trainer.done == join and len(held_out):
+            calibration = calibrate(current({}), recording, data, held_out, encoder)
+        trainer.rows = rows if trainer.done < join else None
+        losses = [*losses[-99:], trainer.step()]
+        stopped = watch("training", trainer.done, training.steps, f"loss {np.mean(losses):.2f}")
+        session.checkpoint(trainer, calibration, force=stopped)
+    seconds["training"] = time.perf_counter() - start
+    figures = {"steps": trainer.done, "views": buffer.views, "patches": buffer.rows, "loss": float(np.mean(losses or [np.nan]))}
+    figures |= {f"{stage}_seconds": round(value, 1) for stage, value in seconds.items()}
+    current({key: value for key, value in figures.items() if np.isfinite(value)}).save(output)
+    ReferenceViews.of(data, recording).save(reference_path(output), encoder.weights.sha256)
+    if not stopped:
+        shutil.rmtree(work, ignore_errors=True)
+    return BuildResult(output, not stopped, seconds)
+
+
+def _open_buffer(folder: Path, recording: Recording, encoder: Encoder, training: TrainingConfig) -> FeatureBuffer:
+    grids = [patch_grid(frame.camera, encoder.config.input_size) for frame in recording.frames]
+    capacity = training.passes * sum(grid.rows * grid.columns for grid in grids)
+    frames = [(frame.name, frame.camera, frame.world_from_camera.round(6).tolist()) for frame in recording.frames]
+    augmentation = training.model_dump(include={"passes", "max_rotation_deg", "max_roll_deg", "max_zoom", "jitter", "seed"})
+    fingerprint = _fingerprint(str(frames), encoder.config, encoder.weights.sha256, augmentation)
+    return FeatureBuffer(folder, training.passes * len(recording.frames), capacity, encoder.dim, encoder.context_dim, fingerprint)
+
+
+def _fingerprint(*parts: object) -> str:
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+class _Session:
+    """The training's checkpoint file: saved now and then, gone on from when it is of the same build."""
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self._path, self._fingerprint, self._saved = path, fingerprint, time.monotonic()
+
+    def resume(self, trainer: Trainer) -> Calibration | None:
+        try:
+            with safe_open(str(self._path), "pt") as file:
+                text = file.metadata() or {}
+                if text.get("fingerprint") != self._fingerprint:
+                    return None
+                trainer.restore({name: file.get_tensor(name) for name in file.keys()}, text)
+        except (OSError, SafetensorError):
+            return None
+        log.info("training goes on from step %d", trainer.done)
+        return Calibration.model_validate(json.loads(text["calibration"]))
+
+    def checkpoint(self, trainer: Trainer, calibration: Calibration, *, force: bool) -> None:
+        if not force and time.monotonic() - self._saved < _CHECKPOINT_SECONDS:
+            return
+        tensors, text = trainer.state()
+        write_safetensors(tensors, self._path, text | {"fingerprint": self._fingerprint, "calibration": calibration.model_dump_json()})
+        self._saved = time.monotonic()

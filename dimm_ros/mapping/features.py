@@ -1,0 +1,167 @@
+"""The feature buffer: tokens and true rays of every patch of every view, in half precision, on disk and resumable."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from torch import Tensor
+
+from dimm_ros.config import TrainingConfig
+from dimm_ros.data.recording import Frame, Recording
+from dimm_ros.encoder.dinov2 import Encoder
+from dimm_ros.encoder.patches import normalise, patch_grid
+from dimm_ros.errors import DataError
+from dimm_ros.mapping.augment import View, random_view, recorded_view
+
+_SAVE_EVERY = 25  # views between two saves of the progress
+
+#: Called with (views done, views in all) after each view; returning True asks to stop.
+Watcher = Callable[[int, int], bool]
+
+
+class FeatureBuffer:
+    """Patches of all views, one row each.
+
+    Attributes:
+        patches: (M, D) float16 tokens.
+        camera_rays: (M, 3) float32 unit rays in the view's camera.
+        directions: (M, 3) float32 unit rays in the world.
+        view_of: (M,) int32 view of each patch.
+        context: (V, C) float16 CLS token of each view.
+        centres: (V, 3) float64 camera centres in the world, metres.
+        frame_of: (V,) int32 frame of each view.
+    """
+
+    _ROW_ARRAYS = ("patches", "camera_rays", "directions", "view_of")
+    _VIEW_ARRAYS = ("context", "centres", "frame_of")
+
+    def __init__(self, folder: Path, views: int, capacity: int, patch_dim: int, context_dim: int, fingerprint: str) -> None:
+        self.folder, self.views = folder, views
+        self._progress = folder / "progress.json"
+        state = self._read_progress(fingerprint)
+        shapes = {
+            "patches": ((capacity, patch_dim), np.float16), "camera_rays": ((capacity, 3), np.float32),
+            "directions": ((capacity, 3), np.float32), "view_of": ((capacity,), np.int32),
+            "context": ((views, context_dim), np.float16), "centres": ((views, 3), np.float64), "frame_of": ((views,), np.int32),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for name, (shape, dtype) in shapes.items():
+                file = folder / f"{name}.npy"
+                array = open_memmap(file, "r+") if state else open_memmap(file, "w+", dtype, shape)
+                setattr(self, name, array)
+        except (OSError, ValueError) as error:
+            raise DataError(f"The feature buffer in {folder} cannot be opened ({error}); free disk space, or delete that folder.") from error
+        self.done, self.rows = (state["done"], state["rows"]) if state else (0, 0)
+        self.fingerprint = fingerprint
+
+    def _read_progress(self, fingerprint: str) -> dict | None:
+        try:
+            state = json.loads(self._progress.read_text())
+        except (OSError, ValueError):
+            return None
+        return state if state.get("fingerprint") == fingerprint else None
+
+    def append(self, frame: int, centre: np.ndarray, tokens: np.ndarray, context: np.ndarray, rays: np.ndarray, directions: np.ndarray) -> None:
+        """Add one view: (P, D) tokens, (C,) context, (P, 3) camera rays and (P, 3) world directions of its valid patches."""
+        rows = slice(self.rows, self.rows + len(tokens))
+        self.patches[rows], self.camera_rays[rows], self.directions[rows], self.view_of[rows] = tokens, rays, directions, self.done
+        self.context[self.done], self.centres[self.done], self.frame_of[self.done] = context, centre, frame
+        self.rows, self.done = rows.stop, self.done + 1
+        if self.done % _SAVE_EVERY == 0 or self.done == self.views:
+            self.save()
+
+    def save(self) -> None:
+        """Make what was appended survive a crash."""
+        for name in (*self._ROW_ARRAYS, *self._VIEW_ARRAYS):
+            getattr(self, name).flush()
+        partial = self._progress.with_suffix(".part")
+        partial.write_text(json.dumps({"fingerprint": self.fingerprint, "done": self.done, "rows": self.rows}))
+        os.replace(partial, self._progress)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every view is there."""
+        return self.done == self.views
+
+    def tensors(self, memory_mb: int) -> dict[str, Tensor]:
+        """The filled part of every array as a CPU tensor: in memory when it fits, else mapped from disk."""
+        size = sum(getattr(self, name)[: self.rows].nbytes for name in self._ROW_ARRAYS)
+        in_memory = size <= memory_mb * 1_000_000
+        result = {}
+        for name in self._ROW_ARRAYS:
+            array = getattr(self, name)[: self.rows]
+            result[name] = torch.from_numpy(np.array(array) if in_memory else array)
+        for name in self._VIEW_ARRAYS:
+            result[name] = torch.from_numpy(np.array(getattr(self, name)[: self.done]))
+        return result
+
+
+def fill_buffer(
+    buffer: FeatureBuffer, recording: Recording, encoder: Encoder, config: TrainingConfig, watch: Watcher | None = None,
+) -> bool:
+    """Encode every view that the buffer lacks; pass 0 is the recorded images, later passes are virtually turned.
+
+    Returns:
+        False when ``watch`` asked to stop before the buffer was complete; the same call goes on from there.
+    """
+    batch = 16 if encoder.device.type == "cuda" else 1  # on a CPU one image at a time is the fastest
+    jobs = ((index // len(recording.frames), index % len(recording.frames)) for index in range(buffer.done, buffer.views))
+    with ThreadPoolExecutor(max_workers=1 if batch == 1 else 8) as pool:
+        for group in _groups(_prefetch(pool, jobs, recording, encoder.config.input_size, config, ahead=2 * batch), batch):
+            images = torch.from_numpy(np.stack([normalise(view.image) for _, view in group]))
+            tokens = encoder.encode(images)
+            patches, contexts = tokens.patches.half().cpu().numpy(), tokens.context.half().cpu().numpy()
+            for (index, view), view_patches, context in zip(group, patches, contexts, strict=True):
+                pose = recording.frames[index].world_from_camera
+                keep = view.valid
+                buffer.append(
+                    index, pose[:3, 3], view_patches[keep], context, view.camera_rays[keep], (view.rays @ pose[:3, :3].T)[keep],
+                )
+                if watch is not None and watch(buffer.done, buffer.views):
+                    buffer.save()
+                    return buffer.complete
+    return True
+
+
+def _make_view(frame: Frame, number: int, index: int, input_size: int, config: TrainingConfig) -> View:
+    image, grid = frame.load(), patch_grid(frame.camera, input_size)
+    if number == 0:
+        return recorded_view(image, frame.camera, grid)
+    rng = np.random.default_rng([config.seed, number, index])
+    return random_view(image, frame.camera, grid, config, rng)
+
+
+def _prefetch(
+    pool: ThreadPoolExecutor, jobs: Iterator[tuple[int, int]], recording: Recording, input_size: int, config: TrainingConfig, ahead: int,
+) -> Iterator[tuple[int, View]]:
+    """Views in order, made ``ahead`` of their use."""
+    def submit(job: tuple[int, int]):
+        number, index = job
+        return index, pool.submit(_make_view, recording.frames[index], number, index, input_size, config)
+
+    waiting = [submit(job) for job in islice(jobs, ahead)]
+    while waiting:
+        index, future = waiting.pop(0)
+        waiting.extend(submit(job) for job in islice(jobs, 1))
+        yield index, future.result()
+
+
+def _groups(views: Iterator[tuple[int, View]], size: int) -> Iterator[list[tuple[int, View]]]:
+    """Consecutive views of one image size, at most ``size`` together."""
+    group: list[tuple[int, View]] = []
+    for item in views:
+        if group and (len(group) == size or item[1].image.shape != group[0][1].image.shape):
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group

@@ -1,0 +1,62 @@
+"""Reference views for the retrieval baseline: the CLS token and pose of each mapped image.
+
+They stand in a file of their own beside the map, so that the map itself holds no pose of the recording; the robot needs
+only the map, the evaluation reads this file when it is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from dimm_ros.data.recording import Recording
+from dimm_ros.scene_map import write_safetensors
+
+
+def reference_path(map_path: Path) -> Path:
+    """The file beside a map: scene.dimm -> scene.retrieval.safetensors."""
+    return map_path.with_name(map_path.stem + ".retrieval.safetensors")
+
+
+@dataclass(frozen=True)
+class ReferenceViews:
+    """CLS tokens and poses of mapped images.
+
+    Attributes:
+        context: (V, C) float32.
+        world_from_camera: (V, 4, 4) float64.
+    """
+
+    context: np.ndarray
+    world_from_camera: np.ndarray
+
+    @classmethod
+    def of(cls, data: dict[str, Tensor], recording: Recording) -> ReferenceViews:
+        """The recorded (not turned) views of a feature buffer."""
+        return cls(data["context"][: len(recording.frames)].float().numpy(), recording.poses())
+
+    def nearest(self, context: np.ndarray) -> np.ndarray:
+        """(4, 4) world_from_camera of the mapped image whose CLS token is most similar (cosine) to a (C,) token."""
+        similarity = self.context @ context / np.linalg.norm(self.context, axis=1)
+        return self.world_from_camera[int(np.argmax(similarity))]
+
+    def save(self, path: Path, encoder_sha256: str) -> None:
+        """Write the views whole or not at all."""
+        tensors = {"context": torch.from_numpy(self.context).half(), "world_from_camera": torch.from_numpy(self.world_from_camera).contiguous()}
+        write_safetensors(tensors, path, {"encoder_sha256": encoder_sha256})
+
+    @classmethod
+    def load(cls, path: Path, encoder_sha256: str) -> ReferenceViews | None:
+        """Read the views; None when the file is missing, damaged or of another encoder."""
+        try:
+            with safe_open(str(path), "pt") as file:
+                if (file.metadata() or {}).get("encoder_sha256") != encoder_sha256:
+                    return None
+                return cls(file.get_tensor("context").float().numpy(), file.get_tensor("world_from_camera").numpy())
+        except (OSError, SafetensorError):
+            return None

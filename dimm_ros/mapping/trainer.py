@@ -1,0 +1,131 @@
+"""Training of the head on the feature buffer: shuffled patches, one-cycle AdamW, averaged weights, resumable."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dimm_ros.config import TrainingConfig
+from dimm_ros.head.loss import ray_loss
+from dimm_ros.head.model import DimmHead
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """The map's normalised frame: p_normalised = (p_world - origin) / radius."""
+
+    origin: Tensor
+    radius: float
+
+    @classmethod
+    def of(cls, centres: Tensor) -> Normalisation:
+        """Origin at the mean camera centre (V, 3); radius = root mean square distance from it, at least 0.1 m."""
+        centres = centres.double()
+        origin = centres.mean(dim=0)
+        radius = float((centres - origin).square().sum(dim=1).mean().sqrt())
+        return cls(origin, max(radius, 0.1))
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """One-cycle: a warm-up over the first tenth, then a cosine to zero."""
+    warm = max(1, config.steps // 10)
+    if step < warm:
+        return config.learning_rate * (step + 1) / warm
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, config.steps - warm)))
+
+
+class Trainer:
+    """Owns the head, the optimiser and the averaged weights; ``step()`` runs one batch.
+
+    Args:
+        head: the network to train, on its device.
+        data: ``FeatureBuffer.tensors()``.
+        normalisation: of the same centres.
+        config: see TrainingConfig.
+        rows: (K,) rows of the buffer to train on; None for all.
+    """
+
+    def __init__(self, head: DimmHead, data: dict[str, Tensor], normalisation: Normalisation, config: TrainingConfig, rows: Tensor | None = None) -> None:
+        self.head, self.config, self.rows = head, config, rows
+        self.device = next(head.parameters()).device
+        self.data = data
+        self.centres = ((data["centres"] - normalisation.origin) / normalisation.radius).float()
+        context = data["context"].float()
+        head.context_mean.copy_(context.mean(dim=0))
+        head.context_std.copy_(context.std(dim=0).clamp_min(1e-3))
+        self.optimiser = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.average = {name: value.detach().clone() for name, value in head.state_dict().items()}
+        self.done = 0
+
+    def step(self) -> float:
+        """One optimiser step on a batch drawn from all images; returns the loss."""
+        config = self.config
+        # Seeded by the step, so that a resumed training draws what an uninterrupted one would have drawn.
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.done)
+        count = len(self.rows) if self.rows is not None else len(self.data["view_of"])
+        drawn = torch.randint(count, (config.batch,), generator=generator)
+        rows = self.rows[drawn] if self.rows is not None else drawn
+        views = self.data["view_of"][rows].long()
+        patches = self.data["patches"][rows].to(self.device).float()
+        context = self._regularise(self.data["context"][views].float(), generator).to(self.device)
+        directions = self.data["directions"][rows].to(self.device)
+        moments = torch.linalg.cross(self.centres[views].to(self.device), directions)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.done, config)
+        self.head.train()
+        loss = ray_loss(self.head(patches, context, self.data["camera_rays"][rows].to(self.device)), directions, moments)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
+        self.optimiser.step()
+        self.done += 1
+        self._average()
+        return float(loss.detach())
+
+    def _regularise(self, context: Tensor, generator: torch.Generator) -> Tensor:
+        """Noise on the CLS token and random replacement of its entries by their mean, so that it is not memorised."""
+        std, mean = self.head.context_std.cpu(), self.head.context_mean.cpu()
+        if self.config.context_noise:
+            context = context + torch.randn(context.shape, generator=generator) * std * self.config.context_noise
+        if self.config.context_dropout:
+            dropped = torch.rand(context.shape, generator=generator) < self.config.context_dropout
+            context = torch.where(dropped, mean, context)
+        return context
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.config.average, (1 + self.done) / (10 + self.done))
+        for name, value in self.head.state_dict().items():
+            self.average[name].lerp_(value, 1 - decay)
+
+    def averaged_head(self) -> DimmHead:
+        """A copy of the head with the averaged weights."""
+        head = DimmHead(self.head.from_patch.in_features, self.head.from_context.in_features, self.head.config).to(self.device)
+        head.load_state_dict(self.average)
+        return head.eval().requires_grad_(False)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Tensors and text that ``restore`` needs, for a safetensors file."""
+        tensors = {f"head.{name}": value for name, value in self.head.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
+        return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, {"done": str(self.done)}
+
+    def restore(self, tensors: dict[str, Tensor], text: dict[str, str]) -> None:
+        """Go on from ``state``."""
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+        self.head.load_state_dict(part("head."))
+        self.average = {name: value.to(self.device) for name, value in part("average.").items()}
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, value in part("optimiser.").items():
+            index, key = name.split(".", 1)
+            states.setdefault(int(index), {})[key] = value
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": states, "param_groups": groups})
+        self.done = int(text["done"])
