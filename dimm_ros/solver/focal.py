@@ -1,0 +1,109 @@
+"""Focal length of an uncalibrated camera from predicted directions alone.
+
+The angle between two pixels' rays depends on the focal length f, and directions in the world keep that angle:
+with p_i the pixels relative to the principal point, a = p1.p2, b_i = |p_i|^2, k = d1.d2 and x = f^2,
+
+    (a + x)^2 = k^2 (b1 + x)(b2 + x)        with a + x of the sign of k,
+
+a quadratic in x. It needs no rotation and no centre, hence works wherever the camera looks.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from dimm_ros.config import SolverConfig
+from dimm_ros.errors import InputError
+from dimm_ros.solver.ransac import biweight, draw_pairs
+from dimm_ros.solver.rays import exp_so3, skew
+from dimm_ros.solver.rotation import two_ray_rotations
+
+_MIN_RAYS = 4
+_REFINE_STEPS = 10
+
+
+@torch.no_grad()
+def estimate_focal(pixels: Tensor, directions: Tensor, *, config: SolverConfig = SolverConfig()) -> float:
+    """Focal length in pixels of a pinhole camera with square pixels and known principal point.
+
+    RANSAC over pairs of rays, each of which gives focal length and rotation in closed form; then Gauss-Newton on both,
+    which maximises the Kabsch trace over f.
+
+    Args:
+        pixels: (N, 2) undistorted pixels relative to the principal point.
+        directions: (N, 3) predicted directions, world frame; normalised inside.
+        config: rotation threshold, smallest angle of a pair, number of hypotheses and seed.
+
+    Raises:
+        InputError: fewer than four rays agree on a focal length.
+    """
+    pixels, directions = pixels.detach().to(torch.float64), directions.detach().to(torch.float64)
+    valid = torch.isfinite(pixels).all(dim=1) & torch.isfinite(directions).all(dim=1) & (directions.square().sum(dim=1) > 1e-18)
+    pixels, directions = pixels[valid], directions[valid]
+    directions = directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+    if len(pixels) < _MIN_RAYS:
+        raise InputError(f"Only {len(pixels)} rays are finite; the focal length needs at least {_MIN_RAYS}.")
+
+    pairs = draw_pairs(torch.ones(len(pixels), dtype=torch.bool, device=pixels.device), config.hypotheses, config.seed)
+    cosines = (directions[pairs[0]] * directions[pairs[1]]).sum(dim=1)
+    apart = cosines.abs() < math.cos(math.radians(config.min_pair_angle_deg))
+    candidates = torch.where(apart, two_ray_focals(pixels[pairs[0]], pixels[pairs[1]], cosines), torch.nan)
+    found = torch.isfinite(candidates.T).nonzero()[: config.hypotheses]  # (H, 2): pair, root
+    if not len(found):
+        raise InputError("No two rays are far enough apart to tell the focal length; use a view with more of the scene.")
+    focal, chosen = candidates[found[:, 1], found[:, 0]], pairs[:, found[:, 0]].T
+
+    rotations = two_ray_rotations(_bearings(pixels[chosen], focal[:, None]), directions[chosen])
+    limit = 2.0 * math.sin(math.radians(config.rotation_threshold_deg) / 2.0)
+    errors = _bearings(pixels, focal[:, None]) @ rotations.mT - directions
+    best = (errors.square().sum(dim=2) / limit**2).clamp(max=1.0).sum(dim=1).argmin()
+    rotation, log_focal = rotations[best], focal[best].log()
+
+    for _ in range(_REFINE_STEPS):
+        turned, by_log_focal = _bearings_and_slope(pixels, log_focal.exp())
+        turned, by_log_focal = turned @ rotation.T, by_log_focal @ rotation.T
+        error = turned - directions
+        normalised = error.square().sum(dim=1) / limit**2
+        jacobian = torch.cat([-skew(turned), by_log_focal[:, :, None]], dim=2)  # (N, 3, 4)
+        weighted = (biweight(normalised)[:, None, None] * jacobian).flatten(0, 1)
+        change = torch.linalg.lstsq(weighted.T @ jacobian.flatten(0, 1), -(weighted.T @ error.flatten())[:, None]).solution[:, 0]
+        rotation, log_focal = exp_so3(change[:3]) @ rotation, log_focal + change[3].clamp(-0.5, 0.5)
+    inliers = int((normalised < 1.0).sum())
+    if inliers < _MIN_RAYS or not bool(torch.isfinite(log_focal)):
+        raise InputError(
+            f"Only {inliers} of {len(pixels)} rays agree on a focal length; this view is not of the map, or its lens is distorted."
+        )
+    return math.exp(log_focal.item())
+
+
+def two_ray_focals(first: Tensor, second: Tensor, cosines: Tensor) -> Tensor:
+    """(2, K) focal lengths from (K, 2) and (K, 2) pixels whose rays have the given (K,) cosines; NaN where none exists."""
+    a, k2 = (first * second).sum(dim=1), cosines.square()
+    b1, b2 = first.square().sum(dim=1), second.square().sum(dim=1)
+    quadratic, linear, constant = 1.0 - k2, 2.0 * a - k2 * (b1 + b2), a.square() - k2 * b1 * b2
+    root = (linear.square() - 4.0 * quadratic * constant).sqrt()  # NaN: no solution
+    x = torch.stack([root - linear, -root - linear]) / (2.0 * quadratic)
+    # squaring also admits the opposite angle
+    genuine = (x > 0) & ((a + x) * cosines > 0)
+    return torch.where(genuine, x, torch.nan).sqrt()
+
+
+def _bearings(pixels: Tensor, focal: Tensor) -> Tensor:
+    """(..., N, 3) unit rays of (..., N, 2) pixels at focal lengths that broadcast against (..., N)."""
+    shape = torch.broadcast_shapes(pixels.shape[:-1], focal.shape)
+    rays = torch.cat([pixels.expand(*shape, 2), focal.expand(shape)[..., None]], dim=-1)
+    return rays / torch.linalg.vector_norm(rays, dim=-1, keepdim=True)
+
+
+def _bearings_and_slope(pixels: Tensor, focal: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, 3) unit rays and their derivative by the logarithm of the focal length."""
+    rays = torch.cat([pixels, focal.expand(len(pixels))[:, None]], dim=1)
+    length = torch.linalg.vector_norm(rays, dim=1, keepdim=True)
+    unit = rays / length
+    along_axis = torch.zeros_like(rays)
+    along_axis[:, 2] = focal
+    along_axis = along_axis / length
+    return unit, along_axis - unit * (unit * along_axis).sum(dim=1, keepdim=True)

@@ -1,0 +1,150 @@
+"""The parts: ray geometry, closed forms, sampling and the focal length."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from dimm_ros.config import SolverConfig
+from dimm_ros.errors import InputError
+from dimm_ros.solver import estimate_focal
+from dimm_ros.solver.centre import least_squares_centres, quadratic_forms
+from dimm_ros.solver.focal import two_ray_focals
+from dimm_ros.solver.ransac import biweight, choose_pairs, draw_pairs
+from dimm_ros.solver.rays import angle_between, exp_so3, moments_of, skew, transform_rays
+from dimm_ros.solver.rotation import kabsch, two_ray_rotations
+
+from .scenes import Scene
+
+seeds = st.integers(0, 2**31 - 1)
+property_test = settings(max_examples=30, deadline=None)
+
+
+@property_test
+@given(seed=seeds)
+def test_moment_does_not_depend_on_the_point_and_moves_with_the_frame(seed: int) -> None:
+    scene = Scene(seed, rays=5)
+    along = scene.centre + scene.normal(5, 1) * scene.directions
+    assert torch.allclose(moments_of(along, scene.directions), scene.moments, atol=1e-12)
+    motion = torch.eye(4, dtype=torch.float64)
+    motion[:3, :3], motion[:3, 3] = exp_so3(scene.normal(3)), scene.normal(3)
+    directions, moments = transform_rays(motion, scene.directions, scene.moments)
+    moved = motion[:3, :3] @ scene.centre + motion[:3, 3]
+    assert torch.allclose(moments, moments_of(moved, directions), atol=1e-12)
+
+
+@property_test
+@given(seed=seeds, size=st.sampled_from([0.0, 1e-9, 1e-4, 1.0, 3.1]))
+def test_exp_so3_and_skew_agree_with_scipy(seed: int, size: float) -> None:
+    vector = size * torch.nn.functional.normalize(Scene(seed).normal(3), dim=0)
+    assert torch.allclose(exp_so3(vector), torch.from_numpy(Rotation.from_rotvec(vector.numpy()).as_matrix()), atol=1e-14)
+    other = Scene(seed).normal(3)
+    assert torch.allclose(skew(vector) @ other, torch.linalg.cross(vector, other))
+
+
+def test_angle_is_accurate_where_arccos_is_not() -> None:
+    x = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    for angle in (1e-12, 1e-3, 2.0, math.pi - 1e-9):
+        other = torch.tensor([math.cos(angle), math.sin(angle), 0.0], dtype=torch.float64)
+        assert float(angle_between(x, other)) == pytest.approx(angle, rel=1e-6)
+
+
+@property_test
+@given(seed=seeds, noise=st.floats(0.0, 0.2))
+def test_two_ray_rotation_is_the_least_squares_one(seed: int, noise: float) -> None:
+    scene = Scene(seed, rays=2)
+    scene.add_noise(noise, 0.0)
+    closed = two_ray_rotations(scene.bearings[None], scene.directions[None])[0]
+    by_svd = kabsch(scene.directions.T @ scene.bearings)
+    assert torch.linalg.det(closed).item() == pytest.approx(1.0)
+    # compare what is minimised: for nearly parallel rays the minimum is flat
+    cost = [(scene.bearings @ r.T - scene.directions).square().sum().item() for r in (closed, by_svd)]
+    assert cost[0] == pytest.approx(cost[1], abs=1e-9)
+
+
+def test_kabsch_never_reflects() -> None:
+    scene = Scene(3, rays=30)
+    mirrored = scene.bearings * torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)
+    for targets in (scene.directions, mirrored):
+        rotation = kabsch(targets.T @ scene.bearings)
+        assert torch.linalg.det(rotation).item() == pytest.approx(1.0)
+    assert torch.allclose(kabsch(scene.directions.T @ scene.bearings), scene.rotation, atol=1e-12)
+
+
+@property_test
+@given(seed=seeds)
+def test_quadratic_forms_are_squared_residuals_and_their_minimum_the_centre(seed: int) -> None:
+    scene = Scene(seed, rays=12)
+    forms = quadratic_forms(scene.directions, scene.moments)
+    x, y, z = point = scene.normal(3)
+    monomials = torch.stack([x * x, y * y, z * z, x * y, x * z, y * z, x, y, z, torch.ones_like(x)])
+    direct = (torch.linalg.cross(point.expand(12, 3), scene.directions) - scene.moments).square().sum(dim=1)
+    assert torch.allclose(forms @ monomials, direct, atol=1e-10)
+    assert torch.allclose(least_squares_centres(forms.sum(dim=0)[None])[0], scene.centre, atol=1e-6)
+
+
+def test_pairs_are_distinct_valid_and_reproducible() -> None:
+    valid = torch.zeros(50, dtype=torch.bool)
+    valid[[3, 17, 18, 40, 49]] = True
+    pairs = draw_pairs(valid, 64, seed=1)
+    assert pairs.shape == (2, 1024) and valid[pairs].all() and (pairs[0] != pairs[1]).all()
+    assert len(torch.unique(pairs.T.sort(dim=1).values, dim=0)) == 10  # every pair of five rays
+    assert torch.equal(pairs, draw_pairs(valid, 64, seed=1)) and not torch.equal(pairs, draw_pairs(valid, 64, seed=2))
+    usable = torch.arange(1024) % 3 > 0
+    preferred = torch.arange(1024) > 1000
+    chosen, good = choose_pairs(pairs, usable, preferred, 64)
+    assert good.all() and torch.equal(chosen[:, :15], pairs[:, usable & preferred][:, :15])
+    none, good = choose_pairs(pairs, torch.zeros_like(usable), None, 64)
+    assert none.shape == (2, 64) and not good.any()
+
+
+def test_biweight_falls_from_one_to_zero_at_the_threshold() -> None:
+    weights = biweight(torch.tensor([0.0, 0.25, 1.0, 4.0]))
+    assert weights.tolist() == pytest.approx([1.0, 0.5625, 0.0, 0.0])
+
+
+@property_test
+@given(seed=seeds, focal=st.floats(200.0, 2000.0), outliers=st.sampled_from([0.0, 0.4]))
+def test_focal_length_from_noise_free_rays(seed: int, focal: float, outliers: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    pixels = (torch.rand((200, 2), generator=generator, dtype=torch.float64) - 0.5) * torch.tensor([640.0, 480.0])
+    bearings = torch.cat([pixels, torch.full((200, 1), focal, dtype=torch.float64)], dim=1)
+    scene = Scene(seed, bearings=bearings)
+    wrong = scene.add_outliers(outliers)
+    turned = scene.bearings @ scene.rotation.T
+    close = (angle_between(turned, scene.directions) < math.radians(6)) & wrong  # an inlier by chance pulls
+    scene.directions[close] = -turned[close]
+    assert estimate_focal(pixels, scene.directions) == pytest.approx(focal, rel=1e-6)
+
+
+def test_focal_length_from_noisy_rays_looking_across_world_z() -> None:
+    errors = []
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        pixels = (torch.rand((400, 2), generator=generator, dtype=torch.float64) - 0.5) * 640
+        scene = Scene(seed, bearings=torch.cat([pixels, torch.full((400, 1), 525.0, dtype=torch.float64)], dim=1))
+        scene.add_noise(math.radians(0.5), 0.0)
+        scene.add_outliers(0.3)
+        errors.append(estimate_focal(pixels, scene.directions) / 525.0 - 1)
+    assert max(map(abs, errors)) < 0.02, errors
+
+
+def test_two_ray_focal_is_one_of_the_two_roots() -> None:
+    first, second = torch.tensor([[-200.0, 50.0]], dtype=torch.float64), torch.tensor([[150.0, 90.0]], dtype=torch.float64)
+    axis = torch.tensor([[400.0]], dtype=torch.float64)
+    rays = [torch.nn.functional.normalize(torch.cat([pixel, axis], dim=1), dim=1) for pixel in (first, second)]
+    roots = two_ray_focals(first, second, (rays[0] * rays[1]).sum(dim=1))
+    assert (roots - 400.0).abs().nan_to_num(nan=torch.inf).min() < 1e-9
+
+
+def test_focal_length_of_nothing_is_one_sentence() -> None:
+    pixels, directions = torch.zeros((10, 2)), torch.ones((10, 3))
+    with pytest.raises(InputError, match="far enough apart"):
+        estimate_focal(pixels, directions)
+    with pytest.raises(InputError, match="Only 0 rays are finite"):
+        estimate_focal(pixels, directions * torch.nan, config=SolverConfig())
