@@ -27,3 +27,7 @@ class TransformError(DimmError):
 
 class TransformStampError(TransformError):
     """Two frames that are linked, but not at the stamp that was asked for."""
+
+
+class ParameterError(DimmError):
+    """A parameter of the node with a value of the wrong type or out of its bounds."""

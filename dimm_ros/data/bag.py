@@ -65,9 +65,9 @@ def read_bag(
             names the broken link), or no image has both intrinsics and a pose.
     """
     path = Path(path)
-    bag = _Bag(path)
-    image = _image_connections(bag, image_topic)
-    cameras = _Cameras(bag, _camera_info_connections(bag, camera_info_topic, image[0].topic))
+    bag = Bag(path)
+    image = image_connections(bag, image_topic)
+    cameras = _Cameras(bag, camera_info_connections(bag, camera_info_topic, image[0].topic))
     stamps = list(bag.image_headers(image))
     if not stamps:
         raise DataError(f"Topic {image[0].topic} of bag '{path.name}' holds no message; record the camera again.")
@@ -122,7 +122,7 @@ class _Header:
     frame_id: str
 
 
-class _Bag:
+class Bag:
     """An open bag; reading is guarded by a lock because its file position is shared."""
 
     def __init__(self, path: Path) -> None:
@@ -158,6 +158,10 @@ class _Bag:
         names = [f"{topic} ({kind.rsplit('/', 1)[-1]})" for topic, kind in self.topics.items()]
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         return "the bag has " + ", ".join(names[:_LISTED]) + more
+
+    def close(self) -> None:
+        """Close the file; frames that were read from it can no longer load their images."""
+        self._reader.close()
 
     def raw(self, connections: list[Connection], start: int | None = None, stop: int | None = None) -> Iterator[tuple]:
         """(connection, log time, CDR bytes)."""
@@ -232,7 +236,7 @@ def _bag_path(path: Path) -> Path:
     raise DataError(f"'{path}' is not a ROS 2 bag: it has neither metadata.yaml nor a .mcap or .db3 file.")
 
 
-def _image_connections(bag: _Bag, topic: str | None) -> list[Connection]:
+def image_connections(bag: Bag, topic: str | None) -> list[Connection]:
     images = {name: kind for name, kind in bag.topics.items() if kind in (IMAGE, COMPRESSED)}
     if topic is not None:
         for name in (topic, f"{topic}/compressed"):  # image_transport names the compressed topic by its base
@@ -252,7 +256,7 @@ def _image_connections(bag: _Bag, topic: str | None) -> list[Connection]:
     raise DataError(f"Bag '{bag.path.name}' has no image topic (Image or CompressedImage); {bag.listing()}.")
 
 
-def _camera_info_connections(bag: _Bag, topic: str | None, image_topic: str) -> list[Connection]:
+def camera_info_connections(bag: Bag, topic: str | None, image_topic: str) -> list[Connection]:
     infos = [name for name, kind in bag.topics.items() if kind == CAMERA_INFO]
     if topic is not None:
         if topic in infos:
@@ -274,7 +278,7 @@ def _camera_info_connections(bag: _Bag, topic: str | None, image_topic: str) -> 
 class _Cameras:
     """The camera of each time; drivers repeat the same one, so only changes are kept."""
 
-    def __init__(self, bag: _Bag, connections: list[Connection]) -> None:
+    def __init__(self, bag: Bag, connections: list[Connection]) -> None:
         self._stamps: list[int] = []
         self._cameras: list[Camera] = []
         previous = None
@@ -298,7 +302,7 @@ class _Cameras:
         return self._cameras[max(0, bisect_right(self._stamps, stamp_ns) - 1)]
 
 
-def _poses_from_tf(bag: _Bag, map_frame: str, max_gap_s: float, camera_frames: set[str], required: bool):
+def _poses_from_tf(bag: Bag, map_frame: str, max_gap_s: float, camera_frames: set[str], required: bool):
     """A function (camera frame, stamp) -> world_from_camera, and the world frame's name."""
     tree = _read_tf(bag, max_gap_s)
     for frame in sorted(camera_frames):
@@ -316,7 +320,7 @@ def _poses_from_tf(bag: _Bag, map_frame: str, max_gap_s: float, camera_frames: s
 
 
 def _poses_from_topic(
-    bag: _Bag, topic: str, max_gap_s: float, pose_frame: str | None, camera_frames: set[str], notes: list[str],
+    bag: Bag, topic: str, max_gap_s: float, pose_frame: str | None, camera_frames: set[str], notes: list[str],
 ):
     """As ``_poses_from_tf``, from a topic of poses and the static transform from its child frame to the camera."""
     connections = bag.connections(topic)
@@ -360,7 +364,7 @@ def _linked(tree: TransformTree, target: str, source: str) -> bool:
     return True
 
 
-def _read_tf(bag: _Bag, max_gap_s: float) -> TransformTree:
+def _read_tf(bag: Bag, max_gap_s: float) -> TransformTree:
     """The tree of all TFMessage topics named tf and tf_static, in any namespace."""
     tree = TransformTree(max_gap_s=max_gap_s)
     for topic, kind in bag.topics.items():

@@ -1,0 +1,204 @@
+"""A localizer in a process of its own and a bag played into it, on this computer only: the demo's and the tests' way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+
+import dimm_ros
+from dimm_ros.ros.collector import Answer, Broadcast, Collector, Report
+from dimm_ros.ros.player import BagPlayer, Played, PlayOptions
+
+#: Domains whose ports lie below those that the system hands out to anyone.
+_DOMAINS = range(1, 100)
+
+
+def free_domain_id() -> int:
+    """A ROS domain that nobody on this computer uses: the ports of its first participant can be bound."""
+    for domain in random.SystemRandom().sample(list(_DOMAINS), len(_DOMAINS)):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as discovery, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as data:
+            try:
+                discovery.bind(("127.0.0.1", 7410 + 250 * domain))
+                data.bind(("127.0.0.1", 7411 + 250 * domain))
+            except OSError:
+                continue
+            return domain
+    raise OSError("all ROS domains are in use on this computer")
+
+
+def find_config(name: str) -> Path | None:
+    """A file of the package's ``config`` folder: of the source checkout, or where colcon installed it."""
+    places = [Path(dimm_ros.__file__).resolve().parent.parent / "config" / name]
+    try:
+        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+
+        places.append(Path(get_package_share_directory("dimm_ros")) / "config" / name)
+    except (ImportError, PackageNotFoundError):
+        pass
+    return next((place for place in places if place.is_file()), None)
+
+
+def local_environment(domain_id: int) -> dict[str, str]:
+    """Environment variables that keep a process's DDS on this computer, with room for images in shared memory."""
+    variables = {"ROS_DOMAIN_ID": str(domain_id), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    profile = find_config("fastdds_localhost.xml")
+    if profile is not None:
+        variables |= {"FASTRTPS_DEFAULT_PROFILES_FILE": str(profile), "FASTDDS_DEFAULT_PROFILES_FILE": str(profile)}
+    return variables
+
+
+class LocalSession:
+    """A node of this process in a domain of its own, spun on a thread; a context manager.
+
+    Attributes:
+        node: the node.
+        domain_id: its domain.
+        environment: what a child process needs to be in the same domain.
+    """
+
+    node: Node
+
+    def __init__(self, name: str = "dimm_session", domain_id: int | None = None) -> None:
+        self._name = name
+        self.domain_id = free_domain_id() if domain_id is None else domain_id
+        self._variables = local_environment(self.domain_id)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, **self._variables}
+
+    def __enter__(self) -> LocalSession:
+        self._saved = {name: os.environ.get(name) for name in self._variables}
+        os.environ.update(self._variables)  # the middleware reads them when the participant is made
+        self._context = Context()
+        rclpy.init(args=[], context=self._context, domain_id=self.domain_id, signal_handler_options=rclpy.SignalHandlerOptions.NO)
+        self.node = Node(self._name, context=self._context, use_global_arguments=False)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, name=self._name, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._context.try_shutdown()
+        self._thread.join(10.0)
+        self._executor.shutdown()
+        self.node.destroy_node()
+        for name, value in self._saved.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            pass
+
+
+class LocalizerProcess:
+    """The localizer node in a process of its own; a context manager that ends it.
+
+    Args:
+        environment: of the process, see ``LocalSession.environment``.
+        parameters: dotted names and values.
+        remap: the node's names -> topics, such as ``{"image": "/camera/image_raw"}``.
+        log: file for what it prints; None lets it print here.
+    """
+
+    def __init__(self, environment: dict[str, str], parameters: dict[str, Any], remap: dict[str, str], log: Path | None = None) -> None:
+        self._environment, self._parameters, self._remap, self._log = environment, parameters, remap, log
+
+    def __enter__(self) -> LocalizerProcess:
+        self._folder = tempfile.TemporaryDirectory(prefix="dimm_localizer_")
+        # JSON is YAML, and a file needs no quoting of what a path may contain.
+        file = Path(self._folder.name) / "parameters.yaml"
+        file.write_text(json.dumps({"/**": {"ros__parameters": self._parameters}}), encoding="utf-8")
+        command = [sys.executable, "-m", "dimm_ros.ros.node", "--ros-args", "--params-file", str(file)]
+        for name, topic in self._remap.items():
+            command += ["-r", f"{name}:={topic}"]
+        output = None if self._log is None else open(self._log, "wb")
+        try:
+            self.process = subprocess.Popen(command, env=self._environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        finally:
+            if output is not None:
+                output.close()  # the child has its own
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+        self._folder.cleanup()
+
+    def stop(self) -> int:
+        """Interrupt the process as Ctrl-C does; returns its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(20.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came of a replayed bag.
+
+    Attributes:
+        answers: published poses.
+        reports: status messages, those of the watchdog included.
+        broadcasts: transforms of /tf.
+        played: what was played, and when.
+    """
+
+    answers: tuple[Answer, ...]
+    reports: tuple[Report, ...]
+    broadcasts: tuple[Broadcast, ...]
+    played: Played
+
+    def latencies_ms(self) -> list[float]:
+        """Milliseconds from the publication of an image to the arrival of its pose, for each answer."""
+        published = self.played.images
+        return [(answer.received_s - published[answer.stamp_ns]) * 1e3 for answer in self.answers if answer.stamp_ns in published]
+
+
+def replay_bag(
+    bag: str | Path, *, parameters: dict[str, Any], remap: dict[str, str], options: PlayOptions, log: Path | None = None,
+) -> Replay:
+    """Start the localizer in its own process, play a bag into it over DDS and gather what it publishes.
+
+    Args:
+        bag: the bag.
+        parameters: of the node, ``map`` at least. Simulated time follows ``options.clock``.
+        remap: the node's topics -> the bag's, such as ``{"image": "/camera/image_raw", "camera_info": "/camera/camera_info"}``.
+        options: how to play.
+        log: file for the node's log.
+
+    Raises:
+        DataError: the bag cannot be read.
+        DimmError: the node's map is not loaded in time; the sentence has its reason.
+    """
+    with LocalSession("dimm_replay") as session:
+        collector = Collector(session.node)
+        player = BagPlayer(session.node, bag, options, collector)
+        parameters = {**parameters, "use_sim_time": options.clock}
+        with LocalizerProcess(session.environment, parameters, remap, log):
+            played = player.play()
+    return Replay(collector.answers, collector.reports, collector.broadcasts, played)
