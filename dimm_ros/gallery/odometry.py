@@ -31,7 +31,7 @@ def drifting_odometry(
     steps = np.radians(yaw_walk_deg) * np.sqrt(seconds) * rng.standard_normal(len(seconds))
     error = np.concatenate([[0.0], np.cumsum(steps + np.radians(rng.normal(0, yaw_bias_deg)) * seconds)])
     forward = world_from_base[0, :3, 0]
-    turn = Rotation.from_euler("z", error - np.arctan2(forward[1], forward[0])).as_matrix()  # odom axes from world axes
+    turn = Rotation.from_euler("z", (error - np.arctan2(forward[1], forward[0]))[:, None]).as_matrix()  # odom axes from world axes
     moved = scale * np.einsum("nij,nj->ni", turn[:-1], np.diff(world_from_base[:, :3, 3], axis=0))
     odom_from_base = np.tile(np.eye(4), (len(world_from_base), 1, 1))
     odom_from_base[:, :3, :3] = turn @ world_from_base[:, :3, :3]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import START, T, camera_info, compressed, header, image, point, quaternion, tf, transform
+from bag_messages import START, T, camera_info, compressed, header, image, point, quaternion, tf, transform
 
 from dimm_ros.data.bag import read_bag
 from dimm_ros.data.open import open_recording
