@@ -44,14 +44,15 @@ def free_domain_id() -> int:
 
 def find_config(name: str) -> Path | None:
     """A file of the package's ``config`` folder: of the source checkout, or where colcon installed it."""
-    places = [Path(dimm_ros.__file__).resolve().parent.parent / "config" / name]
-    try:
-        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+    place = Path(dimm_ros.__file__).resolve().parent.parent / "config" / name
+    if not place.is_file():
+        try:
+            from ament_index_python.packages import get_package_share_directory
 
-        places.append(Path(get_package_share_directory("dimm_ros")) / "config" / name)
-    except (ImportError, PackageNotFoundError):
-        pass
-    return next((place for place in places if place.is_file()), None)
+            place = Path(get_package_share_directory("dimm_ros")) / "config" / name
+        except (ImportError, LookupError, OSError):  # no ROS, not built with colcon, its workspace not sourced
+            return None
+    return place if place.is_file() else None
 
 
 def local_environment(domain_id: int) -> dict[str, str]:
@@ -68,11 +69,12 @@ class LocalSession:
 
     Attributes:
         node: the node.
+        context: its context, for further nodes.
         domain_id: its domain.
-        environment: what a child process needs to be in the same domain.
     """
 
     node: Node
+    context: Context
 
     def __init__(self, name: str = "dimm_session", domain_id: int | None = None) -> None:
         self._name = name
@@ -81,22 +83,28 @@ class LocalSession:
 
     @property
     def environment(self) -> dict[str, str]:
+        """This process's environment variables, for a child in the same domain."""
         return {**os.environ, **self._variables}
 
     def __enter__(self) -> LocalSession:
         self._saved = {name: os.environ.get(name) for name in self._variables}
         os.environ.update(self._variables)  # the middleware reads them when the participant is made
-        self._context = Context()
-        rclpy.init(args=[], context=self._context, domain_id=self.domain_id, signal_handler_options=rclpy.SignalHandlerOptions.NO)
-        self.node = Node(self._name, context=self._context, use_global_arguments=False)
-        self._executor = SingleThreadedExecutor(context=self._context)
+        self.context = Context()
+        rclpy.init(args=[], context=self.context, domain_id=self.domain_id, signal_handler_options=rclpy.SignalHandlerOptions.NO)
+        self.node = Node(self._name, context=self.context, use_global_arguments=False)
+        self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name=self._name, daemon=True)
         self._thread.start()
         return self
 
+    def add(self, node: Node) -> None:
+        """Spin another node of this context on the session's thread."""
+        self._executor.add_node(node)
+        self._executor.wake()
+
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._context.try_shutdown()
+        self.context.try_shutdown()
         self._thread.join(10.0)
         self._executor.shutdown()
         self.node.destroy_node()

@@ -1,0 +1,162 @@
+"""A localizer node in this process with what feeds it and listens to it, and a known pose in place of the network."""
+
+from __future__ import annotations
+
+import array
+import threading
+from typing import Any
+
+import numpy as np
+from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from tf2_msgs.msg import TFMessage
+
+from dimm_ros.errors import InputError
+from dimm_ros.geometry import poses
+from dimm_ros.geometry.camera import Camera
+from dimm_ros.localizer import Estimate
+from dimm_ros.ros.collector import Collector, Report
+from dimm_ros.ros.messages import to_image, to_stamp, to_transform
+from dimm_ros.ros.node import LocalizerNode
+from dimm_ros.ros.session import LocalSession
+from dimm_ros.ros.tf import DYNAMIC_QOS, STATIC_QOS
+
+CAMERA_FRAME = "camera_optical_frame"
+WIDTH, HEIGHT = 64, 48
+
+
+def rotated(rx: float, ry: float, rz: float, x: float, y: float, z: float) -> np.ndarray:
+    """(4, 4) pose of a rotation vector and a translation."""
+    return poses.make_pose(poses.exp_so3(np.array([rx, ry, rz])), np.array([x, y, z]))
+
+
+BASE_FROM_CAMERA = rotated(-1.2, 1.2, -1.2, 0.3, 0.1, 0.5)
+ODOM_FROM_BASE = rotated(0.0, 0.0, 0.4, 5.0, -2.0, 0.0)
+WORLD_FROM_CAMERA = rotated(0.5, -0.7, 0.2, 1.0, 2.0, 3.0)
+
+
+class KnownPose:
+    """Stands in for the network in tests of the node's mechanics: answers every image with one known pose."""
+
+    name, frame_id = "known", "hall"
+
+    def __init__(self) -> None:
+        self.covariance = np.diag([1e-4, 2e-4, 3e-4, 1e-5, 2e-5, 3e-5])
+        self.reason = ""
+        self.seen: list[int] = []
+        self.warmed = False
+        self.free = threading.Event()
+        self.entered = threading.Event()
+        self.free.set()
+        self.solver = self.acceptance = None
+
+    def open(self, map_path: str, **options: Any) -> KnownPose:
+        self.options = options
+        return self
+
+    def warm_up(self, camera: Camera) -> None:
+        self.warmed = True
+
+    def localize(self, image: np.ndarray, camera: Camera) -> Estimate:
+        self.entered.set()
+        assert self.free.wait(20.0)
+        if image.shape[:2] != (camera.height, camera.width):
+            raise InputError(f"The image is {image.shape[1]}x{image.shape[0]}, camera_info says {camera.width}x{camera.height}.")
+        self.seen.append(int(image[0, 0, 0]))
+        stages = {"prepare": 1.0, "encode": 5.0, "head": 1.0, "solve": 2.0, "total": 9.0}
+        return Estimate(WORLD_FROM_CAMERA.copy(), self.covariance, not self.reason, self.reason, 90, 100, stages)
+
+
+class Robot:
+    """A localizer node in this process, and what feeds it and listens to it."""
+
+    def __init__(self, session: LocalSession, localizer: KnownPose | None, parameters: dict[str, Any]) -> None:
+        self.session, self.localizer = session, localizer
+        self.collector = Collector(session.node)
+        node = session.node
+        # One process cannot have two types on a topic.
+        self.image_type = CompressedImage if parameters.get("image_transport") == "compressed" else Image
+        self._images = node.create_publisher(self.image_type, "image", 5)
+        self._infos = node.create_publisher(CameraInfo, "camera_info", qos_profile_sensor_data)
+        self._tf = node.create_publisher(TFMessage, "/tf", DYNAMIC_QOS)
+        self._tf_static = node.create_publisher(TFMessage, "/tf_static", STATIC_QOS)
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        self.node = LocalizerNode(
+            open_localizer=localizer.open if localizer else None, context=session.context, use_global_arguments=False,
+            parameter_overrides=overrides,
+        )
+        self.node.configure()
+        self.node.activate()
+        session.add(self.node)
+        self.wait(lambda: self._images.get_subscription_count() and self._infos.get_subscription_count())
+
+    def wait(self, condition, timeout_s: float = 15.0) -> None:
+        """Wait for something that no message announces."""
+        gate = threading.Event()
+        for _ in range(int(timeout_s / 0.01)):
+            if condition():
+                return
+            gate.wait(0.01)
+        raise AssertionError("timed out")
+
+    def wait_ready(self) -> None:
+        self.wait(lambda: self.node._localizer is not None)
+
+    def now_ns(self) -> int:
+        return self.session.node.get_clock().now().nanoseconds
+
+    def send_info(self, **changes: Any) -> None:
+        """Publish a good camera_info with some fields changed, and wait until the node has it."""
+        info = CameraInfo(width=WIDTH, height=HEIGHT, distortion_model="plumb_bob", d=[0.0] * 5)
+        info.k = [50.0, 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0]
+        for name, value in changes.items():
+            setattr(info, name, value)
+        before = self.node._info.count
+        self._infos.publish(info)
+        self.wait(lambda: self.node._info.count > before)
+
+    def send_tf(self, stamp_ns: int) -> None:
+        """Publish base_link -> camera (static) and odom -> base_link around a stamp."""
+        self.send_static("base_link", CAMERA_FRAME, BASE_FROM_CAMERA)
+        for offset in (-10**8, 10**8):
+            self._tf.publish(TFMessage(transforms=[to_transform("odom", "base_link", stamp_ns + offset, ODOM_FROM_BASE)]))
+
+    def send_static(self, parent: str, child: str, pose: np.ndarray) -> None:
+        self._tf_static.publish(TFMessage(transforms=[to_transform(parent, child, 0, pose)]))
+
+    def send_image(self, stamp_ns: int | None = None, value: int = 0, **changes: Any) -> int:
+        """Publish an image; returns its stamp."""
+        stamp_ns = self.now_ns() if stamp_ns is None else stamp_ns
+        message = to_image(np.full((HEIGHT, WIDTH, 3), value, dtype=np.uint8), CAMERA_FRAME, stamp_ns)
+        for name, content in changes.items():
+            setattr(message, name, content)
+        message.header.stamp = to_stamp(stamp_ns)
+        self._images.publish(message)
+        return stamp_ns
+
+    def send_compressed(self, format: str, data: bytes) -> int:
+        """Publish a compressed image; returns its stamp."""
+        stamp_ns = self.now_ns()
+        message = CompressedImage(format=format, data=array.array("B", data))
+        message.header.stamp, message.header.frame_id = to_stamp(stamp_ns), CAMERA_FRAME
+        self._images.publish(message)
+        return stamp_ns
+
+    def report_of(self, stamp_ns: int) -> Report:
+        """The status of an image."""
+        assert self.collector.wait_for(lambda: self.collector.report_of(stamp_ns), 15.0), "no status for the image"
+        return self.collector.report_of(stamp_ns)
+
+    def answer_of(self, stamp_ns: int):
+        """The pose of an image."""
+        found = lambda: next((one for one in self.collector.answers if one.stamp_ns == stamp_ns), None)  # noqa: E731
+        assert self.collector.wait_for(found, 15.0), f"no pose: {self.report_of(stamp_ns).message.reason}"
+        return found()
+
+    def localize(self) -> int:
+        """Feed everything that one image needs; returns its stamp."""
+        stamp = self.now_ns()
+        self.send_tf(stamp)
+        self.send_info()
+        return self.send_image(stamp)

@@ -1,0 +1,177 @@
+"""Bad input to the node: each is one clear sentence in the status, and the node goes on."""
+
+from __future__ import annotations
+
+import array
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from dimm_ros.msg import LocalizationStatus
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+from dimm_ros.ros.session import LocalSession
+
+from .robot import BASE_FROM_CAMERA
+
+
+def recovers(robot) -> None:
+    """The next good image is answered."""
+    assert robot.report_of(robot.localize()).message.accepted
+
+
+def test_no_map_file(make_robot, tmp_path) -> None:
+    robot = make_robot(real=True, ready=False, map=str(tmp_path / "none.safetensors"))
+    assert robot.collector.wait_for(lambda: any("does not exist" in one.message.reason for one in robot.collector.reports), 60.0)
+    status = robot.report_of(robot.localize()).message
+    assert "none.safetensors" in status.reason and "dimm map" in status.reason
+    assert status.state == LocalizationStatus.UNINITIALIZED and not status.accepted and status.rejected == 1
+
+
+def test_no_map_given(make_robot, session) -> None:
+    diagnostics = []
+    session.node.create_subscription(DiagnosticArray, "/diagnostics", diagnostics.append, 10)
+    robot = make_robot(real=True, ready=False)
+    robot.wait(lambda: diagnostics and diagnostics[-1].status[0].level == b"\x02")
+    status = robot.report_of(robot.localize()).message
+    assert "set the parameter 'map'" in status.reason
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"k": [0.0, 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0]}, "focal length"),
+    ({"k": [float("nan"), 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0]}, "NaN"),
+    ({"distortion_model": "cylinder"}, "cylinder"),
+    ({"width": 0}, "image size"),
+], ids=["zero focal length", "NaN", "unknown distortion model", "zero width"])
+def test_bad_camera_info(make_robot, change, words) -> None:
+    robot = make_robot()
+    robot.send_info(**change)
+    status = robot.report_of(robot.send_image()).message
+    assert words in status.reason and not status.accepted
+    recovers(robot)
+
+
+def test_image_of_another_size_than_camera_info(make_robot) -> None:
+    robot = make_robot()
+    robot.send_info(width=32, height=24)
+    status = robot.report_of(robot.send_image()).message
+    assert "64x48" in status.reason and "32x24" in status.reason
+    recovers(robot)
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"encoding": "rgb9"}, "rgb9"),
+    ({"encoding": "32FC1"}, "not a picture"),
+    ({"data": array.array("B", bytes(100))}, "truncated"),
+    ({"data": array.array("B")}, "truncated"),
+    ({"step": 5}, "step"),
+    ({"height": 0}, "empty image"),
+], ids=["unknown encoding", "depth", "truncated", "no data", "short step", "no rows"])
+def test_bad_image(make_robot, change, words) -> None:
+    robot = make_robot()
+    robot.send_info()
+    status = robot.report_of(robot.send_image(**change)).message
+    assert words in status.reason and not status.accepted
+    recovers(robot)
+
+
+def test_damaged_compressed_image(make_robot) -> None:
+    robot = make_robot(image_transport="compressed")
+    robot.send_info()
+    status = robot.report_of(robot.send_compressed("jpeg", b"\xff\xd8\xff rubbish")).message
+    assert "cannot be decoded" in status.reason and not status.accepted
+
+
+def test_no_camera_info(make_robot) -> None:
+    robot = make_robot()
+    status = robot.report_of(robot.send_image()).message
+    assert "camera_info" in status.reason and "'/camera_info'" in status.reason
+    recovers(robot)
+
+
+def test_no_extrinsics_in_tf(make_robot) -> None:
+    robot = make_robot(tf_timeout=0.05)
+    robot.send_info()
+    status = robot.report_of(robot.send_image()).message
+    assert "'camera_optical_frame'" in status.reason and "'base_link'" in status.reason and not status.accepted
+    recovers(robot)
+
+
+def test_no_odometry_in_tf(make_robot) -> None:
+    robot = make_robot(tf_timeout=0.05)
+    robot.send_static("base_link", "camera_optical_frame", BASE_FROM_CAMERA)
+    robot.send_info()
+    status = robot.report_of(robot.send_image()).message
+    assert status.accepted and status.state == LocalizationStatus.DEGRADED
+    assert "'odom'" in status.reason and "map_odom" in status.reason
+    assert not [one for one in robot.collector.broadcasts if one.parent == "hall"]
+    recovers(robot)
+
+
+def test_old_image(make_robot) -> None:
+    robot = make_robot(max_image_age=0.5)
+    robot.send_info()
+    status = robot.report_of(robot.send_image(robot.now_ns() - 3 * 10**9)).message
+    assert "3.0" in status.reason and "max_image_age" in status.reason and status.dropped == 1
+    recovers(robot)
+
+
+def test_image_from_the_future(make_robot) -> None:
+    robot = make_robot()
+    robot.send_info()
+    status = robot.report_of(robot.send_image(robot.now_ns() + 3 * 10**9)).message
+    assert "future" in status.reason and "clocks" in status.reason
+
+
+def test_covariance_that_is_not_finite(make_robot) -> None:
+    robot = make_robot()
+    good = robot.localizer.covariance
+    robot.localizer.covariance = good * float("nan")
+    status = robot.report_of(robot.localize()).message
+    assert "not finite" in status.reason and not status.accepted and not robot.collector.answers
+    robot.localizer.covariance = good
+    recovers(robot)
+
+
+def test_a_bug_does_not_end_the_node(make_robot) -> None:
+    robot = make_robot()
+    good = robot.localizer.localize
+
+    def broken(image, camera):
+        raise ZeroDivisionError("division by zero")
+
+    robot.localizer.localize = broken
+    status = robot.report_of(robot.localize()).message
+    assert "Unexpected ZeroDivisionError" in status.reason
+    robot.localizer.localize = good
+    recovers(robot)
+
+
+def test_silence_names_the_topic(make_robot) -> None:
+    robot = make_robot(ready=False)
+    said = lambda: [one.message.reason for one in robot.collector.reports if "No image arrives" in one.message.reason]  # noqa: E731
+    assert robot.collector.wait_for(said, 10.0)
+    assert "'/image' (1 publisher, none so far)" in said()[0]
+    stamp = robot.localize()
+    robot.answer_of(stamp)
+    assert robot.collector.wait_for(lambda: "1 messages so far" in said()[-1] and f"{stamp * 1e-9:.3f}" in said()[-1], 10.0)
+
+
+def test_topic_of_another_type_is_named(make_robot, session) -> None:
+    robot = make_robot(base_frame="", tf_mode="none", image_reliability="reliable")
+    robot.session.node.destroy_publisher(robot._images)
+    with LocalSession("driver", session.domain_id) as driver:
+        driver.node.create_publisher(CompressedImage, "image", 1)
+        said = lambda: [one.message.reason for one in robot.collector.reports if "it carries" in one.message.reason]  # noqa: E731
+        assert robot.collector.wait_for(said, 10.0)
+    assert "it carries sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image" in said()[-1]
+    assert "image_transport" in said()[-1]
+
+
+def test_incompatible_qos_is_named(session, make_robot) -> None:
+    robot = make_robot(ready=False, image_reliability="reliable")
+    best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    session.node.create_publisher(Image, "image", best_effort)
+    said = lambda: [one.message.reason for one in robot.collector.reports if "QoS is incompatible" in one.message.reason]  # noqa: E731
+    assert robot.collector.wait_for(said, 10.0)
+    assert "RELIABILITY" in said()[-1] and "best_effort" in said()[-1]

@@ -1,0 +1,197 @@
+"""The node's mechanics: topics, stamps, frames, TF modes, states and counts; a known pose stands in for the network."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from dimm_ros.msg import LocalizationStatus
+from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
+from std_srvs.srv import SetBool
+
+from dimm_ros.geometry import poses
+from dimm_ros.ros.messages import to_stamp
+
+from .robot import BASE_FROM_CAMERA, ODOM_FROM_BASE, WORLD_FROM_CAMERA, KnownPose
+
+MAP_FROM_BASE = WORLD_FROM_CAMERA @ poses.invert(BASE_FROM_CAMERA)
+
+
+def test_pose_of_the_base_with_the_images_stamp(make_robot) -> None:
+    robot = make_robot()
+    stamp = robot.localize()
+    answer = robot.answer_of(stamp)
+    assert answer.frame_id == "hall"  # the map's own frame
+    np.testing.assert_allclose(answer.map_from_body, MAP_FROM_BASE, atol=1e-12)
+    assert np.isfinite(answer.covariance).all() and np.linalg.eigvalsh(answer.covariance).min() > 0
+    np.testing.assert_array_equal(answer.covariance, answer.covariance.T)
+
+
+def test_status_of_an_accepted_image(make_robot) -> None:
+    robot = make_robot()
+    status = robot.report_of(robot.localize()).message
+    assert status.accepted and status.reason == "" and status.state == LocalizationStatus.LOCALIZED
+    assert (status.inliers, status.rays, status.map_name, status.header.frame_id) == (90, 100, "known", "hall")
+    assert status.inlier_ratio == pytest.approx(0.9)
+    assert status.total_ms >= 9.0 and status.encode_ms == 5.0 and status.image_age_ms > 0
+    assert (status.received, status.answered, status.rejected, status.dropped) == (1, 1, 0, 0)
+
+
+def test_map_odom_transform_closes_the_chain(make_robot) -> None:
+    robot = make_robot(transform_tolerance=0.25)
+    stamp = robot.localize()
+    robot.answer_of(stamp)
+    ours = lambda: [one for one in robot.collector.broadcasts if one.parent == "hall"]  # noqa: E731
+    assert robot.collector.wait_for(lambda: len(ours()) >= 3, 10.0)  # published again by the timer
+    np.testing.assert_allclose(ours()[0].parent_from_child @ ODOM_FROM_BASE, MAP_FROM_BASE, atol=1e-9)
+    stamps = [one.stamp_ns for one in ours()]
+    assert {one.child for one in ours()} == {"odom"}
+    assert all(np.diff(stamps) > 0) and stamps[0] - stamp >= 0.25e9
+
+
+def test_map_base_transform(make_robot) -> None:
+    robot = make_robot(tf_mode="map_base", map_frame="world")
+    stamp = robot.now_ns()
+    robot.send_static("base_link", "camera_optical_frame", BASE_FROM_CAMERA)
+    robot.send_info()
+    robot.send_image(stamp)
+    assert robot.answer_of(stamp).frame_id == "world"
+    ours = lambda: [one for one in robot.collector.broadcasts if one.parent == "world"]  # noqa: E731
+    assert robot.collector.wait_for(ours, 10.0)
+    assert ours()[0].child == "base_link"
+    np.testing.assert_allclose(ours()[0].parent_from_child, MAP_FROM_BASE, atol=1e-9)
+
+
+def test_map_base_does_not_give_the_base_a_second_parent(make_robot) -> None:
+    robot = make_robot(tf_mode="map_base")
+    status = robot.report_of(robot.localize()).message
+    assert status.accepted and status.state == LocalizationStatus.DEGRADED
+    assert "second parent" in status.reason and "tf_mode to map_odom" in status.reason
+    assert not [one for one in robot.collector.broadcasts if one.parent == "hall"]
+
+
+def test_tf_mode_none_leaves_tf_alone(make_robot) -> None:
+    robot = make_robot(tf_mode="none", tf_rate=100.0)
+    robot.answer_of(robot.localize())
+    robot.answer_of(robot.localize())
+    assert not [one for one in robot.collector.broadcasts if one.parent == "hall"]
+
+
+def test_nothing_is_published_before_the_first_accepted_pose(make_robot) -> None:
+    localizer = KnownPose()
+    localizer.reason = "Only 3% of the rays agree."
+    robot = make_robot(localizer=localizer, tf_rate=100.0)
+    status = robot.report_of(robot.localize()).message
+    assert not status.accepted and status.reason == localizer.reason and status.state == LocalizationStatus.UNINITIALIZED
+    assert (status.inliers, status.rejected) == (90, 1)
+    localizer.reason = ""
+    accepted = robot.localize()
+    robot.answer_of(accepted)
+    assert [one.stamp_ns for one in robot.collector.answers] == [accepted]
+    first = next(one for one in robot.collector.reports if not one.message.accepted and one.message.reason == "Only 3% of the rays agree.")
+    assert not [one for one in robot.collector.broadcasts if one.parent == "hall" and one.received_s < first.received_s]
+
+
+def test_camera_pose_without_a_base_frame(make_robot) -> None:
+    robot = make_robot(base_frame="", tf_mode="none")
+    robot.send_info()
+    np.testing.assert_allclose(robot.answer_of(robot.send_image()).map_from_body, WORLD_FROM_CAMERA, atol=1e-12)
+
+
+def test_latest_frame_wins(make_robot) -> None:
+    localizer = KnownPose()
+    robot = make_robot(localizer=localizer, base_frame="", tf_mode="none", max_image_age=0.0)
+    robot.send_info()
+    localizer.free.clear()
+    robot.send_image(value=1)
+    assert localizer.entered.wait(10.0)  # the worker is busy with the first
+    for value in (2, 3, 4):
+        count = robot.node._image.count
+        last = robot.send_image(value=value)
+        robot.wait(lambda count=count: robot.node._image.count > count)
+    localizer.free.set()
+    status = robot.report_of(last).message
+    assert localizer.seen == [1, 4]
+    assert (status.received, status.answered, status.dropped) == (4, 2, 2)
+
+
+def test_states_follow_what_happens(make_robot) -> None:
+    localizer = KnownPose()
+    robot = make_robot(localizer=localizer, lost_after=1.0)
+    assert robot.report_of(robot.localize()).message.state == LocalizationStatus.LOCALIZED
+    localizer.reason = "The view is covered."
+    assert robot.report_of(robot.localize()).message.state == LocalizationStatus.DEGRADED
+    lost = lambda: robot.collector.reports[-1].message.state == LocalizationStatus.LOST  # noqa: E731
+    assert robot.collector.wait_for(lost, 10.0)  # by the watchdog
+    localizer.reason = ""
+    assert robot.report_of(robot.localize()).message.state == LocalizationStatus.LOCALIZED
+
+
+def test_compressed_images(make_robot) -> None:
+    robot = make_robot(image_transport="compressed", base_frame="", tf_mode="none")
+    robot.send_info()
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[..., 2] = 77  # red, in OpenCV's order
+    robot.answer_of(robot.send_compressed("rgb8; png compressed bgr8", cv2.imencode(".png", picture)[1].tobytes()))
+    assert robot.localizer.seen == [77]
+
+
+def test_simulated_time(make_robot, session) -> None:
+    clock = session.node.create_publisher(Clock, "/clock", 1)
+    robot = make_robot(use_sim_time=True, base_frame="", tf_mode="none")
+    robot.send_info()
+    waiting = robot.report_of(robot.send_image(50 * 10**9)).message
+    assert "nothing is published on /clock" in waiting.reason and waiting.dropped == 1
+    robot.wait(clock.get_subscription_count)
+    clock.publish(Clock(clock=to_stamp(51 * 10**9)))
+    robot.wait(lambda: robot.node.get_clock().now().nanoseconds == 51 * 10**9)
+    status = robot.report_of(robot.send_image(51 * 10**9 - 10**8)).message
+    assert status.accepted and status.image_age_ms == pytest.approx(100.0)
+
+
+def test_time_that_begins_anew_forgets_the_pose(make_robot) -> None:
+    robot = make_robot(max_image_age=0.0)
+    first = robot.localize()
+    robot.answer_of(first)
+    earlier = first - 100 * 10**9
+    robot.send_image(earlier)  # its odometry is not known yet
+    status = robot.report_of(earlier).message
+    assert status.accepted and "is not" in status.reason  # static extrinsics survive, map -> odom waits for odometry
+    assert status.state == LocalizationStatus.DEGRADED
+
+
+def test_activation_service(make_robot, session) -> None:
+    robot = make_robot(autostart=False)
+    client = session.node.create_client(SetBool, "/localizer/activate")
+    assert client.wait_for_service(10.0)
+    for wanted in (False, True):
+        future = client.call_async(SetBool.Request(data=wanted))
+        robot.wait(future.done)
+        assert future.result().success
+        assert (robot.node._image is not None) == wanted
+    robot.wait(lambda: robot._images.get_subscription_count() and robot._infos.get_subscription_count())
+    robot.answer_of(robot.localize())
+
+
+def test_live_parameters_reach_the_localizer(make_robot) -> None:
+    robot = make_robot(acceptance__min_inlier_ratio=0.4)
+    assert robot.localizer.options["acceptance"].min_inlier_ratio == 0.4
+    good, bad, fixed = robot.node.set_parameters([
+        Parameter("acceptance.min_inlier_ratio", value=0.7), Parameter("solver.hypotheses", value=1), Parameter("tf_mode", value="none"),
+    ])
+    assert good.successful and not bad.successful and not fixed.successful
+    assert robot.localizer.acceptance.min_inlier_ratio == 0.7
+    assert robot.localizer.solver.hypotheses == 64
+
+
+def test_diagnostics(make_robot, session) -> None:
+    received = []
+    session.node.create_subscription(DiagnosticArray, "/diagnostics", received.append, 10)
+    robot = make_robot()
+    robot.localize()
+    last = lambda: {one.key: one.value for one in received[-1].status[0].values} if received else {}  # noqa: E731
+    robot.wait(lambda: last().get("state") == "LOCALIZED")
+    assert last()["answered"] == "1" and last()["map"] == "known"
+    assert received[-1].status[0].level == b"\x00"
