@@ -163,12 +163,14 @@ def _shell(b: _Builder) -> None:
 
 
 def _decorate(b: _Builder, wall: np.ndarray, extent: float, index: int) -> None:
-    """Hang pictures in two loose rows, and paint a door or a skirting board."""
+    """Hang pictures in two loose rows over a skirting board; the plain wall also gets a wainscot and a door."""
     rng = b.rng
     skirting = _texels(0.12)
     wall[-skirting:] = textures.plaster(rng, skirting, wall.shape[1], textures.colour(rng, (20, 90), (60, 220)), 6.0)
     taken = 0.25
     if index == 3:
+        panel = textures.planks(rng, wall.shape[1], _texels(0.8), (150, 164, 140), (_texels(0.16), 600))
+        wall[-panel.shape[1] : -skirting] = panel.transpose(1, 0, 2)[:-skirting]  # upright planks up to the chest rail
         door = textures.planks(rng, _texels(2.1), _texels(0.95), (98, 60, 40), (260, 30)[::-1])
         cv2.circle(door, (_texels(0.86), _texels(1.05)), _texels(0.03), (212, 190, 90), -1, cv2.LINE_AA)
         left = _texels(0.3)

@@ -21,38 +21,38 @@ CAMERAS = {
 }
 
 
-def blob_board(spots: np.ndarray) -> tuple[Scene, np.ndarray]:
-    """A white 1.2 x 0.9 m board 1.5 m in front of the world's origin along x, black discs on it; and their centres (N, 3)."""
+def board_of_discs(spots: np.ndarray, radius: int = 40) -> tuple[Scene, np.ndarray]:
+    """A white 1.2 x 0.9 m board 1.5 m in front of the world's origin along x, black discs on it; outlines (N, 72, 3) of the discs."""
     texture = np.full((900, 1200, 3), 255, np.uint8)
     for x, y in spots:
-        cv2.circle(texture, (int(x), int(y)), 40, (0, 0, 0), -1, cv2.LINE_AA)
+        cv2.circle(texture, (int(x), int(y)), radius, (0, 0, 0), -1, cv2.LINE_AA)
     turn = Rotation.from_euler("zyx", [20, -15, 8], degrees=True).as_matrix()
     right, down = turn @ [0, -1.2, 0], turn @ [0, 0, -0.9]
     origin = np.array([1.5, 0, 0]) - (right + down) / 2
-    fractions = (spots + 0.5) / [1200, 900]  # the centre of texel (x, y)
-    return Scene((Rectangle(origin, right, down, texture),)), origin + fractions @ np.stack([right, down])
+    angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    texels = spots[:, None] + 0.5 + radius * np.stack([np.cos(angle), np.sin(angle)], axis=-1)  # texel x spans [x, x + 1]
+    return Scene((Rectangle(origin, right, down, texture),)), origin + texels / [1200, 900] @ np.stack([right, down])
 
 
 @pytest.mark.parametrize("lens", CAMERAS)
-def test_discs_appear_where_their_centres_project(lens):
+def test_discs_appear_where_their_outlines_project(lens):
+    """Centroids of what is dark in the picture against centroids of the projected outlines."""
     camera = CAMERAS[lens]
     spots = np.stack(np.meshgrid([150, 450, 750, 1050], [150, 450, 750]), axis=-1).reshape(-1, 2)[:-1]  # one is missing: no symmetry
-    scene, points = blob_board(spots)
+    scene, outlines = board_of_discs(spots)
     world_from_camera = camera_mount((0, 0.1, 0.05), pitch_down_deg=5)
-    image = render(scene, camera, world_from_camera)
-    expected, front = camera.project((points - world_from_camera[:3, 3]) @ world_from_camera[:3, :3])
-    assert front.all()
-    board = cv2.morphologyEx((image[..., 0] > 0).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((25, 25), np.uint8)) > 0
-    dark = np.where(board, 255.0 - image[..., 0], 0)
-    for x, y in expected:
-        left, top = int(x) - 14, int(y) - 14
-        window = dark[max(top, 0) : top + 30, max(left, 0) : left + 30]
-        rows, columns = np.nonzero(np.ones_like(window))
-        weights = window.ravel()
-        near = np.hypot(columns + max(left, 0) - x, rows + max(top, 0) - y) < 11
-        centre = np.average(np.column_stack([columns + max(left, 0), rows + max(top, 0)])[near], axis=0, weights=weights[near])
-        # The centre of a disc's image is not the image of its centre: up to a tenth of a pixel at this size.
-        assert np.abs(centre - [x, y]).max() < 0.2
+    darkness = 255.0 - render(scene, camera, world_from_camera)[..., 0]
+    for outline in outlines:
+        pixels, front = camera.project((outline - world_from_camera[:3, 3]) @ world_from_camera[:3, :3])
+        assert front.all()
+        moments = cv2.moments(pixels.astype(np.float32)[:, None])
+        expected = np.array([moments["m10"], moments["m01"]]) / moments["m00"]
+        (left, top), (right, bottom) = np.floor(pixels.min(axis=0)).astype(int) - 2, np.ceil(pixels.max(axis=0)).astype(int) + 3
+        window = darkness[top:bottom, left:right]
+        rows, columns = np.mgrid[top:bottom, left:right]
+        centre = np.array([(window * columns).sum(), (window * rows).sum()]) / window.sum()
+        assert np.abs(centre - expected).max() < 0.08
+        assert window.sum() / 255 == pytest.approx(moments["m00"], rel=0.08)
 
 
 def test_no_texture_is_mirrored(room):
