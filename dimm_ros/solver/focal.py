@@ -69,12 +69,12 @@ def estimate_focal(pixels: Tensor, directions: Tensor, *, config: SolverConfig =
         normalised = error.square().sum(dim=1) / limit**2
         jacobian = torch.cat([-skew(turned), by_log_focal[:, :, None]], dim=2)  # (N, 3, 4)
         weighted = (biweight(normalised)[:, None, None] * jacobian).flatten(0, 1)
-        change = torch.linalg.lstsq(weighted.T @ jacobian.flatten(0, 1), -(weighted.T @ error.flatten())[:, None]).solution[:, 0]
+        change = torch.linalg.solve_ex(weighted.T @ jacobian.flatten(0, 1), -(weighted.T @ error.flatten()))[0]
         rotation, log_focal = exp_so3(change[:3]) @ rotation, log_focal + change[3].clamp(-0.5, 0.5)
     inliers = int((normalised < 1.0).sum())
     if inliers < _MIN_RAYS or not bool(torch.isfinite(log_focal)):
         raise InputError(
-            f"Only {inliers} of {len(pixels)} rays agree on a focal length; this view is not of the map, or its lens is distorted."
+            f"Only {inliers} of {len(pixels)} rays agree on a focal length; this view is not of the map or its lens is distorted."
         )
     return math.exp(log_focal.item())
 

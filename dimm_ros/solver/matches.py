@@ -10,9 +10,6 @@ from torch import Tensor
 
 from dimm_ros.config import SolverConfig
 
-#: A longer moment (metres) is a failed prediction; its square would drown every other ray in rounding error.
-_LARGEST_MOMENT = 1e9
-
 
 @dataclass(frozen=True)
 class RayMatches:
@@ -56,9 +53,8 @@ def match_rays(
     bearings, directions, moments = (t.detach().to(torch.float64) for t in (bearings, directions, moments))
     bearing_length = torch.linalg.vector_norm(bearings, dim=1)
     direction_length = torch.linalg.vector_norm(directions, dim=1)
-    # comparisons are false for NaN
-    valid = (bearing_length > 1e-9) & (bearing_length < torch.inf) & (direction_length > 1e-9) & (direction_length < torch.inf)
-    valid = valid & (torch.linalg.vector_norm(moments, dim=1) < _LARGEST_MOMENT)
+    valid = torch.isfinite(bearing_length + direction_length + torch.linalg.vector_norm(moments, dim=1))
+    valid = valid & (bearing_length > 1e-9) & (direction_length > 1e-9)
     sigmas = [direction_sigma, moment_sigma]
     if config.use_confidence:
         sigmas = [None if sigma is None else sigma.detach().to(torch.float64) for sigma in sigmas]

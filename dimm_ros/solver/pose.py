@@ -165,7 +165,7 @@ def _reason(count: int, checks: list[int], config: SolverConfig) -> str:
         return f"Only {valid} of {count} rays are finite; a pose needs at least {MIN_RAYS}."
     if not (rotation_found and centre_found):
         return (
-            f"No two of the {valid} rays lie {config.min_pair_angle_deg:g} deg apart and keep their angle between camera and map: "
+            f"No two of the {valid} rays lie {config.min_pair_angle_deg:g} deg apart and keep that angle between camera and map: "
             "the rays are nearly parallel, or this view is not of the map."
         )
     if rotating < MIN_RAYS:

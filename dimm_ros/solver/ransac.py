@@ -84,8 +84,9 @@ def consensus(
         return squared_residuals(models) * precision
 
     score = _msac(normalised(hypotheses)).masked_fill(~usable, torch.inf)
-    finalists = hypotheses[score.topk(min(_FINALISTS, len(hypotheses)), largest=False).indices]
-    trail = [finalists]
+    scores, finalists = score.topk(min(_FINALISTS, len(hypotheses)), largest=False)
+    finalists = torch.where(torch.isfinite(scores), finalists, finalists[:1])  # fewer usable ones: the best, repeated
+    trail = [hypotheses[finalists]]
     for _ in range(local_steps):
         trail.append(fit((normalised(trail[-1]) < 1.0) * precision))
     candidates = torch.cat(trail)

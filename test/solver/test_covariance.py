@@ -82,6 +82,21 @@ def test_covariance_of_the_whole_solve_with_confidence_matches_monte_carlo() -> 
     _agrees(np.stack(deviations), np.stack(covariances), 0.2)
 
 
+def test_directions_and_moments_are_weighed_by_how_they_scatter() -> None:
+    direction_sigma, moment_sigma, errors = math.radians(0.9), 0.004, []
+    for trial in range(200):
+        scene = Scene(6, rays=200)
+        scene.generator.manual_seed(trial)
+        scene.add_noise(direction_sigma, moment_sigma)
+        errors.append(_deviation(solve_pose(scene.bearings, scene.directions, scene.moments).world_from_camera, scene))
+    matches = match_rays(scene.bearings, None, scene.directions, scene.moments, None, None, SolverConfig())
+    jacobian = jacobians(scene.rotation, scene.centre, matches)
+    weights = torch.tensor([direction_sigma, moment_sigma], dtype=torch.float64).pow(-2)
+    bound = torch.linalg.inv(torch.einsum("nkca,k,nkcb->ab", jacobian, weights, jacobian)).diagonal().sqrt().numpy()
+    # no estimator beats the bound; a robust one comes near it
+    assert (np.std(errors, axis=0) < 1.15 * bound).all(), np.std(errors, axis=0) / bound
+
+
 def test_calibrated_scale_multiplies_the_covariance() -> None:
     scene = Scene(4)
     scene.add_noise(0.01, 0.02)
