@@ -26,7 +26,9 @@ from dimm_ros.geometry.camera import Camera
 IMAGE, COMPRESSED, CAMERA_INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"
 POSE_TYPES = (
-    "geometry_msgs/msg/PoseStamped", "geometry_msgs/msg/PoseWithCovarianceStamped", "nav_msgs/msg/Odometry",
+    "geometry_msgs/msg/PoseStamped",
+    "geometry_msgs/msg/PoseWithCovarianceStamped",
+    "nav_msgs/msg/Odometry",
     "geometry_msgs/msg/TransformStamped",
 )
 
@@ -93,20 +95,25 @@ def read_bag(
         if pose is None and require_poses:
             continue
         camera = cameras.at(header.stamp_ns)
-        frames.append(Frame(
-            name=f"{header.stamp_ns // 10**9}.{header.stamp_ns % 10**9:09d}",
-            stamp_ns=header.stamp_ns,
-            camera=camera,
-            world_from_camera=pose,
-            load=partial(bag.load_image, header, camera),
-        ))
+        frames.append(
+            Frame(
+                name=f"{header.stamp_ns // 10**9}.{header.stamp_ns % 10**9:09d}",
+                stamp_ns=header.stamp_ns,
+                camera=camera,
+                world_from_camera=pose,
+                load=partial(bag.load_image, header, camera),
+            )
+        )
     if not frames:
         raise DataError(f"No image of {image[0].topic} in bag '{path.name}' has a pose at its stamp. {first_reason}")
     if outside:
         fate = "were left out" if require_poses else "have none"
         notes.append(f"{outside} of {len(seen)} images have no pose at their stamp and {fate} ({first_reason.rstrip('.')}).")
     return Recording(
-        name=path.resolve().stem, source=f"bag {path.resolve().name}, topic {image[0].topic}", frames=frames, frame_id=world,
+        name=path.resolve().stem,
+        source=f"bag {path.resolve().name}, topic {image[0].topic}",
+        frames=frames,
+        frame_id=world,
         notes=tuple(notes),
     )
 
@@ -141,8 +148,8 @@ class Bag:
     def _unreadable(self, error: Exception) -> DataError:
         cause = str(error).strip().rstrip(".") or type(error).__name__
         return DataError(
-            f"Bag '{self.path.name}' cannot be read ({cause}); if its recording was cut off, repair it with 'ros2 bag reindex' (sqlite3) "
-            "or 'mcap recover' (mcap).",
+            f"Bag '{self.path.name}' cannot be read ({cause}); if its recording was cut off, repair it with "
+            "'ros2 bag reindex' (sqlite3) or 'mcap recover' (mcap).",
         )
 
     @property
@@ -213,7 +220,12 @@ class Bag:
                 image = decode_compressed(message.format, message.data)
             else:
                 image = decode_raw(
-                    message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data,
+                    message.encoding,
+                    message.height,
+                    message.width,
+                    message.step,
+                    bool(message.is_bigendian),
+                    message.data,
                 )
         except InputError as error:
             raise DataError(f"{name} cannot be used: {error}") from None
@@ -245,7 +257,8 @@ def image_connections(bag: Bag, topic: str | None) -> list[Connection]:
         what = f"is a {bag.topics[topic].rsplit('/', 1)[-1]}, not an image" if topic in bag.topics else "is not in it"
         raise DataError(f"Image topic {topic} cannot be read from bag '{bag.path.name}': it {what}; {bag.listing()}.")
     candidates = [
-        name for name in images
+        name
+        for name in images
         if not name.endswith("/compressedDepth") and not (images[name] == COMPRESSED and name.rpartition("/")[0] in images)
     ]
     colour = [name for name in candidates if "depth" not in name.lower()] or candidates
@@ -284,8 +297,17 @@ class _Cameras:
         previous = None
         for message in sorted(bag.messages(connections), key=_stamp_of):
             key = (
-                message.width, message.height, message.distortion_model, tuple(message.d), tuple(message.k), message.binning_x,
-                message.binning_y, message.roi.x_offset, message.roi.y_offset, message.roi.width, message.roi.height,
+                message.width,
+                message.height,
+                message.distortion_model,
+                tuple(message.d),
+                tuple(message.k),
+                message.binning_x,
+                message.binning_y,
+                message.roi.x_offset,
+                message.roi.y_offset,
+                message.roi.width,
+                message.roi.height,
             )
             if key == previous:
                 continue
@@ -320,7 +342,12 @@ def _poses_from_tf(bag: Bag, map_frame: str, max_gap_s: float, camera_frames: se
 
 
 def _poses_from_topic(
-    bag: Bag, topic: str, max_gap_s: float, pose_frame: str | None, camera_frames: set[str], notes: list[str],
+    bag: Bag,
+    topic: str,
+    max_gap_s: float,
+    pose_frame: str | None,
+    camera_frames: set[str],
+    notes: list[str],
 ):
     """As ``_poses_from_tf``, from a topic of poses and the static transform from its child frame to the camera."""
     connections = bag.connections(topic)
@@ -373,7 +400,9 @@ def _read_tf(bag: Bag, max_gap_s: float) -> TransformTree:
             for message in bag.messages(bag.connections(topic)):
                 for transform in message.transforms:
                     try:
-                        tree.add(transform.header.frame_id, transform.child_frame_id, _stamp_of(transform), _matrix(transform), static)
+                        tree.add(
+                            transform.header.frame_id, transform.child_frame_id, _stamp_of(transform), _matrix(transform), static
+                        )
                     except TransformError as error:
                         raise DataError(f"Topic {topic} of bag '{bag.path.name}': {error}") from None
     return tree

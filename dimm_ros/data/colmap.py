@@ -78,21 +78,27 @@ def read_colmap(folder: str | Path) -> Recording:
             absent += 1
             continue
         if image.camera_id not in cameras:
-            raise DataError(f"Image '{image.name}' of the model in '{model}' names camera {image.camera_id}, which the model does not have.")
+            raise DataError(
+                f"Image '{image.name}' of the model in '{model}' names camera {image.camera_id}, which the model does not have."
+            )
         camera = cameras[image.camera_id]
         size = image_size(path)
         if size != (camera.width, camera.height):
             camera = camera.scaled(*size)
         w, *xyz = image.wxyz
-        frames.append(Frame(
-            name=image.name,
-            stamp_ns=round(index * 10**9 / _RATE_HZ),
-            camera=camera,
-            world_from_camera=poses.invert(poses.from_quaternion(np.array(image.translation), np.array([*xyz, w]))),
-            load=partial(load_rgb, path, camera),
-        ))
+        frames.append(
+            Frame(
+                name=image.name,
+                stamp_ns=round(index * 10**9 / _RATE_HZ),
+                camera=camera,
+                world_from_camera=poses.invert(poses.from_quaternion(np.array(image.translation), np.array([*xyz, w]))),
+                load=partial(load_rgb, path, camera),
+            )
+        )
     if not frames:
-        raise DataError(f"None of the {len(images)} images of the model in '{model}' lies in '{root}'; put them in its images/ folder.")
+        raise DataError(
+            f"None of the {len(images)} images of the model in '{model}' lies in '{root}'; put them in its images/ folder."
+        )
     notes = (f"{absent} of the model's {len(images)} images are not in the folder and were left out.",) if absent else ()
     name = folder.resolve().name
     return Recording(name=name, source=f"COLMAP model {name}", frames=frames, notes=notes)

@@ -72,7 +72,10 @@ def decode_raw(encoding: str, height: int, width: int, step: int, is_bigendian: 
     if encoding in ("nv21", "nv24"):
         return _decode_planar(encoding, height, width, step, data)
     if encoding in ("16UC1", "32FC1") or encoding.startswith(("32F", "64F", "16S", "32S", "8S")):
-        raise InputError(f"Image encoding '{encoding}' holds measurements (such as depth), not a picture; subscribe to the colour image instead.")
+        raise InputError(
+            f"Image encoding '{encoding}' holds measurements (such as depth), not a picture; "
+            "subscribe to the colour image instead."
+        )
     raise InputError(f"Image encoding '{encoding}' is not known; known are {', '.join(ENCODINGS)}.")
 
 
@@ -92,7 +95,10 @@ def decode_compressed(format: str, data) -> np.ndarray:
     # An EXIF orientation must not turn the picture: the intrinsics are those of the stored pixels.
     image = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(buffer) else None
     if image is None:
-        raise InputError(f"Compressed image of format '{format}' with {len(buffer)} bytes cannot be decoded; it is truncated or not a JPEG or PNG image.")
+        raise InputError(
+            f"Compressed image of format '{format}' with {len(buffer)} bytes cannot be decoded; "
+            "it is truncated or not a JPEG or PNG image."
+        )
     # image_transport writes "compressed rgb8" when it handed RGB to an encoder that expects BGR: already swapped.
     return image if "compressed rgb" in format else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
@@ -112,7 +118,14 @@ def decode_depth(encoding: str, height: int, width: int, step: int, is_bigendian
 
 
 def _rows(
-    encoding: str, height: int, width: int, step: int, data, size: int, channels: int, is_bigendian: bool,
+    encoding: str,
+    height: int,
+    width: int,
+    step: int,
+    data,
+    size: int,
+    channels: int,
+    is_bigendian: bool,
 ) -> np.ndarray:
     """(H, W) or (H, W, C) native-endian view or copy of the pixels, padding cut off."""
     row = width * channels * size
@@ -137,14 +150,19 @@ def _checked(encoding: str, height: int, width: int, step: int, row: int, data, 
     if step < row:
         raise InputError(f"Image of encoding '{encoding}' and width {width} needs {row} bytes a row, but its step is {step}.")
     if len(buffer) < needed:
-        raise InputError(f"Image of encoding '{encoding}' and size {width}x{height} needs {needed} bytes, but has {len(buffer)}; it is truncated.")
+        raise InputError(
+            f"Image of encoding '{encoding}' and size {width}x{height} needs {needed} bytes, "
+            f"but has {len(buffer)}; it is truncated."
+        )
     return buffer
 
 
 def _decode_planar(encoding: str, height: int, width: int, step: int, data) -> np.ndarray:
     """nv21 (4:2:0, V before U) and nv24 (4:4:4, U before V): a luma plane, then an interleaved chroma plane."""
     if encoding == "nv21" and (height % 2 or width % 2):
-        raise InputError(f"Image of encoding 'nv21' has size {width}x{height}; four pixels share their colour, so both must be even.")
+        raise InputError(
+            f"Image of encoding 'nv21' has size {width}x{height}; four pixels share their colour, so both must be even."
+        )
     chroma_rows, chroma_step = (height // 2, step) if encoding == "nv21" else (height, 2 * step)
     needed = height * step + chroma_rows * chroma_step
     buffer = _checked(encoding, height, width, step, width, data, needed)

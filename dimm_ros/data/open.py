@@ -36,7 +36,9 @@ def _read(path: Path, bag_options: dict) -> Recording:
         if path.name == "metadata.yaml":
             path = path.parent
         elif path.suffix not in _BAG_FILES:
-            raise DataError(f"'{path}' is not a ROS 2 bag file (.mcap or .db3); give a bag, a 7-Scenes folder or a COLMAP folder.")
+            raise DataError(
+                f"'{path}' is not a ROS 2 bag file (.mcap or .db3); give a bag, a 7-Scenes folder or a COLMAP folder."
+            )
     if path.is_file() or (path / "metadata.yaml").exists() or any(child.suffix in _BAG_FILES for child in path.iterdir()):
         from dimm_ros.data.bag import read_bag  # rosbags is not needed for folders of images
 

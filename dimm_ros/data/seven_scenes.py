@@ -69,15 +69,17 @@ def read_seven_scenes(folder: str | Path) -> Recording:
             if not sequences:
                 index_of[count] = len(frames)
             sequence_of.append(number)
-            frames.append(Frame(
-                name=f"{part.name}/{_stem(colour)}" if sequences else _stem(colour),
-                stamp_ns=number * _SEQUENCE_NS + round(count * 10**9 / _RATE_HZ),
-                camera=camera,
-                world_from_camera=pose,
-                load=partial(load_rgb, colour, camera),
-                load_depth=partial(load_depth_mm, depth) if has_depth else None,
-                depth_camera=depth_camera if has_depth else None,
-            ))
+            frames.append(
+                Frame(
+                    name=f"{part.name}/{_stem(colour)}" if sequences else _stem(colour),
+                    stamp_ns=number * _SEQUENCE_NS + round(count * 10**9 / _RATE_HZ),
+                    camera=camera,
+                    world_from_camera=pose,
+                    load=partial(load_rgb, colour, camera),
+                    load_depth=partial(load_depth_mm, depth) if has_depth else None,
+                    depth_camera=depth_camera if has_depth else None,
+                )
+            )
     if not frames:
         raise DataError(f"'{folder}' has no frame with a colour image and a valid pose file (frame-XXXXXX.color.png, .pose.txt).")
     notes = [f"{unposed} frames without a valid pose were left out."] if unposed else []

@@ -62,9 +62,14 @@ def select(recording: Recording, split: str) -> Recording:
     indices = recording.splits.get(name, {}).get(part)
     if indices is None:
         names = ", ".join(f"{name}:{part}" for name, parts in recording.splits.items() for part in parts)
-        raise DataError(f"'{recording.name}' has no split '{split}'; " + (f"it has {names}." if names else "it has no split.json."))
+        raise DataError(
+            f"'{recording.name}' has no split '{split}'; " + (f"it has {names}." if names else "it has no split.json.")
+        )
     if not indices:
         raise DataError(f"Split '{split}' of '{recording.name}' holds no frame; check its split.json.")
     return replace(
-        recording, name=f"{recording.name}-{name}-{part}", frames=[recording.frames[index] for index in sorted(indices)], splits={},
+        recording,
+        name=f"{recording.name}-{name}-{part}",
+        frames=[recording.frames[index] for index in sorted(indices)],
+        splits={},
     )

@@ -149,7 +149,9 @@ class TransformTree:
         if missing:
             there = f"the frames are {_listed(known)}" if known else "there is no transform at all"
             verb = "does" if len(missing) == 1 else "do"
-            raise TransformError(f"Frame{'s' if len(missing) > 1 else ''} {' and '.join(missing)} {verb} not exist in TF; {there}.")
+            raise TransformError(
+                f"Frame{'s' if len(missing) > 1 else ''} {' and '.join(missing)} {verb} not exist in TF; {there}."
+            )
         from_source, from_target = self._ancestors(source), self._ancestors(target)
         common = next((frame for frame in from_source if frame in from_target), None)
         if common is None:

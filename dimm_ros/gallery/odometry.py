@@ -7,7 +7,12 @@ from scipy.spatial.transform import Rotation
 
 
 def drifting_odometry(
-    stamps_ns: np.ndarray, world_from_base: np.ndarray, seed: int, *, scale_error: float = 0.015, yaw_walk_deg: float = 0.4,
+    stamps_ns: np.ndarray,
+    world_from_base: np.ndarray,
+    seed: int,
+    *,
+    scale_error: float = 0.015,
+    yaw_walk_deg: float = 0.4,
     yaw_bias_deg: float = 0.03,
 ) -> np.ndarray:
     """What odometry reports along true poses.
@@ -31,7 +36,9 @@ def drifting_odometry(
     steps = np.radians(yaw_walk_deg) * np.sqrt(seconds) * rng.standard_normal(len(seconds))
     error = np.concatenate([[0.0], np.cumsum(steps + np.radians(rng.normal(0, yaw_bias_deg)) * seconds)])
     forward = world_from_base[0, :3, 0]
-    turn = Rotation.from_euler("z", (error - np.arctan2(forward[1], forward[0]))[:, None]).as_matrix()  # odom axes from world axes
+    turn = Rotation.from_euler(
+        "z", (error - np.arctan2(forward[1], forward[0]))[:, None]
+    ).as_matrix()  # odom axes from world axes
     moved = scale * np.einsum("nij,nj->ni", turn[:-1], np.diff(world_from_base[:, :3, 3], axis=0))
     odom_from_base = np.tile(np.eye(4), (len(world_from_base), 1, 1))
     odom_from_base[:, :3, :3] = turn @ world_from_base[:, :3, :3]

@@ -90,7 +90,19 @@ def record_bag(
             with Writer(staged, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
                 take = _Take(writer, camera, compressed, jpeg_quality, ground_truth_topic)
                 take.start(int(stamps[0]), base_from_camera)
-                _film(take, scene, stamps, world_from_base, base_from_camera, image_every, map_to_odom, noise, seed, workers, progress)
+                _film(
+                    take,
+                    scene,
+                    stamps,
+                    world_from_base,
+                    base_from_camera,
+                    image_every,
+                    map_to_odom,
+                    noise,
+                    seed,
+                    workers,
+                    progress,
+                )
             if path.exists():
                 shutil.rmtree(path)
             staged.replace(path)
@@ -100,8 +112,17 @@ def record_bag(
 
 
 def _film(
-    take: _Take, scene: Scene, stamps: np.ndarray, world_from_base: np.ndarray, base_from_camera: np.ndarray, image_every: int,
-    map_to_odom: bool, noise: float, seed: int, workers: int, progress: Callable[[int, int], None] | None,
+    take: _Take,
+    scene: Scene,
+    stamps: np.ndarray,
+    world_from_base: np.ndarray,
+    base_from_camera: np.ndarray,
+    image_every: int,
+    map_to_odom: bool,
+    noise: float,
+    seed: int,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
 ) -> None:
     odom_from_base = drifting_odometry(stamps, world_from_base, seed)
     map_from_odom = world_from_base @ poses.invert(odom_from_base)
@@ -145,7 +166,9 @@ def _twists(stamps: np.ndarray, odom_from_base: np.ndarray) -> np.ndarray:
 class _Take:
     """The topics of one bag and the messages on them."""
 
-    def __init__(self, writer: Writer, camera: Camera, compressed: bool, jpeg_quality: int, ground_truth_topic: str | None) -> None:
+    def __init__(
+        self, writer: Writer, camera: Camera, compressed: bool, jpeg_quality: int, ground_truth_topic: str | None
+    ) -> None:
         self.camera = camera
         self._compressed = compressed
         self._jpeg = [cv2.IMWRITE_JPEG_QUALITY, int(jpeg_quality)]
@@ -162,7 +185,9 @@ class _Take:
         self._open("/tf_static", "tf2_msgs/msg/TFMessage", _qos(QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, 1))
         self._open(ODOMETRY_TOPIC, "nav_msgs/msg/Odometry", _qos(QosReliability.RELIABLE, QosDurability.VOLATILE, 10))
         if ground_truth_topic is not None:
-            self._open(ground_truth_topic, "geometry_msgs/msg/PoseStamped", _qos(QosReliability.RELIABLE, QosDurability.VOLATILE, 10))
+            self._open(
+                ground_truth_topic, "geometry_msgs/msg/PoseStamped", _qos(QosReliability.RELIABLE, QosDurability.VOLATILE, 10)
+            )
 
     def start(self, stamp: int, base_from_camera: np.ndarray) -> None:
         """What a robot publishes once: the extrinsics."""
@@ -171,24 +196,40 @@ class _Take:
     def transform(self, stamp: int, parent: str, child: str, parent_from_child: np.ndarray, topic: str = "/tf") -> None:
         """One TFMessage with one transform, as separate publishers send them."""
         translation, rotation = poses.to_quaternion(parent_from_child)
-        body = self._make("geometry_msgs/msg/Transform", translation=self._xyz("Vector3", translation), rotation=self._quaternion(rotation))
-        stamped = self._make("geometry_msgs/msg/TransformStamped", header=self._header(stamp, parent), child_frame_id=child, transform=body)
+        body = self._make(
+            "geometry_msgs/msg/Transform", translation=self._xyz("Vector3", translation), rotation=self._quaternion(rotation)
+        )
+        stamped = self._make(
+            "geometry_msgs/msg/TransformStamped", header=self._header(stamp, parent), child_frame_id=child, transform=body
+        )
         self._write(topic, stamp, self._make("tf2_msgs/msg/TFMessage", transforms=[stamped]))
 
     def odometry(self, stamp: int, odom_from_base: np.ndarray, twist: np.ndarray) -> None:
         """An Odometry with a small constant covariance."""
         covariance = np.diag([1e-4, 1e-4, 1e-4, 1e-5, 1e-5, 1e-4]).ravel()
         pose = self._make("geometry_msgs/msg/PoseWithCovariance", pose=self._pose(odom_from_base), covariance=covariance)
-        velocity = self._make("geometry_msgs/msg/Twist", linear=self._xyz("Vector3", twist[:3]), angular=self._xyz("Vector3", twist[3:]))
+        velocity = self._make(
+            "geometry_msgs/msg/Twist", linear=self._xyz("Vector3", twist[:3]), angular=self._xyz("Vector3", twist[3:])
+        )
         velocity = self._make("geometry_msgs/msg/TwistWithCovariance", twist=velocity, covariance=covariance)
-        self._write(ODOMETRY_TOPIC, stamp, self._make(
-            "nav_msgs/msg/Odometry", header=self._header(stamp, ODOM), child_frame_id=BASE, pose=pose, twist=velocity,
-        ))
+        self._write(
+            ODOMETRY_TOPIC,
+            stamp,
+            self._make(
+                "nav_msgs/msg/Odometry",
+                header=self._header(stamp, ODOM),
+                child_frame_id=BASE,
+                pose=pose,
+                twist=velocity,
+            ),
+        )
 
     def ground_truth(self, stamp: int, world_from_base: np.ndarray) -> None:
         """The true pose of base_link, where it was asked for."""
         if self._ground_truth_topic is not None:
-            message = self._make("geometry_msgs/msg/PoseStamped", header=self._header(stamp, MAP), pose=self._pose(world_from_base))
+            message = self._make(
+                "geometry_msgs/msg/PoseStamped", header=self._header(stamp, MAP), pose=self._pose(world_from_base)
+            )
             self._write(self._ground_truth_topic, stamp, message)
 
     def encode(self, image: np.ndarray) -> np.ndarray:
@@ -208,16 +249,36 @@ class _Take:
             message = self._make("sensor_msgs/msg/CompressedImage", header=header, format="rgb8; jpeg compressed bgr8", data=data)
         else:
             message = self._make(
-                "sensor_msgs/msg/Image", header=header, height=height, width=width, encoding="rgb8", is_bigendian=0, step=3 * width, data=data,
+                "sensor_msgs/msg/Image",
+                header=header,
+                height=height,
+                width=width,
+                encoding="rgb8",
+                is_bigendian=0,
+                step=3 * width,
+                data=data,
             )
         self._write(self._image_topic, stamp, message)
         projection = np.hstack([self.camera.matrix, np.zeros((3, 1))]).ravel()
         region = self._make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
-        self._write(CAMERA_INFO_TOPIC, stamp, self._make(
-            "sensor_msgs/msg/CameraInfo", header=header, height=height, width=width, distortion_model=self.camera.distortion_model,
-            d=np.array(self.camera.distortion, dtype=np.float64), k=self.camera.matrix.ravel(), r=np.eye(3).ravel(), p=projection,
-            binning_x=0, binning_y=0, roi=region,
-        ))
+        self._write(
+            CAMERA_INFO_TOPIC,
+            stamp,
+            self._make(
+                "sensor_msgs/msg/CameraInfo",
+                header=header,
+                height=height,
+                width=width,
+                distortion_model=self.camera.distortion_model,
+                d=np.array(self.camera.distortion, dtype=np.float64),
+                k=self.camera.matrix.ravel(),
+                r=np.eye(3).ravel(),
+                p=projection,
+                binning_x=0,
+                binning_y=0,
+                roi=region,
+            ),
+        )
 
     def _open(self, topic: str, kind: str, qos: Qos) -> None:
         self._connections[topic] = self._writer.add_connection(topic, kind, typestore=self._store, offered_qos_profiles=[qos])
@@ -242,14 +303,22 @@ class _Take:
 
     def _pose(self, pose: np.ndarray):
         translation, rotation = poses.to_quaternion(pose)
-        return self._make("geometry_msgs/msg/Pose", position=self._xyz("Point", translation), orientation=self._quaternion(rotation))
+        return self._make(
+            "geometry_msgs/msg/Pose", position=self._xyz("Point", translation), orientation=self._quaternion(rotation)
+        )
 
 
 def _qos(reliability: QosReliability, durability: QosDurability, depth: int) -> Qos:
     """A profile with ROS 2's defaults elsewhere."""
     unlimited = QosTime(sec=2147483647, nsec=4294967295)
     return Qos(
-        history=QosHistory.KEEP_LAST, depth=depth, reliability=reliability, durability=durability, deadline=unlimited,
-        lifespan=unlimited, liveliness=QosLiveliness.AUTOMATIC, liveliness_lease_duration=unlimited,
+        history=QosHistory.KEEP_LAST,
+        depth=depth,
+        reliability=reliability,
+        durability=durability,
+        deadline=unlimited,
+        lifespan=unlimited,
+        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=unlimited,
         avoid_ros_namespace_conventions=False,
     )

@@ -106,7 +106,9 @@ class _Local:
         #: Along the normal; negative in front of the rectangle.
         self.distance = float(from_camera @ normal)
         #: Texture coordinates (0 to 1) of the camera's own foot, and how they change along a ray.
-        self.offset = np.array([-(from_camera @ rectangle.right) / across2, -(from_camera @ rectangle.down) / down2], dtype=np.float32)
+        self.offset = np.array(
+            [-(from_camera @ rectangle.right) / across2, -(from_camera @ rectangle.down) / down2], dtype=np.float32
+        )
         rows = np.stack([rectangle.right / across2, rectangle.down / down2, normal])
         self.from_ray = np.ascontiguousarray((rows @ rotation).T, dtype=np.float32)
         middle = rotation.T @ (from_camera + (rectangle.right + rectangle.down) / 2)
@@ -139,8 +141,7 @@ class _Local:
         """(N, 3) colours at intersections, from the two mip levels whose texels bracket the pixel's footprint."""
         u, v, reach, cosine = hit
         pyramid = self.rectangle.pyramid
-        height, width = pyramid[0].shape[:2]
-        texel = np.linalg.norm(self.rectangle.right) / width
+        texel = np.linalg.norm(self.rectangle.right) / pyramid[0].shape[1]
         # Between the footprint's narrow (1) and long (1/cosine) side: neither blurs nor flickers much.
         footprint = spread * reach / (texel * np.maximum(cosine, 0.02) ** 0.7)
         level = np.clip(np.log2(np.maximum(footprint, 1.0)), 0, len(pyramid) - 1)
@@ -164,10 +165,18 @@ def _lookup(texture: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     maps[0, :count] = u * texture.shape[1] - 0.5
     maps[1, :count] = v * texture.shape[0] - 0.5
     maps = maps.reshape(2, rows, 4096) if rows > 1 else maps[:, None, :count]
-    out = np.concatenate([
-        cv2.remap(texture, maps[0, first : first + 16384], maps[1, first : first + 16384], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        for first in range(0, rows, 16384)
-    ])
+    out = np.concatenate(
+        [
+            cv2.remap(
+                texture,
+                maps[0, first : first + 16384],
+                maps[1, first : first + 16384],
+                cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+            for first in range(0, rows, 16384)
+        ]
+    )
     return out.reshape(-1, 3)[:count].astype(np.float32)
 
 

@@ -92,14 +92,21 @@ class _Builder:
         rectangle = Rectangle(*(np.asarray(vector, dtype=np.float64) for vector in (origin, right, down)), texture)
         self.rectangles.append(_lit(rectangle))
 
-    def box(self, centre_xy, size, bottom: float, yaw_deg: float, paint: Callable[[float, float], np.ndarray], front=None, top=None) -> None:
-        """A box on its bottom; ``paint(height_m, width_m)`` draws each side, ``front`` that towards +x of the box, ``top`` its top."""
+    def box(
+        self, centre_xy, size, bottom: float, yaw_deg: float, paint: Callable[[float, float], np.ndarray], front=None, top=None
+    ) -> None:
+        """A box on its bottom; ``paint(height_m, width_m)`` draws each side, ``front`` that towards its +x, ``top`` its top."""
         yaw = np.radians(yaw_deg)
         x, y = np.array([np.cos(yaw), np.sin(yaw), 0]), np.array([-np.sin(yaw), np.cos(yaw), 0])
         up = np.array([0, 0, 1.0])
         length, width, height = size
         middle = np.array([*centre_xy, bottom + height / 2])
-        for outward, across, half, wide in ((x, y, length, width), (y, -x, width, length), (-x, -y, length, width), (-y, x, width, length)):
+        for outward, across, half, wide in (
+            (x, y, length, width),
+            (y, -x, width, length),
+            (-x, -y, length, width),
+            (-y, x, width, length),
+        ):
             # Seen from outside, the texture's right is the direction 90 degrees counter-clockwise from outward.
             corner = middle + outward * half / 2 - across * wide / 2 + up * height / 2
             draw = front if front is not None and outward is x else paint
@@ -145,7 +152,9 @@ def _shell(b: _Builder) -> None:
     border = _texels(0.08)
     rug[:border], rug[-border:], rug[:, :border], rug[:, -border:] = ((110, 30, 40),) * 4
     top, left = (floor.shape[0] - rug.shape[0]) // 2, (floor.shape[1] - rug.shape[1]) // 2
-    floor[top : top + rug.shape[0], left : left + rug.shape[1]] = textures.cloth(rng, *rug.shape[:2], (0, 0, 0)) // 3 + rug // 4 * 3
+    floor[top : top + rug.shape[0], left : left + rug.shape[1]] = (
+        textures.cloth(rng, *rug.shape[:2], (0, 0, 0)) // 3 + rug // 4 * 3
+    )
     b.add((-length / 2, width / 2, 0), (length, 0, 0), (0, -width, 0), floor)
     ceiling = textures.plaster(rng, _texels(width), _texels(length), (214, 212, 204), 5.0)
     for at in (0.12, 0.36, 0.63, 0.88):
@@ -154,7 +163,13 @@ def _shell(b: _Builder) -> None:
         ceiling[:, x : x + beam.shape[1]] = beam[:, : ceiling.shape[1] - x]
     for _ in range(7):
         y, x = rng.integers(20, ceiling.shape[0] - 150), rng.integers(20, ceiling.shape[1] - 150)
-        cv2.rectangle(ceiling, (int(x), int(y)), (int(x + rng.integers(40, 130)), int(y + rng.integers(20, 110))), textures.colour(rng, (10, 120)).tolist(), -1)
+        cv2.rectangle(
+            ceiling,
+            (int(x), int(y)),
+            (int(x + rng.integers(40, 130)), int(y + rng.integers(20, 110))),
+            textures.colour(rng, (10, 120)).tolist(),
+            -1,
+        )
     for lamp in _LAMPS:
         spot = (int((lamp[0] + length / 2) * _TEXELS_PER_METRE), int((lamp[1] + width / 2) * _TEXELS_PER_METRE))
         cv2.circle(ceiling, spot, _texels(0.22), (255, 252, 238), -1, cv2.LINE_AA)
@@ -205,7 +220,14 @@ def _furniture(b: _Builder) -> None:
         return rng.uniform(-0.12, 0.12)
 
     # A bookshelf against the far wall, a cabinet beside it.
-    b.box((2.78, -1.3 + shift()), (0.36, 1.3, 2.0), 0.0, 180, wood((96, 68, 46)), front=lambda h, w: textures.books(rng, _texels(h), _texels(w), 5))
+    b.box(
+        (2.78, -1.3 + shift()),
+        (0.36, 1.3, 2.0),
+        0.0,
+        180,
+        wood((96, 68, 46)),
+        front=lambda h, w: textures.books(rng, _texels(h), _texels(w), 5),
+    )
     b.box((2.72, 1.2 + shift()), (0.5, 1.0, 0.85), 0.0, 180, wood((70, 96, 110)), top=b.picture)
     b.box((2.74, 1.3 + shift()), (0.28, 0.36, 0.4), 0.85, 170 + 60 * shift(), b.picture)
     # A sofa under the mural: seat, back, two arms, cushions.
@@ -215,17 +237,43 @@ def _furniture(b: _Builder) -> None:
     for side in (-0.88, 0.88):
         b.box((x + side, -2.12), (0.16, 0.7, 0.2), 0.42, 0, sofa)
     for side in (-0.5, 0.45):
-        b.box((x + side, -2.2), (0.42, 0.14, 0.36), 0.42, 12 * rng.standard_normal(), lambda h, w: textures.collage(rng, _texels(h), _texels(w)))
+        b.box(
+            (x + side, -2.2),
+            (0.42, 0.14, 0.36),
+            0.42,
+            12 * rng.standard_normal(),
+            lambda h, w: textures.collage(rng, _texels(h), _texels(w)),
+        )
     # Crates stacked in one corner, a plinth with a cube in another, a chest of drawers along the striped wall.
     b.box((-2.55, -1.85 + shift()), (0.6, 0.55, 0.6), 0.0, 14 + 60 * shift(), b.picture)
     b.box((-2.6, -1.9 + shift()), (0.42, 0.4, 0.45), 0.6, -20 + 60 * shift(), b.picture)
-    b.box((-2.6, 1.95 + shift()), (0.4, 0.4, 1.0), 0.0, 40 * shift(), lambda h, w: textures.plaster(rng, _texels(h), _texels(w), (226, 222, 214)))
+    b.box(
+        (-2.6, 1.95 + shift()),
+        (0.4, 0.4, 1.0),
+        0.0,
+        40 * shift(),
+        lambda h, w: textures.plaster(rng, _texels(h), _texels(w), (226, 222, 214)),
+    )
     b.box((-2.6, 1.95), (0.3, 0.3, 0.3), 1.0, 30 + 90 * shift(), b.picture)
-    b.box((0.9 + shift(), 2.22), (1.4, 0.45, 0.75), 0.0, 0, wood((140, 96, 60)), top=lambda h, w: textures.collage(rng, _texels(h), _texels(w)))
+    b.box(
+        (0.9 + shift(), 2.22),
+        (1.4, 0.45, 0.75),
+        0.0,
+        0,
+        wood((140, 96, 60)),
+        top=lambda h, w: textures.collage(rng, _texels(h), _texels(w)),
+    )
     b.box((1.25 + shift(), 2.24), (0.3, 0.2, 0.4), 0.75, 40 * shift(), b.picture)
     b.box((-1.3 + shift(), 2.15), (0.5, 0.5, 0.5), 0.0, 100 * shift(), lambda h, w: textures.collage(rng, _texels(h), _texels(w)))
     # The low table: a top on four legs, with two boxes on it.
-    b.box((0.0, 0.0), (0.8, 0.55, 0.04), 0.38, 0, wood((120, 76, 48)), top=lambda h, w: textures.planks(rng, _texels(h), _texels(w), (168, 118, 78)))
+    b.box(
+        (0.0, 0.0),
+        (0.8, 0.55, 0.04),
+        0.38,
+        0,
+        wood((120, 76, 48)),
+        top=lambda h, w: textures.planks(rng, _texels(h), _texels(w), (168, 118, 78)),
+    )
     for dx in (-0.36, 0.36):
         for dy in (-0.235, 0.235):
             b.box((dx, dy), (0.05, 0.05, 0.38), 0.0, 0, wood((90, 60, 40)))
@@ -246,7 +294,10 @@ def _lit(rectangle: Rectangle) -> Rectangle:
         towards = lamp - points
         distance = np.linalg.norm(towards, axis=-1)
         light += 0.75 * np.clip((towards @ rectangle.normal) / distance, 0, 1) / (0.6 + 0.35 * distance**2)
-    to_wall = np.stack([np.abs(np.abs(points[..., axis]) - ROOM_SIZE[axis] / 2) for axis in (0, 1)] + [points[..., 2], ROOM_SIZE[2] - points[..., 2]])
+    to_wall = np.stack(
+        [np.abs(np.abs(points[..., axis]) - ROOM_SIZE[axis] / 2) for axis in (0, 1)]
+        + [points[..., 2], ROOM_SIZE[2] - points[..., 2]]
+    )
     second = np.sort(to_wall, axis=0)[1]  # a wall itself is the nearest; the next one makes the corner
     light *= 1 - 0.28 * np.exp(-second / 0.18)
     light = cv2.resize(np.minimum(light, 1.25).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)

@@ -17,8 +17,22 @@ from dimm_ros.errors import DataError
 
 #: Photographs inside the scikit-image wheel (nothing is downloaded), chosen to look unlike each other.
 _PHOTOGRAPHS = (
-    "astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "hubble_deep_field.jpg", "retina.jpg",
-    "ihc.png", "camera.png", "coins.png", "brick.png", "gravel.png", "grass.png", "page.png", "moon.png", "color.png",
+    "astronaut.png",
+    "chelsea.png",
+    "coffee.png",
+    "motorcycle_left.png",
+    "rocket.jpg",
+    "hubble_deep_field.jpg",
+    "retina.jpg",
+    "ihc.png",
+    "camera.png",
+    "coins.png",
+    "brick.png",
+    "gravel.png",
+    "grass.png",
+    "page.png",
+    "moon.png",
+    "color.png",
 )
 _WORDS = "atlas harbor quartz meadow signal copper violet winter lantern orbit saffron timber cobalt fjord pixel raven".split()
 
@@ -107,7 +121,9 @@ def planks(rng: np.random.Generator, height: int, width: int, base, plank: tuple
             right = left + int(plank[1] * rng.uniform(0.6, 1.3))
             x0, x1, y1 = max(left, 0), min(right, width), min(top + plank[0], height)
             if x1 > x0:
-                grain = cv2.GaussianBlur(rng.standard_normal((y1 - top, x1 - x0)).astype(np.float32), (0, 0), sigmaX=14, sigmaY=0.9)
+                grain = cv2.GaussianBlur(
+                    rng.standard_normal((y1 - top, x1 - x0)).astype(np.float32), (0, 0), sigmaX=14, sigmaY=0.9
+                )
                 image[top:y1, x0:x1] = np.asarray(base) + rng.normal(0, 16) + rng.normal(0, 4, 3) + 60 * grain[..., None]
                 image[top : top + 2, x0:x1] -= 45
                 image[top:y1, x0 : x0 + 2] -= 45
@@ -169,10 +185,26 @@ def collage(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         elif shape == 3:
             for line in range(int(rng.integers(3, 8))):
                 offset = line * max(4, size // 4)
-                cv2.line(image, (centre[0], centre[1] + offset), (centre[0] + 2 * size, centre[1] + offset - size), ink, max(2, size // 12), cv2.LINE_AA)
+                cv2.line(
+                    image,
+                    (centre[0], centre[1] + offset),
+                    (centre[0] + 2 * size, centre[1] + offset - size),
+                    ink,
+                    max(2, size // 12),
+                    cv2.LINE_AA,
+                )
         else:
             word = str(rng.choice(_WORDS)).upper()
-            cv2.putText(image, word, (centre[0] - size, centre[1]), int(rng.integers(0, 5)), size / 28, ink, max(1, size // 14), cv2.LINE_AA)
+            cv2.putText(
+                image,
+                word,
+                (centre[0] - size, centre[1]),
+                int(rng.integers(0, 5)),
+                size / 28,
+                ink,
+                max(1, size // 14),
+                cv2.LINE_AA,
+            )
     return image
 
 
@@ -181,7 +213,9 @@ def picture(rng: np.random.Generator, height: int, width: int, photo: np.ndarray
     if photo is None:
         return collage(rng, height, width)
     scale = max(height / photo.shape[0], width / photo.shape[1])
-    resized = cv2.resize(photo, None, fx=scale * 1.001, fy=scale * 1.001, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    resized = cv2.resize(
+        photo, None, fx=scale * 1.001, fy=scale * 1.001, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    )
     top = int(rng.integers(0, resized.shape[0] - height + 1))
     left = int(rng.integers(0, resized.shape[1] - width + 1))
     crop = resized[top : top + height, left : left + width]

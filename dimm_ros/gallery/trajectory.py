@@ -44,7 +44,13 @@ MOUNTS = {"handheld": camera_mount(), "robot": camera_mount((0.12, 0.0, 0.95), p
 
 
 def trajectory(
-    seed: int, seconds: float, rate_hz: float, *, style: Style = "handheld", spread: float = 1.0, start_ns: int = START_NS,
+    seed: int,
+    seconds: float,
+    rate_hz: float,
+    *,
+    style: Style = "handheld",
+    spread: float = 1.0,
+    start_ns: int = START_NS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A walk around the room.
 
@@ -78,7 +84,9 @@ def trajectory(
         steps = 2 * np.pi * 1.8 * time
         z = 1.45 + 0.12 * spread * _rounds(rng, phase, time) + 0.012 * np.sin(steps + rng.uniform(0, 2 * np.pi))
         pitch = np.radians(6) * spread * _rounds(rng, phase, time) + np.radians(0.6) * _waves(rng, time, 0.6, 1.5)
-        roll = np.radians(3) * spread * _waves(rng, time, 4.0, 9.0) + np.radians(0.6) * np.sin(steps / 2 + rng.uniform(0, 2 * np.pi))
+        roll = np.radians(3) * spread * _waves(rng, time, 4.0, 9.0) + np.radians(0.6) * np.sin(
+            steps / 2 + rng.uniform(0, 2 * np.pi)
+        )
         yaw = yaw + np.radians(0.8) * _waves(rng, time, 0.6, 1.5)
     world_from_base = np.tile(np.eye(4), (count, 1, 1))
     world_from_base[:, :3, :3] = Rotation.from_euler("ZYX", np.column_stack([yaw, pitch, roll])).as_matrix()

@@ -47,7 +47,13 @@ def image(ns: int, pixels: np.ndarray, frame_id: str = "optical", encoding: str 
     height, width = pixels.shape[:2]
     flat = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
     return T["sensor_msgs/msg/Image"](
-        header=header(ns, frame_id), height=height, width=width, encoding=encoding, is_bigendian=0, step=len(flat) // height, data=flat,
+        header=header(ns, frame_id),
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=0,
+        step=len(flat) // height,
+        data=flat,
     )
 
 
@@ -56,13 +62,24 @@ def compressed(ns: int, pixels: np.ndarray, frame_id: str = "optical"):
     return T["sensor_msgs/msg/CompressedImage"](header=header(ns, frame_id), format="rgb8; png compressed bgr8", data=data)
 
 
-def camera_info(ns: int, width: int = 32, height: int = 24, focal: float = 30.0, model: str = "plumb_bob", d=(0.0,) * 5, **changes):
+def camera_info(
+    ns: int, width: int = 32, height: int = 24, focal: float = 30.0, model: str = "plumb_bob", d=(0.0,) * 5, **changes
+):
     roi = T["sensor_msgs/msg/RegionOfInterest"](x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
     k = np.array([focal, 0, width / 2, 0, focal, height / 2, 0, 0, 1.0])
     p = np.array([focal, 0, width / 2, 0, 0, focal, height / 2, 0, 0, 0, 1, 0.0])
     fields = dict(
-        header=header(ns, "optical"), height=height, width=width, distortion_model=model, d=np.array(d, dtype=float), k=k,
-        r=np.eye(3).reshape(-1), p=p, binning_x=0, binning_y=0, roi=roi,
+        header=header(ns, "optical"),
+        height=height,
+        width=width,
+        distortion_model=model,
+        d=np.array(d, dtype=float),
+        k=k,
+        r=np.eye(3).reshape(-1),
+        p=p,
+        binning_x=0,
+        binning_y=0,
+        roi=roi,
     )
     return T["sensor_msgs/msg/CameraInfo"](**{**fields, **changes})
 

@@ -97,7 +97,9 @@ def test_camera_frame_can_be_named(drive, tmp_path):
     bag = drive.without("/camera/image_raw")
     bag.add(ns(0.1), "/camera/image_raw", image(ns(0.1), np.zeros((24, 32, 3), np.uint8), frame_id="wrong"))
     path = bag.write(tmp_path / "b")
-    with pytest.raises(DataError, match="Frame 'wrong' does not exist in TF; the frames are 'base_link', 'map', 'odom', 'optical'; record /tf"):
+    with pytest.raises(
+        DataError, match="Frame 'wrong' does not exist in TF; the frames are 'base_link', 'map', 'odom', 'optical'; record /tf"
+    ):
         read_bag(path)
     assert camera_x(read_bag(path, camera_frame="optical")) == pytest.approx(100.3)
     assert camera_x(read_bag(path, camera_frame="base_link", map_frame="odom")) == pytest.approx(0.1)
@@ -113,7 +115,9 @@ def pose_message(seconds: float, x: float, kind: str, frame_id: str = "map"):
     if kind == "PoseWithCovarianceStamped":
         return T["geometry_msgs/msg/PoseWithCovarianceStamped"](header=header(ns(seconds), frame_id), pose=covered)
     zero = T["geometry_msgs/msg/Vector3"](x=0.0, y=0.0, z=0.0)
-    twist = T["geometry_msgs/msg/TwistWithCovariance"](twist=T["geometry_msgs/msg/Twist"](linear=zero, angular=zero), covariance=np.zeros(36))
+    twist = T["geometry_msgs/msg/TwistWithCovariance"](
+        twist=T["geometry_msgs/msg/Twist"](linear=zero, angular=zero), covariance=np.zeros(36)
+    )
     return T["nav_msgs/msg/Odometry"](header=header(ns(seconds), frame_id), child_frame_id="base_link", pose=covered, twist=twist)
 
 
@@ -142,20 +146,34 @@ def test_pose_topic_of_the_camera_itself(drive, tmp_path):
 def test_pose_topic_without_extrinsics(drive, tmp_path):
     bag = drive.without("/tf_static")
     bag.add(ns(0), "/odom", pose_message(0, 0, "Odometry"))
-    with pytest.raises(DataError, match="no extrinsics from 'base_link' .the child frame of /odom. to the camera: Frame 'optical' does not exist"):
+    with pytest.raises(
+        DataError, match="no extrinsics from 'base_link' .the child frame of /odom. to the camera: Frame 'optical' does not exist"
+    ):
         read_bag(bag.write(tmp_path / "b"), pose_topic="/odom")
 
 
 @pytest.mark.parametrize(
     ("removed", "options", "words"),
     [
-        ("/camera/image_raw", {}, "has no image topic .*; the bag has /camera/camera_info .CameraInfo., /tf .TFMessage., /tf_static"),
-        ("", {"image_topic": "/front/image"}, "Image topic /front/image .* is not in it; the bag has .*/camera/image_raw .Image."),
+        (
+            "/camera/image_raw",
+            {},
+            "has no image topic .*; the bag has /camera/camera_info .CameraInfo., /tf .TFMessage., /tf_static",
+        ),
+        (
+            "",
+            {"image_topic": "/front/image"},
+            "Image topic /front/image .* is not in it; the bag has .*/camera/image_raw .Image.",
+        ),
         ("", {"image_topic": "/tf"}, "it is a TFMessage, not an image; the bag has"),
         ("/camera/camera_info", {}, "has no CameraInfo topic.*; the bag has /camera/image_raw"),
         ("", {"camera_info_topic": "/x"}, "Topic /x of type CameraInfo is not in bag"),
         ("", {"pose_topic": "/x"}, "Topic /x of a pose type .* is not in bag"),
-        ("/tf", {}, "cannot give the camera's poses: Frame 'map' does not exist in TF; the frames are 'base_link', 'optical'; record /tf"),
+        (
+            "/tf",
+            {},
+            "cannot give the camera's poses: Frame 'map' does not exist in TF; the frames are 'base_link', 'optical'; record /tf",
+        ),
         ("/tf_static", {}, "Frame 'optical' does not exist in TF; the frames are 'base_link', 'map', 'odom'"),
         ("", {"map_frame": "world"}, "Frame 'world' does not exist in TF"),
     ],
@@ -169,15 +187,24 @@ def test_missing_topics_and_links(drive, tmp_path, removed, options, words):
 def test_broken_link_names_both_sides(drive, tmp_path):
     bag = drive.without("/tf")
     for seconds in (0, 0.4):
-        bag.add(ns(seconds), "/tf", tf(transform(ns(seconds), "map", "odom", (0, 0, 0)), transform(ns(seconds), "footprint", "base_link", (0, 0, 0))))
-    with pytest.raises(DataError, match="TF does not link 'map' to 'optical': 'map', 'odom' and 'base_link', 'footprint', 'optical' are two separate trees; record"):
+        bag.add(
+            ns(seconds),
+            "/tf",
+            tf(transform(ns(seconds), "map", "odom", (0, 0, 0)), transform(ns(seconds), "footprint", "base_link", (0, 0, 0))),
+        )
+    with pytest.raises(
+        DataError,
+        match="link 'map' to 'optical': 'map', 'odom' and 'base_link', 'footprint', 'optical' are two separate trees; record",
+    ):
         read_bag(bag.write(tmp_path / "b"))
 
 
 def test_no_image_within_tf(drive, tmp_path):
     bag = drive.without("/camera/image_raw")
     bag.add(ns(9), "/camera/image_raw", image(ns(9), np.zeros((24, 32, 3), np.uint8)))
-    with pytest.raises(DataError, match="No image .* has a pose at its stamp. Transform 'odom' -> 'base_link' ends 8.600 s before"):
+    with pytest.raises(
+        DataError, match="No image .* has a pose at its stamp. Transform 'odom' -> 'base_link' ends 8.600 s before"
+    ):
         read_bag(bag.write(tmp_path / "b"))
 
 
@@ -188,7 +215,8 @@ def test_several_cameras_need_a_choice(drive, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"), [({"focal": 0.0}, "not calibrated"), ({"focal": np.nan}, "NaN"), ({"model": "swirl"}, "'swirl' is not known")],
+    ("changes", "words"),
+    [({"focal": 0.0}, "not calibrated"), ({"focal": np.nan}, "NaN"), ({"model": "swirl"}, "'swirl' is not known")],
 )
 def test_bad_camera_info(drive, tmp_path, changes, words):
     bag = drive.without("/camera/camera_info")
@@ -208,7 +236,9 @@ def test_bad_images_are_named_when_loaded(drive, tmp_path):
     bag.add(ns(0.1), "/camera/image_raw", image(ns(0.1), np.zeros((24, 40, 3), np.uint8)))
     bag.add(ns(0.2), "/camera/image_raw", image(ns(0.2), np.zeros((24, 32, 3), np.uint8), encoding="rgb99"))
     wide, unknown = read_bag(bag.write(tmp_path / "b")).frames
-    with pytest.raises(DataError, match="Image 1700000000.100 s of /camera/image_raw in bag 'b' is 40x24, but camera_info says 32x24"):
+    with pytest.raises(
+        DataError, match="Image 1700000000.100 s of /camera/image_raw in bag 'b' is 40x24, but camera_info says 32x24"
+    ):
         wide.load()
     with pytest.raises(DataError, match="'rgb99' is not known"):
         unknown.load()
@@ -245,7 +275,9 @@ def test_no_bag_and_no_message(drive, tmp_path):
 def test_bags_of_rosbag2_itself(name):
     if not (SHARED / name).exists():
         pytest.skip("shared data are not on this machine")
-    with pytest.raises(DataError, match="choose the image topic among /test/sensor_msgs/compressed_image, /test/sensor_msgs/image"):
+    with pytest.raises(
+        DataError, match="choose the image topic among /test/sensor_msgs/compressed_image, /test/sensor_msgs/image"
+    ):
         open_recording(SHARED / name)
     recording = open_recording(SHARED / name, image_topic="/test/sensor_msgs/image", require_poses=False)
     assert len(recording.frames) == 2 and recording.frames[0].camera.width == 640

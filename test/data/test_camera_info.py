@@ -12,14 +12,24 @@ from dimm_ros.errors import InputError
 TYPES = get_typestore(Stores.ROS2_JAZZY).types
 
 
-def info(width=640, height=480, k=(500.0, 0, 320, 0, 510, 240, 0, 0, 1), d=(), model="plumb_bob", roi=(0, 0, 0, 0), binning=(0, 0)):
+def info(
+    width=640, height=480, k=(500.0, 0, 320, 0, 510, 240, 0, 0, 1), d=(), model="plumb_bob", roi=(0, 0, 0, 0), binning=(0, 0)
+):
     x, y, w, h = roi
     region = TYPES["sensor_msgs/msg/RegionOfInterest"](x_offset=x, y_offset=y, height=h, width=w, do_rectify=False)
     stamp = TYPES["builtin_interfaces/msg/Time"](sec=0, nanosec=0)
     return TYPES["sensor_msgs/msg/CameraInfo"](
-        header=TYPES["std_msgs/msg/Header"](stamp=stamp, frame_id="c"), height=height, width=width, distortion_model=model,
-        d=np.array(d, dtype=float), k=np.array(k, dtype=float), r=np.eye(3).ravel(), p=np.zeros(12), binning_x=binning[0],
-        binning_y=binning[1], roi=region,
+        header=TYPES["std_msgs/msg/Header"](stamp=stamp, frame_id="c"),
+        height=height,
+        width=width,
+        distortion_model=model,
+        d=np.array(d, dtype=float),
+        k=np.array(k, dtype=float),
+        r=np.eye(3).ravel(),
+        p=np.zeros(12),
+        binning_x=binning[0],
+        binning_y=binning[1],
+        roi=region,
     )
 
 

@@ -32,7 +32,9 @@ def write_frame(folder: Path, number: int, size=(64, 48), pose=None, depth=False
     cv2.imwrite(f"{stem}.color.png", colour(number, size)[..., ::-1])
     np.savetxt(f"{stem}.pose.txt", world_from_camera(number) if pose is None else pose)
     if depth:
-        cv2.imwrite(f"{stem}.depth.png", np.array([[0, 1500], [65535, 2000]], np.uint16).repeat(size[1] // 2, 0).repeat(size[0] // 2, 1))
+        cv2.imwrite(
+            f"{stem}.depth.png", np.array([[0, 1500], [65535, 2000]], np.uint16).repeat(size[1] // 2, 0).repeat(size[0] // 2, 1)
+        )
 
 
 @pytest.fixture
@@ -44,7 +46,9 @@ def scene(tmp_path) -> Path:
         write_frame(folder, number, depth=number == 3)
     np.savetxt(folder / "camera-intrinsics.txt", [[60, 0, 31.5], [0, 61, 23.5], [0, 0, 1]])
     np.savetxt(folder / "depth-intrinsics.txt", [[70, 0, 32], [0, 70, 24], [0, 0, 1]])
-    (folder / "split.json").write_text(json.dumps({"near": {"train": [2, 5, 7], "val": [8, 3]}, "far": {"train": [8], "val": []}}))
+    (folder / "split.json").write_text(
+        json.dumps({"near": {"train": [2, 5, 7], "val": [8, 3]}, "far": {"train": [8], "val": []}})
+    )
     return folder
 
 
@@ -83,7 +87,9 @@ def test_split_of_one_name(scene):
         open_recording(scene, split="near:train")
 
 
-@pytest.mark.parametrize("bad", [np.full((4, 4), np.nan), np.full((4, 4), -np.inf), np.diag([2.0, 2, 2, 1]), np.diag([1.0, 1, -1, 1]), np.eye(3)])
+@pytest.mark.parametrize(
+    "bad", [np.full((4, 4), np.nan), np.full((4, 4), -np.inf), np.diag([2.0, 2, 2, 1]), np.diag([1.0, 1, -1, 1]), np.eye(3)]
+)
 def test_frames_with_bad_poses_are_left_out(scene, bad):
     write_frame(scene, 9, pose=bad)
     recording = open_recording(scene)
@@ -155,7 +161,10 @@ MODELS = {
     "OPENCV": (4, (60, 61, 32.5, 24.5, 0.1, 0.2, 0.3, 0.4), (60, 61), "plumb_bob", (0.1, 0.2, 0.3, 0.4)),
     "OPENCV_FISHEYE": (5, (60, 61, 32.5, 24.5, 0.1, 0.2, 0.3, 0.4), (60, 61), "equidistant", (0.1, 0.2, 0.3, 0.4)),
     "FULL_OPENCV": (
-        6, (60, 61, 32.5, 24.5, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), (60, 61), "rational_polynomial",
+        6,
+        (60, 61, 32.5, 24.5, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
+        (60, 61),
+        "rational_polynomial",
         (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
     ),
 }
@@ -174,7 +183,9 @@ def write_colmap(folder: Path, model: str, binary: bool, images=("b.png", "a.png
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), colour(index)[..., ::-1])
     if binary:
-        cameras = struct.pack("<Q", 1) + struct.pack("<iiQQ", 7, identifier, 64, 48) + struct.pack(f"<{len(parameters)}d", *parameters)
+        cameras = (
+            struct.pack("<Q", 1) + struct.pack("<iiQQ", 7, identifier, 64, 48) + struct.pack(f"<{len(parameters)}d", *parameters)
+        )
         body = struct.pack("<Q", len(rows))
         for index, (numbers, name) in enumerate(rows):
             body += struct.pack("<i7di", index + 1, *numbers, 7) + name.encode() + b"\0"
@@ -183,7 +194,10 @@ def write_colmap(folder: Path, model: str, binary: bool, images=("b.png", "a.png
         (sparse / "images.bin").write_bytes(body)
     else:
         (sparse / "cameras.txt").write_text(f"# cameras\n7 {model} 64 48 {' '.join(map(str, parameters))}\n")
-        lines = [f"{index + 1} {' '.join(map(repr, map(float, numbers)))} 7 {name}\n{'1.5 2.5 -1 ' * index}" for index, (numbers, name) in enumerate(rows)]
+        lines = [
+            f"{index + 1} {' '.join(map(repr, map(float, numbers)))} 7 {name}\n{'1.5 2.5 -1 ' * index}"
+            for index, (numbers, name) in enumerate(rows)
+        ]
         (sparse / "images.txt").write_text("# images\n" + "\n".join(lines) + "\n")
     return folder
 
@@ -239,6 +253,7 @@ def test_colmap_errors(tmp_path):
 
 # shared data
 
+
 def shared(name: str) -> Path:
     if not (SHARED / name).exists():
         pytest.skip("shared data are not on this machine")
@@ -250,7 +265,9 @@ def test_shared_redkitchen():
     recording = open_recording(folder)
     assert len(recording.frames) == 720 and recording.notes == ()
     assert {name: (len(parts["train"]), len(parts["val"])) for name, parts in recording.splits.items()} == {
-        "near": (510, 150), "mid": (435, 210), "far": (605, 100),
+        "near": (510, 150),
+        "mid": (435, 210),
+        "far": (605, 100),
     }
     numbers = json.loads((folder / "split.json").read_text())["mid"]["val"]
     assert [frame.name for frame in open_recording(folder, split="mid:val").frames] == [f"frame-{n:06d}" for n in sorted(numbers)]

@@ -28,7 +28,14 @@ def decode(encoding: str, pixels: np.ndarray, bigendian: bool = False, pad: int 
 @pytest.mark.parametrize("pad", [0, 7])
 @pytest.mark.parametrize(
     ("encoding", "channels"),
-    [("rgb8", [0, 1, 2]), ("bgr8", [2, 1, 0]), ("rgba8", [0, 1, 2, 0]), ("bgra8", [2, 1, 0, 0]), ("8UC3", [2, 1, 0]), ("8UC4", [2, 1, 0, 1])],
+    [
+        ("rgb8", [0, 1, 2]),
+        ("bgr8", [2, 1, 0]),
+        ("rgba8", [0, 1, 2, 0]),
+        ("bgra8", [2, 1, 0, 0]),
+        ("8UC3", [2, 1, 0]),
+        ("8UC4", [2, 1, 0, 1]),
+    ],
 )
 def test_colour_orders_and_padding(picture, encoding, channels, pad):
     np.testing.assert_array_equal(decode(encoding, picture[..., channels], pad=pad), picture)
@@ -41,7 +48,8 @@ def test_grey_fills_three_channels(picture, encoding):
 
 @pytest.mark.parametrize("bigendian", [False, True])
 @pytest.mark.parametrize(
-    ("encoding", "channels"), [("rgb16", [0, 1, 2]), ("bgr16", [2, 1, 0]), ("rgba16", [0, 1, 2, 1]), ("bgra16", [2, 1, 0, 1]), ("16UC3", [2, 1, 0])],
+    ("encoding", "channels"),
+    [("rgb16", [0, 1, 2]), ("bgr16", [2, 1, 0]), ("rgba16", [0, 1, 2, 1]), ("bgra16", [2, 1, 0, 1]), ("16UC3", [2, 1, 0])],
 )
 def test_sixteen_bits_are_swapped_and_scaled(picture, encoding, channels, bigendian):
     stored = (picture.astype(np.uint16) * 257)[..., channels].astype(">u2" if bigendian else "<u2")
@@ -95,7 +103,9 @@ def test_planar_yuv(picture, encoding):
     assert np.abs(decode_raw(encoding, 24, 32, 32, False, data).astype(int) - picture).max() <= 8
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, lambda data: array.array("B", data), lambda data: np.frombuffer(data, np.uint8)])
+@pytest.mark.parametrize(
+    "kind", [bytes, bytearray, lambda data: array.array("B", data), lambda data: np.frombuffer(data, np.uint8)]
+)
 def test_rgb8_is_a_view_of_any_buffer(picture, kind):
     data = kind(picture.tobytes())
     image = decode_raw("rgb8", 24, 32, 96, False, data)
@@ -144,7 +154,9 @@ def test_compressed_with_swapped_channels(picture):
     np.testing.assert_array_equal(decode_compressed("rgb8; png compressed rgb8", swapped), picture)
 
 
-@pytest.mark.parametrize(("format", "data"), [("16UC1; compressedDepth png", b"x"), ("jpeg", b""), ("jpeg", b"\xff\xd8\xff\xe0 cut off")])
+@pytest.mark.parametrize(
+    ("format", "data"), [("16UC1; compressedDepth png", b"x"), ("jpeg", b""), ("jpeg", b"\xff\xd8\xff\xe0 cut off")]
+)
 def test_bad_compressed(format, data):
     with pytest.raises(InputError, match="Compressed image of format"):
         decode_compressed(format, data)

@@ -41,7 +41,9 @@ def test_interpolates_along_the_chain(tree):
 
 
 def test_both_directions_and_siblings(tree):
-    np.testing.assert_allclose(tree.lookup("camera", "map", at(0.5)), poses.invert(tree.lookup("map", "camera", at(0.5))), atol=1e-12)
+    np.testing.assert_allclose(
+        tree.lookup("camera", "map", at(0.5)), poses.invert(tree.lookup("map", "camera", at(0.5))), atol=1e-12
+    )
     expected = poses.invert(pose(0, 2, 0, yaw=180)) @ pose(0, 0, 1)
     np.testing.assert_allclose(tree.lookup("lidar", "camera", at(99)), expected, atol=1e-12)
     np.testing.assert_array_equal(tree.lookup("camera", "camera", at(99)), np.eye(4))
@@ -70,7 +72,9 @@ def test_latest_is_the_latest_common_time(tree):
     assert tree.latest_stamp("lidar", "camera") is None
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(1.25, "'odom' -> 'base' ends 0.250 s before"), (-0.5, "'odom' -> 'base' begins 0.500 s after")])
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(1.25, "'odom' -> 'base' ends 0.250 s before"), (-0.5, "'odom' -> 'base' begins 0.500 s after")]
+)
 def test_never_extrapolates_and_says_by_how_much(tree, seconds, words):
     with pytest.raises(TransformStampError, match=words):
         tree.lookup("map", "camera", at(seconds))
@@ -87,7 +91,9 @@ def test_gap():
 
 
 def test_unknown_frame_lists_the_frames(tree):
-    with pytest.raises(TransformError, match="Frame 'world' does not exist in TF; the frames are 'base', 'camera', 'lidar', 'map', 'odom'") as caught:
+    with pytest.raises(
+        TransformError, match="Frame 'world' does not exist in TF; the frames are 'base', 'camera', 'lidar', 'map', 'odom'"
+    ) as caught:
         tree.lookup("world", "camera", at(0))
     assert not isinstance(caught.value, TransformStampError)
     with pytest.raises(TransformError, match="Frames 'a' and 'b' do not exist in TF; there is no transform at all"):
@@ -96,7 +102,10 @@ def test_unknown_frame_lists_the_frames(tree):
 
 def test_broken_link_names_both_trees(tree):
     tree.add("earth", "world", at(0), pose(), static=True)
-    with pytest.raises(TransformError, match="does not link 'world' to 'camera': 'earth', 'world' and 'base', 'camera', 'lidar', 'map', 'odom' are two"):
+    with pytest.raises(
+        TransformError,
+        match="does not link 'world' to 'camera': 'earth', 'world' and 'base', 'camera', 'lidar', 'map', 'odom' are two",
+    ):
         tree.lookup("world", "camera", at(0))
 
 
@@ -128,7 +137,10 @@ def test_cache_is_bounded_and_cleared():
     assert tree.frames == ()
 
 
-@pytest.mark.parametrize(("parent", "child", "matrix"), [("", "b", np.eye(4)), ("a", "/", np.eye(4)), ("a", "/a", np.eye(4)), ("a", "b", np.full((4, 4), np.nan))])
+@pytest.mark.parametrize(
+    ("parent", "child", "matrix"),
+    [("", "b", np.eye(4)), ("a", "/", np.eye(4)), ("a", "/a", np.eye(4)), ("a", "b", np.full((4, 4), np.nan))],
+)
 def test_bad_transforms_are_refused(parent, child, matrix):
     with pytest.raises(TransformError, match="check its publisher"):
         TransformTree().add(parent, child, 0, matrix)

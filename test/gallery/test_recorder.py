@@ -30,7 +30,16 @@ def test_round_trip(room, walk, tmp_path, storage, compressed):
     stamps, poses = walk
     calls = []
     path = record_bag(
-        tmp_path / "walk", room, CAMERA, stamps, poses, MOUNT, image_every=10, storage=storage, compressed=compressed, noise=0,
+        tmp_path / "walk",
+        room,
+        CAMERA,
+        stamps,
+        poses,
+        MOUNT,
+        image_every=10,
+        storage=storage,
+        compressed=compressed,
+        noise=0,
         progress=lambda done, total: calls.append((done, total)),
     )
     assert [entry.name for entry in tmp_path.iterdir()] == ["walk"]
@@ -47,7 +56,10 @@ def test_round_trip(room, walk, tmp_path, storage, compressed):
         np.testing.assert_array_equal(picture, expected)
 
 
-@pytest.mark.parametrize("model", [("rational_polynomial", (0.5, -0.1, 1e-3, 2e-3, 0.02, 0.7, -0.05, 0.03)), ("equidistant", (0.02, -0.01, 0.003, 0.0))])
+@pytest.mark.parametrize(
+    "model",
+    [("rational_polynomial", (0.5, -0.1, 1e-3, 2e-3, 0.02, 0.7, -0.05, 0.03)), ("equidistant", (0.02, -0.01, 0.003, 0.0))],
+)
 def test_other_lenses(room, walk, tmp_path, model):
     camera = Camera(80, 60, 40, 40, 39.5, 29.5, *model)
     path = record_bag(tmp_path / "walk", room, camera, walk[0][:3], walk[1][:3], MOUNT)
@@ -59,8 +71,14 @@ def test_topics_and_quality_of_service(room, walk, tmp_path):
     with AnyReader([path]) as reader:
         counts = {connection.topic: connection.msgcount for connection in reader.connections}
         profiles = {connection.topic: connection.ext.offered_qos_profiles[0] for connection in reader.connections}
-        children = [reader.deserialize(data, c.msgtype).transforms[0].child_frame_id for c, _, data in reader.messages() if c.topic == "/tf"]
-        (static,) = [reader.deserialize(data, c.msgtype).transforms[0] for c, _, data in reader.messages() if c.topic == "/tf_static"]
+        children = [
+            reader.deserialize(data, c.msgtype).transforms[0].child_frame_id
+            for c, _, data in reader.messages()
+            if c.topic == "/tf"
+        ]
+        (static,) = [
+            reader.deserialize(data, c.msgtype).transforms[0] for c, _, data in reader.messages() if c.topic == "/tf_static"
+        ]
         odometry = [reader.deserialize(data, c.msgtype) for c, _, data in reader.messages() if c.topic == "/odom"]
     assert counts == {"/camera/image_raw/compressed": 4, "/camera/camera_info": 4, "/tf": 40, "/tf_static": 1, "/odom": 20}
     assert profiles["/tf_static"].durability == QosDurability.TRANSIENT_LOCAL
@@ -76,7 +94,15 @@ def test_topics_and_quality_of_service(room, walk, tmp_path):
 def test_without_the_map_frame_the_truth_has_its_own_topic(room, walk, tmp_path):
     stamps, poses = (part[:20] for part in walk)
     path = record_bag(
-        tmp_path / "walk", room, CAMERA, stamps, poses, MOUNT, image_every=5, map_to_odom=False, ground_truth_topic="/ground_truth",
+        tmp_path / "walk",
+        room,
+        CAMERA,
+        stamps,
+        poses,
+        MOUNT,
+        image_every=5,
+        map_to_odom=False,
+        ground_truth_topic="/ground_truth",
     )
     with pytest.raises(DataError, match="Frame 'map' does not exist in TF"):
         read_bag(path)
@@ -88,7 +114,9 @@ def test_without_the_map_frame_the_truth_has_its_own_topic(room, walk, tmp_path)
 def test_noise_is_seeded(room, walk, tmp_path):
     images = []
     for name, seed, noise in (("a", 1, 4.0), ("b", 1, 4.0), ("c", 2, 4.0), ("clean", 1, 0.0)):
-        path = record_bag(tmp_path / name, room, CAMERA, walk[0][:2], walk[1][:2], MOUNT, compressed=False, seed=seed, noise=noise)
+        path = record_bag(
+            tmp_path / name, room, CAMERA, walk[0][:2], walk[1][:2], MOUNT, compressed=False, seed=seed, noise=noise
+        )
         images.append(read_bag(path).frames[1].load().astype(int))
     np.testing.assert_array_equal(images[0], images[1])
     assert np.any(images[0] != images[2])

@@ -16,13 +16,15 @@ from dimm_ros.geometry.camera import Camera
 CAMERAS = {
     "pinhole": Camera(320, 240, 210, 212, 158.3, 121.4),
     "plumb_bob": Camera(320, 240, 210, 212, 158.3, 121.4, "plumb_bob", (-0.28, 0.07, 0.001, -0.002, 0.0)),
-    "rational_polynomial": Camera(320, 240, 210, 212, 158.3, 121.4, "rational_polynomial", (0.5, -0.1, 1e-3, 2e-3, 0.02, 0.7, -0.05, 0.03)),
+    "rational_polynomial": Camera(
+        320, 240, 210, 212, 158.3, 121.4, "rational_polynomial", (0.5, -0.1, 1e-3, 2e-3, 0.02, 0.7, -0.05, 0.03)
+    ),
     "fisheye": Camera(320, 240, 110, 111, 158.3, 121.4, "equidistant", (0.02, -0.01, 0.003, 0.0)),
 }
 
 
 def board_of_discs(spots: np.ndarray, radius: int = 40) -> tuple[Scene, np.ndarray]:
-    """A white 1.2 x 0.9 m board 1.5 m in front of the world's origin along x, black discs on it; outlines (N, 72, 3) of the discs."""
+    """A white 1.2 x 0.9 m board 1.5 m before the world's origin, black discs on it; outlines (N, 72, 3) of the discs."""
     texture = np.full((900, 1200, 3), 255, np.uint8)
     for x, y in spots:
         cv2.circle(texture, (int(x), int(y)), radius, (0, 0, 0), -1, cv2.LINE_AA)
@@ -38,7 +40,9 @@ def board_of_discs(spots: np.ndarray, radius: int = 40) -> tuple[Scene, np.ndarr
 def test_discs_appear_where_their_outlines_project(lens):
     """Centroids of what is dark in the picture against centroids of the projected outlines."""
     camera = CAMERAS[lens]
-    spots = np.stack(np.meshgrid([150, 450, 750, 1050], [150, 450, 750]), axis=-1).reshape(-1, 2)[:-1]  # one is missing: no symmetry
+    spots = np.stack(np.meshgrid([150, 450, 750, 1050], [150, 450, 750]), axis=-1).reshape(-1, 2)[
+        :-1
+    ]  # one is missing: no symmetry
     scene, outlines = board_of_discs(spots)
     world_from_camera = camera_mount((0, 0.1, 0.05), pitch_down_deg=5)
     darkness = 255.0 - render(scene, camera, world_from_camera)[..., 0]
@@ -95,7 +99,8 @@ def test_two_views_agree_through_depth(room, lens):
     maps[inside] = pixels[inside]
     maps = np.resize(maps, (-(-len(maps) // 64), 64, 2))  # OpenCV wants an image of coordinates
     found_depth, found = (
-        cv2.remap(source, maps, None, cv2.INTER_LINEAR).reshape(-1, *source.shape[2:])[: len(pixels)][inside] for source in (other_depth, other)
+        cv2.remap(source, maps, None, cv2.INTER_LINEAR).reshape(-1, *source.shape[2:])[: len(pixels)][inside]
+        for source in (other_depth, other)
     )
     same = np.abs(found_depth - there[inside, 2]) < 0.01  # else something hides it in the other view
     assert same.mean() > 0.85 and inside.mean() > 0.5
@@ -144,11 +149,16 @@ def test_the_walk_meets_no_furniture(room):
     for style, mount in (("handheld", camera_mount()), ("robot", camera_mount((0.12, 0, 0.95), -2))):
         for pose in trajectory(5, 28, 1, style=style)[1]:
             assert render(room, camera, pose @ mount, with_depth=True)[1].min() > 0.15
-    walls = [render(room, camera, camera_mount((0, 0, 1.6), 0, yaw_deg=yaw)).reshape(-1, 3).mean(axis=0) for yaw in (0, 90, 180, 270)]
+    walls = [
+        render(room, camera, camera_mount((0, 0, 1.6), 0, yaw_deg=yaw)).reshape(-1, 3).mean(axis=0) for yaw in (0, 90, 180, 270)
+    ]
     assert min(np.linalg.norm(a - b) for i, a in enumerate(walls) for b in walls[:i]) > 10
 
 
 def test_photographs_hang_in_the_room():
     pytest.importorskip("skimage", reason="scikit-image, which ships the photographs, is not installed")
     with_photos, without = build_room(seed=3), build_room(seed=3, photographs=False)
-    assert any(a.texture.shape == b.texture.shape and np.any(a.texture != b.texture) for a, b in zip(with_photos.rectangles, without.rectangles))
+    assert any(
+        a.texture.shape == b.texture.shape and np.any(a.texture != b.texture)
+        for a, b in zip(with_photos.rectangles, without.rectangles)
+    )

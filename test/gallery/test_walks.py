@@ -13,7 +13,9 @@ from dimm_ros.geometry import poses
 def to_nearest(test: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distance (m) and angle (degrees) of every test pose to every training pose, (T, N) each."""
     distance = np.linalg.norm(test[:, None, :3, 3] - train[None, :, :3, 3], axis=-1)
-    angle = np.stack([poses.rotation_angle_deg(np.broadcast_to(pose[:3, :3], (len(train), 3, 3)), train[:, :3, :3]) for pose in test])
+    angle = np.stack(
+        [poses.rotation_angle_deg(np.broadcast_to(pose[:3, :3], (len(train), 3, 3)), train[:, :3, :3]) for pose in test]
+    )
     return distance, angle
 
 
@@ -37,7 +39,9 @@ def test_motion_is_smooth_and_stays_in_the_room(style):
     assert 0.2 < speed.mean() < 0.8 and speed.max() < 1.2 and turn.max() < 90
     acceleration = np.linalg.norm(np.diff(walk[:, :3, 3], n=2, axis=0), axis=1) * 50**2
     assert acceleration.max() < 5
-    np.testing.assert_allclose(np.swapaxes(walk[:, :3, :3], 1, 2) @ walk[:, :3, :3], np.broadcast_to(np.eye(3), (len(walk), 3, 3)), atol=1e-12)
+    np.testing.assert_allclose(
+        np.swapaxes(walk[:, :3, :3], 1, 2) @ walk[:, :3, :3], np.broadcast_to(np.eye(3), (len(walk), 3, 3)), atol=1e-12
+    )
     forward = walk[:-1, :3, 0]
     moving = np.einsum("ni,ni->n", forward, np.diff(walk[:, :3, 3], axis=0)) > 0
     assert moving.mean() > 0.95  # it walks where it looks
