@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from dimm_ros.config import SolverConfig
 from dimm_ros.solver.centre import estimate_centre
-from dimm_ros.solver.matches import match_rays
+from dimm_ros.solver.matches import RayMatches, match_rays
 from dimm_ros.solver.rays import angle_between
 from dimm_ros.solver.refine import pose_covariance, refine_pose, residuals
 from dimm_ros.solver.rotation import estimate_rotation
@@ -130,7 +131,14 @@ def _solve(
     if count < MIN_RAYS:
         return _failure(count, bearings.device, f"The image gives {count} rays; a pose needs at least {MIN_RAYS}.")
 
-    matches = match_rays(bearings, offsets, directions, moments, direction_sigma, moment_sigma, config)
+    with _one_thread(bearings.device):
+        matches = match_rays(bearings, offsets, directions, moments, direction_sigma, moment_sigma, config)
+        return _solve_matches(matches, config, covariance_scale)
+
+
+def _solve_matches(matches: RayMatches, config: SolverConfig, covariance_scale: float) -> PoseSolution:
+    """All stages, with a single wait for the device near the end."""
+    count, device = len(matches.valid), matches.valid.device
     rotation, rotation_found = estimate_rotation(matches, config)
     centre, centre_found = estimate_centre(matches, rotation, config)
     if config.refine:
@@ -147,15 +155,33 @@ def _solve(
     checks = torch.stack([check.long() for check in checks]).tolist()  # the one wait for the device
     reason = _reason(count, checks, config)
     if reason and not (checks[1] and checks[3] and checks[5]):
-        return _failure(count, bearings.device, reason)
+        return _failure(count, device, reason)
 
-    pose = torch.eye(4, dtype=torch.float64, device=bearings.device)
+    pose = torch.eye(4, dtype=torch.float64, device=device)
     pose[:3, :3], pose[:3, 3] = rotation, centre
     return PoseSolution(
         world_from_camera=pose, covariance=covariance, rotation_inliers=rotation_inliers, centre_inliers=centre_inliers,
         angle_residual=torch.where(matches.valid, angle, torch.nan),
         centre_residual=torch.where(matches.valid, distance, torch.nan), ok=not reason, reason=reason,
     )
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """On the CPU, run torch's operations in the calling thread.
+
+    The solver's matrices are too small to share out, and where other processes keep the cores busy each hand-over waits
+    for the scheduler, which can take longer than the whole solve.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _reason(count: int, checks: list[int], config: SolverConfig) -> str:

@@ -341,6 +341,16 @@ def test_rays_of_nowhere_never_raise(seed: int, count: int) -> None:
     assert solution.ok == (not solution.reason)
 
 
+def test_leaves_the_number_of_threads_as_it_was() -> None:
+    scene, threads = Scene(1), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        solve_pose(scene.bearings, scene.directions, scene.moments)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_wrong_shapes_are_an_error_of_the_caller() -> None:
     scene = Scene(19)
     with pytest.raises(ValueError, match=r"moments must have shape \(200, 3\)"):
