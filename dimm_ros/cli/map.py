@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from dimm_ros.cli import options
 from dimm_ros.cli.console import EXIT_STOPPED, bars, console
 from dimm_ros.config import PRESETS, TrainingConfig
+
+if TYPE_CHECKING:
+    from dimm_ros.mapping.build import BuildResult
 
 _EPILOG = (
     "Examples:\n\n  dimm map tour_bag -o office.dimm\n\n  dimm map redkitchen --split near:train -o kitchen.dimm --preset cpu\n\n"
@@ -57,9 +60,14 @@ def run(
     if result.path is None:
         console.print("Stopped before the training began; the features so far are kept: run the same command to go on.")
         raise typer.Exit(EXIT_STOPPED)
-    size = result.path.stat().st_size / 1e6
-    times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())
-    console.print(f"{'Map' if result.complete else 'Unfinished but usable map'} of {len(recording.frames)} images: {result.path} ({size:.1f} MB; {times})", highlight=False, soft_wrap=True)
+    console.print(describe(result, len(recording.frames)), highlight=False, soft_wrap=True)
     if not result.complete:
         console.print("Run the same command to go on.")
         raise typer.Exit(EXIT_STOPPED)
+
+
+def describe(result: BuildResult, images: int) -> str:
+    """One line about a map that was written."""
+    size = result.path.stat().st_size / 1e6
+    times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())
+    return f"{'Map' if result.complete else 'Unfinished but usable map'} of {images} images: {result.path} ({size:.1f} MB; {times})"

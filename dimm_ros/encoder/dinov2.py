@@ -110,11 +110,13 @@ def _load(name: str, path: Path) -> torch.nn.Module:
     if any(".attention.q_proj." in key for key in model.state_dict()):
         for old, new in _RENAMED.items():
             state = {key.replace(old, new): value for key, value in state.items()}
-    result = model.load_state_dict(state, strict=False)
-    missing = [key for key in result.missing_keys if key != "embeddings.mask_token"]
-    if missing or result.unexpected_keys:
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items() if key != "embeddings.mask_token"}
+    found = {key: tuple(value.shape) for key, value in state.items() if key != "embeddings.mask_token"}
+    if found != expected:
+        wrong = sum(found.get(key) != shape for key, shape in expected.items())
         raise WeightsError(
-            f"The weight file {path.name} is not a {name}: {len(missing)} parameters are missing and "
-            f"{len(result.unexpected_keys)} are unknown; give the model.safetensors of {spec.repository}."
+            f"The weight file {path.name} is not a {name}: {wrong} of {len(expected)} parameters are missing or of another shape; "
+            f"give the model.safetensors of {spec.repository}."
         )
+    model.load_state_dict(state, strict=False)  # published files may lack the mask token, which inference never uses
     return model.eval().requires_grad_(False)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dimm_ros.data.recording import Recording
+import numpy as np
+import torch
+
+from dimm_ros.data.recording import Frame, Recording
+from dimm_ros.encoder.dinov2 import Encoder
+from dimm_ros.encoder.patches import fit, normalise, patch_grid
 from dimm_ros.evaluation.metrics import Answer
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
@@ -34,3 +39,10 @@ def evaluate(
         if watch is not None:
             watch(done, len(recording.frames))
     return answers
+
+
+def context_of(frame: Frame, encoder: Encoder) -> np.ndarray:
+    """(C,) CLS token of a frame's image."""
+    grid = patch_grid(frame.camera, encoder.config.input_size)
+    image = normalise(fit(frame.load(), frame.camera, grid))
+    return encoder.encode(torch.from_numpy(image)[None]).context[0].float().cpu().numpy()

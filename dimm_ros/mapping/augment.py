@@ -89,11 +89,17 @@ def _nodes(size: int) -> np.ndarray:
 
 
 def _upsample(coarse: np.ndarray, x: np.ndarray, y: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Bilinear interpolation of values at the nodes to every pixel: (len(y), len(x), 2) -> (height, width, 2) float32."""
-    column = np.interp(np.arange(width), x, np.arange(len(x))).astype(np.float32)
-    row = np.interp(np.arange(height), y, np.arange(len(y))).astype(np.float32)
-    columns, rows = np.meshgrid(column, row)
-    return cv2.remap(coarse, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    """Bilinear interpolation of values at the nodes to every pixel: (len(y), len(x), 2) -> (height, width, 2) float32.
+
+    Written as two matrix products, since cv2.remap rounds positions to 1/32 of a node's distance.
+    """
+    down, across = _tent(y, height), _tent(x, width)
+    return np.stack([down @ coarse[..., axis] @ across.T for axis in (0, 1)], axis=-1)
+
+
+def _tent(nodes: np.ndarray, size: int) -> np.ndarray:
+    """(size, len(nodes)) float32 weights of linear interpolation between nodes."""
+    return np.stack([np.interp(np.arange(size), nodes, unit) for unit in np.eye(len(nodes))], axis=1).astype(np.float32)
 
 
 def _change_light(image: np.ndarray, config: TrainingConfig, rng: np.random.Generator) -> np.ndarray:

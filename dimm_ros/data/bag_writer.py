@@ -1,0 +1,210 @@
+"""Write a ROS 2 bag as a robot's own recorder would have: images, camera_info, transforms and odometry; ROS not needed."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from dimm_ros.errors import DataError
+from dimm_ros.geometry import poses
+from dimm_ros.geometry.camera import Camera
+
+MAP, ODOM, BASE, CAMERA = "map", "odom", "base_link", "camera_optical_frame"
+IMAGE_TOPIC, CAMERA_INFO_TOPIC, ODOMETRY_TOPIC = "/camera/image_raw", "/camera/camera_info", "/odom"
+
+
+@contextmanager
+def new_bag(
+    path: str | Path, *, storage: Literal["mcap", "sqlite3"] = "mcap", compressed: bool = True, jpeg_quality: int = 92,
+    ground_truth_topic: str | None = None, overwrite: bool = False,
+) -> Iterator[BagWriter]:
+    """A bag to write to; it appears under its name only when the block ends without an error.
+
+    Raises:
+        DataError: the bag exists and may not be replaced, or cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise DataError(f"Bag '{path}' exists already; choose another name or remove it.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            staged = Path(folder) / path.name  # the storage file is named after its folder
+            with Writer(staged, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+                yield BagWriter(writer, compressed, jpeg_quality, ground_truth_topic)
+            if path.exists():
+                shutil.rmtree(path)
+            staged.replace(path)
+    except OSError as error:
+        raise DataError(f"Bag '{path}' cannot be written: {error.strerror or error}.") from None
+
+
+class BagWriter:
+    """The topics of one bag and the messages on them."""
+
+    def __init__(
+        self, writer: Writer, camera: Camera, compressed: bool, jpeg_quality: int, ground_truth_topic: str | None
+    ) -> None:
+        camera = camera
+        self._compressed = compressed
+        self._jpeg = [cv2.IMWRITE_JPEG_QUALITY, int(jpeg_quality)]
+        self._writer = writer
+        self._store = get_typestore(Stores.ROS2_JAZZY)
+        self._connections = {}
+        sensor = _qos(QosReliability.BEST_EFFORT, QosDurability.VOLATILE, 5)
+        image_type = "sensor_msgs/msg/CompressedImage" if compressed else "sensor_msgs/msg/Image"
+        self._image_topic = f"{IMAGE_TOPIC}/compressed" if compressed else IMAGE_TOPIC
+        self._ground_truth_topic = ground_truth_topic
+        self._open(self._image_topic, image_type, sensor)
+        self._open(CAMERA_INFO_TOPIC, "sensor_msgs/msg/CameraInfo", sensor)
+        self._open("/tf", "tf2_msgs/msg/TFMessage", _qos(QosReliability.RELIABLE, QosDurability.VOLATILE, 100))
+        self._open("/tf_static", "tf2_msgs/msg/TFMessage", _qos(QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, 1))
+        self._open(ODOMETRY_TOPIC, "nav_msgs/msg/Odometry", _qos(QosReliability.RELIABLE, QosDurability.VOLATILE, 10))
+        if ground_truth_topic is not None:
+            self._open(
+                ground_truth_topic, "geometry_msgs/msg/PoseStamped", _qos(QosReliability.RELIABLE, QosDurability.VOLATILE, 10)
+            )
+
+    def start(self, stamp: int, base_from_camera: np.ndarray) -> None:
+        """What a robot publishes once: the extrinsics."""
+        self.transform(stamp, BASE, CAMERA, base_from_camera, topic="/tf_static")
+
+    def transform(self, stamp: int, parent: str, child: str, parent_from_child: np.ndarray, topic: str = "/tf") -> None:
+        """One TFMessage with one transform, as separate publishers send them."""
+        translation, rotation = poses.to_quaternion(parent_from_child)
+        body = self._make(
+            "geometry_msgs/msg/Transform", translation=self._xyz("Vector3", translation), rotation=self._quaternion(rotation)
+        )
+        stamped = self._make(
+            "geometry_msgs/msg/TransformStamped", header=self._header(stamp, parent), child_frame_id=child, transform=body
+        )
+        self._write(topic, stamp, self._make("tf2_msgs/msg/TFMessage", transforms=[stamped]))
+
+    def odometry(self, stamp: int, odom_from_base: np.ndarray, twist: np.ndarray) -> None:
+        """An Odometry with a small constant covariance."""
+        covariance = np.diag([1e-4, 1e-4, 1e-4, 1e-5, 1e-5, 1e-4]).ravel()
+        pose = self._make("geometry_msgs/msg/PoseWithCovariance", pose=self._pose(odom_from_base), covariance=covariance)
+        velocity = self._make(
+            "geometry_msgs/msg/Twist", linear=self._xyz("Vector3", twist[:3]), angular=self._xyz("Vector3", twist[3:])
+        )
+        velocity = self._make("geometry_msgs/msg/TwistWithCovariance", twist=velocity, covariance=covariance)
+        self._write(
+            ODOMETRY_TOPIC,
+            stamp,
+            self._make(
+                "nav_msgs/msg/Odometry",
+                header=self._header(stamp, ODOM),
+                child_frame_id=BASE,
+                pose=pose,
+                twist=velocity,
+            ),
+        )
+
+    def ground_truth(self, stamp: int, world_from_base: np.ndarray) -> None:
+        """The true pose of base_link, where it was asked for."""
+        if self._ground_truth_topic is not None:
+            message = self._make(
+                "geometry_msgs/msg/PoseStamped", header=self._header(stamp, MAP), pose=self._pose(world_from_base)
+            )
+            self._write(self._ground_truth_topic, stamp, message)
+
+    def encode(self, image: np.ndarray) -> np.ndarray:
+        """The image's bytes; thread safe."""
+        if not self._compressed:
+            return image.reshape(-1)
+        done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), self._jpeg)
+        if not done:
+            raise DataError("OpenCV cannot encode JPEG images on this machine.")
+        return data.reshape(-1)
+
+    def image(self, stamp: int, camera: Camera, data: np.ndarray) -> None:
+        """An image (the bytes of ``encode``) and its camera_info, of one stamp."""
+        header = self._header(stamp, CAMERA)
+        width, height = camera.width, camera.height
+        if self._compressed:
+            message = self._make("sensor_msgs/msg/CompressedImage", header=header, format="rgb8; jpeg compressed bgr8", data=data)
+        else:
+            message = self._make(
+                "sensor_msgs/msg/Image",
+                header=header,
+                height=height,
+                width=width,
+                encoding="rgb8",
+                is_bigendian=0,
+                step=3 * width,
+                data=data,
+            )
+        self._write(self._image_topic, stamp, message)
+        projection = np.hstack([camera.matrix, np.zeros((3, 1))]).ravel()
+        region = self._make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+        self._write(
+            CAMERA_INFO_TOPIC,
+            stamp,
+            self._make(
+                "sensor_msgs/msg/CameraInfo",
+                header=header,
+                height=height,
+                width=width,
+                distortion_model=camera.distortion_model,
+                d=np.array(camera.distortion, dtype=np.float64),
+                k=camera.matrix.ravel(),
+                r=np.eye(3).ravel(),
+                p=projection,
+                binning_x=0,
+                binning_y=0,
+                roi=region,
+            ),
+        )
+
+    def _open(self, topic: str, kind: str, qos: Qos) -> None:
+        self._connections[topic] = self._writer.add_connection(topic, kind, typestore=self._store, offered_qos_profiles=[qos])
+
+    def _write(self, topic: str, stamp: int, message) -> None:
+        connection = self._connections[topic]
+        self._writer.write(connection, stamp, self._store.serialize_cdr(message, connection.msgtype))
+
+    def _make(self, kind: str, **fields):
+        return self._store.types[kind](**fields)
+
+    def _header(self, stamp: int, frame_id: str):
+        time = self._make("builtin_interfaces/msg/Time", sec=stamp // 10**9, nanosec=stamp % 10**9)
+        return self._make("std_msgs/msg/Header", stamp=time, frame_id=frame_id)
+
+    def _xyz(self, kind: str, values: np.ndarray):
+        return self._make(f"geometry_msgs/msg/{kind}", x=float(values[0]), y=float(values[1]), z=float(values[2]))
+
+    def _quaternion(self, xyzw: np.ndarray):
+        x, y, z, w = (float(value) for value in xyzw)
+        return self._make("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w)
+
+    def _pose(self, pose: np.ndarray):
+        translation, rotation = poses.to_quaternion(pose)
+        return self._make(
+            "geometry_msgs/msg/Pose", position=self._xyz("Point", translation), orientation=self._quaternion(rotation)
+        )
+
+
+def _qos(reliability: QosReliability, durability: QosDurability, depth: int) -> Qos:
+    """A profile with ROS 2's defaults elsewhere."""
+    unlimited = QosTime(sec=2147483647, nsec=4294967295)
+    return Qos(
+        history=QosHistory.KEEP_LAST,
+        depth=depth,
+        reliability=reliability,
+        durability=durability,
+        deadline=unlimited,
+        lifespan=unlimited,
+        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=unlimited,
+        avoid_ros_namespace_conventions=False,
+    )

@@ -1,0 +1,101 @@
+"""The two bags of the demo: walks through the rendered gallery, or two parts of a folder of posed images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dimm_ros.data.bag_writer import BASE, CAMERA_INFO_TOPIC, IMAGE_TOPIC, MAP, ODOM, new_bag
+from dimm_ros.data.open import open_recording
+from dimm_ros.data.recording import Frame, Recording
+from dimm_ros.data.splits import select
+from dimm_ros.errors import DataError
+from dimm_ros.gallery.odometry import drifting_odometry
+from dimm_ros.gallery.recorder import record_bag
+from dimm_ros.gallery.scene import build_room
+from dimm_ros.gallery.trajectory import MOUNTS, trajectory
+from dimm_ros.geometry.camera import Camera
+from dimm_ros.geometry.poses import invert
+
+_TF_HZ = 48.0
+_MAP_SECONDS, _MAP_EVERY = 56.0, 8  # four rounds, six images a second
+_QUERY_SECONDS, _QUERY_EVERY = 26.0, 16
+_SEEDS = (11, 12)  # two seeds are two walks
+GALLERY_CAMERA = Camera(640, 480, 420.0, 420.0, 319.5, 239.5, "plumb_bob", (-0.12, 0.02, 0.0004, -0.0003, 0.0))
+_PERIOD, _BLOCK = 50, 10  # without a split.json, blocks of 10 images in every 50 are the query
+
+#: Called with (stage, done, in all, note).
+Watcher = Callable[[str, int, int, str], object]
+
+
+@dataclass(frozen=True)
+class DemoBags:
+    """A bag to map, another to localize in, and how to read them.
+
+    Attributes:
+        mapping, query: the bags.
+        base_from_camera: (4, 4) extrinsics of both.
+        topics: the node's names -> the bags' topics.
+    """
+
+    mapping: Path
+    query: Path
+    base_from_camera: np.ndarray
+    topics: dict[str, str]
+
+
+_TOPICS = {"image": f"{IMAGE_TOPIC}/compressed", "camera_info": CAMERA_INFO_TOPIC}
+
+
+def bags_of_gallery(folder: Path, watch: Watcher) -> DemoBags:
+    """Two different hand-held walks through the gallery, rendered and recorded."""
+    room, mount = build_room(), MOUNTS["handheld"]
+    walks = (("mapping", _SEEDS[0], _MAP_SECONDS, _MAP_EVERY), ("query", _SEEDS[1], _QUERY_SECONDS, _QUERY_EVERY))
+    for name, seed, seconds, every in walks:
+        stamps, world_from_base = trajectory(seed, seconds, _TF_HZ)
+        record_bag(
+            folder / f"{name}_bag", room, GALLERY_CAMERA, stamps, world_from_base, mount, image_every=every, seed=seed,
+            progress=lambda done, total, name=name: watch(f"{name} bag", done, total, ""),
+        )
+    return DemoBags(folder / "mapping_bag", folder / "query_bag", mount, _TOPICS)
+
+
+def bags_of_data(data: Path, split: str | None, folder: Path, watch: Watcher) -> DemoBags:
+    """The train and the val part of a folder as bags, its camera carried by a base with drifting odometry."""
+    recording = open_recording(data)
+    mount = MOUNTS["robot"]
+    for name, part in zip(("mapping", "query"), _parts(recording, split), strict=True):
+        _write(folder / f"{name}_bag", part, mount, lambda done, total, name=name: watch(f"{name} bag", done, total, ""))
+    return DemoBags(folder / "mapping_bag", folder / "query_bag", mount, _TOPICS)
+
+
+def _parts(recording: Recording, split: str | None) -> tuple[Sequence[Frame], Sequence[Frame]]:
+    if split is None:
+        split = next((name for name, parts in recording.splits.items() if {"train", "val"} <= set(parts)), None)
+    if split is not None:
+        return select(recording, f"{split}:train").frames, select(recording, f"{split}:val").frames
+    in_query = (np.arange(len(recording.frames)) % _PERIOD) >= _PERIOD - _BLOCK
+    mapping = [frame for frame, query in zip(recording.frames, in_query, strict=True) if not query]
+    query = [frame for frame, query in zip(recording.frames, in_query, strict=True) if query]
+    if len(query) < 2:
+        raise DataError(f"'{recording.name}' has {len(recording.frames)} posed images; the demo needs at least {_PERIOD} or a split.json.")
+    return mapping, query
+
+
+def _write(path: Path, frames: Sequence[Frame], base_from_camera: np.ndarray, progress: Callable[[int, int], object]) -> None:
+    """Frames as a robot would have recorded them."""
+    stamps = np.array([frame.stamp_ns for frame in frames], dtype=np.int64)
+    world_from_base = np.stack([frame.world_from_camera for frame in frames]) @ invert(base_from_camera)
+    odom_from_base = drifting_odometry(stamps, world_from_base, 0)
+    map_from_odom = world_from_base @ invert(odom_from_base)
+    with new_bag(path, jpeg_quality=95) as bag:
+        bag.start(int(stamps[0]), base_from_camera)
+        for index, frame in enumerate(frames):
+            stamp = int(stamps[index])
+            bag.transform(stamp, MAP, ODOM, map_from_odom[index])
+            bag.transform(stamp, ODOM, BASE, odom_from_base[index])
+            bag.image(stamp, frame.camera, bag.encode(frame.load()))
+            progress(index + 1, len(frames))

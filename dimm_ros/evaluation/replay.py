@@ -1,0 +1,63 @@
+"""Judge the running node instead of the library: a bag replayed over DDS into a localizer in its own process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dimm_ros.data.recording import Recording
+from dimm_ros.encoder.dinov2 import Encoder
+from dimm_ros.evaluation.evaluate import context_of
+from dimm_ros.evaluation.metrics import Answer
+from dimm_ros.mapping.retrieval import ReferenceViews
+from dimm_ros.ros.player import PlayOptions
+from dimm_ros.ros.session import Replay, replay_bag
+
+
+def replay_through_node(
+    bag: Path, map_file: Path, recording: Recording, base_from_camera: np.ndarray, *, topics: dict[str, str], transport: str,
+    log: Path | None = None, watch: Callable[[int], object] | None = None,
+) -> tuple[list[Answer], Replay]:
+    """Play a bag into the localizer node, each image once the one before was answered, and compare with its true poses.
+
+    Args:
+        bag: the bag; its own map -> odom is left out, since the node publishes it.
+        recording: the same bag as read with its true poses.
+        base_from_camera: (4, 4) extrinsics, since the node publishes the pose of base_link.
+        topics: the node's names ("image", "camera_info") -> the bag's topics.
+        transport: "raw" or "compressed".
+        log: file for the node's output.
+        watch: called with the number of images played.
+    """
+    options = PlayOptions(rate=0.0, drop_transforms=(("map", "odom"),), wait_ready=True, wait_answers=True)
+    parameters = {"map": str(map_file.resolve()), "image_transport": transport, "tf_mode": "map_odom", "max_image_age": 0.0}
+    replay = replay_bag(bag, parameters=parameters, remap=topics, options=options, log=log)
+    return judge(replay, recording, base_from_camera), replay
+
+
+def judge(replay: Replay, recording: Recording, base_from_camera: np.ndarray) -> list[Answer]:
+    """What the node said about every frame of the recording, with latency from publication to arrival."""
+    poses = {answer.stamp_ns: answer for answer in replay.answers}
+    reports = {report.stamp_ns: report.message for report in replay.reports}
+    answers = []
+    for frame in recording.frames:
+        pose, report = poses.get(frame.stamp_ns), reports.get(frame.stamp_ns)
+        published = replay.played.images.get(frame.stamp_ns)
+        answers.append(Answer(
+            frame.name, frame.stamp_ns, frame.world_from_camera, None if pose is None else pose.map_from_body @ base_from_camera,
+            reason="" if pose is not None else (report.reason if report is not None else "The node said nothing about this frame."),
+            latency_ms=(pose.received_s - published) * 1e3 if pose is not None and published is not None else float("nan"),
+            encoder_ms=report.encode_ms if report is not None else float("nan"),
+        ))
+    return answers
+
+
+def with_retrieval(answers: Sequence[Answer], recording: Recording, encoder: Encoder, reference: ReferenceViews) -> list[Answer]:
+    """The same answers with the retrieval baseline's pose beside each."""
+    return [
+        replace(answer, retrieved=reference.nearest(context_of(frame, encoder)))
+        for answer, frame in zip(answers, recording.frames, strict=True)
+    ]
