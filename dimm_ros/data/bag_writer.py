@@ -52,10 +52,7 @@ def new_bag(
 class BagWriter:
     """The topics of one bag and the messages on them."""
 
-    def __init__(
-        self, writer: Writer, camera: Camera, compressed: bool, jpeg_quality: int, ground_truth_topic: str | None
-    ) -> None:
-        camera = camera
+    def __init__(self, writer: Writer, compressed: bool, jpeg_quality: int, ground_truth_topic: str | None) -> None:
         self._compressed = compressed
         self._jpeg = [cv2.IMWRITE_JPEG_QUALITY, int(jpeg_quality)]
         self._writer = writer

@@ -26,8 +26,8 @@ from dimm_ros.head.model import DimmHead
 from dimm_ros.mapping.calibrate import calibrate, held_out_frames
 from dimm_ros.mapping.features import FeatureBuffer, fill_buffer
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
-from dimm_ros.scene_map import Calibration, MapHeader, SceneMap, Source, write_safetensors
 from dimm_ros.mapping.trainer import Normalisation, Trainer
+from dimm_ros.scene_map import Calibration, MapHeader, SceneMap, Source, write_safetensors
 
 log = logging.getLogger(__name__)
 

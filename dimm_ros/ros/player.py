@@ -20,6 +20,7 @@ import rclpy
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message, serialize_message
 from rclpy.utilities import remove_ros_args
+from rosbags.interfaces import QosDurability
 
 from dimm_ros.data.bag import COMPRESSED, IMAGE, TF_MESSAGE, Bag
 from dimm_ros.errors import DataError, DimmError
@@ -224,7 +225,7 @@ def _qos(connection) -> QoSProfile:
     if connection.msgtype == TF_MESSAGE:
         return DYNAMIC_QOS
     profiles = getattr(connection.ext, "offered_qos_profiles", None) or []
-    latched = any(int(profile.durability) == int(DurabilityPolicy.TRANSIENT_LOCAL) for profile in profiles)
+    latched = any(profile.durability == QosDurability.TRANSIENT_LOCAL for profile in profiles)
     durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
     return QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
 

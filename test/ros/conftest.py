@@ -5,17 +5,36 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from dimm_ros.config import HeadConfig, TrainingConfig  # noqa: E402
+from dimm_ros.data.open import open_recording  # noqa: E402
+from dimm_ros.gallery.recorder import record_bag  # noqa: E402
+from dimm_ros.gallery.scene import build_room  # noqa: E402
+from dimm_ros.gallery.trajectory import MOUNTS, trajectory  # noqa: E402
+from dimm_ros.geometry.camera import Camera  # noqa: E402
+from dimm_ros.mapping.build import build_map  # noqa: E402
 from dimm_ros.ros.session import LocalSession  # noqa: E402
 
 from .robot import KnownPose, Robot  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A map, a bag that it was not made from, and the true pose of base_link at every stamp."""
+
+    map: Path
+    bag: Path
+    world_from_base: dict[int, np.ndarray]
 
 
 @pytest.fixture
@@ -51,3 +70,23 @@ def make_robot(session):
             return robot
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def walk(tmp_path_factory, encoder):
+    """A walk through the gallery, recorded twice (its images at different places of the walk), and a map of the first.
+
+    Small images and few steps: the map is good to a few decimetres, which is what tests of the plumbing need.
+    """
+    folder = tmp_path_factory.mktemp("walk")
+    scene, camera = build_room(), Camera(320, 240, 200.0, 200.0, 159.5, 119.5)
+    stamps, world_from_base = trajectory(1, 7.0, 30.0)
+    recordings = {}
+    for name, start, every in (("mapping", 0, 4), ("query", 2, 16)):
+        recordings[name] = record_bag(
+            folder / name, scene, camera, stamps[start:], world_from_base[start:], MOUNTS["handheld"], image_every=every,
+            compressed=False, seed=start, storage="mcap" if start else "sqlite3",
+        )
+    training = TrainingConfig(steps=400, batch=512, passes=1, context_dropout=0.0)
+    build_map(open_recording(recordings["mapping"]), folder / "map.safetensors", encoder, training=training, head=HeadConfig(width=128))
+    return Walk(folder / "map.safetensors", recordings["query"], dict(zip(stamps.tolist(), world_from_base, strict=True)))
