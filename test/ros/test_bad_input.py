@@ -6,10 +6,10 @@ import array
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from dimm_ros.msg import LocalizationStatus
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
+from dimm_ros.msg import LocalizationStatus
 from dimm_ros.ros.session import LocalSession
 
 from .robot import BASE_FROM_CAMERA

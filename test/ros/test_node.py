@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from dimm_ros.msg import LocalizationStatus
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool
 
 from dimm_ros.geometry import poses
+from dimm_ros.msg import LocalizationStatus
 from dimm_ros.ros.messages import to_stamp
 
 from .robot import BASE_FROM_CAMERA, ODOM_FROM_BASE, WORLD_FROM_CAMERA, KnownPose
