@@ -7,6 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?=
 
+# Threads that spin while they wait for each other make a busy machine ten times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: setup test demo bench lint clean clean-all help
 
 help:

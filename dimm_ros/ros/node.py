@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 import traceback
@@ -408,6 +409,9 @@ def _sentence(error: Exception) -> str:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; returns the process's exit status."""
+    # Before torch is loaded: on a busy computer its threads, spinning while they wait for each other, cost ten times
+    # the computation itself.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     rclpy.init(args=args)
     node = None
     try:
