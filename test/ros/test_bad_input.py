@@ -11,6 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from dimm_ros.msg import LocalizationStatus
 from dimm_ros.ros.session import LocalSession
+from dimm_ros.scene_map import SceneMap
 
 from .robot import BASE_FROM_CAMERA
 
@@ -175,3 +176,37 @@ def test_incompatible_qos_is_named(session, make_robot) -> None:
     said = lambda: [one.message.reason for one in robot.collector.reports if "QoS is incompatible" in one.message.reason]  # noqa: E731
     assert robot.collector.wait_for(said, 10.0)
     assert "RELIABILITY" in said()[-1] and "best_effort" in said()[-1]
+
+
+def refused(make_robot, path) -> str:
+    """The sentence with which the node refuses a map; it stays alive."""
+    robot = make_robot(real=True, ready=False, map=str(path), device="cpu")
+    assert robot.collector.wait_for(lambda: any("being loaded" not in one.message.reason for one in robot.collector.reports), 60.0)
+    robot.wait(lambda: "The map is still" not in robot.node._not_ready, 60.0)
+    status = robot.report_of(robot.localize()).message
+    assert status.state == LocalizationStatus.UNINITIALIZED and not status.accepted and status.map_name == ""
+    assert "\n" not in status.reason
+    return status.reason
+
+
+def test_truncated_map(make_robot, walk, tmp_path) -> None:
+    whole = walk.map.read_bytes()
+    path = tmp_path / "half.safetensors"
+    path.write_bytes(whole[: len(whole) // 2])
+    reason = refused(make_robot, path)
+    assert "half.safetensors" in reason and "damaged" in reason
+
+
+def test_file_that_is_no_map(make_robot, tmp_path) -> None:
+    path = tmp_path / "notes.safetensors"
+    path.write_text("not a map")
+    assert "damaged or not a map" in refused(make_robot, path)
+
+
+def test_map_for_other_weights(make_robot, walk, tmp_path) -> None:
+    scene_map = SceneMap.load(walk.map)
+    scene_map.header = scene_map.header.model_copy(update={"encoder_sha256": "0" * 64})
+    path = tmp_path / "other.safetensors"
+    scene_map.save(path)
+    reason = refused(make_robot, path)
+    assert "000000" in reason or "weights" in reason
