@@ -11,7 +11,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +59,7 @@ class PlayOptions:
     clock: bool = False
     wait_ready: bool = False
     wait_answers: bool = False
-    subscribers_s: float = 10.0
+    subscribers_s: float = 30.0
     ready_s: float = 180.0
     answer_s: float = 30.0
 
@@ -119,8 +119,11 @@ class BagPlayer:
 
             self._clock_type, self._clock = Clock, node.create_publisher(Clock, "/clock", 1)
 
-    def play(self) -> Played:
+    def play(self, watch: Callable[[int], object] | None = None) -> Played:
         """Play the bag from beginning to end; blocks.
+
+        Args:
+            watch: called with the number of images published so far.
 
         Raises:
             DimmError: nobody subscribes to the images, or the localizer's map is not loaded in time.
@@ -152,6 +155,8 @@ class BagPlayer:
             if is_image:
                 pending = _stamp_ns(data)
                 images[pending] = time.monotonic()
+                if watch is not None:
+                    watch(len(images))
         if pending is not None and options.wait_answers and not self._answered(pending, previous_ns):
             unanswered.append(pending)
         self._bag.close()

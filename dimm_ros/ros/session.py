@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -189,6 +190,7 @@ class Replay:
 
 def replay_bag(
     bag: str | Path, *, parameters: dict[str, Any], remap: dict[str, str], options: PlayOptions, log: Path | None = None,
+    watch: Callable[[int], object] | None = None,
 ) -> Replay:
     """Start the localizer in its own process, play a bag into it over DDS and gather what it publishes.
 
@@ -198,6 +200,7 @@ def replay_bag(
         remap: the node's topics -> the bag's, such as ``{"image": "/camera/image_raw", "camera_info": "/camera/camera_info"}``.
         options: how to play.
         log: file for the node's log.
+        watch: called with the number of images published so far.
 
     Raises:
         DataError: the bag cannot be read.
@@ -208,5 +211,8 @@ def replay_bag(
         player = BagPlayer(session.node, bag, options, collector)
         parameters = {**parameters, "use_sim_time": options.clock}
         with LocalizerProcess(session.environment, parameters, remap, log):
-            played = player.play()
+            played = player.play(watch)
+            # A pose is published before its status, but on a topic of its own.
+            accepted = {report.stamp_ns for report in collector.reports if report.message.accepted}
+            collector.wait_for(lambda: accepted <= {answer.stamp_ns for answer in collector.answers}, 5.0)
     return Replay(collector.answers, collector.reports, collector.broadcasts, played)
