@@ -32,6 +32,7 @@ setup(
         "evo",
     ],
     extras_require={
+        "demo": ["scikit-image", "pillow"],  # the gallery's photographs
         "test": ["pytest", "pytest-timeout", "hypothesis", "cyclonedds", "ruff"],
     },
     entry_points={"console_scripts": ["dimm = dimm_ros.cli.main:main"]},
