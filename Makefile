@@ -20,7 +20,7 @@ setup:
 	@$(PYTHON) .ci/setup.py
 
 test: setup
-	$(BIN)/python -m pytest test
+	$(BIN)/python -m pytest test --timeout 600
 
 demo: setup
 	$(BIN)/dimm demo $(if $(DATA),--data $(DATA))
@@ -29,7 +29,7 @@ bench: setup
 	$(BIN)/python -m benchmarks
 
 lint: setup
-	$(BIN)/ruff check dimm_ros launch test benchmarks .ci setup.py
+	$(BIN)/ruff check --line-length 150 --select E,F,W,I,B --ignore B008 dimm_ros launch test benchmarks .ci setup.py
 
 clean:
 	rm -rf build install log results .pytest_cache .hypothesis *.egg-info
