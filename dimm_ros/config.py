@@ -23,7 +23,8 @@ class EncoderConfig(_Section):
 
     name: str = Field("dinov2-small", description="encoder family and size, see dimm_ros.encoder.weights.MODELS")
     input_size: int = Field(448, ge=56, le=2016, multiple_of=14, description="longer side of the encoder's input, pixels")
-    layers: tuple[int, ...] = Field((12,), description="transformer layers whose tokens are stacked; the last is the paper's")
+    layers: tuple[int, ...] = Field((12,), min_length=1, description="transformer layers whose patch tokens are stacked; the last is the paper's")
+    context_layers: tuple[int, ...] = Field((6, 9, 12), description="layers whose mean patch token joins the CLS token; none in the paper")
 
 
 class HeadConfig(_Section):

@@ -32,7 +32,7 @@ class Estimate:
         inliers: rays that agree with both rotation and centre.
         rays: rays the solver saw.
         stage_ms: time of each stage in milliseconds: prepare, encode, head, solve, total.
-        context: (C,) float32 CLS token of the image.
+        cls: (W,) float32 CLS token of the image.
         angle_residual_deg: (rows, columns) angle between predicted and solved direction of each patch, NaN where masked.
         centre_residual: (rows, columns) distance of the solved centre from each predicted ray, metres, NaN where masked.
     """
@@ -44,7 +44,7 @@ class Estimate:
     inliers: int
     rays: int
     stage_ms: dict[str, float] = field(default_factory=dict)
-    context: np.ndarray | None = None
+    cls: np.ndarray | None = None
     angle_residual_deg: np.ndarray | None = None
     centre_residual: np.ndarray | None = None
 
@@ -151,7 +151,7 @@ class Localizer:
         rays = int(grid.valid.sum())
         reason = solution.reason if not solution.ok else self._why_rejected(inliers / max(rays, 1), covariance)
         return Estimate(
-            world_from_camera, covariance, not reason, reason, inliers, rays, stage_ms, tokens.context[0].float().cpu().numpy(),
+            world_from_camera, covariance, not reason, reason, inliers, rays, stage_ms, tokens.cls[0].float().cpu().numpy(),
             np.degrees(_on_grid(solution.angle_residual, grid)), _on_grid(solution.centre_residual, grid),
         )
 

@@ -32,11 +32,13 @@ class Tokens:
 
     Attributes:
         patches: (B, P, D) patch tokens, row by row; D is the encoder's width times the number of stacked layers.
-        context: (B, C) CLS token of the last of the stacked layers.
+        context: (B, C) global context: the last layer's CLS token, then the mean patch token of each context layer.
+        cls: (B, W) the CLS token alone.
     """
 
     patches: Tensor
     context: Tensor
+    cls: Tensor
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -53,18 +55,21 @@ class Encoder:
         config: which encoder, input size and layers.
         weights: the file, its digest and origin.
         dim: width D of a patch token.
-        context_dim: width C of the context token.
+        cls_dim: width W of the CLS token.
+        context_dim: width C of the context.
     """
 
     def __init__(self, config: EncoderConfig, weights: Weights, device: torch.device) -> None:
         self.config, self.weights, self.device = config, weights, device
         self._spec = MODELS[config.name]
-        if max(config.layers) > self._spec.layers or min(config.layers) < 1:
-            raise WeightsError(f"{config.name} has layers 1 to {self._spec.layers}, the configuration asks for {config.layers}.")
+        self._used = set(config.layers) | set(config.context_layers)
+        if not self._used <= set(range(1, self._spec.layers + 1)):
+            raise WeightsError(f"{config.name} has layers 1 to {self._spec.layers}, the configuration asks for {sorted(self._used)}.")
         self.dtype = torch.float16 if device.type == "cuda" else torch.float32
         self._model = _load(config.name, weights.path).to(device, self.dtype)
         self.dim = self._spec.dim * len(config.layers)
-        self.context_dim = self._spec.dim
+        self.cls_dim = self._spec.dim
+        self.context_dim = self._spec.dim * (1 + len(config.context_layers))
 
     @classmethod
     def open(
@@ -81,15 +86,20 @@ class Encoder:
         model, config = self._model, self.config
         hidden = model.embeddings(images.to(self.device, self.dtype))
         first_patch = 1 + self._spec.registers
-        patches = []
-        for number, layer in enumerate(model.encoder.layer[: max(config.layers)], start=1):
+        patches, means = [], []
+        for number, layer in enumerate(model.encoder.layer[: max(self._used)], start=1):
             hidden = layer(hidden)
             if isinstance(hidden, tuple):  # transformers 4 returns (hidden, attention)
                 hidden = hidden[0]
+            if number not in self._used:
+                continue
+            normed = model.layernorm(hidden)
             if number in config.layers:
-                normed = model.layernorm(hidden)
                 patches.append(normed[:, first_patch:])
-        return Tokens(torch.cat(patches, dim=-1), normed[:, 0])
+            if number in config.context_layers:
+                means.append(normed[:, first_patch:].mean(dim=1))
+        cls = normed[:, 0]
+        return Tokens(torch.cat(patches, dim=-1), torch.cat([cls, *means], dim=-1), cls)
 
 
 def _load(name: str, path: Path) -> torch.nn.Module:

@@ -34,15 +34,15 @@ def evaluate(
         answers.append(Answer(
             frame.name, frame.stamp_ns, frame.world_from_camera, estimate.world_from_camera if estimate.accepted else None,
             estimate.covariance, estimate.reason, estimate.stage_ms["total"], estimate.stage_ms["encode"],
-            reference.nearest(estimate.context) if reference is not None else None,
+            reference.nearest(estimate.cls) if reference is not None else None,
         ))
         if watch is not None:
             watch(done, len(recording.frames))
     return answers
 
 
-def context_of(frame: Frame, encoder: Encoder) -> np.ndarray:
-    """(C,) CLS token of a frame's image."""
+def cls_of(frame: Frame, encoder: Encoder) -> np.ndarray:
+    """(W,) CLS token of a frame's image."""
     grid = patch_grid(frame.camera, encoder.config.input_size)
     image = normalise(fit(frame.load(), frame.camera, grid))
-    return encoder.encode(torch.from_numpy(image)[None]).context[0].float().cpu().numpy()
+    return encoder.encode(torch.from_numpy(image)[None]).cls[0].float().cpu().numpy()

@@ -10,7 +10,7 @@ import numpy as np
 
 from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
-from dimm_ros.evaluation.evaluate import context_of
+from dimm_ros.evaluation.evaluate import cls_of
 from dimm_ros.evaluation.metrics import Answer
 from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.ros.player import PlayOptions
@@ -34,7 +34,7 @@ def replay_through_node(
     """
     options = PlayOptions(rate=0.0, drop_transforms=(("map", "odom"),), wait_ready=True, wait_answers=True)
     parameters = {"map": str(map_file.resolve()), "image_transport": transport, "tf_mode": "map_odom", "max_image_age": 0.0}
-    replay = replay_bag(bag, parameters=parameters, remap=topics, options=options, log=log)
+    replay = replay_bag(bag, parameters=parameters, remap=topics, options=options, log=log, watch=watch)
     return judge(replay, recording, base_from_camera), replay
 
 
@@ -58,6 +58,6 @@ def judge(replay: Replay, recording: Recording, base_from_camera: np.ndarray) ->
 def with_retrieval(answers: Sequence[Answer], recording: Recording, encoder: Encoder, reference: ReferenceViews) -> list[Answer]:
     """The same answers with the retrieval baseline's pose beside each."""
     return [
-        replace(answer, retrieved=reference.nearest(context_of(frame, encoder)))
+        replace(answer, retrieved=reference.nearest(cls_of(frame, encoder)))
         for answer, frame in zip(answers, recording.frames, strict=True)
     ]

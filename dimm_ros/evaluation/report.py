@@ -125,7 +125,8 @@ def _draw_trajectory(path: Path, title: str, answers: Sequence[Answer]) -> Path:
     top.grid(alpha=0.3)
     top.legend()
     translation, _ = errors(answers)
-    bottom.semilogy(100 * np.where(np.isfinite(translation), translation, np.nan), color="tab:blue")
+    bottom.plot(100 * np.where(np.isfinite(translation), translation, np.nan), color="tab:blue")
+    _log_scale(bottom, "y", translation)
     bottom.set(xlabel="frame", ylabel="translation error [cm]")
     bottom.grid(alpha=0.3, which="both")
     return _save(figure, path)
@@ -141,10 +142,23 @@ def _draw_errors(path: Path, title: str, answers: Sequence[Answer]) -> Path:
         ordered = np.sort(values)
         known = np.isfinite(ordered)
         axis.step(ordered[known], share[known], where="post")
-        axis.set(xlabel=label, ylabel="frames [%]", ylim=(0, 101), xscale="log")
+        axis.set(xlabel=label, ylabel="frames [%]", ylim=(0, 101))
+        _log_scale(axis, "x", values)
         axis.grid(alpha=0.3, which="both")
     figure.suptitle(title)
     return _save(figure, path)
+
+
+def _log_scale(axis, name: str, values: np.ndarray) -> None:
+    """A logarithmic axis in plain numbers, where there is any positive error to show."""
+    if (np.isfinite(values) & (values > 0)).any():
+        from matplotlib.ticker import FuncFormatter
+
+        axis.set(**{f"{name}scale": "log"})
+        getattr(axis, f"{name}axis").set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        getattr(axis, f"{name}axis").set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
+    else:
+        axis.text(0.5, 0.5, "no frame was answered", transform=axis.transAxes, ha="center")
 
 
 def _save(figure, path: Path) -> Path:

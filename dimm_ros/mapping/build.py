@@ -122,7 +122,7 @@ def build_map(
     figures = {"steps": trainer.done, "views": buffer.views, "patches": buffer.rows, "loss": float(np.mean(losses or [np.nan]))}
     figures |= {f"{stage}_seconds": round(value, 1) for stage, value in seconds.items()}
     current({key: value for key, value in figures.items() if np.isfinite(value)}).save(output)
-    ReferenceViews.of(data, recording).save(reference_path(output), encoder.weights.sha256)
+    ReferenceViews.of(data, recording, encoder.cls_dim).save(reference_path(output), encoder.weights.sha256)
     if not stopped:
         shutil.rmtree(work, ignore_errors=True)
     return BuildResult(output, not stopped, seconds)

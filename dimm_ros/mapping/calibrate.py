@@ -38,7 +38,8 @@ def calibrate(scene_map: SceneMap, recording: Recording, data: dict[str, Tensor]
         rows = data["view_of"] == int(index)
         patches = torch.zeros(1, len(grid.rays), data["patches"].shape[1])
         patches[0, torch.from_numpy(np.array(grid.valid))] = data["patches"][rows].float()
-        tokens = Tokens(patches.to(encoder.device), data["context"][index][None].float().to(encoder.device))
+        context = data["context"][index][None].float().to(encoder.device)
+        tokens = Tokens(patches.to(encoder.device), context, context[:, : encoder.cls_dim])
         solution = localizer.solve(localizer.predict_rays(tokens, grid), grid)
         if not solution.ok:
             continue

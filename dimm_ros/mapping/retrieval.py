@@ -28,26 +28,26 @@ class ReferenceViews:
     """CLS tokens and poses of mapped images.
 
     Attributes:
-        context: (V, C) float32.
+        cls: (V, W) float32.
         world_from_camera: (V, 4, 4) float64.
     """
 
-    context: np.ndarray
+    cls: np.ndarray
     world_from_camera: np.ndarray
 
     @classmethod
-    def of(cls, data: dict[str, Tensor], recording: Recording) -> ReferenceViews:
-        """The recorded (not turned) views of a feature buffer."""
-        return cls(data["context"][: len(recording.frames)].float().numpy(), recording.poses())
+    def of(cls, data: dict[str, Tensor], recording: Recording, cls_dim: int) -> ReferenceViews:
+        """The recorded (not turned) views of a feature buffer, whose context begins with the CLS token."""
+        return cls(data["context"][: len(recording.frames), :cls_dim].float().numpy(), recording.poses())
 
-    def nearest(self, context: np.ndarray) -> np.ndarray:
-        """(4, 4) world_from_camera of the mapped image whose CLS token is most similar (cosine) to a (C,) token."""
-        similarity = self.context @ context / np.linalg.norm(self.context, axis=1)
+    def nearest(self, cls: np.ndarray) -> np.ndarray:
+        """(4, 4) world_from_camera of the mapped image whose CLS token is most similar (cosine) to a (W,) token."""
+        similarity = self.cls @ cls / np.linalg.norm(self.cls, axis=1)
         return self.world_from_camera[int(np.argmax(similarity))]
 
     def save(self, path: Path, encoder_sha256: str) -> None:
         """Write the views whole or not at all."""
-        tensors = {"context": torch.from_numpy(self.context).half(), "world_from_camera": torch.from_numpy(self.world_from_camera).contiguous()}
+        tensors = {"cls": torch.from_numpy(np.ascontiguousarray(self.cls)).half(), "world_from_camera": torch.from_numpy(self.world_from_camera).contiguous()}
         write_safetensors(tensors, path, {"encoder_sha256": encoder_sha256})
 
     @classmethod
@@ -57,6 +57,6 @@ class ReferenceViews:
             with safe_open(str(path), "pt") as file:
                 if (file.metadata() or {}).get("encoder_sha256") != encoder_sha256:
                     return None
-                return cls(file.get_tensor("context").float().numpy(), file.get_tensor("world_from_camera").numpy())
+                return cls(file.get_tensor("cls").float().numpy(), file.get_tensor("world_from_camera").numpy())
         except (OSError, SafetensorError):
             return None

@@ -1,0 +1,115 @@
+"""The dimm command as a person uses it: verbs, files, exit codes, one sentence for what went wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from dimm_ros.data.open import open_recording
+
+
+def dimm(*words: str | Path, **options) -> subprocess.CompletedProcess:
+    """Run the command in a process of its own, as a shell would."""
+    return subprocess.run(
+        [sys.executable, "-m", "dimm_ros.cli.main", *map(str, words)], capture_output=True, text=True, timeout=300,
+        env=os.environ | {"COLUMNS": "200", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}, **options,
+    )
+
+
+def sentence(result: subprocess.CompletedProcess) -> str:
+    """The error's text; asserts that it is one line, and no traceback."""
+    assert "Traceback" not in result.stderr + result.stdout
+    lines = [line for line in result.stderr.splitlines() if "error:" in line]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def test_map_then_eval(tmp_path: Path, walk: Path, other_walk: Path) -> None:
+    made = dimm("map", walk, "-o", tmp_path / "room.dimm", "--preset", "demo", "--steps", "3", "--passes", "1")
+    assert made.returncode == 0, made.stderr
+    assert (tmp_path / "room.dimm").is_file() and (tmp_path / "room.retrieval.safetensors").is_file()
+    assert not (tmp_path / "room.dimm.work").exists()
+    judged = dimm("eval", tmp_path / "room.dimm", other_walk, "--results", tmp_path / "results", "--json")
+    assert judged.returncode == 0, judged.stderr
+    figures = json.loads(judged.stdout)
+    assert figures == json.loads((tmp_path / "results" / "latest" / "metrics.json").read_text())
+    assert figures["frames"] == len(open_recording(other_walk).frames) and figures["retrieval_median_translation_m"] > 0
+
+
+def test_eval_prints_a_table(small_map: Path, other_walk: Path, tmp_path: Path) -> None:
+    judged = dimm("eval", small_map, other_walk, "--results", tmp_path)
+    assert judged.returncode == 0, judged.stderr
+    for words in ("median error", "90th percentile", "within 5 cm / 5 deg", "latency"):
+        assert words in judged.stdout
+
+
+def test_localize_prints_a_pose(small_map: Path, walk: Path, tmp_path: Path) -> None:
+    frame = open_recording(walk).frames[8]
+    cv2.imwrite(str(tmp_path / "frame.png"), cv2.cvtColor(frame.load(), cv2.COLOR_RGB2BGR))
+    result = dimm("localize", small_map, tmp_path / "frame.png", "--focal", "150", "--json")
+    assert result.returncode == 0, result.stderr
+    pose = json.loads(result.stdout)
+    assert pose["frame_id"] == "map"
+    assert max(abs(a - b) for a, b in zip(pose["translation"], frame.world_from_camera[:3, 3], strict=True)) < 0.3
+
+
+def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(tmp_path: Path, walk: Path) -> None:
+    words = [sys.executable, "-m", "dimm_ros.cli.main", "map", str(walk), "-o", str(tmp_path / "room.dimm"), "--preset", "demo", "--steps", "400", "--passes", "1"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    progress = tmp_path / "room.dimm.work" / "features" / "progress.json"
+    while process.poll() is None and not progress.is_file():
+        try:  # the wait is for the file; the process's end would end it too
+            process.wait(0.1)
+        except subprocess.TimeoutExpired:
+            pass
+    process.send_signal(signal.SIGINT)
+    output, complaints = process.communicate(timeout=120)
+    assert process.returncode == 130, complaints
+    assert "Traceback" not in complaints and "same command" in output + complaints
+    assert json.loads(progress.read_text())["done"] > 0
+    again = dimm("map", walk, "-o", tmp_path / "room.dimm", "--preset", "demo", "--steps", "400", "--passes", "1", "--steps", "2")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "room.dimm").is_file()
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (["eval", "absent.dimm", "WALK"], "does not exist; make one with 'dimm map"),
+    (["eval", "MAP", "absent_bag"], "absent_bag"),
+    (["map", "EMPTY", "-o", "a.dimm"], "EMPTY"),
+    (["map", "WALK", "-o", "a.dimm", "--preset", "huge"], "Preset 'huge' is not known"),
+    (["map", "WALK", "-o", "a.dimm", "--image-topic", "/nowhere"], "/camera/image_raw/compressed"),
+    (["map", "WALK", "-o", "a.dimm", "--map-frame", "moon"], "moon"),
+    (["map", "WALK", "-o", "a.dimm", "--weights", "absent.safetensors"], "does not exist; check --weights"),
+    (["eval", "MAP", "WALK", "--split", "near:val"], "near:val"),
+    (["localize", "MAP", "absent.png", "--focal", "500"], "absent.png"),
+    (["weights", "resnet"], "'resnet' is not known"),
+    (["gallery", "WALK"], "exists already"),
+    (["map", "WALK", "-o", "/proc/nowhere/a.dimm", "--preset", "demo"], "/proc/nowhere"),
+])
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    words: list[str], expected: str, tmp_path: Path, walk: Path, small_map: Path,
+) -> None:
+    empty = tmp_path / "EMPTY"
+    empty.mkdir()
+    places = {"WALK": walk, "MAP": small_map, "EMPTY": empty}
+    result = dimm(*(places.get(word, word) for word in words), cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert expected in sentence(result)
+    assert not (tmp_path / "a.dimm").exists()
+
+
+def test_every_verb_has_an_example() -> None:
+    from typer.main import get_command
+
+    from dimm_ros.cli.main import app
+
+    for name, verb in get_command(app).commands.items():
+        assert f"dimm {name}" in (verb.epilog or ""), name
