@@ -123,8 +123,9 @@ def fill_buffer(
             for (index, view), view_patches, context in zip(group, patches, contexts, strict=True):
                 pose = recording.frames[index].world_from_camera
                 keep = view.valid
+                centre = pose[:3, 3] + pose[:3, :3] @ view.offset
                 buffer.append(
-                    index, pose[:3, 3], view_patches[keep], context, view.camera_rays[keep], (view.rays @ pose[:3, :3].T)[keep],
+                    index, centre, view_patches[keep], context, view.camera_rays[keep], (view.rays @ pose[:3, :3].T)[keep],
                 )
                 if watch is not None and watch(buffer.done, buffer.views):
                     buffer.save()
