@@ -14,6 +14,7 @@ from dimm_ros.geometry.camera import Camera
 PATCH = 14  # DINOv2's patch size in encoder pixels
 _MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 _STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+_SCALE, _SHIFT = (1 / (255 * _STD))[:, None, None], (-_MEAN / _STD)[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -81,4 +82,7 @@ def fit(image: np.ndarray, camera: Camera, grid: PatchGrid) -> np.ndarray:
 
 def normalise(image: np.ndarray) -> np.ndarray:
     """(h, w, 3) uint8 RGB -> (3, h, w) float32 with ImageNet's mean and deviation, as DINOv2 was trained."""
-    return np.ascontiguousarray(((image.astype(np.float32) / 255.0 - _MEAN) / _STD).transpose(2, 0, 1))
+    result = image.transpose(2, 0, 1).astype(np.float32, order="C")
+    result *= _SCALE  # in place: temporaries cost ten times the arithmetic
+    result += _SHIFT
+    return result

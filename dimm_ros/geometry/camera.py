@@ -18,6 +18,9 @@ DISTORTION_MODELS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8, 12), 
 #: A pixel whose ray does not project back this near (pixels) lies outside the model's invertible region.
 _ROUND_TRIP_PX = 0.05
 
+#: Newton steps in which the rational model's inversion approaches its pixels.
+_APPROACH_STEPS = 10
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -43,12 +46,18 @@ class Camera:
         if self.width <= 0 or self.height <= 0:
             raise InputError(f"The camera's image size is {self.width}x{self.height}; camera_info must give the real width and height.")
         if self.fx <= 0 or self.fy <= 0:
-            raise InputError(f"The camera's focal length is ({self.fx:g}, {self.fy:g}) pixels, so it is not calibrated; run camera_calibration and publish its camera_info.")
+            raise InputError(
+                f"The camera's focal length is ({self.fx:g}, {self.fy:g}) pixels, so it is not calibrated; "
+                "run camera_calibration and publish its camera_info."
+            )
         counts = DISTORTION_MODELS.get(self.distortion_model)
         if counts is None:
             raise InputError(f"Distortion model '{self.distortion_model}' is not known; use one of {', '.join(DISTORTION_MODELS)}.")
         if len(self.distortion) not in counts:
-            raise InputError(f"Distortion model '{self.distortion_model}' takes {' or '.join(map(str, counts))} coefficients, camera_info gives {len(self.distortion)}.")
+            allowed = " or ".join(map(str, counts))
+            raise InputError(
+                f"Distortion model '{self.distortion_model}' takes {allowed} coefficients, camera_info gives {len(self.distortion)}."
+            )
 
     @property
     def matrix(self) -> np.ndarray:
@@ -140,13 +149,16 @@ def _equidistant(theta: np.ndarray, k: np.ndarray) -> np.ndarray:
 
 
 def _invert_equidistant(radius: np.ndarray, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Angle of a radius by Newton's method, and whether it was found below pi."""
-    theta = np.minimum(radius, np.pi)
-    for _ in range(30):
-        t2 = theta * theta
-        slope = 1 + t2 * (3 * k[0] + t2 * (5 * k[1] + t2 * (7 * k[2] + t2 * 9 * k[3])))
-        step = (_equidistant(theta, k) - radius) / np.where(np.abs(slope) < 1e-6, 1e-6, slope)
-        theta = np.clip(theta - np.clip(step, -0.5, 0.5), 0.0, np.pi)
+    """Angle of a radius, and whether there is one below pi and below the angle from which the radius shrinks again."""
+    roots = np.roots([1.0, 3 * k[0], 5 * k[1], 7 * k[2], 9 * k[3]])  # of the slope, in theta^-2
+    turns = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > np.pi**-2)]
+    limit = turns.max(initial=np.pi**-2) ** -0.5
+    low, high = np.zeros_like(radius), np.full_like(radius, limit)
+    for _ in range(52):  # bisection: every double between 0 and pi, and none beyond the turn
+        middle = (low + high) / 2
+        below = _equidistant(middle, k) < radius
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    theta = (low + high) / 2
     return theta, np.abs(_equidistant(theta, k) - radius) < 1e-9
 
 
@@ -163,26 +175,36 @@ def _rational(plane: np.ndarray, k: np.ndarray) -> np.ndarray:
 def _invert_rational(bent: np.ndarray, k: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """Points of the undistorted plane by Newton's method, and whether they were found on the lens model's own branch.
 
+    The target moves out from the principal point: started at the pixel itself, the method may find a point beyond the fold.
     OpenCV's own inversion is not used: its iteration limit has another name and signature in every major version.
     """
-    plane = bent.copy()
-    for _ in range(25):
+    plane = np.zeros_like(bent)
+    for step_number in range(1, _APPROACH_STEPS + 25):
+        target = bent * min(step_number / _APPROACH_STEPS, 1.0)
         jacobian = _rational_jacobian(plane, k)
-        determinant = jacobian[:, 0, 0] * jacobian[:, 1, 1] - jacobian[:, 0, 1] * jacobian[:, 1, 0]
+        determinant = _determinant(jacobian)
         determinant = np.where(np.abs(determinant) < 1e-6, 1e-6, determinant)
-        error = _rational(plane, k) - bent
+        error = _rational(plane, k) - target
         step = np.column_stack([
             jacobian[:, 1, 1] * error[:, 0] - jacobian[:, 0, 1] * error[:, 1],
             jacobian[:, 0, 0] * error[:, 1] - jacobian[:, 1, 0] * error[:, 0],
         ]) / determinant[:, None]
         length = np.linalg.norm(step, axis=1, keepdims=True)
         plane -= step * np.minimum(1.0, 0.5 / np.maximum(length, 1e-12))  # a longer step may jump over the fold
-        if length.max(initial=0.0) < 1e-14:
+        if step_number >= _APPROACH_STEPS and length.max(initial=0.0) < 1e-14:
             break
-    # Beyond the radius where the model folds back, a point may still project to the pixel: its Jacobian is not positive.
-    jacobian = _rational_jacobian(plane, k)
-    unfolded = (np.linalg.det(jacobian) > 0) & (np.trace(jacobian, axis1=1, axis2=2) > 0)
+    # Beyond the radius where the model folds back, a point may still project to the pixel; on the way to it, the Jacobian
+    # is not positive.
+    unfolded = np.ones(len(plane), dtype=bool)
+    for share in np.linspace(0.05, 1.0, 20):
+        jacobian = _rational_jacobian(share * plane, k)
+        unfolded &= (_determinant(jacobian) > 0) & (jacobian[:, 0, 0] + jacobian[:, 1, 1] > 0)
     return plane, unfolded & (np.linalg.norm(_rational(plane, k) - bent, axis=1) < tolerance)
+
+
+def _determinant(matrices: np.ndarray) -> np.ndarray:
+    """(N,) determinants of (N, 2, 2) matrices; numpy's own is ten times slower on such small ones."""
+    return matrices[:, 0, 0] * matrices[:, 1, 1] - matrices[:, 0, 1] * matrices[:, 1, 0]
 
 
 def _rational_jacobian(plane: np.ndarray, k: np.ndarray) -> np.ndarray:
