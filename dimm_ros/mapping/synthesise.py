@@ -56,7 +56,7 @@ def moved_view(
 
     Args:
         image: (H, W, 3) uint8 RGB of ``camera``'s size.
-        depth: (h, w) float32 metres along z of ``depth_camera``, 0 where there is none.
+        depth: (h, w) float32 metres along z of ``depth_camera``, 0 where there is none; of any size, smaller ones are enlarged.
         grid: the patch grid of ``camera``.
         camera_from_virtual: (4, 4) pose of the virtual camera in the recorded one's frame, metres.
         camera_from_depth: (4, 4) pose of the depth camera in the colour camera's frame; None where they are one.
@@ -97,8 +97,7 @@ def registered_range(depth: np.ndarray, depth_camera: Camera, camera: Camera, ca
         depth_camera = depth_camera.scaled(depth.shape[1], depth.shape[0])
     along_z = _rays(depth_camera)[..., 2]
     ranges = np.divide(depth, along_z, out=np.zeros_like(depth), where=(along_z > 1e-3) & np.isfinite(depth) & (depth > 0))
-    same = depth_camera.scaled(camera.width, camera.height) == camera
-    if camera_from_depth is not None or not same:
+    if camera_from_depth is not None or not _same_view(depth_camera, camera):
         # Points a little denser than the pixels that they fill.
         grow = 1.2 * camera.fx / depth_camera.fx
         depth_camera = depth_camera.scaled(round(depth_camera.width * grow), round(depth_camera.height * grow))
@@ -110,6 +109,13 @@ def registered_range(depth: np.ndarray, depth_camera: Camera, camera: Camera, ca
         ranges = _resize(ranges, camera.width, camera.height)
     closed = cv2.morphologyEx(_inverse(ranges), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     return np.where(ranges > 0, ranges, _inverse(closed))
+
+
+def _same_view(one: Camera, other: Camera) -> bool:
+    """Whether two cameras differ by the size of their images alone."""
+    one = one.scaled(other.width, other.height)
+    same_lens = (one.distortion_model, one.distortion) == (other.distortion_model, other.distortion)
+    return same_lens and np.allclose([one.fx, one.fy, one.cx, one.cy], [other.fx, other.fy, other.cx, other.cy], atol=0.02)
 
 
 def _virtual_range(ranges: np.ndarray, source: Camera, virtual: Camera, camera_from_virtual: np.ndarray) -> np.ndarray:
@@ -172,7 +178,9 @@ def _splat(points: np.ndarray, camera: Camera) -> np.ndarray:
     return nearest.reshape(camera.height, camera.width)
 
 
-def _look_up(rays: np.ndarray, ranges: np.ndarray, source: Camera, source_from_virtual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _look_up(
+    rays: np.ndarray, ranges: np.ndarray, source: Camera, source_from_virtual: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where points at ranges along a virtual camera's rays lie in the source image.
 
     Returns:
