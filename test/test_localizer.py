@@ -58,7 +58,7 @@ def test_an_image_of_the_walk(localizer: Localizer, frames: Sequence[Frame]) -> 
     assert estimate.accepted and estimate.reason == ""
     assert_usable(estimate)
     distance, angle = pose_errors(estimate.world_from_camera, frame.world_from_camera)
-    assert distance < 0.3 and angle < 12.0
+    assert distance < 0.1 and angle < 4.0
     assert localizer.frame_id == "map" and localizer.name == "gallery"
     assert estimate.rays == 16 * 12 and estimate.inlier_ratio == estimate.inliers / estimate.rays
     assert estimate.cls.shape == (localizer.encoder.cls_dim,) and estimate.cls.dtype == np.float32
@@ -174,7 +174,7 @@ def test_patches_that_the_lens_cannot_explain_are_left_out(
     np.testing.assert_array_equal(np.isnan(answer.centre_residual), ~valid)
     assert_usable(answer)
     distance, angle = pose_errors(answer.world_from_camera, frame.world_from_camera)
-    assert distance < 0.3 and angle < 12.0
+    assert distance < 0.1 and angle < 4.0
 
 
 def test_a_view_through_no_lens_at_all_is_rejected(localizer: Localizer, frames: Sequence[Frame]) -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks of what is timed: ``python -m benchmarks`` (or ``make bench``)."""
