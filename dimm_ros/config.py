@@ -49,6 +49,9 @@ class TrainingConfig(_Section):
     max_rotation_deg: float = Field(15.0, ge=0, le=60, description="virtual camera yaw and pitch of augmented views")
     max_roll_deg: float = Field(10.0, ge=0, le=180, description="virtual in-plane rotation")
     max_zoom: float = Field(1.25, ge=1, le=3, description="virtual zoom, 1/max_zoom to max_zoom")
+    depth: Literal["stereo", "recorded", "none"] = Field(
+        "stereo", description="depth of views from moved cameras: estimated from the images, the recording's own, or none",
+    )
     max_offset: float = Field(0.20, ge=0, le=10, description="distance of the virtual camera in views synthesised from depth, metres")
     jitter: float = Field(0.15, ge=0, le=0.9, description="brightness and contrast change of augmented views")
     context_noise: float = Field(0.1, ge=0, description="Gaussian noise on the CLS part, in units of its spread")

@@ -38,7 +38,7 @@ def run(
     except ImportError as error:
         from dimm_ros.errors import DimmError
 
-        raise DimmError(f"The demo starts the ROS 2 node, which is not installed ({error}); run 'make demo', which installs it, or source ROS 2.") from None
+        raise DimmError(f"The demo starts the ROS 2 node, but ROS 2 is not installed ({error}); use 'make demo', or source ROS 2.") from None
 
     preset = PRESETS["demo"]
     training = TrainingConfig.model_validate(preset.training.model_dump() | ({} if steps is None else {"steps": steps}))

@@ -26,6 +26,7 @@ def run(
 ) -> None:
     """Print where one image was taken."""
     import numpy as np
+    from transforms3d.euler import mat2euler
 
     from dimm_ros.data.image_file import load_rgb
     from dimm_ros.geometry.camera import Camera
@@ -44,5 +45,10 @@ def run(
         }))
         return
     sigma = np.sqrt(np.diag(estimate.covariance))
-    console.print(f"{'accepted' if estimate.accepted else 'rejected: ' + estimate.reason}", highlight=False, soft_wrap=True)
-    console.print(f"{localizer.frame_id}: x y z {translation.round(3)} m (+- {sigma[:3].round(3)}), quaternion xyzw {xyzw.round(4)}", highlight=False, soft_wrap=True)
+    angles = np.degrees(mat2euler(estimate.world_from_camera[:3, :3], "sxyz"))
+    console.print("accepted" if estimate.accepted else f"rejected: {estimate.reason}", highlight=False, soft_wrap=True)
+    for name, values, unit, spread in (
+        ("x y z", translation, "m", sigma[:3]), ("roll pitch yaw", angles, "deg", np.degrees(sigma[3:])),
+    ):
+        shown = "  ".join(f"{value:.3f} +- {deviation:.3f}" for value, deviation in zip(values, spread, strict=True))
+        console.print(f"{localizer.frame_id}_from_camera  {name}: {shown} {unit}", highlight=False, soft_wrap=True)

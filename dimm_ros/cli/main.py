@@ -48,7 +48,8 @@ def main() -> None:
     except OSError as error:
         logging.getLogger(__name__).debug("", exc_info=True)
         where = f" ({error.filename})" if error.filename else ""
-        errors.print(f"[bold red]error:[/] {error.strerror or error}{where}; check the path, its permissions and the free disk space.", soft_wrap=True)
+        cause = f"{error.strerror or error}{where}"
+        errors.print(f"[bold red]error:[/] {cause}; check the path, its permissions and the free disk space.", soft_wrap=True)
         sys.exit(EXIT_ERROR)
 
 

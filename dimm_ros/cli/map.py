@@ -10,6 +10,7 @@ import typer
 from dimm_ros.cli import options
 from dimm_ros.cli.console import EXIT_STOPPED, bars, console
 from dimm_ros.config import PRESETS, TrainingConfig
+from dimm_ros.errors import InputError
 
 if TYPE_CHECKING:
     from dimm_ros.mapping.build import BuildResult
@@ -30,6 +31,7 @@ def run(
     preset: Annotated[str, typer.Option(help=f"sizes and lengths: {', '.join(PRESETS)}; auto is gpu where there is CUDA, else cpu")] = "auto",
     steps: Annotated[Optional[int], typer.Option(min=1, help="training steps instead of the preset's")] = None,
     passes: Annotated[Optional[int], typer.Option(min=1, help="encoded views per image instead of the preset's")] = None,
+    depth: Annotated[Optional[str], typer.Option(help="depth for virtual views instead of the preset's: stereo, recorded or none")] = None,
     seed: Annotated[int, typer.Option(min=0, help="seed of everything random")] = 0,
     split: options.Split = None,
     weights: options.WeightsFile = None,
@@ -52,7 +54,9 @@ def run(
     for note in recording.notes:
         console.print(note, highlight=False)
     chosen = preset_of(preset, choose_device(device).type)
-    changes = {"seed": seed} | {key: value for key, value in {"steps": steps, "passes": passes}.items() if value is not None}
+    changes = {"seed": seed} | {key: value for key, value in {"steps": steps, "passes": passes, "depth": depth}.items() if value is not None}
+    if depth not in (None, "stereo", "recorded", "none"):
+        raise InputError(f"--depth takes stereo, recorded or none, not '{depth}'.")
     training = TrainingConfig.model_validate(chosen.training.model_dump() | changes)
     encoder = Encoder.open(chosen.encoder, device=device, weights=weights)
     with bars() as progress:

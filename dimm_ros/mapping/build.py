@@ -35,6 +35,9 @@ _CHECKPOINT_SECONDS = 60.0
 _ALL_FRAMES_FROM = 0.8  # share of the steps after which the held-out frames are trained on too
 MIN_FRAMES = 10
 
+#: What the views depend on; a change of anything else goes on with the features there are.
+_VIEW_FIELDS = {"passes", "max_rotation_deg", "max_roll_deg", "max_zoom", "jitter", "depth", "max_offset", "seed"}
+
 #: Called with (stage, done, in all, note); returning True asks to stop at the next safe moment.
 Watcher = Callable[[str, int, int, str], bool]
 
@@ -132,7 +135,7 @@ def _open_buffer(folder: Path, recording: Recording, encoder: Encoder, training:
     grids = [patch_grid(frame.camera, encoder.config.input_size) for frame in recording.frames]
     capacity = training.passes * sum(grid.rows * grid.columns for grid in grids)
     frames = [(frame.name, frame.camera, frame.world_from_camera.round(6).tolist()) for frame in recording.frames]
-    augmentation = training.model_dump(include={"passes", "max_rotation_deg", "max_roll_deg", "max_zoom", "jitter", "seed"})
+    augmentation = training.model_dump(include=_VIEW_FIELDS)
     fingerprint = _fingerprint(str(frames), encoder.config, encoder.weights.sha256, augmentation)
     return FeatureBuffer(folder, training.passes * len(recording.frames), capacity, encoder.dim, encoder.context_dim, fingerprint)
 

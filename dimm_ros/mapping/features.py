@@ -15,11 +15,12 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from dimm_ros.config import TrainingConfig
-from dimm_ros.data.recording import Frame, Recording
+from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
-from dimm_ros.encoder.patches import normalise, patch_grid
+from dimm_ros.encoder.patches import normalise
 from dimm_ros.errors import DataError
-from dimm_ros.mapping.augment import View, random_view, recorded_view
+from dimm_ros.mapping.augment import View
+from dimm_ros.mapping.views import ViewMaker
 
 _SAVE_EVERY = 25  # views between two saves of the progress
 
@@ -108,15 +109,16 @@ class FeatureBuffer:
 def fill_buffer(
     buffer: FeatureBuffer, recording: Recording, encoder: Encoder, config: TrainingConfig, watch: Watcher | None = None,
 ) -> bool:
-    """Encode every view that the buffer lacks; pass 0 is the recorded images, later passes are virtually turned.
+    """Encode every view that the buffer lacks; pass 0 is the recorded images, later passes are virtual views.
 
     Returns:
         False when ``watch`` asked to stop before the buffer was complete; the same call goes on from there.
     """
     batch = 16 if encoder.device.type == "cuda" else 1  # on a CPU one image at a time is the fastest
     jobs = ((index // len(recording.frames), index % len(recording.frames)) for index in range(buffer.done, buffer.views))
+    maker = ViewMaker(recording, encoder.config.input_size, config)
     with ThreadPoolExecutor(max_workers=1 if batch == 1 else 8) as pool:
-        for group in _groups(_prefetch(pool, jobs, recording, encoder.config.input_size, config, ahead=2 * batch), batch):
+        for group in _groups(_prefetch(pool, jobs, maker, ahead=2 * batch), batch):
             images = torch.from_numpy(np.stack([normalise(view.image) for _, view in group]))
             tokens = encoder.encode(images)
             patches, contexts = tokens.patches.half().cpu().numpy(), tokens.context.half().cpu().numpy()
@@ -133,21 +135,13 @@ def fill_buffer(
     return True
 
 
-def _make_view(frame: Frame, number: int, index: int, input_size: int, config: TrainingConfig) -> View:
-    image, grid = frame.load(), patch_grid(frame.camera, input_size)
-    if number == 0:
-        return recorded_view(image, frame.camera, grid)
-    rng = np.random.default_rng([config.seed, number, index])
-    return random_view(image, frame.camera, grid, config, rng)
-
-
 def _prefetch(
-    pool: ThreadPoolExecutor, jobs: Iterator[tuple[int, int]], recording: Recording, input_size: int, config: TrainingConfig, ahead: int,
+    pool: ThreadPoolExecutor, jobs: Iterator[tuple[int, int]], maker: ViewMaker, ahead: int,
 ) -> Iterator[tuple[int, View]]:
     """Views in order, made ``ahead`` of their use."""
     def submit(job: tuple[int, int]):
         number, index = job
-        return index, pool.submit(_make_view, recording.frames[index], number, index, input_size, config)
+        return index, pool.submit(maker.make, number, index)
 
     waiting = [submit(job) for job in islice(jobs, ahead)]
     while waiting:

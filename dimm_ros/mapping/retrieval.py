@@ -47,7 +47,8 @@ class ReferenceViews:
 
     def save(self, path: Path, encoder_sha256: str) -> None:
         """Write the views whole or not at all."""
-        tensors = {"cls": torch.from_numpy(np.ascontiguousarray(self.cls)).half(), "world_from_camera": torch.from_numpy(self.world_from_camera).contiguous()}
+        poses = torch.from_numpy(self.world_from_camera).contiguous()
+        tensors = {"cls": torch.from_numpy(np.ascontiguousarray(self.cls)).half(), "world_from_camera": poses}
         write_safetensors(tensors, path, {"encoder_sha256": encoder_sha256})
 
     @classmethod

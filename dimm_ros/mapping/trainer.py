@@ -48,7 +48,9 @@ class Trainer:
         rows: (K,) rows of the buffer to train on; None for all.
     """
 
-    def __init__(self, head: DimmHead, data: dict[str, Tensor], normalisation: Normalisation, config: TrainingConfig, rows: Tensor | None = None) -> None:
+    def __init__(
+        self, head: DimmHead, data: dict[str, Tensor], normalisation: Normalisation, config: TrainingConfig, rows: Tensor | None = None,
+    ) -> None:
         self.head, self.config, self.rows = head, config, rows
         self.device = next(head.parameters()).device
         self.data = data

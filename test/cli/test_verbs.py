@@ -61,7 +61,8 @@ def test_localize_prints_a_pose(small_map: Path, walk: Path, tmp_path: Path) -> 
 
 
 def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(tmp_path: Path, walk: Path) -> None:
-    words = [sys.executable, "-m", "dimm_ros.cli.main", "map", str(walk), "-o", str(tmp_path / "room.dimm"), "--preset", "demo", "--steps", "400", "--passes", "1"]
+    command = ["map", str(walk), "-o", str(tmp_path / "room.dimm"), "--preset", "demo", "--passes", "1"]
+    words = [sys.executable, "-m", "dimm_ros.cli.main", *command, "--steps", "400"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     progress = tmp_path / "room.dimm.work" / "features" / "progress.json"
@@ -75,7 +76,7 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(tmp_path: Path,
     assert process.returncode == 130, complaints
     assert "Traceback" not in complaints and "same command" in output + complaints
     assert json.loads(progress.read_text())["done"] > 0
-    again = dimm("map", walk, "-o", tmp_path / "room.dimm", "--preset", "demo", "--steps", "400", "--passes", "1", "--steps", "2")
+    again = dimm(*command, "--steps", "2")
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "room.dimm").is_file()
 
