@@ -20,6 +20,7 @@ setup(
         "safetensors",
         "numpy",
         "scipy",
+        "pillow",
         "opencv-python-headless>=4.8",  # cv2 for pip; a ROS machine has it from python3-opencv (see README.md)
         "pydantic>=2",
         "typer",

@@ -41,11 +41,11 @@ class HeadConfig(_Section):
 class TrainingConfig(_Section):
     """How a map is trained."""
 
-    steps: int = Field(2000, ge=1, description="optimiser steps")
+    steps: int = Field(1200, ge=1, description="optimiser steps")
     batch: int = Field(2048, ge=16, description="patches in one step, shuffled over all images")
     learning_rate: float = Field(2e-3, gt=0, description="peak of the one-cycle schedule")
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
-    passes: int = Field(3, ge=1, description="encoded views per image; the first is the image itself")
+    passes: int = Field(2, ge=1, description="encoded views per image; the first is the image itself")
     max_rotation_deg: float = Field(15.0, ge=0, le=60, description="virtual camera yaw and pitch of augmented views")
     max_roll_deg: float = Field(10.0, ge=0, le=180, description="virtual in-plane rotation")
     max_zoom: float = Field(1.25, ge=1, le=3, description="virtual zoom, 1/max_zoom to max_zoom")

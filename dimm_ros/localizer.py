@@ -14,6 +14,7 @@ import torch
 from dimm_ros.config import AcceptanceConfig, SolverConfig
 from dimm_ros.encoder.dinov2 import Encoder, Tokens, choose_device
 from dimm_ros.encoder.patches import PatchGrid, fit, normalise, patch_grid
+from dimm_ros.errors import WeightsError
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.head.model import Rays
 from dimm_ros.scene_map import SceneMap
@@ -67,6 +68,12 @@ class Localizer:
     def __init__(
         self, scene_map: SceneMap, encoder: Encoder, solver: SolverConfig | None = None, acceptance: AcceptanceConfig | None = None,
     ) -> None:
+        header = scene_map.header
+        if encoder.weights.sha256 != header.encoder_sha256 or encoder.config != header.encoder:
+            raise WeightsError(
+                f"Map '{header.name}' was made with {header.encoder.name} (SHA-256 {header.encoder_sha256[:12]}..., input size "
+                f"{header.encoder.input_size}), not with this encoder; open it with Localizer.open."
+            )
         self.map, self.encoder = scene_map, encoder
         self.solver, self.acceptance = solver or SolverConfig(), acceptance or AcceptanceConfig()
 

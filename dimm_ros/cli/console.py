@@ -40,8 +40,13 @@ class Bars:
 
 
 @contextmanager
-def bars() -> Iterator[Bars]:
-    """Progress bars while the block runs. The first Ctrl-C asks the block to stop safely, the second interrupts it."""
+def bars(*, stoppable: bool = False) -> Iterator[Bars]:
+    """Progress bars while the block runs.
+
+    Args:
+        stoppable: the block heeds what the bars return: the first Ctrl-C asks it to stop safely, the second interrupts it.
+            Otherwise the first one interrupts.
+    """
     columns = (
         TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
         TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
@@ -54,7 +59,7 @@ def bars() -> Iterator[Bars]:
             signal.signal(signal.SIGINT, previous)
             errors.print("stopping at the next safe moment; press Ctrl-C again to stop at once")
 
-        previous = signal.signal(signal.SIGINT, on_interrupt)
+        previous = signal.signal(signal.SIGINT, on_interrupt) if stoppable else signal.getsignal(signal.SIGINT)
         try:
             yield shown
         finally:

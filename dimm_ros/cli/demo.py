@@ -52,7 +52,7 @@ def run(
         result = build_map(recording, folder / "map.dimm", encoder, head=preset.head, training=training, name="demo", watch=progress)
         if not result.complete:
             raise typer.Exit(EXIT_STOPPED)
-        console.print(f"     {describe(result, len(recording.frames))}", highlight=False, soft_wrap=True)
+        console.print(f"     {describe(result, len(recording.frames))}", markup=False, highlight=False, soft_wrap=True)
         console.print("3/4  starting the localizer node and replaying the second bag into it over DDS")
         query = open_recording(stage.query)
         answers, replay = replay_through_node(
@@ -68,5 +68,5 @@ def run(
     console.print(table(title, figures))
     for path in paths:
         if path.suffix == ".png":
-            console.print(f"picture: {path}", highlight=False, soft_wrap=True)
-    console.print(f"everything else: {folder} (also as {results / 'latest'})", highlight=False, soft_wrap=True)
+            console.print(f"picture: {path}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"everything else: {folder} (also as {results / 'latest'})", markup=False, highlight=False, soft_wrap=True)

@@ -46,11 +46,11 @@ def run(
     localizer = Localizer.open(map_file, device=device, weights=weights)
     recording = open_recording(source, split=split, **options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
     reference = ReferenceViews.load(reference_path(map_file), localizer.map.header.encoder_sha256)
+    folder = results_folder(recording.name, results)
     with bars() as progress:
         answers = evaluate(localizer, recording, reference, lambda done, total: progress("localizing", done, total))
     figures = {"map": map_file.name, "data": recording.name, "encoder": localizer.encoder.weights.origin} | summarise(answers)
     title = f"{map_file.stem} on {recording.name}"
-    folder = results_folder(recording.name, results)
     write_report(folder, title, answers, figures)
     if as_json:
         print(json.dumps(figures, indent=2))
@@ -58,4 +58,4 @@ def run(
     console.print(table(title, figures))
     if reference is None:
         console.print(f"No retrieval baseline: {reference_path(map_file).name} is not beside the map.", highlight=False)
-    console.print(f"pictures, trajectories and metrics.json: {folder}", highlight=False, soft_wrap=True)
+    console.print(f"pictures, trajectories and metrics.json: {folder}", markup=False, highlight=False, soft_wrap=True)

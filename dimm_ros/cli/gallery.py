@@ -39,4 +39,6 @@ def run(
             output, build_room(), GALLERY_CAMERA, stamps, world_from_base, MOUNTS[style], image_every=every, storage=storage,
             compressed=not raw, seed=seed, progress=lambda done, total: progress("rendering", done, total),
         )
-    console.print(f"{output}: {len(stamps[::every])} images; map it with 'dimm map {output} -o gallery.dimm'", highlight=False, soft_wrap=True)
+    console.print(
+        f"{output}: {len(stamps[::every])} images; map it with 'dimm map {output} -o gallery.dimm'", markup=False, highlight=False, soft_wrap=True,
+    )

@@ -46,9 +46,9 @@ def run(
         return
     sigma = np.sqrt(np.diag(estimate.covariance))
     angles = np.degrees(mat2euler(estimate.world_from_camera[:3, :3], "sxyz"))
-    console.print("accepted" if estimate.accepted else f"rejected: {estimate.reason}", highlight=False, soft_wrap=True)
+    console.print("accepted" if estimate.accepted else f"rejected: {estimate.reason}", markup=False, highlight=False, soft_wrap=True)
     for name, values, unit, spread in (
         ("x y z", translation, "m", sigma[:3]), ("roll pitch yaw", angles, "deg", np.degrees(sigma[3:])),
     ):
         shown = "  ".join(f"{value:.3f} +- {deviation:.3f}" for value, deviation in zip(values, spread, strict=True))
-        console.print(f"{localizer.frame_id}_from_camera  {name}: {shown} {unit}", highlight=False, soft_wrap=True)
+        console.print(f"{localizer.frame_id}_from_camera  {name}: {shown} {unit}", markup=False, highlight=False, soft_wrap=True)

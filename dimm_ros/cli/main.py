@@ -10,6 +10,7 @@ import sys
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer  # noqa: E402
+from rich.markup import escape  # noqa: E402
 
 from dimm_ros import __version__  # noqa: E402
 from dimm_ros.cli import demo, eval, gallery, localize, map, weights  # noqa: E402
@@ -40,7 +41,7 @@ def main() -> None:
     try:
         app()
     except DimmError as error:
-        errors.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_ERROR)
     except KeyboardInterrupt:
         errors.print("stopped")
@@ -49,7 +50,7 @@ def main() -> None:
         logging.getLogger(__name__).debug("", exc_info=True)
         where = f" ({error.filename})" if error.filename else ""
         cause = f"{error.strerror or error}{where}"
-        errors.print(f"[bold red]error:[/] {cause}; check the path, its permissions and the free disk space.", soft_wrap=True)
+        errors.print(f"[bold red]error:[/] {escape(cause)}; check the path, its permissions and the free disk space.", soft_wrap=True)
         sys.exit(EXIT_ERROR)
 
 

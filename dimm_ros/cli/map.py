@@ -9,7 +9,7 @@ import typer
 
 from dimm_ros.cli import options
 from dimm_ros.cli.console import EXIT_STOPPED, bars, console
-from dimm_ros.config import PRESETS, TrainingConfig
+from dimm_ros.config import PRESETS, EncoderConfig, TrainingConfig
 from dimm_ros.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def run(
     steps: Annotated[Optional[int], typer.Option(min=1, help="training steps instead of the preset's")] = None,
     passes: Annotated[Optional[int], typer.Option(min=1, help="encoded views per image instead of the preset's")] = None,
     depth: Annotated[Optional[str], typer.Option(help="depth for virtual views instead of the preset's: stereo, recorded or none")] = None,
+    encoder: Annotated[Optional[str], typer.Option(help="encoder instead of the preset's, such as dinov2-base; see 'dimm weights'")] = None,
+    input_size: Annotated[Optional[int], typer.Option(min=56, help="longer side of the encoder's input, a multiple of 14")] = None,
     seed: Annotated[int, typer.Option(min=0, help="seed of everything random")] = 0,
     split: options.Split = None,
     weights: options.WeightsFile = None,
@@ -48,23 +50,29 @@ def run(
     from dimm_ros.config import preset_of
     from dimm_ros.data.open import open_recording
     from dimm_ros.encoder.dinov2 import Encoder, choose_device
+    from dimm_ros.encoder.patches import PATCH
+    from dimm_ros.encoder.weights import encoder_config
     from dimm_ros.mapping.build import build_map
 
     recording = open_recording(source, split=split, **options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
     for note in recording.notes:
-        console.print(note, highlight=False)
+        console.print(note, markup=False, highlight=False)
     chosen = preset_of(preset, choose_device(device).type)
     changes = {"seed": seed} | {key: value for key, value in {"steps": steps, "passes": passes, "depth": depth}.items() if value is not None}
     if depth not in (None, "stereo", "recorded", "none"):
         raise InputError(f"--depth takes stereo, recorded or none, not '{depth}'.")
     training = TrainingConfig.model_validate(chosen.training.model_dump() | changes)
-    encoder = Encoder.open(chosen.encoder, device=device, weights=weights)
-    with bars() as progress:
-        result = build_map(recording, output, encoder, head=chosen.head, training=training, watch=progress)
+    if input_size is not None and input_size % PATCH:
+        raise InputError(f"--input-size must be a multiple of {PATCH}, such as {round(input_size / PATCH) * PATCH}.")
+    network = encoder_config(encoder or chosen.encoder.name, chosen.encoder)
+    network = EncoderConfig.model_validate(network.model_dump() | ({} if input_size is None else {"input_size": input_size}))
+    opened = Encoder.open(network, device=device, weights=weights)
+    with bars(stoppable=True) as progress:
+        result = build_map(recording, output, opened, head=chosen.head, training=training, watch=progress)
     if result.path is None:
-        console.print("Stopped before the training began; the features so far are kept: run the same command to go on.")
+        console.print(f"Stopped; no map was written yet, but the work so far is kept in {output}.work: run the same command to go on.", markup=False)
         raise typer.Exit(EXIT_STOPPED)
-    console.print(describe(result, len(recording.frames)), highlight=False, soft_wrap=True)
+    console.print(describe(result, len(recording.frames)), markup=False, highlight=False, soft_wrap=True)
     if not result.complete:
         console.print("Run the same command to go on.")
         raise typer.Exit(EXIT_STOPPED)

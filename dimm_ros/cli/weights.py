@@ -18,4 +18,4 @@ def run(name: Annotated[str, typer.Argument(help="encoder name")] = "dinov2-smal
     from dimm_ros.encoder.weights import find_weights
 
     found = find_weights(name)
-    console.print(f"{name}: {found.origin}\n  {found.path}\n  SHA-256 {found.sha256}", highlight=False, soft_wrap=True)
+    console.print(f"{name}: {found.origin}\n  {found.path}\n  SHA-256 {found.sha256}", markup=False, highlight=False, soft_wrap=True)

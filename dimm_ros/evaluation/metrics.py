@@ -81,8 +81,8 @@ def summarise(answers: Sequence[Answer]) -> dict[str, float | int | None]:
     figures["encoder_ms_median"] = _median([answer.encoder_ms for answer in answers])
     retrieved = [answer for answer in answers if answer.retrieved is not None]
     distances = [pose_errors(answer.retrieved, answer.true) for answer in retrieved]
-    figures["retrieval_median_translation_m"] = _median([distance for distance, _ in distances])
-    figures["retrieval_median_rotation_deg"] = _median([float(angle) for _, angle in distances])
+    figures["retrieval_median_translation_m"] = _quantile(np.array([distance for distance, _ in distances]), 0.5)
+    figures["retrieval_median_rotation_deg"] = _quantile(np.array([angle for _, angle in distances]), 0.5)
     squares = normalised_squares(answers)
     figures["nees_mean"] = float(squares.mean()) if len(squares) else None
     figures["nees_within_95"] = float((squares <= 12.592).mean()) if len(squares) else None  # chi-square, 6 degrees of freedom
@@ -90,10 +90,10 @@ def summarise(answers: Sequence[Answer]) -> dict[str, float | int | None]:
 
 
 def _quantile(values: np.ndarray, share: float) -> float | None:
-    """Order statistic at or above the share, so that an infinite neighbour never spoils an interpolation."""
+    """The order statistic at or above the share: never an interpolation with an infinite neighbour."""
     if not len(values):
         return None
-    value = float(np.sort(values)[min(len(values) - 1, int(np.ceil(share * len(values))) - 1 if share else 0)])
+    value = float(np.quantile(values, share, method="higher"))
     return value if np.isfinite(value) else None
 
 

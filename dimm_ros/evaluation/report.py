@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from dimm_ros.errors import DataError
@@ -17,22 +18,28 @@ from dimm_ros.geometry.poses import to_quaternion
 
 
 def results_folder(name: str, root: str | Path = "results") -> Path:
-    """Make results/<time>_<name> and point results/latest to it.
+    """Make results/<time>_<name>.
 
     Raises:
         DataError: the folder cannot be made.
     """
-    root = Path(root)
-    folder = root / f"{datetime.now():%Y%m%d-%H%M%S}_{name}"
+    folder = Path(root) / f"{datetime.now():%Y%m%d-%H%M%S}_{name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        link = root / f".latest{os.getpid()}"
-        link.unlink(missing_ok=True)
-        link.symlink_to(folder.name)
-        os.replace(link, root / "latest")
+        return folder
     except OSError as error:
         raise DataError(f"The results folder {folder} cannot be made ({error.strerror}); choose another with --results.") from error
-    return folder
+
+
+def point_latest(folder: Path) -> None:
+    """Let results/latest be this folder; a real folder of that name is left alone."""
+    latest = folder.parent / "latest"
+    if latest.exists() and not latest.is_symlink():
+        return
+    link = folder.parent / f".latest{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder.name)
+    os.replace(link, latest)
 
 
 def table(title: str, figures: dict) -> Table:
@@ -64,14 +71,14 @@ def table(title: str, figures: dict) -> Table:
         rows.append(("retrieval, median error (pose of the most similar image)", value))
     if figures.get("nees_mean") is not None:
         rows.append(("covariance: NEES (6 = exact), in 95 % ellipsoid", f"{figures['nees_mean']:.1f}, {share(figures['nees_within_95'])}"))
-    result = Table(title=title, show_header=False, title_justify="left")
+    result = Table(title=escape(title), show_header=False, title_justify="left")
     for row in rows:
         result.add_row(*row)
     return result
 
 
 def write_report(folder: Path, title: str, answers: Sequence[Answer], figures: dict) -> list[Path]:
-    """Write metrics.json, estimated.tum, true.tum, trajectory.png and errors.png; returns their paths."""
+    """Write metrics.json, estimated.tum, true.tum, trajectory.png and errors.png, and point results/latest here; returns their paths."""
     metrics = folder / "metrics.json"
     partial = metrics.with_suffix(".part")
     partial.write_text(json.dumps(figures, indent=2) + "\n")
@@ -81,6 +88,7 @@ def write_report(folder: Path, title: str, answers: Sequence[Answer], figures: d
     paths.append(_write_tum(folder / "estimated.tum", answered, [answer.estimated for answer in answered]))
     if answers:
         paths += [_draw_trajectory(folder / "trajectory.png", title, answers), _draw_errors(folder / "errors.png", title, answers)]
+    point_latest(folder)
     return paths
 
 

@@ -7,6 +7,7 @@ x right, y down, z forward). Distortion models are those of ``sensor_msgs/Camera
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -115,7 +116,8 @@ class Camera:
             points: (N, 3), any unit.
 
         Returns:
-            (N, 2) pixels, and (N,) bool: in front of the camera (equidistant: also to the side and behind).
+            (N, 2) pixels, and (N,) bool: in front of the camera (equidistant: also to the side and behind) and within the angle
+            from which the lens model folds back.
         """
         points = np.asarray(points, dtype=np.float64).reshape(-1, 3)
         if self.distortion_model == "equidistant":
@@ -123,12 +125,13 @@ class Camera:
             theta = np.arctan2(radial, points[:, 2])
             bent = _equidistant(theta, self._coefficients(4))
             plane = points[:, :2] * (bent / np.maximum(radial, 1e-12))[:, None]
-            front = np.linalg.norm(points, axis=1) > 1e-12
+            front = (np.linalg.norm(points, axis=1) > 1e-12) & (theta <= _equidistant_limit(tuple(self._coefficients(4))))
         else:
             front = points[:, 2] > 1e-9
             depth = np.where(front, points[:, 2], 1.0)
             plane = points[:, :2] / depth[:, None]
             if not self.is_pinhole:
+                front = front & (np.linalg.norm(plane, axis=1) <= _rational_limit(tuple(self._coefficients(12))))
                 plane = _rational(plane, self._coefficients(12))
         return plane * [self.fx, self.fy] + [self.cx, self.cy], front
 
@@ -148,12 +151,26 @@ def _equidistant(theta: np.ndarray, k: np.ndarray) -> np.ndarray:
     return theta * (1 + t2 * (k[0] + t2 * (k[1] + t2 * (k[2] + t2 * k[3]))))
 
 
-def _invert_equidistant(radius: np.ndarray, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Angle of a radius, and whether there is one below pi and below the angle from which the radius shrinks again."""
+@lru_cache(maxsize=64)
+def _equidistant_limit(k: tuple[float, ...]) -> float:
+    """Angle from which the radius shrinks again, at most pi."""
     roots = np.roots([1.0, 3 * k[0], 5 * k[1], 7 * k[2], 9 * k[3]])  # of the slope, in theta^-2
     turns = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > np.pi**-2)]
-    limit = turns.max(initial=np.pi**-2) ** -0.5
-    low, high = np.zeros_like(radius), np.full_like(radius, limit)
+    return float(turns.max(initial=np.pi**-2) ** -0.5)
+
+
+@lru_cache(maxsize=64)
+def _rational_limit(k: tuple[float, ...]) -> float:
+    """Undistorted radius from which the radial part of the model folds back; infinite where it does not within 79 degrees."""
+    radius = np.linspace(0.0, 5.0, 5001)
+    bent = _rational(np.column_stack([radius, np.zeros_like(radius)]), np.array([*k[:2], 0.0, 0.0, *k[4:8], 0.0, 0.0, 0.0, 0.0]))[:, 0]
+    falls = np.flatnonzero(np.diff(bent) <= 0)
+    return float(radius[falls[0]]) if len(falls) else np.inf
+
+
+def _invert_equidistant(radius: np.ndarray, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Angle of a radius, and whether there is one below pi and below the angle from which the radius shrinks again."""
+    low, high = np.zeros_like(radius), np.full_like(radius, _equidistant_limit(tuple(k)))
     for _ in range(52):  # bisection: every double between 0 and pi, and none beyond the turn
         middle = (low + high) / 2
         below = _equidistant(middle, k) < radius

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from dimm_ros.config import TrainingConfig
-from dimm_ros.encoder.patches import PATCH, PatchGrid, fit
+from dimm_ros.encoder.patches import PATCH, PatchGrid, fit, resize
 from dimm_ros.geometry.camera import Camera
 
 
@@ -67,7 +67,7 @@ def turned_view(image: np.ndarray, camera: Camera, grid: PatchGrid, camera_from_
 
     Pixels outside the recorded image mirror it, so that the encoder meets natural texture; their patches are not valid.
     """
-    resized = cv2.resize(image, (grid.resized.width, grid.resized.height), interpolation=cv2.INTER_AREA)
+    resized = resize(image, grid)
     virtual = zoomed(grid.camera, zoom)
     height, width = virtual.height, virtual.width
     # The re-projection is smooth: evaluate it on every 7th pixel and interpolate (error below 0.01 px for mild lenses).

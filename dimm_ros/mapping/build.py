@@ -21,7 +21,7 @@ from dimm_ros.config import HeadConfig, TrainingConfig
 from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.encoder.patches import patch_grid
-from dimm_ros.errors import DataError
+from dimm_ros.errors import DataError, MapError
 from dimm_ros.head.model import DimmHead
 from dimm_ros.mapping.calibrate import calibrate, held_out_frames
 from dimm_ros.mapping.features import FeatureBuffer, fill_buffer
@@ -78,6 +78,8 @@ def build_map(
     head, training = head or HeadConfig(), training or TrainingConfig()
     watch = watch or (lambda *_: False)
     output = Path(output)
+    if output.is_dir():
+        raise MapError(f"{output} is a folder; give a file name with -o, such as {output / 'scene.dimm'}.")
     if len(recording.frames) < MIN_FRAMES:
         raise DataError(f"'{recording.name}' has {len(recording.frames)} posed images; a map needs at least {MIN_FRAMES}.")
     work = output.with_name(output.name + ".work")
@@ -119,16 +121,30 @@ def build_map(
             calibration = calibrate(current({}), recording, data, held_out, encoder)
         trainer.rows = rows if trainer.done < join else None
         losses = [*losses[-99:], trainer.step()]
+        if not np.isfinite(losses[-1]):
+            raise DataError(f"The training of '{recording.name}' diverged at step {trainer.done}; try a lower learning rate or another seed.")
         stopped = watch("training", trainer.done, training.steps, f"loss {np.mean(losses):.2f}")
         session.checkpoint(trainer, calibration, force=stopped)
     seconds["training"] = time.perf_counter() - start
     figures = {"steps": trainer.done, "views": buffer.views, "patches": buffer.rows, "loss": float(np.mean(losses or [np.nan]))}
     figures |= {f"{stage}_seconds": round(value, 1) for stage, value in seconds.items()}
+    complete = trainer.done == training.steps
+    if not complete and _is_finished(output):
+        return BuildResult(None, False, seconds)  # a finished map is worth more than a beginning
     current({key: value for key, value in figures.items() if np.isfinite(value)}).save(output)
     ReferenceViews.of(data, recording, encoder.cls_dim).save(reference_path(output), encoder.weights.sha256)
-    if not stopped:
+    if complete:
         shutil.rmtree(work, ignore_errors=True)
-    return BuildResult(output, not stopped, seconds)
+    return BuildResult(output, complete, seconds)
+
+
+def _is_finished(path: Path) -> bool:
+    """Whether a map is there whose training was not stopped early."""
+    try:
+        header = SceneMap.load(path).header
+    except MapError:
+        return False
+    return header.figures.get("steps", 0) >= header.training.steps
 
 
 def _open_buffer(folder: Path, recording: Recording, encoder: Encoder, training: TrainingConfig) -> FeatureBuffer:
@@ -136,7 +152,7 @@ def _open_buffer(folder: Path, recording: Recording, encoder: Encoder, training:
     capacity = training.passes * sum(grid.rows * grid.columns for grid in grids)
     frames = [(frame.name, frame.camera, frame.world_from_camera.round(6).tolist()) for frame in recording.frames]
     augmentation = training.model_dump(include=_VIEW_FIELDS)
-    fingerprint = _fingerprint(str(frames), encoder.config, encoder.weights.sha256, augmentation)
+    fingerprint = _fingerprint(__version__, str(frames), encoder.config, encoder.weights.sha256, augmentation)
     return FeatureBuffer(folder, training.passes * len(recording.frames), capacity, encoder.dim, encoder.context_dim, fingerprint)
 
 

@@ -13,8 +13,9 @@ from dimm_ros.geometry.poses import rotation_vector
 from dimm_ros.localizer import Localizer
 from dimm_ros.scene_map import Calibration, SceneMap
 
-_PERIOD, _BLOCK = 60, 6  # hold out blocks of 6 frames in every 60: neighbours of a single frame would make it too easy
+_PERIOD, _BLOCK = 160, 20  # whole stretches: a single frame between its neighbours would make it too easy
 _MIN_FRAMES = 12
+_OUTLIER = 20.0  # times the median square
 
 
 def held_out_frames(count: int) -> np.ndarray:
@@ -41,8 +42,9 @@ def calibrate(scene_map: SceneMap, recording: Recording, data: dict[str, Tensor]
         context = data["context"][index][None].float().to(encoder.device)
         tokens = Tokens(patches.to(encoder.device), context, context[:, : encoder.cls_dim])
         solution = localizer.solve(localizer.predict_rays(tokens, grid), grid)
-        if not solution.ok:
-            continue
+        inliers = (solution.rotation_inliers & solution.centre_inliers).float().mean()
+        if not solution.ok or inliers < localizer.acceptance.min_inlier_ratio:
+            continue  # would not have been published
         pose, covariance = solution.world_from_camera.cpu().numpy(), solution.covariance.cpu().numpy()
         true = recording.frames[index].world_from_camera
         offset = pose[:3, 3] + scene_map.header.origin - true[:3, 3]
@@ -52,5 +54,6 @@ def calibrate(scene_map: SceneMap, recording: Recording, data: dict[str, Tensor]
         ])
     if len(squares) < _MIN_FRAMES:
         return Calibration()
-    position, rotation = np.sqrt(np.mean(squares, axis=0))
+    limited = np.minimum(squares, _OUTLIER * np.median(squares, axis=0))  # one blunder must not inflate every covariance
+    position, rotation = np.sqrt(np.mean(limited, axis=0))
     return Calibration(position_factor=float(position), rotation_factor=float(rotation), frames=len(squares))

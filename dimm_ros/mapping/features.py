@@ -53,11 +53,15 @@ class FeatureBuffer:
             "directions": ((capacity, 3), np.float32), "view_of": ((capacity,), np.int32),
             "context": ((views, context_dim), np.float16), "centres": ((views, 3), np.float64), "frame_of": ((views,), np.int32),
         }
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if state is None:
+                self._progress.unlink(missing_ok=True)  # before the arrays that it describes
             for name, (shape, dtype) in shapes.items():
                 file = folder / f"{name}.npy"
                 array = open_memmap(file, "r+") if state else open_memmap(file, "w+", dtype, shape)
+                if state is None:
+                    _reserve(file)
                 setattr(self, name, array)
         except (OSError, ValueError) as error:
             raise DataError(f"The feature buffer in {folder} cannot be opened ({error}); free disk space, or delete that folder.") from error
@@ -106,6 +110,12 @@ class FeatureBuffer:
         return result
 
 
+def _reserve(file: Path) -> None:
+    """Claim a sparse file's disk space now: writing to a mapped page that the disk has no room for would end the process."""
+    with file.open("r+b") as stream:
+        os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+
+
 def fill_buffer(
     buffer: FeatureBuffer, recording: Recording, encoder: Encoder, config: TrainingConfig, watch: Watcher | None = None,
 ) -> bool:
@@ -114,24 +124,28 @@ def fill_buffer(
     Returns:
         False when ``watch`` asked to stop before the buffer was complete; the same call goes on from there.
     """
+    if buffer.complete:
+        return True
     batch = 16 if encoder.device.type == "cuda" else 1  # on a CPU one image at a time is the fastest
     jobs = ((index // len(recording.frames), index % len(recording.frames)) for index in range(buffer.done, buffer.views))
     maker = ViewMaker(recording, encoder.config.input_size, config)
-    with ThreadPoolExecutor(max_workers=1 if batch == 1 else 8) as pool:
-        for group in _groups(_prefetch(pool, jobs, maker, ahead=2 * batch), batch):
-            images = torch.from_numpy(np.stack([normalise(view.image) for _, view in group]))
-            tokens = encoder.encode(images)
-            patches, contexts = tokens.patches.half().cpu().numpy(), tokens.context.half().cpu().numpy()
-            for (index, view), view_patches, context in zip(group, patches, contexts, strict=True):
-                pose = recording.frames[index].world_from_camera
-                keep = view.valid
-                centre = pose[:3, 3] + pose[:3, :3] @ view.offset
-                buffer.append(
-                    index, centre, view_patches[keep], context, view.camera_rays[keep], (view.rays @ pose[:3, :3].T)[keep],
-                )
-                if watch is not None and watch(buffer.done, buffer.views):
-                    buffer.save()
-                    return buffer.complete
+    try:
+        with ThreadPoolExecutor(max_workers=1 if batch == 1 else 8) as pool:
+            for group in _groups(_prefetch(pool, jobs, maker, ahead=2 * batch), batch):
+                images = torch.from_numpy(np.stack([normalise(view.image) for _, view in group]))
+                tokens = encoder.encode(images)
+                patches, contexts = tokens.patches.half().cpu().numpy(), tokens.context.half().cpu().numpy()
+                for (index, view), view_patches, context in zip(group, patches, contexts, strict=True):
+                    pose = recording.frames[index].world_from_camera
+                    keep = view.valid
+                    centre = pose[:3, 3] + pose[:3, :3] @ view.offset
+                    buffer.append(
+                        index, centre, view_patches[keep], context, view.camera_rays[keep], (view.rays @ pose[:3, :3].T)[keep],
+                    )
+                    if watch is not None and watch(buffer.done, buffer.views):
+                        return buffer.complete
+    finally:
+        buffer.save()
     return True
 
 

@@ -19,8 +19,8 @@ from dimm_ros.scene_map import write_safetensors
 
 
 def reference_path(map_path: Path) -> Path:
-    """The file beside a map: scene.dimm -> scene.retrieval.safetensors."""
-    return map_path.with_name(map_path.stem + ".retrieval.safetensors")
+    """The file beside a map: scene.dimm -> scene.dimm.retrieval.safetensors."""
+    return map_path.with_name(map_path.name + ".retrieval.safetensors")
 
 
 @dataclass(frozen=True)

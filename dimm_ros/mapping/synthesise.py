@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from dimm_ros.config import TrainingConfig
-from dimm_ros.encoder.patches import PATCH, PatchGrid
+from dimm_ros.encoder.patches import PATCH, PatchGrid, resize
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import invert, make_pose
 from dimm_ros.mapping.augment import View, change_light, nodes, patch_rays, random_turn, upsample, zoomed
@@ -65,7 +65,7 @@ def moved_view(
         The view; its valid patches show at most 18 % pixels that the recorded camera did not see or has no depth for.
     """
     source, virtual = grid.resized, zoomed(grid.camera, zoom)
-    colours = cv2.resize(image, (source.width, source.height), interpolation=cv2.INTER_AREA)
+    colours = resize(image, grid)
     ranges = registered_range(depth, depth_camera, source, camera_from_depth)
     virtual_ranges = _virtual_range(ranges, source, virtual, camera_from_virtual)
 

@@ -31,6 +31,8 @@ class ViewMaker:
 
     def __init__(self, recording: Recording, input_size: int, config: TrainingConfig) -> None:
         self._recording, self._input_size, self._config = recording, input_size, config
+        if config.passes > 1 and config.depth == "recorded" and not any(frame.load_depth for frame in recording.frames):
+            log.warning("'%s' has no depth images; the virtual views are turned, but not moved.", recording.name)
         self._stereo = self._open_stereo() if config.passes > 1 and config.depth == "stereo" and config.max_offset > 0 else None
 
     def _open_stereo(self) -> StereoDepth | None:

@@ -34,7 +34,7 @@ def sentence(result: subprocess.CompletedProcess) -> str:
 def test_map_then_eval(tmp_path: Path, walk: Path, other_walk: Path) -> None:
     made = dimm("map", walk, "-o", tmp_path / "room.dimm", "--preset", "demo", "--steps", "3", "--passes", "1")
     assert made.returncode == 0, made.stderr
-    assert (tmp_path / "room.dimm").is_file() and (tmp_path / "room.retrieval.safetensors").is_file()
+    assert (tmp_path / "room.dimm").is_file() and (tmp_path / "room.dimm.retrieval.safetensors").is_file()
     assert not (tmp_path / "room.dimm.work").exists()
     judged = dimm("eval", tmp_path / "room.dimm", other_walk, "--results", tmp_path / "results", "--json")
     assert judged.returncode == 0, judged.stderr

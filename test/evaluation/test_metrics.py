@@ -37,7 +37,8 @@ def test_medians_count_unanswered_frames_as_infinitely_far() -> None:
     assert summarise([answer(0.01), answer(0.02), answer(0.03)])["median_translation_m"] == pytest.approx(0.02)
     assert summarise([answer(0.01), answer(0.02), LOST])["median_translation_m"] == pytest.approx(0.02)
     assert summarise([answer(0.01), LOST, LOST])["median_translation_m"] is None
-    assert summarise([answer(0.01 * index) for index in range(1, 11)])["p90_translation_m"] == pytest.approx(0.09)
+    assert summarise([answer(0.01 * index) for index in range(1, 12)])["p90_translation_m"] == pytest.approx(0.10)
+    assert summarise([answer(0.01), answer(0.02), answer(0.03), answer(0.10)])["median_translation_m"] == pytest.approx(0.03)  # the upper one
 
 
 def test_a_run_without_frames_has_no_figures() -> None:
@@ -47,7 +48,8 @@ def test_a_run_without_frames_has_no_figures() -> None:
 
 def test_retrieval_is_judged_like_an_answer() -> None:
     far = answer(0.5, 10.0)
-    figures = summarise([answer(0.01, retrieved=far.estimated), answer(0.01, retrieved=answer(0.3, 20.0).estimated)])
+    others = [answer(0.01, retrieved=answer(metres, degrees).estimated) for metres, degrees in ((0.3, 20.0), (0.4, 15.0))]
+    figures = summarise([answer(0.01, retrieved=far.estimated), *others])
     assert figures["retrieval_median_translation_m"] == pytest.approx(0.4) and figures["retrieval_median_rotation_deg"] == pytest.approx(15.0)
 
 

@@ -12,7 +12,7 @@ from evo.tools import file_interface
 from rich.console import Console
 
 from dimm_ros.evaluation.metrics import Answer, summarise
-from dimm_ros.evaluation.report import results_folder, table, write_report
+from dimm_ros.evaluation.report import point_latest, results_folder, table, write_report
 from dimm_ros.geometry.poses import exp_so3, make_pose
 
 REQUIRED = (
@@ -50,6 +50,9 @@ def test_the_report_has_all_its_parts(tmp_path: Path) -> None:
 
 def test_latest_moves_to_the_newest_run(tmp_path: Path) -> None:
     first, second = results_folder("one", tmp_path), results_folder("two", tmp_path)
+    point_latest(first)
+    assert (tmp_path / "latest").resolve() == first.resolve()
+    point_latest(second)
     assert first != second and (tmp_path / "latest").resolve() == second.resolve()
 
 
