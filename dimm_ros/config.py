@@ -41,7 +41,7 @@ class HeadConfig(_Section):
 class TrainingConfig(_Section):
     """How a map is trained."""
 
-    steps: int = Field(1200, ge=1, description="optimiser steps")
+    steps: int = Field(800, ge=1, description="optimiser steps")
     batch: int = Field(2048, ge=16, description="patches in one step, shuffled over all images")
     learning_rate: float = Field(2e-3, gt=0, description="peak of the one-cycle schedule")
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
@@ -99,7 +99,7 @@ PRESETS = {
         encoder=EncoderConfig(input_size=504), head=HeadConfig(mappers=8, width=768, depth=3),
         training=TrainingConfig(steps=20000, batch=5120, learning_rate=1e-3, passes=6),
     ),
-    "demo": Preset(encoder=EncoderConfig(input_size=336), training=TrainingConfig(steps=1200, passes=2)),
+    "demo": Preset(training=TrainingConfig(steps=700)),
 }
 
 

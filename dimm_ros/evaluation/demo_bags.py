@@ -21,9 +21,10 @@ from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import invert
 
 _TF_HZ = 48.0
-_MAP_SECONDS, _MAP_EVERY = 56.0, 8  # four rounds, six images a second
+_MAP_SECONDS, _MAP_EVERY = 70.0, 8  # five rounds, six images a second
 _QUERY_SECONDS, _QUERY_EVERY = 26.0, 16
 _SEEDS = (11, 12)  # two seeds are two walks
+_SPREAD = 0.5  # of the walks: up to 15 cm to either side, 6 cm in height and 11 degrees in heading
 GALLERY_CAMERA = Camera(640, 480, 420.0, 420.0, 319.5, 239.5, "plumb_bob", (-0.12, 0.02, 0.0004, -0.0003, 0.0))
 _PERIOD, _BLOCK = 50, 10  # without a split.json, blocks of 10 images in every 50 are the query
 
@@ -55,7 +56,7 @@ def bags_of_gallery(folder: Path, watch: Watcher) -> DemoBags:
     room, mount = build_room(), MOUNTS["handheld"]
     walks = (("mapping", _SEEDS[0], _MAP_SECONDS, _MAP_EVERY), ("query", _SEEDS[1], _QUERY_SECONDS, _QUERY_EVERY))
     for name, seed, seconds, every in walks:
-        stamps, world_from_base = trajectory(seed, seconds, _TF_HZ)
+        stamps, world_from_base = trajectory(seed, seconds, _TF_HZ, spread=_SPREAD)
         record_bag(
             folder / f"{name}_bag", room, GALLERY_CAMERA, stamps, world_from_base, mount, image_every=every, seed=seed,
             progress=lambda done, total, name=name: watch(f"{name} bag", done, total, ""),

@@ -152,7 +152,7 @@ def _open_buffer(folder: Path, recording: Recording, encoder: Encoder, training:
     capacity = training.passes * sum(grid.rows * grid.columns for grid in grids)
     frames = [(frame.name, frame.camera, frame.world_from_camera.round(6).tolist()) for frame in recording.frames]
     augmentation = training.model_dump(include=_VIEW_FIELDS)
-    fingerprint = _fingerprint(__version__, str(frames), encoder.config, encoder.weights.sha256, augmentation)
+    fingerprint = _fingerprint(str(frames), encoder.config, encoder.weights.sha256, augmentation)
     return FeatureBuffer(folder, training.passes * len(recording.frames), capacity, encoder.dim, encoder.context_dim, fingerprint)
 
 
