@@ -34,7 +34,8 @@ def evaluate(
         answers.append(Answer(
             frame.name, frame.stamp_ns, frame.world_from_camera, estimate.world_from_camera if estimate.accepted else None,
             estimate.covariance, estimate.reason, estimate.stage_ms["total"], estimate.stage_ms["encode"],
-            reference.nearest(estimate.cls) if reference is not None else None,
+            retrieved=reference.nearest(estimate.cls) if reference is not None else None,
+            from_mapped=reference.distance(frame.world_from_camera) if reference is not None else None,
         ))
         if watch is not None:
             watch(done, len(recording.frames))

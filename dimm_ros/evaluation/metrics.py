@@ -26,6 +26,7 @@ class Answer:
         latency_ms: image in to pose out.
         encoder_ms: the encoder's forward pass, where known.
         retrieved: (4, 4) pose of the most similar mapped image, where the reference views are known.
+        from_mapped: metres and degrees from the nearest mapped image, where the reference views are known.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Answer:
     latency_ms: float = float("nan")
     encoder_ms: float = float("nan")
     retrieved: np.ndarray | None = None
+    from_mapped: tuple[float, float] | None = None
 
 
 def errors(answers: Sequence[Answer]) -> tuple[np.ndarray, np.ndarray]:
@@ -83,6 +85,9 @@ def summarise(answers: Sequence[Answer]) -> dict[str, float | int | None]:
     distances = [pose_errors(answer.retrieved, answer.true) for answer in retrieved]
     figures["retrieval_median_translation_m"] = _quantile(np.array([distance for distance, _ in distances]), 0.5)
     figures["retrieval_median_rotation_deg"] = _quantile(np.array([angle for _, angle in distances]), 0.5)
+    from_mapped = np.array([answer.from_mapped for answer in answers if answer.from_mapped is not None]).reshape(-1, 2)
+    figures["nearest_mapped_median_m"] = _quantile(from_mapped[:, 0], 0.5)
+    figures["nearest_mapped_median_deg"] = _quantile(from_mapped[:, 1], 0.5)
     squares = normalised_squares(answers)
     figures["nees_mean"] = float(squares.mean()) if len(squares) else None
     figures["nees_within_95"] = float((squares <= 12.592).mean()) if len(squares) else None  # chi-square, 6 degrees of freedom

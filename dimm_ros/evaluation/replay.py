@@ -58,6 +58,6 @@ def judge(replay: Replay, recording: Recording, base_from_camera: np.ndarray) ->
 def with_retrieval(answers: Sequence[Answer], recording: Recording, encoder: Encoder, reference: ReferenceViews) -> list[Answer]:
     """The same answers with the retrieval baseline's pose beside each."""
     return [
-        replace(answer, retrieved=reference.nearest(cls_of(frame, encoder)))
+        replace(answer, retrieved=reference.nearest(cls_of(frame, encoder)), from_mapped=reference.distance(answer.true))
         for answer, frame in zip(answers, recording.frames, strict=True)
     ]

@@ -69,6 +69,8 @@ def table(title: str, figures: dict) -> Table:
     if figures.get("retrieval_median_translation_m") is not None:
         value = f"{cm(figures['retrieval_median_translation_m'])}, {degrees(figures['retrieval_median_rotation_deg'])}"
         rows.append(("retrieval, median error (pose of the most similar image)", value))
+        value = f"{cm(figures['nearest_mapped_median_m'])}, {degrees(figures['nearest_mapped_median_deg'])} away"
+        rows.append(("nearest mapped image, median", value))
     if figures.get("nees_mean") is not None:
         rows.append(("covariance: NEES (6 = exact), in 95 % ellipsoid", f"{figures['nees_mean']:.1f}, {share(figures['nees_within_95'])}"))
     result = Table(title=escape(title), show_header=False, title_justify="left")

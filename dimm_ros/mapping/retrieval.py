@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dimm_ros.data.recording import Recording
+from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.scene_map import write_safetensors
 
 
@@ -44,6 +45,12 @@ class ReferenceViews:
         """(4, 4) world_from_camera of the mapped image whose CLS token is most similar (cosine) to a (W,) token."""
         similarity = self.cls @ cls / np.linalg.norm(self.cls, axis=1)
         return self.world_from_camera[int(np.argmax(similarity))]
+
+    def distance(self, world_from_camera: np.ndarray) -> tuple[float, float]:
+        """How far a pose is from the nearest mapped camera centre: metres, and degrees between the two views."""
+        distances, angles = pose_errors(self.world_from_camera, world_from_camera)
+        nearest = int(np.argmin(distances))
+        return float(distances[nearest]), float(angles[nearest])
 
     def save(self, path: Path, encoder_sha256: str) -> None:
         """Write the views whole or not at all."""

@@ -7,6 +7,7 @@ import pytest
 
 from dimm_ros.evaluation.metrics import Answer, errors, normalised_squares, summarise
 from dimm_ros.geometry.poses import exp_so3, make_pose
+from dimm_ros.mapping.retrieval import ReferenceViews
 
 
 def answer(metres: float, degrees: float = 0.0, **fields) -> Answer:
@@ -66,3 +67,11 @@ def test_nees_is_six_when_the_covariance_is_right() -> None:
     assert normalised_squares(answers).mean() == pytest.approx(6.0, rel=0.06)
     figures = summarise(answers)
     assert figures["nees_within_95"] == pytest.approx(0.95, abs=0.015)
+
+
+def test_the_nearest_mapped_image_is_found_by_its_place() -> None:
+    views = np.stack([make_pose(exp_so3(np.array([0, 0, angle])), np.array([x, 0.0, 0.0])) for x, angle in ((0.0, 0.0), (1.0, 0.2), (2.0, 0.0))])
+    distance, angle = ReferenceViews(np.eye(3), views).distance(make_pose(np.eye(3), np.array([1.1, 0.0, 0.0])))
+    assert distance == pytest.approx(0.1) and angle == pytest.approx(np.degrees(0.2))
+    figures = summarise([answer(0.01, from_mapped=(metres, 10 * metres)) for metres in (0.1, 0.2, 0.4)])
+    assert figures["nearest_mapped_median_m"] == pytest.approx(0.2) and figures["nearest_mapped_median_deg"] == pytest.approx(2.0)
