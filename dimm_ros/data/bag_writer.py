@@ -125,43 +125,23 @@ class BagWriter:
         return data.reshape(-1)
 
     def image(self, stamp: int, camera: Camera, data: np.ndarray) -> None:
-        """An image (the bytes of ``encode``) and its camera_info, of one stamp."""
+        """An image (the bytes of ``encode``) and its camera_info, of one stamp; the camera_info goes first."""
         header = self._header(stamp, CAMERA)
-        width, height = camera.width, camera.height
+        size = {"width": camera.width, "height": camera.height}
+        projection = np.hstack([camera.matrix, np.zeros((3, 1))]).ravel()
+        region = self._make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+        self._write(CAMERA_INFO_TOPIC, stamp, self._make(
+            "sensor_msgs/msg/CameraInfo", header=header, **size, distortion_model=camera.distortion_model,
+            d=np.array(camera.distortion, dtype=np.float64), k=camera.matrix.ravel(), r=np.eye(3).ravel(), p=projection,
+            binning_x=0, binning_y=0, roi=region,
+        ))
         if self._compressed:
             message = self._make("sensor_msgs/msg/CompressedImage", header=header, format="rgb8; jpeg compressed bgr8", data=data)
         else:
             message = self._make(
-                "sensor_msgs/msg/Image",
-                header=header,
-                height=height,
-                width=width,
-                encoding="rgb8",
-                is_bigendian=0,
-                step=3 * width,
-                data=data,
+                "sensor_msgs/msg/Image", header=header, **size, encoding="rgb8", is_bigendian=0, step=3 * camera.width, data=data,
             )
         self._write(self._image_topic, stamp, message)
-        projection = np.hstack([camera.matrix, np.zeros((3, 1))]).ravel()
-        region = self._make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
-        self._write(
-            CAMERA_INFO_TOPIC,
-            stamp,
-            self._make(
-                "sensor_msgs/msg/CameraInfo",
-                header=header,
-                height=height,
-                width=width,
-                distortion_model=camera.distortion_model,
-                d=np.array(camera.distortion, dtype=np.float64),
-                k=camera.matrix.ravel(),
-                r=np.eye(3).ravel(),
-                p=projection,
-                binning_x=0,
-                binning_y=0,
-                roi=region,
-            ),
-        )
 
     def _open(self, topic: str, kind: str, qos: Qos) -> None:
         self._connections[topic] = self._writer.add_connection(topic, kind, typestore=self._store, offered_qos_profiles=[qos])
