@@ -35,14 +35,13 @@ def measure(data: Path, split: str, seed: int, preset: str) -> dict:
     training = TrainingConfig.model_validate(chosen.training.model_dump() | {"seed": seed})
     encoder = Encoder.open(chosen.encoder)
     path = ROOT / f"{data.name}_{split}_{preset}_{seed}.dimm"
-    start = time.perf_counter()
     with bars(stoppable=True) as progress:
         result = build_map(
             open_recording(data, split=f"{split}:train"), path, encoder, head=chosen.head, training=training, watch=progress,
         )
         if not result.complete:
             raise KeyboardInterrupt
-        seconds = time.perf_counter() - start
+        seconds = sum(result.seconds.values())
         localizer = Localizer.open(path)
         recording = open_recording(data, split=f"{split}:val")
         reference = ReferenceViews.load(reference_path(path), encoder.weights.sha256)

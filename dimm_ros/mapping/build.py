@@ -49,7 +49,7 @@ class BuildResult:
     Attributes:
         path: the map file, or None when it was stopped before there was anything to save.
         complete: False when stopped early; the same call goes on from there.
-        seconds: time of each stage in this call.
+        seconds: time of each stage, in all calls together.
     """
 
     path: Path | None
@@ -85,14 +85,12 @@ def build_map(
     work = output.with_name(output.name + ".work")
     seconds: dict[str, float] = {}
 
-    start = time.perf_counter()
     buffer = _open_buffer(work / "features", recording, encoder, training)
     finished = fill_buffer(buffer, recording, encoder, training, lambda done, total: watch("features", done, total, ""))
-    seconds["features"] = time.perf_counter() - start
+    seconds["features"] = buffer.seconds
     if not finished:
         return BuildResult(None, False, seconds)
 
-    start = time.perf_counter()
     data = buffer.tensors(training.memory_mb)
     held_out = held_out_frames(len(recording.frames))
     rows = torch.from_numpy(np.flatnonzero(~np.isin(data["frame_of"].numpy()[data["view_of"].numpy()], held_out)))
@@ -102,6 +100,7 @@ def build_map(
     trainer = Trainer(model, data, normalisation, training, rows)
     session = _Session(work / "training.safetensors", _fingerprint(buffer.fingerprint, head, training))
     calibration = session.resume(trainer) or Calibration()
+    start = time.perf_counter() - session.seconds
     header = MapHeader(
         name=name or output.stem, frame_id=recording.frame_id, created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         dimm_version=__version__, encoder=encoder.config, encoder_sha256=encoder.weights.sha256, encoder_origin=encoder.weights.origin,
@@ -124,8 +123,9 @@ def build_map(
         if not np.isfinite(losses[-1]):
             raise DataError(f"The training of '{recording.name}' diverged at step {trainer.done}; try a lower learning rate or another seed.")
         stopped = watch("training", trainer.done, training.steps, f"loss {np.mean(losses):.2f}")
+        session.seconds = time.perf_counter() - start
         session.checkpoint(trainer, calibration, force=stopped)
-    seconds["training"] = time.perf_counter() - start
+    seconds["training"] = session.seconds
     figures = {"steps": trainer.done, "views": buffer.views, "patches": buffer.rows, "loss": float(np.mean(losses or [np.nan]))}
     figures |= {f"{stage}_seconds": round(value, 1) for stage, value in seconds.items()}
     complete = trainer.done == training.steps
@@ -165,6 +165,7 @@ class _Session:
 
     def __init__(self, path: Path, fingerprint: str) -> None:
         self._path, self._fingerprint, self._saved = path, fingerprint, time.monotonic()
+        self.seconds = 0.0  # spent on the training, in all calls together
 
     def resume(self, trainer: Trainer) -> Calibration | None:
         try:
@@ -175,6 +176,7 @@ class _Session:
                 trainer.restore({name: file.get_tensor(name) for name in file.keys()}, text)
         except (OSError, SafetensorError):
             return None
+        self.seconds = float(text.get("seconds", 0.0))
         log.info("training goes on from step %d", trainer.done)
         return Calibration.model_validate(json.loads(text["calibration"]))
 
@@ -182,5 +184,6 @@ class _Session:
         if not force and time.monotonic() - self._saved < _CHECKPOINT_SECONDS:
             return
         tensors, text = trainer.state()
-        write_safetensors(tensors, self._path, text | {"fingerprint": self._fingerprint, "calibration": calibration.model_dump_json()})
+        text |= {"fingerprint": self._fingerprint, "seconds": str(self.seconds), "calibration": calibration.model_dump_json()}
+        write_safetensors(tensors, self._path, text)
         self._saved = time.monotonic()

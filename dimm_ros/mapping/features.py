@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -39,6 +40,8 @@ class FeatureBuffer:
         context: (V, C) float16 CLS token of each view.
         centres: (V, 3) float64 camera centres in the world, metres.
         frame_of: (V,) int32 frame of each view.
+        done, rows: views and patches so far.
+        seconds: time spent on them, in all calls together.
     """
 
     _ROW_ARRAYS = ("patches", "camera_rays", "directions", "view_of")
@@ -65,7 +68,7 @@ class FeatureBuffer:
                 setattr(self, name, array)
         except (OSError, ValueError) as error:
             raise DataError(f"The feature buffer in {folder} cannot be opened ({error}); free disk space, or delete that folder.") from error
-        self.done, self.rows = (state["done"], state["rows"]) if state else (0, 0)
+        self.done, self.rows, self.seconds = (state["done"], state["rows"], state.get("seconds", 0.0)) if state else (0, 0, 0.0)
         self.fingerprint = fingerprint
 
     def _read_progress(self, fingerprint: str) -> dict | None:
@@ -89,7 +92,7 @@ class FeatureBuffer:
         for name in (*self._ROW_ARRAYS, *self._VIEW_ARRAYS):
             getattr(self, name).flush()
         partial = self._progress.with_suffix(".part")
-        partial.write_text(json.dumps({"fingerprint": self.fingerprint, "done": self.done, "rows": self.rows}))
+        partial.write_text(json.dumps({"fingerprint": self.fingerprint, "done": self.done, "rows": self.rows, "seconds": self.seconds}))
         os.replace(partial, self._progress)
 
     @property
@@ -126,6 +129,7 @@ def fill_buffer(
     """
     if buffer.complete:
         return True
+    begun = time.perf_counter() - buffer.seconds
     batch = 16 if encoder.device.type == "cuda" else 1  # on a CPU one image at a time is the fastest
     jobs = ((index // len(recording.frames), index % len(recording.frames)) for index in range(buffer.done, buffer.views))
     maker = ViewMaker(recording, encoder.config.input_size, config)
@@ -139,6 +143,7 @@ def fill_buffer(
                     pose = recording.frames[index].world_from_camera
                     keep = view.valid
                     centre = pose[:3, 3] + pose[:3, :3] @ view.offset
+                    buffer.seconds = time.perf_counter() - begun
                     buffer.append(
                         index, centre, view_patches[keep], context, view.camera_rays[keep], (view.rays @ pose[:3, :3].T)[keep],
                     )
