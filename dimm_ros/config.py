@@ -1,6 +1,7 @@
 """The one configuration tree: what the command line, the map's header and the node's YAML share.
 
-Every default is the measured choice of docs/benchmarks.md; the comment beside each says what it does.
+The description beside each field says what it does. docs/benchmarks.md has what was measured with the ``cpu`` preset and the
+trials behind some of its values; the ``gpu`` preset follows the published head's size and has not been run yet.
 """
 
 from __future__ import annotations
