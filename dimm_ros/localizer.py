@@ -36,6 +36,7 @@ class Estimate:
         cls: (W,) float32 CLS token of the image.
         angle_residual_deg: (rows, columns) angle between predicted and solved direction of each patch, NaN where masked.
         centre_residual: (rows, columns) distance of the solved centre from each predicted ray, metres, NaN where masked.
+        world_rays: (rows, columns, 6) predicted ray of each patch: unit direction, moment about the map frame's origin (metres).
     """
 
     world_from_camera: np.ndarray
@@ -48,6 +49,7 @@ class Estimate:
     cls: np.ndarray | None = None
     angle_residual_deg: np.ndarray | None = None
     centre_residual: np.ndarray | None = None
+    world_rays: np.ndarray | None = None
 
     @property
     def inlier_ratio(self) -> float:
@@ -124,7 +126,7 @@ class Localizer:
             rays = self.predict_rays(tokens, grid)
         with clock("solve"):
             solution = self.solve(rays, grid)
-        return self._judge(solution, grid, tokens, clock.total())
+        return self._judge(solution, grid, tokens, rays, clock.total())
 
     @torch.inference_mode()
     def predict_rays(self, tokens: Tokens, grid: PatchGrid) -> Rays:
@@ -147,7 +149,7 @@ class Localizer:
             config=self.solver,
         )
 
-    def _judge(self, solution: PoseSolution, grid: PatchGrid, tokens: Tokens, stage_ms: dict[str, float]) -> Estimate:
+    def _judge(self, solution: PoseSolution, grid: PatchGrid, tokens: Tokens, predicted: Rays, stage_ms: dict[str, float]) -> Estimate:
         """The solution in the map frame with calibrated covariance, accepted or not."""
         header = self.map.header
         world_from_camera = solution.world_from_camera.cpu().numpy().copy()
@@ -159,8 +161,14 @@ class Localizer:
         reason = solution.reason if not solution.ok else self._why_rejected(inliers / max(rays, 1), covariance)
         return Estimate(
             world_from_camera, covariance, not reason, reason, inliers, rays, stage_ms, tokens.cls[0].float().cpu().numpy(),
-            np.degrees(_on_grid(solution.angle_residual, grid)), _on_grid(solution.centre_residual, grid),
+            np.degrees(_on_grid(solution.angle_residual, grid)), _on_grid(solution.centre_residual, grid), self._in_map(predicted, grid),
         )
+
+    def _in_map(self, predicted: Rays, grid: PatchGrid) -> np.ndarray:
+        """Predicted rays in metres about the map frame's origin."""
+        directions, moments = (part.float().cpu().numpy().astype(np.float64) for part in (predicted.directions, predicted.moments))
+        moments = moments * self.map.header.radius + np.cross(self.map.header.origin, directions)
+        return np.concatenate([directions, moments], axis=-1).reshape(grid.rows, grid.columns, 6)
 
     def _why_rejected(self, inlier_ratio: float, covariance: np.ndarray) -> str:
         rules = self.acceptance
