@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,47 +15,14 @@ import torch
 from dimm_ros.config import AcceptanceConfig, SolverConfig
 from dimm_ros.encoder.dinov2 import Encoder, Tokens, choose_device
 from dimm_ros.encoder.patches import PatchGrid, fit, normalise, patch_grid
-from dimm_ros.errors import WeightsError
+from dimm_ros.errors import InputError, WeightsError
+from dimm_ros.estimate import Estimate, Observation
 from dimm_ros.geometry.camera import Camera
+from dimm_ros.geometry.poses import is_rigid
 from dimm_ros.head.model import Rays
 from dimm_ros.scene_map import SceneMap
-from dimm_ros.solver import PoseSolution, solve_pose
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What one image says about the camera's pose.
-
-    Attributes:
-        world_from_camera: (4, 4), map frame, metres, optical axes.
-        covariance: (6, 6), order x, y, z, rx, ry, rz about fixed map axes (geometry_msgs/PoseWithCovariance).
-        accepted: whether the acceptance rules hold; a rejected estimate still carries its pose for inspection.
-        reason: one sentence when rejected, empty when accepted.
-        inliers: rays that agree with both rotation and centre.
-        rays: rays the solver saw.
-        stage_ms: time of each stage in milliseconds: prepare, encode, head, solve, total.
-        cls: (W,) float32 CLS token of the image.
-        angle_residual_deg: (rows, columns) angle between predicted and solved direction of each patch, NaN where masked.
-        centre_residual: (rows, columns) distance of the solved centre from each predicted ray, metres, NaN where masked.
-        world_rays: (rows, columns, 6) predicted ray of each patch: unit direction, moment about the map frame's origin (metres).
-    """
-
-    world_from_camera: np.ndarray
-    covariance: np.ndarray
-    accepted: bool
-    reason: str
-    inliers: int
-    rays: int
-    stage_ms: dict[str, float] = field(default_factory=dict)
-    cls: np.ndarray | None = None
-    angle_residual_deg: np.ndarray | None = None
-    centre_residual: np.ndarray | None = None
-    world_rays: np.ndarray | None = None
-
-    @property
-    def inlier_ratio(self) -> float:
-        """Share of rays that agree with the pose, 0 to 1."""
-        return self.inliers / self.rays if self.rays else 0.0
+from dimm_ros.solver import PoseSolution, solve_pose, solve_rig
+from dimm_ros.solver.window import calibrated_covariance, redundancy
 
 
 class Localizer:
@@ -116,52 +84,155 @@ class Localizer:
         Raises:
             InputError: the image's size is not the camera's, or it is not RGB uint8.
         """
-        clock = _Clock(self.encoder.device)
-        with clock("prepare"):
-            grid = patch_grid(camera, self.encoder.config.input_size)
-            pixels = torch.from_numpy(normalise(fit(image, camera, grid)))
-        with clock("encode"):
-            tokens = self.encoder.encode(pixels[None])
-        with clock("head"):
-            rays = self.predict_rays(tokens, grid)
-        with clock("solve"):
-            solution = self.solve(rays, grid)
-        return self._judge(solution, grid, tokens, rays, clock.total())
+        return self._solve([self.observe(image, camera)], np.eye(4)[None])
+
+    def localize_rig(self, images: Sequence[np.ndarray], cameras: Sequence[Camera], base_from_cameras: Sequence[np.ndarray]) -> Estimate:
+        """Pose of a base, world_from_base, from images that its cameras took at one instant.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each.
+            cameras: of each image.
+            base_from_cameras: (4, 4) pose of each camera (optical axes) in the base frame, metres.
+
+        Raises:
+            InputError: as ``localize``; no image, lists of different lengths, or a pose that is not rigid.
+        """
+        poses = _checked(images, cameras, base_from_cameras)
+        return self._solve(self.observe_all(images, cameras), poses)
+
+    def localize_window(self, images: Sequence[np.ndarray], cameras: Sequence[Camera], relative_poses: Sequence[np.ndarray]) -> Estimate:
+        """Pose of the newest camera from the frames of a short odometry window; see ``solve_window``, which encodes nothing again.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each, oldest first.
+            cameras: of each image.
+            relative_poses: newest_from_camera of each image, (4, 4), metres; the last is the identity.
+
+        Raises:
+            InputError: as ``localize_rig``; the last pose is not the identity.
+        """
+        poses = _checked(images, cameras, relative_poses)
+        if not np.allclose(poses[-1], np.eye(4), atol=1e-6):
+            raise InputError("The last relative pose must be the identity: poses are those of each camera in the newest camera's frame.")
+        observations = self.observe_all(images, cameras)
+        estimate = self.solve_window(observations, relative_poses)
+        return replace(estimate, stage_ms=_stages(observations, estimate.stage_ms["solve"]))
+
+    def solve_window(self, observations: Sequence[Observation], newest_from_observed: Sequence[np.ndarray], newest: int = 1) -> Estimate:
+        """Joint pose of images whose relative poses are known: a window of frames, of one camera or of a rig.
+
+        If the newest images contradict the joint pose, or that is rejected, the earlier ones are left out: odometry does not know
+        that the robot was carried away, and neither may its last images speak for an image that was taken elsewhere, or of nothing.
+
+        Args:
+            observations: oldest first.
+            newest_from_observed: (4, 4) pose of each observation's camera (at its own time) in the newest base frame, or in the
+                newest camera's; the estimate is the pose of that frame. Odometry's error over the window is not in the covariance.
+            newest: how many of the last observations belong to the newest instant.
+
+        Raises:
+            InputError: no observation, lists of different lengths, or a pose that is not rigid.
+        """
+        poses = _checked(observations, newest_from_observed)
+        if not 1 <= newest <= len(observations):
+            raise InputError(f"A window of {len(observations)} images cannot have {newest} newest ones; give 1 to {len(observations)}.")
+        estimate = self._solve(observations, poses, newest)
+        if newest == len(observations):
+            return estimate
+        agreeing = np.mean(estimate.image_inlier_ratios[-newest:])
+        if estimate.accepted and agreeing >= self.acceptance.min_inlier_ratio:
+            return estimate
+        return self._solve(observations[-newest:], poses[-newest:])
+
+    def observe(self, image: np.ndarray, camera: Camera) -> Observation:
+        """Rays of one (H, W, 3) uint8 RGB image; raises as ``localize``."""
+        return self.observe_all([image], [camera])[0]
+
+    def observe_all(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Observation]:
+        """Rays of images; those of one size are encoded as one batch, and share its time evenly.
+
+        Raises:
+            InputError: as ``localize``; lists of different lengths.
+        """
+        if len(images) != len(cameras):
+            raise InputError(f"{len(images)} images but {len(cameras)} cameras were given; each image needs its camera.")
+        grids = [patch_grid(camera, self.encoder.config.input_size) for camera in cameras]
+        sizes: dict[tuple[int, int], list[int]] = {}
+        for index, grid in enumerate(grids):
+            sizes.setdefault((grid.rows, grid.columns), []).append(index)
+        result: dict[int, Observation] = {}
+        for members in sizes.values():
+            clock = _Clock(self.encoder.device)
+            with clock("prepare"):
+                prepared = [normalise(fit(images[index], cameras[index], grids[index])) for index in members]
+                pixels = torch.from_numpy(prepared[0][None] if len(prepared) == 1 else np.stack(prepared))
+            with clock("encode"):
+                tokens = self.encoder.encode(pixels)
+            with clock("head"):
+                rays = [self.predict_rays(tokens, grids[index], row) for row, index in enumerate(members)]
+            share = {stage: ms / len(members) for stage, ms in clock.stages.items()}
+            for row, index in enumerate(members):
+                result[index] = Observation(grids[index], rays[row], tokens.context[row], tokens.cls[row], share)
+        return [result[index] for index in range(len(images))]
 
     @torch.inference_mode()
-    def predict_rays(self, tokens: Tokens, grid: PatchGrid) -> Rays:
-        """World rays of one image's patches, in the map's normalised frame."""
-        camera_rays = torch.from_numpy(np.array(grid.rays, dtype=np.float32)).to(self.encoder.device)
-        return self.map.head(tokens.patches[0].float(), tokens.context.float(), camera_rays)
+    def predict_rays(self, tokens: Tokens, grid: PatchGrid, row: int = 0) -> Rays:
+        """World rays of one image's patches (that of a row of the batch), in the map's normalised frame."""
+        camera_rays = _uploaded(grid, self.encoder.device)[0]
+        return self.map.head(tokens.patches[row].float(), tokens.context[row, None].float(), camera_rays)
 
-    @torch.inference_mode()
     def solve(self, rays: Rays, grid: PatchGrid) -> PoseSolution:
-        """Pose from rays: metres, about the map's origin (the solver's noise grows with the distance from it)."""
-        header = self.map.header
-        device = rays.directions.device
-        valid = torch.from_numpy(np.flatnonzero(grid.valid)).to(device)
-        camera_rays = torch.from_numpy(np.array(grid.rays)).to(device)[valid]
-        confident = rays.direction_scale is not None
-        return solve_pose(
-            camera_rays, rays.directions[valid], rays.moments[valid] * header.radius,
-            direction_sigma=rays.direction_scale[valid] if confident else None,
-            moment_sigma=rays.moment_scale[valid] * header.radius if confident else None,
-            config=self.solver,
-        )
+        """Pose from one image's rays: metres, about the map's origin (the solver's noise grows with the distance from it)."""
+        return solve_pose(**self._solvable(rays, grid), config=self.solver)
 
-    def _judge(self, solution: PoseSolution, grid: PatchGrid, tokens: Tokens, predicted: Rays, stage_ms: dict[str, float]) -> Estimate:
+    @torch.inference_mode()
+    def _solvable(self, rays: Rays, grid: PatchGrid) -> dict[str, torch.Tensor | None]:
+        """The solver's arguments: valid patches only, metres."""
+        radius = self.map.header.radius
+        _, valid, camera_rays = _uploaded(grid, rays.directions.device)
+        confident = rays.direction_scale is not None
+        return {
+            "camera_rays": camera_rays, "directions": rays.directions[valid], "moments": rays.moments[valid] * radius,
+            "direction_sigma": rays.direction_scale[valid] if confident else None,
+            "moment_sigma": rays.moment_scale[valid] * radius if confident else None,
+        }
+
+    def _solve(self, observations: Sequence[Observation], poses: np.ndarray, newest: int | None = None) -> Estimate:
+        """The joint estimate of observations at (K, 4, 4) poses in the base; ``newest`` of them count for the time (all)."""
+        clock = _Clock(self.encoder.device)
+        with clock("solve"):
+            parts = [self._solvable(each.rays, each.grid) for each in observations]
+            if len(parts) == 1 and np.array_equal(poses[0], np.eye(4)):
+                solution = solve_pose(**parts[0], config=self.solver)
+            else:
+                joint: dict = {name: [part[name] for part in parts] for name in parts[0]}
+                if not self.map.header.head.confidence:
+                    joint["direction_sigma"] = joint["moment_sigma"] = None
+                solution = solve_rig(rig_from_camera=list(torch.from_numpy(poses)), **joint, config=self.solver)
+        return self._judge(solution, observations, poses, _stages(observations[-(newest or len(observations)):], clock.stages["solve"]))
+
+    def _judge(
+        self, solution: PoseSolution, observations: Sequence[Observation], poses: np.ndarray, stage_ms: dict[str, float],
+    ) -> Estimate:
         """The solution in the map frame with calibrated covariance, accepted or not."""
-        header = self.map.header
-        world_from_camera = solution.world_from_camera.cpu().numpy().copy()
-        world_from_camera[:3, 3] += header.origin
-        factor = np.repeat([header.calibration.position_factor, header.calibration.rotation_factor], 3)
-        covariance = solution.covariance.cpu().numpy() * np.outer(factor, factor)
-        inliers = int((solution.rotation_inliers & solution.centre_inliers).sum())
-        rays = int(grid.valid.sum())
-        reason = solution.reason if not solution.ok else self._why_rejected(inliers / max(rays, 1), covariance)
+        header, last = self.map.header, observations[-1]
+        world_from_base = solution.world_from_camera.cpu().numpy().copy()
+        world_from_base[:3, 3] += header.origin
+        rays = np.array([each.grid.valid.sum() for each in observations])
+        agreeing = (solution.rotation_inliers & solution.centre_inliers).cpu().numpy()
+        inliers = np.array([part.sum() for part in np.split(agreeing, np.cumsum(rays)[:-1])])
+        arm = world_from_base[:3, :3] @ (inliers @ poses[:, :3, 3]) / max(inliers.sum(), 1)
+        calibration = header.calibration
+        covariance = calibrated_covariance(
+            solution.covariance.cpu().numpy(), arm, calibration.position_factor, calibration.rotation_factor, redundancy(poses, inliers),
+        )
+        ratio = inliers.sum() / max(rays.sum(), 1)
+        reason = solution.reason if not solution.ok else self._why_rejected(ratio, covariance)
+        angle, distance = (residual.cpu().numpy()[len(agreeing) - rays[-1]:] for residual in (solution.angle_residual, solution.centre_residual))
         return Estimate(
-            world_from_camera, covariance, not reason, reason, inliers, rays, stage_ms, tokens.cls[0].float().cpu().numpy(),
-            np.degrees(_on_grid(solution.angle_residual, grid)), _on_grid(solution.centre_residual, grid), self._in_map(predicted, grid),
+            world_from_base, covariance, not reason, reason, int(inliers.sum()), int(rays.sum()), stage_ms, last.cls.float().cpu().numpy(),
+            np.degrees(_on_grid(angle, last.grid)), _on_grid(distance, last.grid), self._in_map(last.rays, last.grid),
+            tuple((inliers / np.maximum(rays, 1)).tolist()),
         )
 
     def _in_map(self, predicted: Rays, grid: PatchGrid) -> np.ndarray:
@@ -189,7 +260,8 @@ class _Clock:
     """Times named stages in milliseconds; waits for CUDA so that a stage's time is its own."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device, self._stages = device, {}
+        self._device = device
+        self.stages: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -197,14 +269,40 @@ class _Clock:
         yield
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        self._stages[stage] = (time.perf_counter() - start) * 1e3
-
-    def total(self) -> dict[str, float]:
-        return self._stages | {"total": sum(self._stages.values())}
+        self.stages[stage] = (time.perf_counter() - start) * 1e3
 
 
-def _on_grid(values: torch.Tensor, grid: PatchGrid) -> np.ndarray:
+def _stages(observations: Sequence[Observation], solve_ms: float) -> dict[str, float]:
+    """Summed times of the observations' stages and of the solver, and their total."""
+    stages = {stage: sum(each.stage_ms[stage] for each in observations) for stage in observations[0].stage_ms}
+    stages["solve"] = solve_ms
+    return stages | {"total": sum(stages.values())}
+
+
+def _checked(*lists: Sequence) -> np.ndarray:
+    """The last list's poses as (K, 4, 4), when all lists have one length above zero and the poses are rigid."""
+    counts = {len(each) for each in lists}
+    if counts == {0}:
+        raise InputError("No image was given; a pose needs at least one.")
+    if len(counts) > 1:
+        raise InputError(f"Lists of {', '.join(str(len(each)) for each in lists)} entries were given; each image needs its camera and its pose.")
+    poses = [np.asarray(pose, dtype=np.float64) for pose in lists[-1]]
+    for index, pose in enumerate(poses):
+        if not is_rigid(pose):
+            raise InputError(f"Pose {index} is not a rigid (4, 4) transform; check the extrinsics or the odometry it comes from.")
+    return np.stack(poses)
+
+
+@lru_cache(maxsize=32)
+def _uploaded(grid: PatchGrid, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rays of all patches (float32), indices of the valid ones and their rays (float64): kept, since an upload waits for a GPU."""
+    valid = torch.from_numpy(np.flatnonzero(grid.valid)).to(device)
+    rays = torch.from_numpy(np.array(grid.rays)).to(device)
+    return rays.float(), valid, rays[valid]
+
+
+def _on_grid(values: np.ndarray, grid: PatchGrid) -> np.ndarray:
     """Per-ray values laid out as the image's patches, NaN where no ray is."""
     field = np.full(grid.rows * grid.columns, np.nan)
-    field[grid.valid] = values.cpu().numpy()
+    field[grid.valid] = values
     return field.reshape(grid.rows, grid.columns)

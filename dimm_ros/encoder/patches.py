@@ -17,9 +17,9 @@ _STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 _SCALE, _SHIFT = (1 / (255 * _STD))[:, None, None], (-_MEAN / _STD)[:, None, None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PatchGrid:
-    """How one camera's images become patches.
+    """How one camera's images become patches. Hashed by identity: ``patch_grid`` keeps one for each camera.
 
     Attributes:
         resized: camera of the image after isotropic resizing, before the cut.

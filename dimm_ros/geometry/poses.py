@@ -33,6 +33,15 @@ def invert(pose: np.ndarray) -> np.ndarray:
     return result
 
 
+def is_rigid(pose: np.ndarray, tolerance: float = 1e-4) -> bool:
+    """Whether an array is one finite (4, 4) pose: an orthonormal right-handed rotation (up to single precision), a translation."""
+    if pose.shape != (4, 4) or not np.isfinite(pose).all():
+        return False
+    rotation = pose[:3, :3]
+    orthonormal = np.abs(rotation @ rotation.T - np.eye(3)).max() < tolerance and np.linalg.det(rotation) > 0
+    return bool(orthonormal and np.abs(pose[3] - [0, 0, 0, 1]).max() < tolerance)
+
+
 def exp_so3(vector: np.ndarray) -> np.ndarray:
     """(3, 3) rotation of a (3,) rotation vector in radians."""
     return Rotation.from_rotvec(vector).as_matrix()

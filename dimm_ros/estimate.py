@@ -1,0 +1,70 @@
+"""What the localizer makes of images: an ``Observation`` (rays, no pose yet) and an ``Estimate`` (a judged pose)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from dimm_ros.encoder.patches import PatchGrid
+from dimm_ros.head.model import Rays
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The rays that one image's patches predict: all that the solver needs of an image, in some 50 kB.
+
+    Attributes:
+        grid: which camera ray each patch stands for.
+        rays: predicted world rays, in the map's normalised frame, on the localizer's device.
+        context: (C,) global context of the image.
+        cls: (W,) CLS token of the image.
+        stage_ms: time of each stage in milliseconds: prepare, encode, head.
+    """
+
+    grid: PatchGrid
+    rays: Rays
+    context: Tensor
+    cls: Tensor
+    stage_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one image, a rig's images or a window of frames say about a pose.
+
+    Attributes:
+        world_from_camera: (4, 4), map frame, metres, optical axes; world_from_base for a rig.
+        covariance: (6, 6), order x, y, z, rx, ry, rz about fixed map axes (geometry_msgs/PoseWithCovariance).
+        accepted: whether the acceptance rules hold; a rejected estimate still carries its pose for inspection.
+        reason: one sentence when rejected, empty when accepted.
+        inliers: rays that agree with both rotation and centre.
+        rays: rays the solver saw.
+        stage_ms: time of each stage in milliseconds: prepare, encode, head, solve, total. Of a window, the newest images' stages.
+        cls: (W,) float32 CLS token of the (last) image.
+        angle_residual_deg: (rows, columns) angle between predicted and solved direction of each patch, NaN where masked; last image.
+        centre_residual: (rows, columns) distance of the solved centre from each predicted ray, metres, NaN where masked; last image.
+        world_rays: (rows, columns, 6) predicted ray of each patch: unit direction, moment about the map frame's origin (metres);
+            last image.
+        image_inlier_ratios: share of each image's rays that agree, in the order given; fewer than given when earlier images of a
+            window were left out, because the newest contradicts them.
+    """
+
+    world_from_camera: np.ndarray
+    covariance: np.ndarray
+    accepted: bool
+    reason: str
+    inliers: int
+    rays: int
+    stage_ms: dict[str, float] = field(default_factory=dict)
+    cls: np.ndarray | None = None
+    angle_residual_deg: np.ndarray | None = None
+    centre_residual: np.ndarray | None = None
+    world_rays: np.ndarray | None = None
+    image_inlier_ratios: tuple[float, ...] = ()
+
+    @property
+    def inlier_ratio(self) -> float:
+        """Share of rays that agree with the pose, 0 to 1."""
+        return self.inliers / self.rays if self.rays else 0.0
