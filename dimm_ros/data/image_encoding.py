@@ -93,7 +93,10 @@ def decode_compressed(format: str, data) -> np.ndarray:
         raise InputError(f"Compressed image of format '{format}' is a depth image; subscribe to the colour image instead.")
     buffer = np.frombuffer(data, dtype=np.uint8)
     # An EXIF orientation must not turn the picture: the intrinsics are those of the stored pixels.
-    image = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(buffer) else None
+    try:
+        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(buffer) else None
+    except cv2.error:  # a header that promises more than OpenCV's limits
+        image = None
     if image is None:
         raise InputError(
             f"Compressed image of format '{format}' with {len(buffer)} bytes cannot be decoded; "
