@@ -1,24 +1,27 @@
 """COLMAP models, text or binary: cameras and poses of the registered images (points are not needed).
 
-COLMAP puts (0.5, 0.5) at the centre of the top-left pixel, ``Camera`` puts (0, 0) there; a model's unit is its own.
+Since COLMAP 3.12 (and in COLMAP 4) a model may also have ``rigs`` and ``frames``; as in COLMAP itself they then say where an image
+is (camera_from_rig after rig_from_world), and the pose in ``images`` is the fallback. COLMAP puts (0.5, 0.5) at the centre of the
+top-left pixel, ``Camera`` puts (0, 0) there; a model's unit is its own. Source: COLMAP's documentation, "Output Format".
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from dimm_ros.data.image_file import image_size, load_rgb
-from dimm_ros.data.recording import Frame, Recording
+from dimm_ros.data.folder import FolderFrames, fitted, from_wxyz, invented_stamp, parsing
+from dimm_ros.data.recording import Recording
 from dimm_ros.errors import DataError
 from dimm_ros.geometry import poses
 from dimm_ros.geometry.camera import Camera
+
+LAYOUT = "COLMAP"
 
 #: Model -> (identifier in binary files, number of parameters, what Camera makes of them).
 _MODELS = {
@@ -31,24 +34,35 @@ _MODELS = {
     "FULL_OPENCV": (6, 12, lambda fx, fy, cx, cy, *d: (fx, fy, cx, cy, "rational_polynomial", d)),
     "SIMPLE_RADIAL_FISHEYE": (8, 4, lambda f, cx, cy, k: (f, f, cx, cy, "equidistant", (k, 0.0, 0.0, 0.0))),
     "RADIAL_FISHEYE": (9, 5, lambda f, cx, cy, k1, k2: (f, f, cx, cy, "equidistant", (k1, k2, 0.0, 0.0))),
+    "SIMPLE_FISHEYE": (14, 3, lambda f, cx, cy: (f, f, cx, cy, "equidistant")),
+    "FISHEYE": (15, 4, lambda fx, fy, cx, cy: (fx, fy, cx, cy, "equidistant")),
 }
 _NAMES = {identifier: name for name, (identifier, _, _) in _MODELS.items()}
-_RATE_HZ = 30  # a model has no times; its images are numbered in order of their names
+_CAMERA = 0  # sensor type in binary files; text files say CAMERA
 
 
 class _Image(NamedTuple):
     """One line of images.txt."""
 
     name: str
+    identifier: int
     camera_id: int
-    wxyz: tuple[float, ...]
-    translation: tuple[float, ...]
+    camera_from_world: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """One line of frames.txt: where a rig was, and the camera of each image that it took."""
+
+    rig_id: int
+    rig_from_world: np.ndarray | None
+    camera_of: dict[int, int]
 
 
 def find_model(folder: Path) -> Path | None:
     """The folder that holds cameras.txt/.bin and images.txt/.bin: this one, sparse/0, sparse or colmap/sparse/0."""
     for place in (folder, folder / "sparse" / "0", folder / "sparse", folder / "colmap" / "sparse" / "0"):
-        if any((place / f"cameras.{kind}").exists() and (place / f"images.{kind}").exists() for kind in ("bin", "txt")):
+        if any(_has(place, kind) for kind in ("bin", "txt")):
             return place
     return None
 
@@ -56,7 +70,7 @@ def find_model(folder: Path) -> Path | None:
 def read_colmap(folder: str | Path) -> Recording:
     """Read a COLMAP model and the images beside it (in ``images/`` or in the folder itself).
 
-    Images that are absent from the folder are left out with one note. Where the files have another size than the
+    Images that are absent from the folder are left out with a note. Where the files have another size than the
     model's cameras (downscaled copies), the cameras are scaled to them.
 
     Raises:
@@ -66,42 +80,42 @@ def read_colmap(folder: str | Path) -> Recording:
     model = find_model(folder)
     if model is None:
         raise DataError(f"'{folder}' has no COLMAP model (cameras.txt and images.txt, or .bin, in it or in sparse/0).")
-    kind = "bin" if (model / "cameras.bin").exists() and (model / "images.bin").exists() else "txt"
-    read_cameras, read_images = (_cameras_bin, _images_bin) if kind == "bin" else (_cameras_txt, _images_txt)
-    cameras = _parse(model / f"cameras.{kind}", read_cameras)
-    images = sorted(_parse(model / f"images.{kind}", read_images))
+    kind = "bin" if _has(model, "bin") else "txt"
+    reader = _BINARY if kind == "bin" else _TEXT
+    cameras = _parse(model / f"cameras.{kind}", reader["cameras"])
+    images = sorted(_parse(model / f"images.{kind}", reader["images"]), key=lambda image: image.name)
+    placed = _placed_by_rigs(model, kind, reader) if all((model / f"{name}.{kind}").exists() for name in ("rigs", "frames")) else {}
     root = _image_root(folder, model, images)
-    frames, absent = [], 0
+    frames = FolderFrames(folder, LAYOUT)
     for index, image in enumerate(images):
-        path = root / image.name
-        if not path.is_file():
-            absent += 1
-            continue
         if image.camera_id not in cameras:
             raise DataError(
                 f"Image '{image.name}' of the model in '{model}' names camera {image.camera_id}, which the model does not have."
             )
-        camera = cameras[image.camera_id]
-        size = image_size(path)
-        if size != (camera.width, camera.height):
-            camera = camera.scaled(*size)
-        w, *xyz = image.wxyz
-        frames.append(
-            Frame(
-                name=image.name,
-                stamp_ns=round(index * 10**9 / _RATE_HZ),
-                camera=camera,
-                world_from_camera=poses.invert(poses.from_quaternion(np.array(image.translation), np.array([*xyz, w]))),
-                load=partial(load_rgb, path, camera),
-            )
+        pose = placed.get(image.identifier, image.camera_from_world)
+        frames.add(
+            image.name, root / image.name, lambda size, camera=cameras[image.camera_id]: fitted(camera, size),
+            None if pose is None else poses.invert(pose), invented_stamp(index),
         )
-    if not frames:
-        raise DataError(
-            f"None of the {len(images)} images of the model in '{model}' lies in '{root}'; put them in its images/ folder."
-        )
-    notes = (f"{absent} of the model's {len(images)} images are not in the folder and were left out.",) if absent else ()
-    name = folder.resolve().name
-    return Recording(name=name, source=f"COLMAP model {name}", frames=frames, notes=notes)
+    if not any((root / image.name).is_file() for image in images):
+        raise DataError(f"None of the {len(images)} images of the model in '{model}' lies in '{root}'; put them in its images/ folder.")
+    return frames.recording()
+
+
+def _has(place: Path, kind: str) -> bool:
+    return (place / f"cameras.{kind}").exists() and (place / f"images.{kind}").exists()
+
+
+def _placed_by_rigs(model: Path, kind: str, reader: dict[str, Callable]) -> dict[int, np.ndarray]:
+    """Image identifier -> camera_from_world, of the images whose rig and frame say it."""
+    rigs = _parse(model / f"rigs.{kind}", reader["rigs"])
+    placed = {}
+    for frame in _parse(model / f"frames.{kind}", reader["frames"]):
+        for image_id, camera_id in frame.camera_of.items():
+            camera_from_rig = rigs.get(frame.rig_id, {}).get(camera_id)
+            if camera_from_rig is not None and frame.rig_from_world is not None:
+                placed[image_id] = camera_from_rig @ frame.rig_from_world
+    return placed
 
 
 def _image_root(folder: Path, model: Path, images: list[_Image]) -> Path:
@@ -110,14 +124,12 @@ def _image_root(folder: Path, model: Path, images: list[_Image]) -> Path:
     return next((place for place in places if any((place / image.name).is_file() for image in images)), folder / "images")
 
 
-def _parse(path: Path, parser):
-    try:
-        with path.open("rb") as file:
+def _parse(path: Path, parser: Callable):
+    with parsing(path, LAYOUT), path.open("rb") as file:
+        try:
             return parser(file)
-    except (OSError, ValueError, IndexError, struct.error) as error:  # UnicodeDecodeError is a ValueError
-        raise DataError(f"'{path}' is not a readable COLMAP file ({error}); export the model again.") from None
-    except DataError as error:
-        raise DataError(f"'{path}': {error}") from None
+        except DataError as error:
+            raise DataError(f"'{path}': {error}") from None
 
 
 def _make_camera(model: str, width: int, height: int, parameters: list[float]) -> Camera:
@@ -128,6 +140,14 @@ def _make_camera(model: str, width: int, height: int, parameters: list[float]) -
         raise ValueError(f"camera model {model} takes {count} parameters, not {len(parameters)}")
     camera = Camera(width, height, *convert(*parameters))
     return replace(camera, cx=camera.cx - 0.5, cy=camera.cy - 0.5)
+
+
+def _pose(numbers) -> np.ndarray | None:
+    """(4, 4) of QW QX QY QZ TX TY TZ."""
+    values = [float(value) for value in numbers]
+    if len(values) != 7:
+        raise ValueError(f"a pose has {len(values)} numbers, not 7")
+    return from_wxyz(values[:4], values[4:])
 
 
 def _lines(file: BinaryIO) -> Iterator[str]:
@@ -148,10 +168,33 @@ def _images_txt(file: BinaryIO) -> list[_Image]:
         if not line:
             continue
         fields = line.split(maxsplit=9)
-        numbers = tuple(float(value) for value in fields[1:8])
-        images.append(_Image(fields[9], int(fields[8]), numbers[:4], numbers[4:]))
+        images.append(_Image(fields[9], int(fields[0]), int(fields[8]), _pose(fields[1:8])))
         next(lines, None)  # its points, a line that may be empty
     return images
+
+
+def _rigs_txt(file: BinaryIO) -> dict[int, dict[int, np.ndarray | None]]:
+    rigs = {}
+    for fields in (iter(line.split()) for line in _lines(file) if line):
+        rig, sensors = int(next(fields)), int(next(fields))
+        cameras: dict[int, np.ndarray | None] = {}
+        for number in range(sensors):
+            kind, sensor = next(fields), int(next(fields))
+            pose = np.eye(4)  # the first sensor is the rig's reference
+            if number:
+                pose = _pose([next(fields) for _ in range(7)]) if next(fields) == "1" else None
+            if kind == "CAMERA":
+                cameras[sensor] = pose
+        rigs[rig] = cameras
+    return rigs
+
+
+def _frames_txt(file: BinaryIO) -> list[_Frame]:
+    frames = []
+    for fields in (line.split() for line in _lines(file) if line):
+        data = [fields[start : start + 3] for start in range(10, 10 + 3 * int(fields[9]), 3)]
+        frames.append(_Frame(int(fields[1]), _pose(fields[2:9]), {int(image): int(camera) for kind, camera, image in data if kind == "CAMERA"}))
+    return frames
 
 
 def _unpack(file: BinaryIO, layout: str) -> tuple:
@@ -171,12 +214,41 @@ def _cameras_bin(file: BinaryIO) -> dict[int, Camera]:
 def _images_bin(file: BinaryIO) -> list[_Image]:
     images = []
     for _ in range(_unpack(file, "Q")[0]):
-        _, *numbers, camera_id = _unpack(file, "i7di")
+        identifier, *numbers, camera_id = _unpack(file, "I7dI")
         name = bytearray()
         while (byte := file.read(1)) != b"\0":
             if not byte:
                 raise ValueError("it ends within an image's name")
             name += byte
         file.seek(24 * _unpack(file, "Q")[0], 1)  # its points: x, y, identifier
-        images.append(_Image(name.decode("utf-8"), camera_id, tuple(numbers[:4]), tuple(numbers[4:])))
+        images.append(_Image(name.decode("utf-8"), identifier, camera_id, _pose(numbers)))
     return images
+
+
+def _rigs_bin(file: BinaryIO) -> dict[int, dict[int, np.ndarray | None]]:
+    rigs = {}
+    for _ in range(_unpack(file, "Q")[0]):
+        rig, sensors = _unpack(file, "II")
+        cameras: dict[int, np.ndarray | None] = {}
+        for number in range(sensors):
+            kind, sensor = _unpack(file, "iI")
+            pose = np.eye(4)
+            if number:
+                pose = _pose(_unpack(file, "7d")) if _unpack(file, "B")[0] else None
+            if kind == _CAMERA:
+                cameras[sensor] = pose
+        rigs[rig] = cameras
+    return rigs
+
+
+def _frames_bin(file: BinaryIO) -> list[_Frame]:
+    frames = []
+    for _ in range(_unpack(file, "Q")[0]):
+        _, rig, *numbers = _unpack(file, "II7d")
+        data = [_unpack(file, "iIQ") for _ in range(_unpack(file, "I")[0])]
+        frames.append(_Frame(rig, _pose(numbers), {image: camera for kind, camera, image in data if kind == _CAMERA}))
+    return frames
+
+
+_TEXT = {"cameras": _cameras_txt, "images": _images_txt, "rigs": _rigs_txt, "frames": _frames_txt}
+_BINARY = {"cameras": _cameras_bin, "images": _images_bin, "rigs": _rigs_bin, "frames": _frames_bin}

@@ -40,16 +40,16 @@ def load_rgb(path: Path, camera: Camera | None = None) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def load_depth_mm(path: Path) -> np.ndarray:
-    """(h, w) float32 metres of a 16-bit image in millimetres; 0 and 65535 mean none and become 0.
+def load_depth(path: Path, unit: float = 1e-3) -> np.ndarray:
+    """(h, w) float32 metres of a 16-bit image whose grey levels are ``unit`` metres; 0 and 65535 mean none and become 0.
 
     Raises:
         DataError: the file cannot be read or is not a 16-bit grey image.
     """
     depth = _read(path, cv2.IMREAD_UNCHANGED)
     if depth.dtype != np.uint16 or depth.ndim != 2:
-        raise DataError(f"Depth image '{path}' is not a 16-bit grey image in millimetres.")
-    return np.where(depth == 65535, 0, depth).astype(np.float32) * np.float32(1e-3)
+        raise DataError(f"Depth image '{path}' is not a 16-bit grey image.")
+    return np.where(depth == 65535, 0, depth).astype(np.float32) * np.float32(unit)
 
 
 def _read(path: Path, flags: int) -> np.ndarray:
