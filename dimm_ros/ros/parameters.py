@@ -32,10 +32,16 @@ class NodeConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    map: str = Field("", description="path of the map file that 'dimm map' wrote")
+    map: str = Field(
+        "", description="path or name of the map file that 'dimm map' wrote; of several maps, the one to begin with", json_schema_extra=_LIVE,
+    )
+    maps: list[str] = Field(
+        [""], description="several maps, loaded at once: an image is localized in the one that it shows; names must differ", json_schema_extra=_LIVE,
+    )
+    map_folder: str = Field("", description="where maps given by a name or a relative path are; empty is the node's working directory")
     device: str = Field("auto", description="where the network runs: auto, cpu, cuda or cuda:N")
     weights: str = Field("", description="path of the encoder's weights; empty looks in the user's cache and on the hub")
-    autostart: bool = Field(True, description="localize from the start; false waits for the service ~/activate")
+    autostart: bool = Field(True, description="configure and activate without being told; false waits for the lifecycle service change_state")
     image_transport: Literal["raw", "compressed"] = Field("raw", description="type of the image topic: sensor_msgs/Image or CompressedImage")
     image_reliability: Literal["best_effort", "reliable"] = Field(
         "best_effort", description="QoS of the image subscription; best_effort connects to every publisher",
@@ -61,6 +67,11 @@ class NodeConfig(BaseModel):
     solver: SolverConfig = Field(SolverConfig(), json_schema_extra=_LIVE)
     acceptance: AcceptanceConfig = Field(AcceptanceConfig(), json_schema_extra=_LIVE)
 
+    @property
+    def map_entries(self) -> tuple[str, ...]:
+        """Names or paths of the maps to load; ``map`` may be one more."""
+        return tuple(filter(None, map(str.strip, self.maps))) or ((self.map,) if self.map else ())
+
 
 @dataclass(frozen=True)
 class Declaration:
@@ -68,15 +79,15 @@ class Declaration:
 
     Attributes:
         name: dotted name, such as ``solver.hypotheses``.
-        default: a bool, int, float or str.
+        default: a bool, int, float, str or list of str.
         description: one line with the unit.
         bounds: least and greatest value of a number, infinite where open; None for other types.
         choices: allowed strings; empty when any is.
-        live: whether it can be set while the node runs.
+        live: whether it can be set in every state, else only while the node is unconfigured.
     """
 
     name: str
-    default: bool | int | float | str
+    default: bool | int | float | str | list[str]
     description: str
     bounds: tuple[float, float] | None
     choices: tuple[str, ...]
@@ -145,12 +156,13 @@ def config_from(values: Mapping[str, Any]) -> NodeConfig:
 
 
 def descriptor_of(declaration: Declaration) -> ParameterDescriptor:
-    """The ROS description of a parameter: text, bounds, and whether it can change while the node runs."""
+    """The ROS description of a parameter: text, bounds, and when it can be set."""
     from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
+    when = "" if declaration.live else "can be set while the node is unconfigured"
     descriptor = ParameterDescriptor(
         name=declaration.name, description=declaration.description,
-        additional_constraints=declaration.constraint, read_only=not declaration.live,
+        additional_constraints="; ".join(filter(None, (declaration.constraint, when))),
     )
     if declaration.bounds is not None:
         low, high = declaration.bounds
@@ -174,7 +186,7 @@ def declare(node: Node) -> NodeConfig:
         try:
             node.declare_parameter(declaration.name, declaration.default, descriptor_of(declaration))
         except InvalidParameterTypeException as error:
-            kind = type(declaration.default).__name__
+            kind = "list of strings" if isinstance(declaration.default, list) else type(declaration.default).__name__
             hint = f", such as {float(declaration.default)}" if kind == "float" else ""
             raise ParameterError(f"Parameter '{declaration.name}' must be a {kind}{hint}; correct the params file or the command line.") from error
         except InvalidParameterValueException as error:
@@ -195,7 +207,8 @@ def read(node: Node, changes: Mapping[str, Any] | None = None) -> NodeConfig:
 def default_yaml() -> str:
     """The text of ``config/localizer.yaml``: every parameter with its default and what it means."""
     lines = [
-        "# Parameters of the localizer node, each with its default. Those marked * can be set while it runs.",
+        "# Parameters of the localizer node, each with its default. Those marked * can be set while it runs, the others while it is",
+        "# unconfigured.",
         "# Written by: python -m dimm_ros.ros.parameters",
         "/**:",
         "  ros__parameters:",
@@ -215,7 +228,9 @@ def default_yaml() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _yaml(value: bool | int | float | str) -> str:
+def _yaml(value: bool | int | float | str | list[str]) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_yaml, value))}]"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):

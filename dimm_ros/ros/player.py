@@ -129,9 +129,9 @@ class BagPlayer:
             DimmError: nobody subscribes to the images, or the localizer's map is not loaded in time.
         """
         options = self._options
-        self._wait_for_subscribers()
         if options.wait_ready:
             self._wait_until_ready()
+        self._wait_for_subscribers()  # the localizer subscribes once its map is loaded
         images: dict[int, float] = {}
         unanswered: list[int] = []
         pending: int | None = None

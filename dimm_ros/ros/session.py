@@ -20,6 +20,7 @@ from typing import Any
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
 
 import dimm_ros
@@ -120,6 +121,9 @@ class LocalSession:
             self._executor.spin()
         except ExternalShutdownException:
             pass
+        except _rclpy.RCLError:
+            if self.context.ok():  # otherwise the context was shut down just before the executor waited on it
+                raise
 
 
 class LocalizerProcess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -19,10 +20,11 @@ class LatestWorker(Generic[Item]):
     """
 
     def __init__(self, prepare: Callable[[], None], handle: Callable[[Item], None], name: str) -> None:
-        self._prepare, self._handle = prepare, handle
+        self._handle = handle
         self._changed = threading.Condition()
+        self._calls: deque[Callable[[], None]] = deque([prepare])
         self._waiting: Item | None = None
-        self._stopping = False
+        self._busy = self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -33,8 +35,14 @@ class LatestWorker(Generic[Item]):
         """Hand over the newest item; returns the one it replaces, which will not be handled."""
         with self._changed:
             replaced, self._waiting = self._waiting, item
-            self._changed.notify()
+            self._changed.notify_all()
         return replaced
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Have something done on the thread, before the next item."""
+        with self._changed:
+            self._calls.append(function)
+            self._changed.notify_all()
 
     def clear(self) -> Item | None:
         """Take back the item that waits, if one does."""
@@ -42,21 +50,35 @@ class LatestWorker(Generic[Item]):
             taken, self._waiting = self._waiting, None
         return taken
 
+    def settle(self, timeout: float) -> bool:
+        """Take back what waits, and wait until the present item is done; returns whether it was in time."""
+        with self._changed:
+            self._waiting = None
+            return self._changed.wait_for(lambda: not self._busy, timeout)
+
     def stop(self, timeout: float | None = None) -> bool:
         """Ask the thread to end after its present item; returns whether it ended in time."""
         with self._changed:
             self._stopping = True
-            self._changed.notify()
+            self._changed.notify_all()
         if self._thread.ident is not None:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        self._prepare()
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._waiting is not None)
+                self._busy = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._stopping or self._calls or self._waiting is not None)
                 if self._stopping:
                     return
-                item, self._waiting = self._waiting, None
-            self._handle(item)
+                self._busy = True
+                if self._calls:
+                    function = self._calls.popleft()
+                else:
+                    item, self._waiting = self._waiting, None
+                    function = lambda item=item: self._handle(item)  # noqa: E731
+                    del item  # an image has a megabyte
+            function()
+            del function

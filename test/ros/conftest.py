@@ -44,27 +44,27 @@ def session() -> Iterator[LocalSession]:
 
 
 @contextmanager
-def _running(session: LocalSession, localizer: KnownPose | None, parameters: dict[str, Any]) -> Iterator[Robot]:
-    robot = Robot(session, localizer, parameters)
+def _running(session: LocalSession, localizer: KnownPose | None, parameters: dict[str, Any], start: bool) -> Iterator[Robot]:
+    robot = Robot(session, localizer, parameters, start)
     try:
         yield robot
     finally:
         if robot.localizer is not None:
             robot.localizer.free.set()
-        robot.node.cleanup()
+        robot.node.release()
 
 
 @pytest.fixture
 def make_robot(session):
-    """Start a node with parameters: ``make_robot(tf_mode="none")``; ``real=True`` opens real maps."""
+    """Start a node with parameters: ``make_robot(tf_mode="none")``; ``real=True`` opens real maps, ``start=False`` leaves it unconfigured."""
     with ExitStack() as stack:
 
-        def make(*, real: bool = False, ready: bool = True, localizer: KnownPose | None = None, **parameters: Any) -> Robot:
+        def make(*, real: bool = False, ready: bool = True, start: bool = True, localizer: KnownPose | None = None, **parameters: Any) -> Robot:
             parameters = {name.replace("__", "."): value for name, value in parameters.items()}
             known = None if real else localizer or KnownPose()
             if not real:
                 parameters.setdefault("map", "hall.safetensors")
-            robot = stack.enter_context(_running(session, known, parameters))
+            robot = stack.enter_context(_running(session, known, parameters, start))
             if ready:
                 robot.wait_ready()
             return robot

@@ -45,14 +45,14 @@ class KnownPose:
         self.covariance = np.diag([1e-4, 2e-4, 3e-4, 1e-5, 2e-5, 3e-5])
         self.reason = ""
         self.seen: list[int] = []
-        self.warmed = False
+        self.warmed, self.opened = False, 0
         self.free = threading.Event()
         self.entered = threading.Event()
         self.free.set()
         self.solver = self.acceptance = None
 
     def open(self, map_path: str, **options: Any) -> KnownPose:
-        self.options = options
+        self.options, self.opened = options, self.opened + 1
         return self
 
     def warm_up(self, camera: Camera) -> None:
@@ -71,7 +71,9 @@ class KnownPose:
 class Robot:
     """A localizer node in this process, and what feeds it and listens to it."""
 
-    def __init__(self, session: LocalSession, localizer: KnownPose | None, parameters: dict[str, Any]) -> None:
+    BASE_FROM_CAMERA = BASE_FROM_CAMERA
+
+    def __init__(self, session: LocalSession, localizer: KnownPose | None, parameters: dict[str, Any], start: bool = True) -> None:
         self.session, self.localizer = session, localizer
         self.collector = Collector(session.node)
         node = session.node
@@ -82,14 +84,13 @@ class Robot:
         self._tf = node.create_publisher(TFMessage, "/tf", DYNAMIC_QOS)
         self._tf_static = node.create_publisher(TFMessage, "/tf_static", STATIC_QOS)
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        opener = (lambda entry, **options: localizer.open(entry, **options)) if localizer else None  # tests change localizer.open
         self.node = LocalizerNode(
-            open_localizer=localizer.open if localizer else None, context=session.context, use_global_arguments=False,
-            parameter_overrides=overrides,
+            open_localizer=opener, context=session.context, use_global_arguments=False, parameter_overrides=overrides,
         )
-        self.node.configure()
-        self.node.activate()
+        if start:
+            self.node.start()
         session.add(self.node)
-        self.wait(lambda: self._images.get_subscription_count() and self._infos.get_subscription_count())
 
     def wait(self, condition, timeout_s: float = 15.0) -> None:
         """Wait for something that no message announces."""
@@ -101,7 +102,9 @@ class Robot:
         raise AssertionError("timed out")
 
     def wait_ready(self) -> None:
-        self.wait(lambda: self.node._localizer is not None)
+        """Wait until the node is active and its subscriptions are connected."""
+        self.wait(lambda: self.node.state == "active")
+        self.wait(lambda: self._images.get_subscription_count() and self._infos.get_subscription_count())
 
     def now_ns(self) -> int:
         return self.session.node.get_clock().now().nanoseconds
@@ -112,9 +115,10 @@ class Robot:
         info.k = [50.0, 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0]
         for name, value in changes.items():
             setattr(info, name, value)
-        before = self.node._info.count
+        watched = self.node._cameras[0].info
+        before = watched.count
         self._infos.publish(info)
-        self.wait(lambda: self.node._info.count > before)
+        self.wait(lambda: watched.count > before)
 
     def send_tf(self, stamp_ns: int) -> None:
         """Publish base_link -> camera (static) and odom -> base_link around a stamp."""
@@ -147,6 +151,11 @@ class Robot:
         """The status of an image."""
         assert self.collector.wait_for(lambda: self.collector.report_of(stamp_ns), 15.0), "no status for the image"
         return self.collector.report_of(stamp_ns)
+
+    def says(self, words: str, timeout_s: float = 15.0) -> bool:
+        """Wait until the latest status has these words."""
+        latest = lambda: self.collector.reports and words in self.collector.reports[-1].message.reason  # noqa: E731
+        return self.collector.wait_for(latest, timeout_s)
 
     def answer_of(self, stamp_ns: int):
         """The pose of an image."""

@@ -23,10 +23,10 @@ def recovers(robot) -> None:
 
 def test_no_map_file(make_robot, tmp_path) -> None:
     robot = make_robot(real=True, ready=False, map=str(tmp_path / "none.safetensors"))
-    assert robot.collector.wait_for(lambda: any("does not exist" in one.message.reason for one in robot.collector.reports), 60.0)
-    status = robot.report_of(robot.localize()).message
+    assert robot.says("does not exist", 60.0)
+    status = robot.collector.reports[-1].message
     assert "none.safetensors" in status.reason and "dimm map" in status.reason
-    assert status.state == LocalizationStatus.UNINITIALIZED and not status.accepted and status.rejected == 1
+    assert status.state == LocalizationStatus.UNINITIALIZED and not status.accepted and robot.node.state == "unconfigured"
 
 
 def test_no_map_given(make_robot, session) -> None:
@@ -34,8 +34,7 @@ def test_no_map_given(make_robot, session) -> None:
     session.node.create_subscription(DiagnosticArray, "/diagnostics", diagnostics.append, 10)
     robot = make_robot(real=True, ready=False)
     robot.wait(lambda: diagnostics and diagnostics[-1].status[0].level == b"\x02")
-    status = robot.report_of(robot.localize()).message
-    assert "set the parameter 'map'" in status.reason
+    assert robot.says("set the parameter 'map'") and robot.node.state == "unconfigured"
 
 
 @pytest.mark.parametrize("change, words", [
@@ -149,7 +148,7 @@ def test_a_bug_does_not_end_the_node(make_robot) -> None:
 
 
 def test_silence_names_the_topic(make_robot) -> None:
-    robot = make_robot(ready=False)
+    robot = make_robot()
     said = lambda: [one.message.reason for one in robot.collector.reports if "No image arrives" in one.message.reason]  # noqa: E731
     assert robot.collector.wait_for(said, 10.0)
     assert "'/image' (1 publisher, none so far)" in said()[0]
@@ -170,7 +169,7 @@ def test_topic_of_another_type_is_named(make_robot, session) -> None:
 
 
 def test_incompatible_qos_is_named(session, make_robot) -> None:
-    robot = make_robot(ready=False, image_reliability="reliable")
+    robot = make_robot(image_reliability="reliable")
     best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     session.node.create_publisher(Image, "image", best_effort)
     said = lambda: [one.message.reason for one in robot.collector.reports if "QoS is incompatible" in one.message.reason]  # noqa: E731
@@ -181,11 +180,11 @@ def test_incompatible_qos_is_named(session, make_robot) -> None:
 def refused(make_robot, path) -> str:
     """The sentence with which the node refuses a map; it stays alive."""
     robot = make_robot(real=True, ready=False, map=str(path), device="cpu")
-    assert robot.collector.wait_for(lambda: any("being loaded" not in one.message.reason for one in robot.collector.reports), 60.0)
-    robot.wait(lambda: "The map is still" not in robot.node._not_ready, 60.0)
-    status = robot.report_of(robot.localize()).message
+    latest = lambda: robot.collector.reports[-1].message if robot.collector.reports else None  # noqa: E731
+    assert robot.collector.wait_for(lambda: latest() and "being loaded" not in latest().reason, 60.0)
+    status = latest()
     assert status.state == LocalizationStatus.UNINITIALIZED and not status.accepted and status.map_name == ""
-    assert "\n" not in status.reason
+    assert "\n" not in status.reason and robot.node.state == "unconfigured"
     return status.reason
 
 

@@ -87,11 +87,11 @@ def declared(made: Made) -> dict[str, Made]:
     return {one.arguments[0]: one for one in every(made, "DeclareLaunchArgument")}
 
 
-def run_opaque(made: Made, **values: str) -> Made:
-    """The node that the opaque function makes with these launch arguments."""
+def run_opaque(made: Made, **values: str) -> tuple[Made, list[Made]]:
+    """The node that the opaque function makes with these launch arguments, and what else it makes."""
     (opaque,) = every(made, "OpaqueFunction")
-    (node,) = opaque.options["function"](values)
-    return node
+    *handlers, node = opaque.options["function"](values)
+    return node, handlers
 
 
 def used(*mades: Made) -> set[str]:
@@ -100,8 +100,8 @@ def used(*mades: Made) -> set[str]:
 
 def test_localization_declares_what_it_uses(description) -> None:
     made = description("localization.launch.py")
-    node = run_opaque(made, map="kitchen")
-    assert used(made, node) == set(declared(made))
+    node, handlers = run_opaque(made, map="kitchen")
+    assert used(made, node, *handlers) == set(declared(made))
     assert set(declared(made)) == {
         "namespace", "use_sim_time", "params_file", "autostart", "log_level", "use_respawn", "map", "image", "camera_info", "fastdds_profile",
     }
@@ -111,19 +111,41 @@ def test_localization_declares_what_it_uses(description) -> None:
 
 def test_localization_runs_the_node(description) -> None:
     made = description("localization.launch.py")
-    node = run_opaque(made, map="")
-    assert (node.kind, node.options["package"], node.options["executable"]) == ("Node", "dimm_ros", "localizer")
+    node, _ = run_opaque(made, map="")
+    assert (node.kind, node.options["package"], node.options["executable"]) == ("LifecycleNode", "dimm_ros", "localizer")
+    assert {"name", "namespace"} <= set(node.options)  # a LifecycleNode needs both
     remapped = dict(node.options["remappings"])
     assert remapped["/tf"] == "tf" and remapped["/tf_static"] == "tf_static" and {"image", "camera_info"} <= set(remapped)
     file, overrides = node.options["parameters"]
     assert file.arguments == ("params_file",) and "map" not in overrides  # the parameter file's map stays
-    assert "map" in run_opaque(made, map="/maps/kitchen.safetensors").options["parameters"][1]
+    assert "map" in run_opaque(made, map="/maps/kitchen.safetensors")[0].options["parameters"][1]
+
+
+def test_autostart_drives_the_lifecycle(description) -> None:
+    """On every start of the process, and again while the map cannot be loaded; the node must not drive itself beside that."""
+    from lifecycle_msgs.msg import Transition
+
+    node, handlers = run_opaque(description("localization.launch.py"), map="kitchen")
+    assert node.options["parameters"][1]["autostart"] is False
+    assert {handler.kind for handler in handlers} == {"RegisterEventHandler"}
+    for handler in handlers:
+        assert [one.arguments[0] for one in every(handler.options["condition"], "LaunchConfiguration")] == ["autostart"]
+    starts = [one for handler in handlers for one in every(handler, "OnProcessStart")]
+    transitions = [one for handler in handlers for one in every(handler, "OnStateTransition")]
+    asked = lambda part: [one.options["transition_id"] for one in every(part, "ChangeState")]  # noqa: E731
+    assert [asked(one) for one in starts] == [[Transition.TRANSITION_CONFIGURE]] and starts[0].options["target_action"] is node
+    assert {(one.options["start_state"], one.options["goal_state"]): asked(one) for one in transitions} == {
+        ("configuring", "inactive"): [Transition.TRANSITION_ACTIVATE], ("configuring", "unconfigured"): [Transition.TRANSITION_CONFIGURE],
+    }
+    assert all(one.options["target_lifecycle_node"] is node for one in transitions)
+    (delay,) = every(transitions[1], "TimerAction")
+    assert delay.options["period"] >= 1.0
 
 
 def test_parameters_given_by_launch_exist(description) -> None:
     from dimm_ros.ros.parameters import declarations
 
-    overrides = run_opaque(description("localization.launch.py"), map="kitchen").options["parameters"][1]
+    overrides = run_opaque(description("localization.launch.py"), map="kitchen")[0].options["parameters"][1]
     assert set(overrides) - {"use_sim_time"} <= {declaration.name for declaration in declarations()}
 
 
@@ -158,7 +180,7 @@ def test_executables_are_installed(description) -> None:
     cmake = (LAUNCH.parent / "CMakeLists.txt").read_text(encoding="utf-8")
     for name in ("localization.launch.py", "replay.launch.py"):
         made = description(name)
-        nodes = [*every(made, "Node"), *([run_opaque(made, map="")] if every(made, "OpaqueFunction") else [])]
+        nodes = [*every(made, "Node"), *([run_opaque(made, map="")[0]] if every(made, "OpaqueFunction") else [])]
         for node in nodes:
             if node.options["package"] == "dimm_ros":
                 assert f'"{node.options["executable"]}=' in cmake

@@ -8,7 +8,6 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
-from std_srvs.srv import SetBool
 
 from dimm_ros.geometry import poses
 from dimm_ros.msg import LocalizationStatus
@@ -108,9 +107,9 @@ def test_latest_frame_wins(make_robot) -> None:
     robot.send_image(value=1)
     assert localizer.entered.wait(10.0)  # the worker is busy with the first
     for value in (2, 3, 4):
-        count = robot.node._image.count
+        count = robot.node._cameras[0].image.count
         last = robot.send_image(value=value)
-        robot.wait(lambda count=count: robot.node._image.count > count)
+        robot.wait(lambda count=count: robot.node._cameras[0].image.count > count)
     localizer.free.set()
     status = robot.report_of(last).message
     assert localizer.seen == [1, 4]
@@ -160,19 +159,6 @@ def test_time_that_begins_anew_forgets_the_pose(make_robot) -> None:
     status = robot.report_of(earlier).message
     assert status.accepted and "is not" in status.reason  # static extrinsics survive, map -> odom waits for odometry
     assert status.state == LocalizationStatus.DEGRADED
-
-
-def test_activation_service(make_robot, session) -> None:
-    robot = make_robot(autostart=False)
-    client = session.node.create_client(SetBool, "/localizer/activate")
-    assert client.wait_for_service(10.0)
-    for wanted in (False, True):
-        future = client.call_async(SetBool.Request(data=wanted))
-        robot.wait(future.done)
-        assert future.result().success
-        assert (robot.node._image is not None) == wanted
-    robot.wait(lambda: robot._images.get_subscription_count() and robot._infos.get_subscription_count())
-    robot.answer_of(robot.localize())
 
 
 def test_live_parameters_reach_the_localizer(make_robot) -> None:

@@ -52,10 +52,12 @@ def test_solver_and_acceptance_are_the_cores() -> None:
 def test_descriptor_carries_bounds() -> None:
     by_name = {declaration.name: descriptor_of(declaration) for declaration in declarations()}
     rate = by_name["tf_rate"]
-    assert (rate.floating_point_range[0].from_value, rate.floating_point_range[0].to_value) == (0.1, 200.0) and rate.read_only
+    assert (rate.floating_point_range[0].from_value, rate.floating_point_range[0].to_value) == (0.1, 200.0)
+    assert "while the node is unconfigured" in rate.additional_constraints and not rate.read_only
     hypotheses = by_name["solver.hypotheses"]
-    assert (hypotheses.integer_range[0].from_value, hypotheses.integer_range[0].to_value) == (4, 4096) and not hypotheses.read_only
-    assert by_name["tf_mode"].additional_constraints == "one of map_odom, map_base, none"
+    assert (hypotheses.integer_range[0].from_value, hypotheses.integer_range[0].to_value) == (4, 4096)
+    assert "unconfigured" not in hypotheses.additional_constraints
+    assert by_name["tf_mode"].additional_constraints.startswith("one of map_odom, map_base, none;")
 
 
 @pytest.mark.parametrize("name, value, words", [
@@ -77,6 +79,7 @@ def test_bad_value_is_one_sentence(name: str, value: object, words: str) -> None
     ("tf_rate", 20, "must be a float, such as 20.0"),
     ("solver.hypotheses", 2, "at least 4"),
     ("map", 7, "must be a str"),
+    ("maps", "hall", "must be a list of strings"),
     ("image_transport", "theora", "'raw' or 'compressed'"),
 ])
 def test_node_refuses_a_bad_start_value(session, name: str, value: object, words: str) -> None:

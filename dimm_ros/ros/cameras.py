@@ -1,0 +1,133 @@
+"""The cameras' topics: calibration that is kept, and an image that waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rclpy.clock import Clock, ClockType
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from dimm_ros.data.camera_info import camera_from_info
+from dimm_ros.errors import InputError
+from dimm_ros.geometry.camera import Camera
+from dimm_ros.ros.messages import stamp_ns
+from dimm_ros.ros.watchdog import watch
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+    from dimm_ros.ros.parameters import NodeConfig
+
+#: How long the first image waits for the first camera_info.
+PATIENCE_S = 0.5
+
+
+@dataclass(frozen=True)
+class Shot:
+    """An image message and the calibration that was in force when it came.
+
+    Attributes:
+        name: the camera's, empty for the only one.
+        message: the image.
+        camera: its calibration, None when there is none to use.
+        error: why not, one sentence.
+    """
+
+    name: str
+    message: Image | CompressedImage
+    camera: Camera | None
+    error: str
+
+    @property
+    def stamp_ns(self) -> int:
+        """The image's stamp."""
+        return stamp_ns(self.message.header.stamp)
+
+
+class CameraInput:
+    """Subscribes to the images and the camera_info of one camera; all on the executor's thread.
+
+    Args:
+        node: makes the subscriptions.
+        name: prefix of the topics, empty for ``image`` and ``camera_info`` themselves.
+        config: image transport and QoS.
+        on_shot: called with every image.
+
+    Attributes:
+        image, info: the subscriptions, which can explain their silence.
+        camera: the latest calibration, None when there is none to use.
+        error: what is wrong with the latest camera_info, empty when nothing is.
+    """
+
+    def __init__(self, node: Node, name: str, config: NodeConfig, on_shot: Callable[[Shot], None]) -> None:
+        self._node, self.name, self._on_shot = node, name, on_shot
+        self.camera: Camera | None = None
+        self.error = ""
+        self._held: Image | CompressedImage | None = None
+        self._patience = node.create_timer(PATIENCE_S, self._on_patience, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._patience.cancel()
+        self._patient = True
+        prefix = f"{name}/" if name else ""
+        reliability = ReliabilityPolicy.RELIABLE if config.image_reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
+        # Sensor data, latest only: an image that waits is an image too old.
+        qos = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=reliability)
+        best_effort = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
+        image_type = CompressedImage if config.image_transport == "compressed" else Image
+        self.info = watch(node, f"{prefix}camera_info", CameraInfo, best_effort, self._on_info)
+        self.image = watch(node, f"{prefix}image", image_type, qos, self._on_image)
+
+    def destroy(self) -> None:
+        """Take the subscriptions off the node."""
+        self._held = None
+        self._node.destroy_timer(self._patience)
+        for watched in (self.image, self.info):
+            self._node.destroy_subscription(watched.subscription)
+
+    def explain(self) -> str:
+        """Why nothing can be localized yet: one or two sentences on the topics that are silent."""
+        text = self.image.explain(self._node)
+        return text if self.camera is not None or self.error else f"{text} {self.info.explain(self._node)}"
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self.image.heard(stamp_ns(message.header.stamp))
+        if self.camera is None and not self.error and self._patient:
+            if self._held is None:
+                self._patience.reset()
+            self._held = message
+        else:
+            self._pass_on(message)
+
+    def _on_info(self, message: CameraInfo) -> None:
+        self.info.heard(stamp_ns(message.header.stamp))
+        try:
+            camera, error = camera_from_info(message), ""
+        except InputError as problem:
+            camera, error = None, str(problem)
+        if camera != self.camera and camera is not None:
+            self._node.get_logger().info(
+                f"Camera{f' {self.name!r}' if self.name else ''}: {camera.width}x{camera.height}, "
+                f"focal length {camera.fx:.1f} {camera.fy:.1f} px, {camera.distortion_model}.",
+            )
+        if error and error != self.error:
+            self._node.get_logger().error(f"camera_info on '{self.info.topic}' cannot be used: {error}")
+        self.error, self.camera = error, camera
+        self._release()
+
+    def _on_patience(self) -> None:
+        self._patient = False
+        self._release()
+
+    def _release(self) -> None:
+        self._patience.cancel()
+        held, self._held = self._held, None
+        if held is not None:
+            self._pass_on(held)
+
+    def _pass_on(self, message: Image | CompressedImage) -> None:
+        error = self.error
+        if self.camera is None and not error:
+            error = self.info.explain(self._node)
+        self._on_shot(Shot(self.name, message, self.camera, error))

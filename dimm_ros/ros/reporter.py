@@ -1,0 +1,113 @@
+"""``status`` and ``/diagnostics``: what became of each image, and once a second how things are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
+
+from dimm_ros.errors import DimmError
+from dimm_ros.msg import LocalizationStatus
+from dimm_ros.ros.health import Health, State
+from dimm_ros.ros.logs import Throttle
+from dimm_ros.ros.messages import to_stamp
+
+if TYPE_CHECKING:
+    from dimm_ros.ros.lifecycle import ManagedNode
+    from dimm_ros.ros.parameters import NodeConfig
+
+_LEVEL = {
+    State.LOCALIZED: DiagnosticStatus.OK, State.DEGRADED: DiagnosticStatus.WARN,
+    State.UNINITIALIZED: DiagnosticStatus.WARN, State.LOST: DiagnosticStatus.ERROR,
+}
+
+
+class Reporter:
+    """Publishes on a node what ``Health`` counts; it is there in every lifecycle state, to say why nothing else is.
+
+    Args:
+        node: makes the publishers.
+        health: the counts and the state.
+        config: gives the parameters in force.
+
+    Attributes:
+        map_name, map_frame: of the current map, empty when none is loaded.
+        trouble: what is wrong beside the images, one sentence; every status says it.
+        last_reason: of the latest status.
+        extras: called for further values of ``/diagnostics``.
+    """
+
+    def __init__(self, node: ManagedNode, health: Health, config: Callable[[], NodeConfig]) -> None:
+        self._node, self._health, self._config = node, health, config
+        self._log = Throttle(node)
+        self._status = node.create_publisher(LocalizationStatus, "status", 10)
+        self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.map_name = self.map_frame = self.trouble = self.last_reason = ""
+        self.extras: list[Callable[[], Mapping[str, object]]] = []
+
+    def now_ns(self) -> int:
+        """The node's clock."""
+        return self._node.get_clock().now().nanoseconds
+
+    def new_status(self, nanoseconds: int) -> LocalizationStatus:
+        """A status to be filled in."""
+        status = LocalizationStatus(map_name=self.map_name)
+        status.header.stamp = to_stamp(max(0, nanoseconds))
+        status.header.frame_id = self._config().map_frame or self.map_frame
+        return status
+
+    def publish(self, status: LocalizationStatus) -> None:
+        """Publish a status with the counts and the state of now."""
+        counts = self._health.counts
+        status.received, status.answered, status.rejected, status.dropped = (
+            counts.received, counts.answered, counts.rejected, counts.dropped,
+        )
+        status.state = int(self._health.state(self.now_ns(), self._config().lost_after))
+        status.reason = " ".join(filter(None, (status.reason, self.trouble)))
+        self.last_reason = status.reason
+        publish(self._node, self._status, status)
+        if status.reason:
+            self._log.warn(status.reason)
+
+    def say(self, reason: str) -> None:
+        """Publish a status that belongs to no image."""
+        status = self.new_status(self.now_ns())
+        status.reason = reason
+        self.publish(status)
+
+    def diagnose(self, reason: str, *, failed: bool = False) -> None:
+        """Publish ``/diagnostics``.
+
+        Args:
+            reason: one sentence, empty when all is well.
+            failed: an error, whatever the state is.
+        """
+        state, counts = self._health.state(self.now_ns(), self._config().lost_after), self._health.counts
+        level = DiagnosticStatus.ERROR if failed else max(_LEVEL[state], DiagnosticStatus.WARN if self.trouble else DiagnosticStatus.OK)
+        values = {"state": state.name, "lifecycle": self._node.state, "map": self.map_name, **vars(counts)}
+        values |= {name: f"{value:.1f}" for name, value in self._health.figures().items()}
+        for extra in self.extras:
+            values |= extra()
+        status = DiagnosticStatus(
+            level=level, name=f"{self._node.get_name()}: localization", hardware_id=self._node.get_fully_qualified_name(),
+            message=reason or state.name, values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+        )
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = to_stamp(self.now_ns())
+        publish(self._node, self._diagnostics, message)
+
+
+def sentence(error: Exception) -> str:
+    """What an exception means to the user."""
+    return str(error) if isinstance(error, DimmError) else f"Unexpected {type(error).__name__}: {error} (a bug; the log has its trace)."
+
+
+def publish(node: ManagedNode, publisher, message) -> None:
+    """Publish, also from the worker's thread while the process or the publisher comes to its end."""
+    try:
+        publisher.publish(message)
+    except (_rclpy.RCLError, _rclpy.InvalidHandle):
+        if node.context.ok() and node.state == "active":
+            raise
