@@ -3,15 +3,16 @@
 The head regresses world rays, so a synthesised view needs no depth label: its rays and its centre are exact whatever the
 depth, and an error of depth only bends the picture a little. The depth is carried to the virtual camera (z-buffered), its
 cracks are closed, and the virtual pixels look their colours up in the recorded image: sharp, and without cracks. What the
-recorded camera did not see is filled with something smooth or mirrored, since the encoder attends to the whole image; the
-patches it covers are not trained on.
+recorded camera did not see is looked up in other images of the recording that did; what none saw is filled with something
+smooth or mirrored, since the encoder attends to the whole image, and the patches it covers are not trained on.
 
 Distances are ranges along unit rays, so every central camera works; images of them hold 0 where there is none.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -21,66 +22,91 @@ from dimm_ros.config import TrainingConfig
 from dimm_ros.encoder.patches import PATCH, PatchGrid, resize
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import invert, make_pose
-from dimm_ros.mapping.augment import View, change_light, nodes, patch_rays, random_turn, upsample, zoomed
+from dimm_ros.mapping.augment import View, nodes, patch_rays, random_turn, upsample, zoomed
 
 _AGREES = 0.05  # relative difference of two ranges of one surface
 _SMOOTH = 0.03  # neighbours whose ranges differ by less are interpolated
 _MAX_HOLES = 0.18  # share of a patch's pixels that may be made up
 _NEAREST = 0.5  # furthest that a camera moves, as a share of the distance of the nearest things
+_MIN_OVERLAP = 500  # pixels that two exposures are compared on
 _AROUND = np.ones((3, 3), np.uint8)
 
 
-def random_moved_view(
-    image: np.ndarray, depth: np.ndarray, camera: Camera, depth_camera: Camera, grid: PatchGrid, config: TrainingConfig,
-    rng: np.random.Generator, camera_from_depth: np.ndarray | None = None,
-) -> View:
-    """A view of the camera moved at random by up to ``config.max_offset``, and turned, zoomed and lit as in ``random_view``.
+@dataclass(frozen=True)
+class Source:
+    """A recorded image whose distances are known.
+
+    Attributes:
+        colours: (h, w, 3) uint8 RGB of ``camera``'s size.
+        ranges: (h, w) metres along ``camera``'s unit rays, 0 where there is none.
+        camera: camera of both.
+    """
+
+    colours: np.ndarray
+    ranges: np.ndarray
+    camera: Camera
+
+    @classmethod
+    def of(
+        cls, image: np.ndarray, depth: np.ndarray, depth_camera: Camera, grid: PatchGrid, camera_from_depth: np.ndarray | None = None,
+    ) -> Source:
+        """An (H, W, 3) uint8 RGB image at the encoder's scale, with a depth image as in ``registered_range``."""
+        return cls(resize(image, grid), registered_range(depth, depth_camera, grid.resized, camera_from_depth), grid.resized)
+
+
+def random_motion(source: Source, config: TrainingConfig, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """(4, 4) pose camera_from_virtual of a camera moved by up to ``config.max_offset``, turned as in ``random_view``; and a zoom.
 
     The direction of the motion is uniform, its length too; it never takes more than half the way to the nearest things.
-    Arguments as in ``moved_view``.
     """
     turn, zoom = random_turn(config, rng)
     direction = rng.standard_normal(3)
-    seen = depth[::4, ::4][depth[::4, ::4] > 0]
+    seen = source.ranges[::4, ::4]
+    seen = seen[seen > 0]
     limit = min(config.max_offset, _NEAREST * float(np.percentile(seen, 5))) if len(seen) else 0.0
-    offset = direction / np.linalg.norm(direction) * rng.uniform(0, limit)
-    view = moved_view(image, depth, camera, depth_camera, grid, make_pose(turn, offset), zoom, camera_from_depth)
-    return replace(view, image=change_light(view.image, config, rng))
+    return make_pose(turn, direction / np.linalg.norm(direction) * rng.uniform(0, limit)), zoom
 
 
-def moved_view(
-    image: np.ndarray, depth: np.ndarray, camera: Camera, depth_camera: Camera, grid: PatchGrid, camera_from_virtual: np.ndarray,
-    zoom: float = 1.0, camera_from_depth: np.ndarray | None = None,
-) -> View:
-    """What the camera would see from another place, turned, and with its focal length times ``zoom``.
+def moved_view(sources: Sequence[Source], grid: PatchGrid, source_from_virtual: Sequence[np.ndarray], zoom: float = 1.0) -> View:
+    """What a camera would see from another place, turned, and with its focal length times ``zoom``.
 
     Args:
-        image: (H, W, 3) uint8 RGB of ``camera``'s size.
-        depth: (h, w) float32 metres along z of ``depth_camera``, 0 where there is none; of any size, smaller ones are enlarged.
-        grid: the patch grid of ``camera``.
-        camera_from_virtual: (4, 4) pose of the virtual camera in the recorded one's frame, metres.
-        camera_from_depth: (4, 4) pose of the depth camera in the colour camera's frame; None where they are one.
+        sources: the recorded image whose camera is moved, then others that fill in what it did not see, best first.
+        grid: the patch grid of the moved camera.
+        source_from_virtual: for each source the (4, 4) pose of the virtual camera in its frame, metres.
 
     Returns:
-        The view; its valid patches show at most 18 % pixels that the recorded camera did not see or has no depth for.
+        The view, relative to the first source; its valid patches show at most 18 % pixels that no source saw or has a range for.
     """
-    source, virtual = grid.resized, zoomed(grid.camera, zoom)
-    colours = resize(image, grid)
-    ranges = registered_range(depth, depth_camera, source, camera_from_depth)
-    virtual_ranges = _virtual_range(ranges, source, virtual, camera_from_virtual)
-
+    virtual = zoomed(grid.camera, zoom)
+    virtual_ranges = _virtual_range(sources, virtual, source_from_virtual)
     rays, holds = _smooth_rays(virtual)
-    flow, front, reach = _look_up(rays, virtual_ranges, source, camera_from_virtual)
-    warped = cv2.remap(colours, flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    there = cv2.remap(ranges, flow, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-    seen = front & holds & (np.abs(there - reach) < _AGREES * reach)
-    hidden = (there > 0) & ~seen
+    for number, (source, pose) in enumerate(zip(sources, source_from_virtual, strict=True)):
+        flow, front, reach = _look_up(rays, virtual_ranges, source.camera, pose)
+        warped = cv2.remap(source.colours, flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        there = cv2.remap(source.ranges, flow, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+        sees = front & holds & (np.abs(there - reach) < _AGREES * reach)
+        if number == 0:
+            image, seen, hidden = warped, sees, (there > 0) & ~sees
+            continue
+        new = sees & ~seen
+        image[new] = _exposed_as(image, warped, seen & sees)[new]
+        seen |= new
+    hidden &= ~seen
     if hidden.any():
-        warped = _fill_colours(warped, seen, hidden, virtual_ranges)
+        image = _fill_colours(image, seen, hidden, virtual_ranges)
     share = 1 - seen.reshape(grid.rows, PATCH, grid.columns, PATCH).mean(axis=(1, 3)).reshape(-1)
     camera_rays, valid = patch_rays(virtual)
-    rotation, offset = camera_from_virtual[:3, :3], camera_from_virtual[:3, 3]
-    return View(warped, camera_rays @ rotation.T, camera_rays, valid & (share <= _MAX_HOLES), offset.copy())
+    rotation, offset = source_from_virtual[0][:3, :3], source_from_virtual[0][:3, 3]
+    return View(image, camera_rays @ rotation.T, camera_rays, valid & (share <= _MAX_HOLES), offset.copy())
+
+
+def _exposed_as(image: np.ndarray, other: np.ndarray, both: np.ndarray) -> np.ndarray:
+    """``other`` with its channels scaled so that it is as bright as ``image`` where both show the same; (h, w, 3) uint8."""
+    if both.sum() < _MIN_OVERLAP:
+        return other
+    gain = image[both].mean(axis=0) / np.maximum(other[both].mean(axis=0), 1.0)
+    return cv2.multiply(other, (*np.clip(gain, 0.5, 2.0), 1.0))
 
 
 def registered_range(depth: np.ndarray, depth_camera: Camera, camera: Camera, camera_from_depth: np.ndarray | None = None) -> np.ndarray:
@@ -118,23 +144,29 @@ def _same_view(one: Camera, other: Camera) -> bool:
     return same_lens and np.allclose([one.fx, one.fy, one.cx, one.cy], [other.fx, other.fy, other.cx, other.cy], atol=0.02)
 
 
-def _virtual_range(ranges: np.ndarray, source: Camera, virtual: Camera, camera_from_virtual: np.ndarray) -> np.ndarray:
+def _virtual_range(sources: Sequence[Source], virtual: Camera, source_from_virtual: Sequence[np.ndarray]) -> np.ndarray:
     """(height, width) float32 range of every pixel of the virtual camera; where nothing is known, from around, far side first.
 
-    Worked out at half size, where points of the recorded image's size leave no cracks up to a magnification of two.
+    Worked out at half size, where points of the recorded images' size leave no cracks up to a magnification of two.
     """
     half = virtual.scaled(virtual.width // 2, virtual.height // 2)
-    splat = _splat(_moved(_points(_rays(source), ranges), invert(camera_from_virtual)), half)
-    inverse = cv2.morphologyEx(_inverse(splat), cv2.MORPH_CLOSE, _AROUND)
+    inverse = np.zeros((half.height, half.width), np.float32)
+    for source, pose in zip(sources, source_from_virtual, strict=True):
+        splat = _splat(_moved(_points(_rays(source.camera), source.ranges), invert(pose)), half)
+        np.maximum(inverse, _inverse(splat), out=inverse)
+    inverse = cv2.morphologyEx(inverse, cv2.MORPH_CLOSE, _AROUND)
     if not inverse.any():
         return np.full((virtual.height, virtual.width), 1e3, np.float32)
     known = inverse > 0
     # A cell's point lies anywhere in it: look its exact range up along the cell's own ray.
     rays, _ = _smooth_rays(half)
-    flow, _, reach = _look_up(rays, _inverse(inverse), source, camera_from_virtual)
-    there = cv2.remap(ranges, flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-    agree = known & (np.abs(there - reach) < _AGREES * reach)
-    inverse[agree] *= reach[agree] / there[agree]
+    exact = np.zeros_like(known)
+    for source, pose in zip(sources, source_from_virtual, strict=True):
+        flow, _, reach = _look_up(rays, _inverse(inverse), source.camera, pose)
+        there = cv2.remap(source.ranges, flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+        agree = known & ~exact & (np.abs(there - reach) < _AGREES * reach)
+        inverse[agree] *= reach[agree] / there[agree]
+        exact |= agree
     # A hole opens behind what is near: the far side goes on through it.
     weight = np.where(known, np.minimum(_inverse(inverse), 50.0) ** 2, 0).astype(np.float32)
     filled = _push_pull(inverse[..., None], weight)[..., 0]
@@ -201,7 +233,10 @@ def _points(rays: np.ndarray, ranges: np.ndarray) -> np.ndarray:
 
 def _moved(points: np.ndarray, target_from_source: np.ndarray) -> np.ndarray:
     """(N, 3) float32 points in another frame."""
-    return points @ target_from_source[:3, :3].T.astype(np.float32) + target_from_source[:3, 3].astype(np.float32)
+    if not len(points):
+        return points
+    # Not a matrix product: numpy hands one of this shape to BLAS threads, which a busy encoder keeps waiting.
+    return cv2.transform(points.reshape(-1, 1, 3), target_from_source[:3].astype(np.float32)).reshape(-1, 3)
 
 
 def _norm(vectors: np.ndarray) -> np.ndarray:
@@ -221,7 +256,12 @@ def _rays(camera: Camera) -> np.ndarray:
 
 
 def _smooth_rays(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-    """(h, w, 3) float32 unit rays, interpolated between every 7th pixel (a zoomed camera is used once), and (h, w) bool."""
+    """(h, w, 3) float32 unit rays, for a bent lens interpolated between every 7th pixel, and (h, w) bool; a zoomed camera is used once."""
+    if camera.is_pinhole:
+        x = ((np.arange(camera.width) - camera.cx) / camera.fx).astype(np.float32)
+        y = ((np.arange(camera.height) - camera.cy) / camera.fy).astype(np.float32)
+        inverse = 1 / np.sqrt(1 + x**2 + (y**2)[:, None])
+        return np.stack([x * inverse, y[:, None] * inverse, inverse], axis=-1), np.ones(inverse.shape, bool)
     x, y = nodes(camera.width), nodes(camera.height)
     rays, holds = camera.bearings(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2))
     coarse = np.column_stack([rays, holds]).astype(np.float32).reshape(len(y), len(x), 4)

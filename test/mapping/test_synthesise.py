@@ -16,8 +16,8 @@ from dimm_ros.gallery.scene import Scene, build_room
 from dimm_ros.gallery.trajectory import MOUNTS, trajectory
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import invert, make_pose
-from dimm_ros.mapping.augment import recorded_view
-from dimm_ros.mapping.synthesise import moved_view, random_moved_view, registered_range
+from dimm_ros.mapping.augment import View, recorded_view
+from dimm_ros.mapping.synthesise import Source, moved_view, random_motion, registered_range
 
 CAMERAS = {
     "pinhole": Camera(320, 240, 200.0, 205.0, 158.0, 121.0),
@@ -42,6 +42,10 @@ def _pixels(valid: np.ndarray, grid: PatchGrid) -> np.ndarray:
     return np.repeat(np.repeat(valid.reshape(grid.rows, grid.columns), PATCH, 0), PATCH, 1)
 
 
+def _moved(image: np.ndarray, depth: np.ndarray, camera: Camera, grid: PatchGrid, motion: np.ndarray, zoom: float = 1.0) -> View:
+    return moved_view([Source.of(image, depth, camera, grid)], grid, [motion], zoom)
+
+
 def _difference(image: np.ndarray, truth: np.ndarray, shown: np.ndarray) -> float:
     return float(np.abs(image.astype(float) - truth)[shown].mean())
 
@@ -53,14 +57,14 @@ def test_a_moved_view_is_what_a_moved_camera_sees(name: str, room: Scene, pose: 
     image, depth = render(room, camera, pose, with_depth=True)
     zoomed = replace(camera, fx=camera.fx * 1.1, fy=camera.fy * 1.1)
     truth = fit(render(room, zoomed, pose @ MOTION), zoomed, patch_grid(zoomed, 280))
-    view = moved_view(image, depth, camera, camera, grid, MOTION, zoom=1.1)
+    view = _moved(image, depth, camera, grid, MOTION, zoom=1.1)
     shown = _pixels(view.valid, grid)
     assert 0.7 < shown.mean() <= 1.0
     difference = _difference(view.image, truth, shown)
     assert difference < 5.0
     for factor in (0.85, 1.15):  # two or three centimetres off would show
         off = make_pose(MOTION[:3, :3], factor * MOTION[:3, 3])
-        assert _difference(moved_view(image, depth, camera, camera, grid, off, zoom=1.1).image, truth, shown) > 1.5 * difference
+        assert _difference(_moved(image, depth, camera, grid, off, zoom=1.1).image, truth, shown) > 1.5 * difference
 
 
 @pytest.mark.parametrize("name", CAMERAS)
@@ -69,7 +73,7 @@ def test_its_rays_and_centre_are_exact(name: str, room: Scene, pose: np.ndarray)
     camera = CAMERAS[name]
     grid = patch_grid(camera, 280)
     image, depth = render(room, camera, pose, with_depth=True)
-    view = moved_view(image, depth, camera, camera, grid, MOTION)
+    view = _moved(image, depth, camera, grid, MOTION)
     np.testing.assert_allclose(view.offset, MOTION[:3, 3])
     points = view.offset + 1.7 * view.rays
     pixels, front = grid.camera.project(points @ invert(MOTION)[:3, :3].T + invert(MOTION)[:3, 3])
@@ -84,7 +88,7 @@ def test_no_motion_is_the_recorded_view(name: str, room: Scene, pose: np.ndarray
     camera = CAMERAS[name]
     grid = patch_grid(camera, 280)
     image, depth = render(room, camera, pose, with_depth=True)
-    view, recorded = moved_view(image, depth, camera, camera, grid, np.eye(4)), recorded_view(image, camera, grid)
+    view, recorded = _moved(image, depth, camera, grid, np.eye(4)), recorded_view(image, camera, grid)
     assert view.valid.mean() > 0.97
     assert _difference(view.image, recorded.image, _pixels(view.valid, grid)) < 1.5
     np.testing.assert_allclose(view.rays, recorded.rays, atol=1e-12)
@@ -96,7 +100,7 @@ def test_holes_are_where_the_recorded_camera_saw_nothing(room: Scene, pose: np.n
     grid = patch_grid(PINHOLE, 280)
     image, depth = render(room, PINHOLE, pose, with_depth=True)
     motion = make_pose(Rotation.from_euler("Y", 5, degrees=True).as_matrix(), np.array([0.5, 0.0, 0.0]))
-    view = moved_view(image, depth, PINHOLE, PINHOLE, grid, motion)
+    view = _moved(image, depth, PINHOLE, grid, motion)
     # What the recorded camera sees of the surfaces that the moved one sees, from exact depth.
     _, there = render(room, grid.camera, pose @ motion, with_depth=True)
     x, y = np.meshgrid(np.arange(grid.camera.width), np.arange(grid.camera.height))
@@ -117,10 +121,10 @@ def test_pixels_without_depth_are_not_trained_on(room: Scene, pose: np.ndarray) 
     grid = patch_grid(PINHOLE, 280)
     image, depth = render(room, PINHOLE, pose, with_depth=True)
     depth[:, :160] = 0
-    view = moved_view(image, depth, PINHOLE, PINHOLE, grid, np.eye(4))
+    view = _moved(image, depth, PINHOLE, grid, np.eye(4))
     valid = view.valid.reshape(grid.rows, grid.columns)
     assert not valid[:, :9].any() and valid[:, 11:].all()
-    nothing = moved_view(image, np.zeros_like(depth), PINHOLE, PINHOLE, grid, MOTION)
+    nothing = _moved(image, np.zeros_like(depth), PINHOLE, grid, MOTION)
     assert not nothing.valid.any() and nothing.image.shape == view.image.shape
 
 
@@ -141,19 +145,37 @@ def test_depth_of_another_camera_is_registered(room: Scene, pose: np.ndarray) ->
     assert np.abs(without - truth)[both].mean() > 1.5 * np.abs(along_z - truth)[both].mean()
 
 
-def test_random_moved_views_are_seeded_bounded_and_differ(room: Scene, pose: np.ndarray) -> None:
-    grid = patch_grid(PINHOLE, 224)
+def test_other_images_fill_in_what_the_moved_one_did_not_see(room: Scene, pose: np.ndarray) -> None:
+    """A helper beside the recorded camera, darker by a third, shows what the turn brings into view."""
+    grid = patch_grid(PINHOLE, 280)
+    motion = make_pose(Rotation.from_euler("Y", 15, degrees=True).as_matrix(), np.array([0.1, 0.0, 0.0]))
+    helper = make_pose(Rotation.from_euler("Y", 25, degrees=True).as_matrix(), np.array([0.2, 0.05, 0.0]))
+    image, depth = render(room, PINHOLE, pose, with_depth=True)
+    beside, beside_depth = render(room, PINHOLE, pose @ helper, with_depth=True)
+    truth = fit(render(room, PINHOLE, pose @ motion), PINHOLE, grid)
+    sources = [Source.of(image, depth, PINHOLE, grid), Source.of((beside * 0.67).astype(np.uint8), beside_depth, PINHOLE, grid)]
+    alone = moved_view(sources[:1], grid, [motion])
+    helped = moved_view(sources, grid, [motion, invert(helper) @ motion])
+    gained = helped.valid & ~alone.valid
+    assert alone.valid.mean() < 0.8 and helped.valid.mean() > 0.9 and helped.valid[alone.valid].mean() > 0.98
+    shown = _pixels(gained, grid)
+    assert _difference(helped.image, truth, shown) < min(8.0, 0.5 * _difference(alone.image, truth, shown))
+    np.testing.assert_array_equal(helped.rays, alone.rays)
+    np.testing.assert_array_equal(helped.offset, motion[:3, 3])
+
+
+def test_random_motions_are_seeded_and_bounded(room: Scene, pose: np.ndarray) -> None:
     image, depth = render(room, PINHOLE, pose, with_depth=True)
 
-    def make(seed: int, depth: np.ndarray = depth, **settings):
-        config = TrainingConfig(**settings)
-        return random_moved_view(image, depth, PINHOLE, PINHOLE, grid, config, np.random.default_rng(seed))
+    def make(seed: int, depth: np.ndarray = depth, **settings) -> np.ndarray:
+        source = Source.of(image, depth, PINHOLE, patch_grid(PINHOLE, 224))
+        return random_motion(source, TrainingConfig(**settings), np.random.default_rng(seed))[0]
 
-    np.testing.assert_array_equal(make(1).image, make(1).image)
-    offsets = np.array([make(seed, max_offset=0.3).offset for seed in range(8)])
+    np.testing.assert_array_equal(make(1), make(1))
+    offsets = np.array([make(seed, max_offset=0.3)[:3, 3] for seed in range(8)])
     lengths = np.linalg.norm(offsets, axis=1)
     assert lengths.max() <= 0.3 and lengths.max() > 0.15 and len(np.unique(lengths)) == 8
     assert np.abs(offsets.mean(axis=0)).max() < 0.15
-    np.testing.assert_array_equal(make(1, max_offset=0.0).offset, np.zeros(3))
+    np.testing.assert_array_equal(make(1, max_offset=0.0)[:3, 3], np.zeros(3))
     near = depth * np.float32(0.1 / depth.min())
-    assert max(np.linalg.norm(make(seed, near, max_offset=10.0).offset) for seed in range(6)) < np.median(near)
+    assert max(np.linalg.norm(make(seed, near, max_offset=10.0)[:3, 3]) for seed in range(6)) < np.median(near)

@@ -61,3 +61,13 @@ def test_a_view_depends_on_pass_frame_and_seed_alone(recording: Recording) -> No
     np.testing.assert_array_equal(one.image, again.image)
     assert not np.array_equal(one.offset, ViewMaker(recording, 224, CONFIG).make(1, 5).offset)
     assert not np.array_equal(one.offset, ViewMaker(recording, 224, CONFIG.model_copy(update={"seed": 1})).make(2, 5).offset)
+
+
+def test_a_view_is_completed_from_other_images(recording: Recording) -> None:
+    """Alone, the moved image leaves more patches unseen than with the rest of the recording to look them up in."""
+    config = CONFIG.model_copy(update={"max_rotation_deg": 20.0})
+    together = ViewMaker(recording, 224, config)
+    alone = ViewMaker(recording, 224, config)
+    alone._helpers = lambda index, pose: []
+    shares = [[maker.make(1, index).valid.mean() for index in range(0, 24, 3)] for maker in (together, alone)]
+    assert np.mean(shares[0]) > np.mean(shares[1]) + 0.03
