@@ -11,7 +11,7 @@ from dimm_ros.geometry.camera import DISTORTION_MODELS, Camera
 
 
 class CameraInfoLike(Protocol):
-    """What is read of a CameraInfo message; rclpy's and rosbags' both have it."""
+    """What is read of a CameraInfo message; rclpy's and rosbags' both have it, in ROS 1 as D and K."""
 
     height: int
     width: int
@@ -35,8 +35,8 @@ def camera_from_info(message: CameraInfoLike) -> Camera:
     Raises:
         InputError: an uncalibrated camera, NaN, an unknown distortion model, or a region outside the image.
     """
-    model, distortion = _distortion(message.distortion_model, [float(value) for value in message.d])
-    k = [float(value) for value in message.k]
+    d, k = coefficients(message)
+    model, distortion = _distortion(message.distortion_model, list(d))
     camera = Camera(int(message.width), int(message.height), k[0], k[4], k[2], k[5], model, distortion)
     roi = message.roi
     if roi.width or roi.height:  # all zero means the full image
@@ -52,6 +52,12 @@ def camera_from_info(message: CameraInfoLike) -> Camera:
         width, height = camera.width // bin_x, camera.height // bin_y
         camera = replace(camera, width=width * bin_x, height=height * bin_y).scaled(width, height)
     return camera
+
+
+def coefficients(message: CameraInfoLike) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """D and K (row by row) of a message of ROS 2, or of ROS 1 where their names are capitals."""
+    d, k = (message.d, message.k) if hasattr(message, "k") else (message.D, message.K)
+    return tuple(float(value) for value in d), tuple(float(value) for value in k)
 
 
 def _distortion(name: str, coefficients: list[float]) -> tuple[str, tuple[float, ...]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import cv2
 import numpy as np
+from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-STORE = get_typestore(Stores.ROS2_JAZZY)
+STORE, STORE1 = get_typestore(Stores.ROS2_JAZZY), get_typestore(Stores.ROS1_NOETIC)
+STORE1.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", "tf2_msgs/msg/TFMessage"))
 T = STORE.types
 
 
@@ -104,6 +106,27 @@ class BagContent:
                     connections[topic] = writer.add_connection(topic, message.__msgtype__, typestore=STORE)
                 writer.write(connections[topic], ns, STORE.serialize_cdr(message, message.__msgtype__))
         return path
+
+    def write_ros1(self, path: Path) -> Path:
+        """The same messages as a bag of ROS 1."""
+        with Writer1(path) as writer:
+            connections = {}
+            for ns, topic, message in sorted(self.messages, key=lambda entry: entry[0]):
+                if topic not in connections:
+                    connections[topic] = writer.add_connection(topic, message.__msgtype__, typestore=STORE1)
+                writer.write(connections[topic], ns, STORE1.serialize_ros1(_of_ros1(message), message.__msgtype__))
+        return path
+
+
+def _of_ros1(value):
+    """A message of ROS 1: its header has a sequence number, its CameraInfo capitals."""
+    if isinstance(value, list):
+        return [_of_ros1(item) for item in value]
+    if not hasattr(value, "__msgtype__"):
+        return value
+    kind = STORE1.types[value.__msgtype__]
+    names = [entry.name for entry in fields(kind)]
+    return kind(**{name: 77 if name == "seq" else _of_ros1(getattr(value, name.lower() if len(name) == 1 else name)) for name in names})
 
 
 START = 1_700_000_000_000_000_000

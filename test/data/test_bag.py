@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bag_messages import START, T, camera_info, compressed, header, image, point, quaternion, tf, transform
+from bag_messages import START, BagContent, T, camera_info, compressed, header, image, point, quaternion, tf, transform
 
-from dimm_ros.data.bag import read_bag
+from dimm_ros.data.bag import Bag, read_bag
 from dimm_ros.data.open import open_recording
 from dimm_ros.errors import DataError
 
@@ -35,6 +35,46 @@ def test_images_cameras_and_poses(drive, tmp_path, storage):
         images = list(pool.map(lambda index: recording.frames[index].load(), order))
     assert [int(picture.mean()) for picture in images] == [10 * index for index in order]
     assert images[0].shape == (24, 32, 3) and recording.frames[0].camera.fx == 30
+
+
+def test_bags_of_ros1(drive, tmp_path):
+    recording = open_recording(drive.write(tmp_path / "drive"))
+    (tmp_path / "old").mkdir()
+    path = drive.write_ros1(tmp_path / "old" / "drive.bag")
+    for place in (path, tmp_path / "old"):
+        old = open_recording(place)
+        assert [frame.stamp_ns for frame in old.frames] == [frame.stamp_ns for frame in recording.frames]
+        np.testing.assert_array_equal(old.poses(), recording.poses())
+        assert [frame.camera for frame in old.frames] == [frame.camera for frame in recording.frames]
+        assert int(old.frames[3].load().mean()) == 30
+    with pytest.raises(DataError, match="Bag 'drive.bag' is of ROS 1; make a ROS 2 bag of it with 'dimm convert'"):
+        Bag(path)
+    path.with_name("tour.bag").write_bytes(path.read_bytes())
+    with pytest.raises(DataError, match="holds several ROS 1 bags .drive.bag, tour.bag.; give one of them"):
+        open_recording(tmp_path / "old")
+
+
+def test_parts_of_a_ros1_bag(drive, tmp_path):
+    drive.messages.sort(key=lambda entry: entry[0])
+    middle = len(drive.messages) // 2
+    for part, messages in enumerate((drive.messages[:middle], drive.messages[middle:])):
+        BagContent(messages).write_ros1(tmp_path / f"drive_{part}.bag")
+    assert len(open_recording(tmp_path).frames) == 5
+
+
+def test_depth_in_the_frame_of_the_camera(drive, tmp_path):
+    for k in range(5):
+        shift = 5_000_000 if k < 4 else 40_000_000  # the last is too far from its image
+        depth = np.full((12, 16), 1000 + k, np.uint16)
+        drive.add(ns(0.1 * k) + 9_000_000, "/camera/depth/image_raw", image(ns(0.1 * k) + shift, depth, encoding="16UC1"))
+        drive.add(ns(0.1 * k) + 9_000_000, "/camera/depth/camera_info", camera_info(ns(0.1 * k) + shift, width=16, height=12, focal=15.0))
+    frames = read_bag(drive.write(tmp_path / "b")).frames
+    assert frames[0].depth_camera.fx == 15 and frames[0].camera.fx == 30
+    assert [frame.load_depth().mean() for frame in frames] == pytest.approx([1.0, 1.001, 1.002, 1.003, 0.0])
+    for index, (stamp, topic, _) in enumerate(drive.messages):
+        if topic == "/camera/depth/image_raw":
+            drive.messages[index] = (stamp, topic, image(ns(0), np.ones((12, 16), np.uint16), "depth_optical", "16UC1"))
+    assert read_bag(drive.write(tmp_path / "c")).frames[0].load_depth is None
 
 
 def test_single_file_and_folder_without_metadata(drive, tmp_path):
