@@ -46,6 +46,7 @@ class Reporter:
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.map_name = self.map_frame = self.trouble = self.last_reason = ""
         self.extras: list[Callable[[], Mapping[str, object]]] = []
+        self._inliers = ""
 
     def now_ns(self) -> int:
         """The node's clock."""
@@ -67,6 +68,8 @@ class Reporter:
         status.state = int(self._health.state(self.now_ns(), self._config().lost_after))
         status.reason = " ".join(filter(None, (status.reason, self.trouble)))
         self.last_reason = status.reason
+        if status.rays:
+            self._inliers = f"{status.inliers} of {status.rays} rays"
         publish(self._node, self._status, status)
         if status.reason:
             self._log.warn(status.reason)
@@ -86,7 +89,7 @@ class Reporter:
         """
         state, counts = self._health.state(self.now_ns(), self._config().lost_after), self._health.counts
         level = DiagnosticStatus.ERROR if failed else max(_LEVEL[state], DiagnosticStatus.WARN if self.trouble else DiagnosticStatus.OK)
-        values = {"state": state.name, "lifecycle": self._node.state, "map": self.map_name, **vars(counts)}
+        values = {"state": state.name, "lifecycle": self._node.state, "map": self.map_name, "inliers": self._inliers, **vars(counts)}
         values |= {name: f"{value:.1f}" for name, value in self._health.figures().items()}
         for extra in self.extras:
             values |= extra()

@@ -1,0 +1,44 @@
+"""Further values of /diagnostics, and pictures that show nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dimm_ros.data.image_checks import why_blind
+from dimm_ros.ros.health import Health
+from dimm_ros.ros.vitals import Vitals
+
+
+def test_rates_are_those_of_the_last_seconds() -> None:
+    health, now = Health(), [0.0]
+    vitals = Vitals(health, lambda: now[0])
+    assert vitals.values() == {}
+
+    def seconds(count: int, images: int, poses: int) -> dict[str, str]:
+        for _ in range(count):
+            now[0] += 1.0
+            for _ in range(images):
+                health.received()
+            for _ in range(poses):
+                health.answered(0, 1.0, 1.0)
+            values = vitals.values()
+        return values
+
+    assert seconds(3, 30, 10) == {"image_rate_hz": "30.0", "pose_rate_hz": "10.0"}
+    assert seconds(6, 0, 0) == {"image_rate_hz": "0.0", "pose_rate_hz": "0.0"}
+    health.reset()  # activated anew: counts begin at zero, rates are never negative
+    assert vitals.values() == {}
+    assert seconds(1, 5, 5) == {"image_rate_hz": "5.0", "pose_rate_hz": "5.0"}
+
+
+@pytest.mark.parametrize("level, word", [(0, "black"), (14, "black"), (255, "white"), (128, "one colour")])
+def test_blind_images_are_named(level, word) -> None:
+    grain = np.random.default_rng(0).integers(-2, 3, (48, 64, 3))
+    assert word in why_blind(np.clip(level + grain, 0, 255).astype(np.uint8))
+
+
+def test_pictures_are_not_blind() -> None:
+    dim = np.random.default_rng(0).integers(0, 30, (48, 64, 3)).astype(np.uint8)
+    assert why_blind(dim) == ""
+    assert why_blind(np.tile(np.arange(64, dtype=np.uint8)[None, :, None], (48, 1, 3))) == ""
