@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dimm_ros.errors import InputError
 
@@ -83,6 +83,37 @@ class AcceptanceConfig(_Section):
     min_inlier_ratio: float = Field(0.3, ge=0, le=1, description="least share of rays that agree with the pose")
     max_position_sigma: float = Field(0.5, gt=0, description="largest standard deviation of the centre, metres")
     max_rotation_sigma_deg: float = Field(15.0, gt=0, description="largest standard deviation of the rotation, degrees")
+
+
+class GateConfig(_Section):
+    """Which accepted estimates are believed: see ``dimm_ros.tracking.gate`` for the reasons and the odds."""
+
+    enabled: bool = Field(True, description="judge estimates by one another and by odometry; off publishes each accepted estimate")
+    first_fix: int = Field(3, ge=1, le=20, description="estimates that must agree before a first pose is believed; one fewer where a hint agrees")
+    jump: int = Field(3, ge=1, le=20, description="k of n: estimates that must agree before a jump is believed")
+    window: int = Field(5, ge=1, le=40, description="n of k of n: newest estimates among which agreeing ones are counted")
+    probability: float = Field(0.99, ge=0.5, le=0.999999, description="share of correct estimates that pass the chi-square test")
+    agreement_distance: float = Field(0.4, gt=0, le=10, description="furthest two agreeing estimates are apart, odometry removed, metres")
+    agreement_angle_deg: float = Field(10.0, gt=0, le=90, description="widest angle between two agreeing estimates, degrees")
+    position_floor: float = Field(0.02, gt=0, le=1, description="standard deviation added to each position, metres")
+    rotation_floor_deg: float = Field(0.5, gt=0, le=20, description="the same for each rotation, degrees")
+    position_ceiling: float = Field(0.10, gt=0, le=5, description="larger standard deviations of position are cut to this, metres")
+    rotation_ceiling_deg: float = Field(4.0, gt=0, le=45, description="the same for the rotation, degrees")
+    odometry_drift: float = Field(0.03, gt=0, le=1, description="standard deviation of odometry, metres per metre travelled")
+    odometry_turn_drift_deg: float = Field(1.0, gt=0, le=90, description="standard deviation of odometry's heading, degrees per metre travelled")
+    odometry_turn_scale: float = Field(0.03, gt=0, le=1, description="standard deviation of odometry's heading, degrees per degree turned")
+    max_speed: float = Field(1.5, gt=0, le=100, description="fastest the base moves, m/s; used where there is no odometry")
+    max_turn_rate_deg: float = Field(90.0, gt=0, le=3600, description="fastest the base turns, deg/s; used where there is no odometry")
+    max_coast_s: float = Field(2.0, gt=0, le=60, description="longest time over which one estimate vouches for the next without odometry, seconds")
+    clock_jump_s: float = Field(1.0, gt=0, le=3600, description="stamps that go back by more than this mean that the clock was set back, seconds")
+
+    @model_validator(mode="after")
+    def _majority(self) -> GateConfig:
+        if max(self.first_fix, self.jump) > self.window:
+            raise ValueError("first_fix and jump must not exceed window")
+        if 2 * self.jump <= self.window:
+            raise ValueError("jump must be more than half of window, or two places could alternate")
+        return self
 
 
 class Preset(_Section):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dimm_ros.geometry.covariance import lever
 from dimm_ros.geometry.poses import rotation_angle_deg
 
 #: Distance (metres) and turn (degrees) between two views over which the correlation of their errors falls to 1/e.
@@ -54,9 +55,6 @@ def calibrated_covariance(
     factors = np.repeat([position_factor, rotation_factor], 3)
     if not np.any(arm):  # one camera: no rounding of products with the identity
         return redundant * np.outer(factors, factors) * covariance
-    x, y, z = arm
-    lever = np.zeros((6, 6))  # dc_camera = dc_base + a x arm
-    lever[:3, 3:] = [[0.0, z, -y], [-z, 0.0, x], [y, -x, 0.0]]
-    scale = (np.eye(6) - lever) @ np.diag(factors) @ (np.eye(6) + lever)
+    scale = lever(-arm) @ np.diag(factors) @ lever(arm)
     result = redundant * scale @ covariance @ scale.T
     return (result + result.T) / 2.0
