@@ -155,7 +155,9 @@ class PoseGate:
         reference = self._believed or self._hint
         innovation = None if reference is None else self._innovation(reference, sighting)
         if self._believed is not None and innovation.agrees and innovation.certain:
-            self._believed = self._fused(innovation, sighting)
+            carried = self._believed.odom_from_base is not None and odom_from_base is not None
+            # without odometry the prediction only knows the place a moment ago
+            self._believed = self._fused(innovation, sighting) if carried else sighting
             self._refused.append(None)
             return Verdict(True)
         contradicted = innovation is not None and not innovation.agrees
@@ -173,8 +175,6 @@ class PoseGate:
 
     def _fused(self, innovation: _Innovation, sighting: _Sighting) -> _Sighting:
         """Prediction and sighting, each by its certainty (Kalman): one unlucky estimate must not set where the next is expected."""
-        if sighting.odom_from_base is None:
-            return sighting  # the prediction knows the place a moment ago only
         gain = innovation.covariance @ np.linalg.inv(innovation.covariance + sighting.covariance)
         change = gain @ innovation.error
         pose = make_pose(exp_so3(change[3:]) @ innovation.predicted[:3, :3], innovation.predicted[:3, 3] + change[:3])
@@ -225,11 +225,11 @@ class PoseGate:
         offset = _beyond(later.map_from_base[:3, 3] - predicted[:3, 3], reach)
         turn = _beyond(rotation_vector(later.map_from_base[:3, :3] @ predicted[:3, :3].T), turn_reach)
         error, distance, angle = np.concatenate([offset, turn]), float(np.linalg.norm(offset)), float(np.linalg.norm(turn))
+        near = hinted or (  # a hint is as wide as its covariance
+            distance < config.agreement_distance + 3.0 * drift and angle < np.radians(config.agreement_angle_deg) + 3.0 * turn_drift
+        )
         # both matrices hold floors, so their sum is regular
-        agrees = error @ np.linalg.solve(covariance + later.covariance, error) < self._limit
-        if not hinted:  # a hint is as wide as its covariance
-            agrees = agrees and distance < config.agreement_distance + 3.0 * drift
-            agrees = agrees and angle < np.radians(config.agreement_angle_deg) + 3.0 * turn_drift
+        agrees = near and error @ np.linalg.solve(covariance + later.covariance, error) < self._limit
         return _Innovation(predicted, covariance, error, distance, np.degrees(angle), bool(agrees), bool(certain))
 
     def _bounded(self, covariance: np.ndarray) -> np.ndarray:

@@ -49,14 +49,12 @@ class Robot:
         return len(self.stamps)
 
     def judged(
-        self, gate: PoseGate, frames: range, estimate=None, odometry: bool = True, later_ns: int = 0, map_name: str = "hall",
+        self, gate: PoseGate, frames: range, estimate=None, odometry: bool = True, sigma: np.ndarray = SIGMA, map_name: str = "hall",
     ) -> Iterator[Verdict]:
         """Verdicts on the frames' estimates: correct with noise, or what ``estimate`` returns for the frame's number."""
         for frame in frames:
-            pose = noisy(self.rng, self.poses[frame]) if estimate is None else estimate(frame)
-            yield gate.judge(
-                pose, COVARIANCE, self.odometry[frame] if odometry else None, int(self.stamps[frame]) + later_ns, map_name,
-            )
+            pose = noisy(self.rng, self.poses[frame], sigma) if estimate is None else estimate(frame)
+            yield gate.judge(pose, COVARIANCE, self.odometry[frame] if odometry else None, int(self.stamps[frame]), map_name)
 
 
 @pytest.mark.parametrize("odometry", [True, False])
@@ -112,7 +110,7 @@ def test_a_carried_away_robot_is_found_within_five_frames_and_never_elsewhere(se
     """Odometry does not notice; on the way, estimates are arbitrary."""
     robot, gate = Robot(seed % 1000, seconds=16.0), PoseGate()
     robot.rng = np.random.default_rng(seed)
-    assert [verdict.accepted for verdict in robot.judged(gate, range(10))][-1]
+    assert [verdict.accepted for verdict in robot.judged(gate, range(10), None, odometry, SIGMA / 2)][-1]
     away = make_pose(exp_so3([0, 0, robot.rng.uniform(-3, 3)]), np.array([9.0, -4.0, 0.0]))
 
     verdicts = list(robot.judged(gate, range(10, 15), lambda frame: noisy(robot.rng, away @ robot.poses[frame], SIGMA / 2), odometry))
@@ -124,7 +122,7 @@ def test_a_carried_away_robot_is_found_within_five_frames_and_never_elsewhere(se
 @pytest.mark.parametrize(("odometry", "planar"), [(True, True), (True, False), (False, False)])
 def test_poses_all_over_the_room_are_never_believed(odometry: bool, planar: bool) -> None:
     robot = Robot(7, seconds=101.0)
-    for seed in range(6):
+    for seed in range(2):
         gate, rng = PoseGate(), np.random.default_rng(seed)
         wrong = [anywhere(rng, planar) for _ in range(500)]
         assert not any(verdict.accepted for verdict in robot.judged(gate, range(500), wrong.__getitem__, odometry)) and not gate.fixed
@@ -224,7 +222,7 @@ def test_forgetting() -> None:
 def test_odometry_that_comes_and_goes() -> None:
     robot, gate = Robot(15), PoseGate()
     for frame in range(60):
-        verdict = next(robot.judged(gate, range(frame, frame + 1), lambda frame: noisy(robot.rng, robot.poses[frame], SIGMA / 2), frame % 7 < 4))
+        verdict = next(robot.judged(gate, range(frame, frame + 1), None, frame % 7 < 4, SIGMA / 2))
         assert verdict.accepted == (frame > 1)
 
 
@@ -232,7 +230,7 @@ def test_reset_odometry_costs_a_first_fix() -> None:
     robot, gate = Robot(16), PoseGate()
     assert list(robot.judged(gate, range(20)))[-1].accepted
     robot.odometry = invert(robot.odometry[20]) @ make_pose(np.eye(3), np.array([50.0, 0, 0])) @ robot.odometry
-    verdicts = list(robot.judged(gate, range(20, 25), lambda frame: noisy(robot.rng, robot.poses[frame], SIGMA / 2)))
+    verdicts = list(robot.judged(gate, range(20, 25), sigma=SIGMA / 2))
     assert [verdict.accepted for verdict in verdicts] == [False, False, True, True, True]
 
 
@@ -256,7 +254,7 @@ def test_numbers_that_are_none_are_rejected_with_a_sentence(spoil: str) -> None:
     assert gate.judge(np.eye(4), -COVARIANCE, np.eye(4), START_NS + 1, "hall").reason.startswith("No pose is believed yet: 1 of 3")
 
 
-@property_test
+@settings(max_examples=15, deadline=None)
 @given(seed=seeds)
 def test_the_map_may_lie_anywhere(seed: int) -> None:
     """Verdicts do not depend on the map's or odometry's origin and heading."""
