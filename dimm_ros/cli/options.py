@@ -9,7 +9,7 @@ import typer
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 WeightsFile = Annotated[Optional[Path], typer.Option("--weights", help="the encoder's weights (safetensors); default: found as 'dimm weights' says")]
-Split = Annotated[Optional[str], typer.Option(help="part of the folder's split.json, NAME:PART")]
+Split = Annotated[Optional[str], typer.Option(help="part of the data, NAME:PART, such as official:train or one of its split.json")]
 ImageTopic = Annotated[Optional[str], typer.Option(help="bag: image topic; default: the only one there is")]
 CameraInfoTopic = Annotated[Optional[str], typer.Option(help="bag: camera_info topic; default: the one beside the image topic")]
 PoseTopic = Annotated[Optional[str], typer.Option(help="bag: PoseStamped, PoseWithCovarianceStamped or Odometry topic; default: /tf")]

@@ -21,14 +21,24 @@ from dimm_ros.geometry.camera import Camera
 
 MAP, ODOM, BASE, CAMERA = "map", "odom", "base_link", "camera_optical_frame"
 IMAGE_TOPIC, CAMERA_INFO_TOPIC, ODOMETRY_TOPIC = "/camera/image_raw", "/camera/camera_info", "/odom"
+DEPTH_TOPIC, DEPTH_INFO_TOPIC = "/camera/depth/image_raw", "/camera/depth/camera_info"
 
 
 @contextmanager
 def new_bag(
-    path: str | Path, *, storage: Literal["mcap", "sqlite3"] = "mcap", compressed: bool = True, jpeg_quality: int = 92,
+    path: str | Path, *, storage: Literal["mcap", "sqlite3"] = "mcap", compressed: bool = True, jpeg_quality: int = 92, lossless: bool = False,
     ground_truth_topic: str | None = None, overwrite: bool = False,
 ) -> Iterator[BagWriter]:
     """A bag to write to; it appears under its name only when the block ends without an error.
+
+    Args:
+        path: the bag's folder.
+        storage: "mcap" or "sqlite3".
+        compressed: CompressedImage instead of Image (rgb8).
+        jpeg_quality: of compressed images, 1 to 100.
+        lossless: PNG instead of JPEG.
+        ground_truth_topic: for ``BagWriter.ground_truth``.
+        overwrite: replace a bag that exists.
 
     Raises:
         DataError: the bag exists and may not be replaced, or cannot be written.
@@ -41,7 +51,7 @@ def new_bag(
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             staged = Path(folder) / path.name  # the storage file is named after its folder
             with Writer(staged, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
-                yield BagWriter(writer, compressed, jpeg_quality, ground_truth_topic)
+                yield BagWriter(writer, compressed, jpeg_quality, ground_truth_topic, lossless)
             if path.exists():
                 shutil.rmtree(path)
             staged.replace(path)
@@ -52,9 +62,10 @@ def new_bag(
 class BagWriter:
     """The topics of one bag and the messages on them."""
 
-    def __init__(self, writer: Writer, compressed: bool, jpeg_quality: int, ground_truth_topic: str | None) -> None:
+    def __init__(self, writer: Writer, compressed: bool, jpeg_quality: int, ground_truth_topic: str | None, lossless: bool = False) -> None:
         self._compressed = compressed
-        self._jpeg = [cv2.IMWRITE_JPEG_QUALITY, int(jpeg_quality)]
+        self._codec = "png" if lossless else "jpeg"
+        self._settings = [cv2.IMWRITE_PNG_COMPRESSION, 3] if lossless else [cv2.IMWRITE_JPEG_QUALITY, int(jpeg_quality)]
         self._writer = writer
         self._store = get_typestore(Stores.ROS2_JAZZY)
         self._connections = {}
@@ -119,29 +130,50 @@ class BagWriter:
         """The image's bytes; thread safe."""
         if not self._compressed:
             return image.reshape(-1)
-        done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), self._jpeg)
+        done, data = cv2.imencode(f".{self._codec}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), self._settings)
         if not done:
-            raise DataError("OpenCV cannot encode JPEG images on this machine.")
+            raise DataError(f"OpenCV cannot encode {self._codec.upper()} images on this machine.")
         return data.reshape(-1)
 
     def image(self, stamp: int, camera: Camera, data: np.ndarray) -> None:
         """An image (the bytes of ``encode``) and its camera_info, of one stamp; the camera_info goes first."""
+        size = self._camera_info(CAMERA_INFO_TOPIC, stamp, camera)
         header = self._header(stamp, CAMERA)
-        size = {"width": camera.width, "height": camera.height}
-        projection = np.hstack([camera.matrix, np.zeros((3, 1))]).ravel()
-        region = self._make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
-        self._write(CAMERA_INFO_TOPIC, stamp, self._make(
-            "sensor_msgs/msg/CameraInfo", header=header, **size, distortion_model=camera.distortion_model,
-            d=np.array(camera.distortion, dtype=np.float64), k=camera.matrix.ravel(), r=np.eye(3).ravel(), p=projection,
-            binning_x=0, binning_y=0, roi=region,
-        ))
         if self._compressed:
-            message = self._make("sensor_msgs/msg/CompressedImage", header=header, format="rgb8; jpeg compressed bgr8", data=data)
+            kind = f"rgb8; {self._codec} compressed bgr8"
+            message = self._make("sensor_msgs/msg/CompressedImage", header=header, format=kind, data=data)
         else:
             message = self._make(
                 "sensor_msgs/msg/Image", header=header, **size, encoding="rgb8", is_bigendian=0, step=3 * camera.width, data=data,
             )
         self._write(self._image_topic, stamp, message)
+
+    def depth(self, stamp: int, camera: Camera, metres: np.ndarray) -> None:
+        """A depth image registered to the camera, and its camera_info: 16UC1 where its values are whole millimetres, else 32FC1."""
+        if DEPTH_TOPIC not in self._connections:
+            sensor = _qos(QosReliability.BEST_EFFORT, QosDurability.VOLATILE, 5)
+            self._open(DEPTH_TOPIC, "sensor_msgs/msg/Image", sensor)
+            self._open(DEPTH_INFO_TOPIC, "sensor_msgs/msg/CameraInfo", sensor)
+        size = self._camera_info(DEPTH_INFO_TOPIC, stamp, camera)
+        millimetres = np.rint(metres.astype(np.float64) * 1e3)
+        whole = millimetres.max(initial=0) < 65535 and np.abs(metres - millimetres * 1e-3).max(initial=0) < 1e-6
+        encoding, pixels = ("16UC1", millimetres.astype("<u2")) if whole else ("32FC1", metres.astype("<f4"))
+        self._write(DEPTH_TOPIC, stamp, self._make(
+            "sensor_msgs/msg/Image", header=self._header(stamp, CAMERA), **size, encoding=encoding, is_bigendian=0,
+            step=pixels.itemsize * camera.width, data=np.ascontiguousarray(pixels).reshape(-1).view(np.uint8),
+        ))
+
+    def _camera_info(self, topic: str, stamp: int, camera: Camera) -> dict[str, int]:
+        """Writes a CameraInfo; returns its size."""
+        size = {"width": camera.width, "height": camera.height}
+        projection = np.hstack([camera.matrix, np.zeros((3, 1))]).ravel()
+        region = self._make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+        self._write(topic, stamp, self._make(
+            "sensor_msgs/msg/CameraInfo", header=self._header(stamp, CAMERA), **size, distortion_model=camera.distortion_model,
+            d=np.array(camera.distortion, dtype=np.float64), k=camera.matrix.ravel(), r=np.eye(3).ravel(), p=projection,
+            binning_x=0, binning_y=0, roi=region,
+        ))
+        return size
 
     def _open(self, topic: str, kind: str, qos: Qos) -> None:
         self._connections[topic] = self._writer.add_connection(topic, kind, typestore=self._store, offered_qos_profiles=[qos])

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dimm_ros.data.bag_writer import BASE, CAMERA_INFO_TOPIC, IMAGE_TOPIC, MAP, ODOM, new_bag
+from dimm_ros.data.bag_writer import CAMERA_INFO_TOPIC, IMAGE_TOPIC
 from dimm_ros.data.open import open_recording
+from dimm_ros.data.record import record_frames
 from dimm_ros.data.recording import Frame, Recording
 from dimm_ros.data.splits import select
 from dimm_ros.errors import DataError
@@ -89,14 +90,5 @@ def _parts(recording: Recording, split: str | None) -> tuple[Sequence[Frame], Se
 def _write(path: Path, frames: Sequence[Frame], base_from_camera: np.ndarray, progress: Callable[[int, int], object]) -> None:
     """Frames as a robot would have recorded them."""
     stamps = np.array([frame.stamp_ns for frame in frames], dtype=np.int64)
-    world_from_base = np.stack([frame.world_from_camera for frame in frames]) @ invert(base_from_camera)
-    odom_from_base = drifting_odometry(stamps, world_from_base, 0)
-    map_from_odom = world_from_base @ invert(odom_from_base)
-    with new_bag(path, jpeg_quality=95) as bag:
-        bag.start(int(stamps[0]), base_from_camera)
-        for index, frame in enumerate(frames):
-            stamp = int(stamps[index])
-            bag.transform(stamp, MAP, ODOM, map_from_odom[index])
-            bag.transform(stamp, ODOM, BASE, odom_from_base[index])
-            bag.image(stamp, frame.camera, bag.encode(frame.load()))
-            progress(index + 1, len(frames))
+    odometry = drifting_odometry(stamps, np.stack([frame.world_from_camera for frame in frames]) @ invert(base_from_camera), 0)
+    record_frames(path, frames, base_from_camera, odometry, depth=False, jpeg_quality=95, progress=progress)

@@ -60,7 +60,7 @@ def colour(index: int) -> np.ndarray:
 
 def write_image(path: Path, index: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), colour(index)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 100])
+    cv2.imwrite(str(path), colour(index)[..., ::-1])
 
 
 def write_depth(path: Path, levels: np.ndarray) -> None:

@@ -1,0 +1,95 @@
+"""``dimm convert`` as a person uses it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from dimm_ros.cli.main import app
+from dimm_ros.data.open import open_recording
+from dimm_ros.errors import DataError
+
+HEIGHT, WIDTH = 24, 32
+
+
+def scene(folder: Path, frames: int = 5) -> Path:
+    """A 7-Scenes folder whose first frames are for training."""
+    folder.mkdir()
+    for number in range(frames):
+        cv2.imwrite(str(folder / f"frame-{number:06d}.color.png"), np.full((HEIGHT, WIDTH, 3), number % 256, np.uint8))
+        pose = np.eye(4)
+        pose[:3, 3] = number, 2, 3
+        np.savetxt(folder / f"frame-{number:06d}.pose.txt", pose)
+    np.savetxt(folder / "camera-intrinsics.txt", [[30, 0, 16], [0, 31, 12], [0, 0, 1]])
+    (folder / "split.json").write_text('{"train": [0, 1, 2], "val": [3, 4]}')
+    return folder
+
+
+def convert(*words: object):
+    return CliRunner().invoke(app, ["convert", *map(str, words)], catch_exceptions=True)
+
+
+@pytest.mark.parametrize(("words", "images", "topic"), [
+    ([], 5, "/camera/image_raw/compressed"), (["--split", "val", "--images", "png"], 2, "/camera/image_raw/compressed"),
+    (["--images", "raw", "--storage", "sqlite3"], 5, "/camera/image_raw"),
+])
+def test_converts(words, images, topic, tmp_path):
+    source, bag = scene(tmp_path / "kitchen"), tmp_path / "bags" / "kitchen_bag"
+    result = convert(source, bag, *words)
+    assert result.exit_code == 0, result.output
+    assert f"7-Scenes folder kitchen: {images} images -> " in result.output
+    recording = open_recording(bag)
+    assert recording.source.endswith(topic) and len(recording.frames) == images
+    np.testing.assert_allclose(recording.poses()[:, 0, 3], [3, 4] if "val" in words else range(5))
+    result = convert(source, bag)
+    assert isinstance(result.exception, DataError) and "exists already" in str(result.exception)
+    assert convert(bag, bag, "--overwrite", "--images", "png").exit_code == 0  # a bag may be rewritten in place
+    assert len(open_recording(bag).frames) == images
+
+
+def test_wrong_source_writes_nothing(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for source, words in (("empty", "is empty; give a ROS bag or a folder in a known layout .7-Scenes, 12-Scenes"), ("absent", "does not exist")):
+        result = convert(tmp_path / source, tmp_path / "bag")
+        assert isinstance(result.exception, DataError)
+        with pytest.raises(DataError, match=words):
+            raise result.exception
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
+
+
+def test_ctrl_c_leaves_nothing_behind(tmp_path):
+    source = scene(tmp_path / "kitchen", frames=1)
+    cv2.imwrite(str(source / "frame-000000.color.png"), np.random.default_rng(0).integers(0, 255, (960, 1280, 3), np.uint8))
+    for number in range(1, 400):  # names of one large image: seconds of work
+        for kind in ("color.png", "pose.txt"):
+            os.link(source / f"frame-000000.{kind}", source / f"frame-{number:06d}.{kind}")
+    command = [sys.executable, "-m", "dimm_ros.cli.main", "convert", source, tmp_path / "bags" / "bag", "--images", "raw"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )
+    started = threading.Event()
+
+    def wait_for_the_bag() -> None:
+        while process.poll() is None and not any((tmp_path / "bags").glob(".bag.*/bag/*.mcap")):
+            try:  # the wait is for the file; the process's end would end it too
+                process.wait(0.02)
+            except subprocess.TimeoutExpired:
+                pass
+        started.set()
+
+    threading.Thread(target=wait_for_the_bag).start()
+    assert started.wait(120)
+    process.send_signal(signal.SIGINT)
+    _, complaints = process.communicate(timeout=60)
+    assert process.returncode == 130, complaints
+    assert "Traceback" not in complaints
+    assert list((tmp_path / "bags").iterdir()) == []
