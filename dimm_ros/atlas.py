@@ -51,21 +51,23 @@ class SharedEncoder:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._images: Tensor | None = None
-        self._tokens: Tokens | None = None
+        self._answered: list[tuple[Tensor, Tokens]] = []
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._encoder, name)
 
     def encode(self, images: Tensor) -> Tokens:
         """As ``Encoder.encode``."""
-        if self._images is None or self._images.shape != images.shape or not torch.equal(self._images, images):
-            self._images, self._tokens = images, self._encoder.encode(images)
-        return self._tokens
+        for known, tokens in self._answered:
+            if known.shape == images.shape and torch.equal(known, images):
+                return tokens
+        tokens = self._encoder.encode(images)
+        self._answered.append((images, tokens))
+        return tokens
 
     def forget(self) -> None:
-        """Drop the last input and its tokens."""
-        self._images = self._tokens = None
+        """Drop the inputs and their tokens: those to come are others."""
+        self._answered.clear()
 
 
 #: Encoders by what a map's header asks for.
@@ -176,15 +178,20 @@ class Atlas:
             search: ask all maps at once, since nothing is known of where the camera is.
 
         Returns:
-            The localizer and its estimate; the current map's when none accepts.
+            The localizer and its estimate, the current map's when none accepts; the estimate has the time of all.
         """
-        for encoder in self.encoders.values():
-            encoder.forget()
-        first = estimate(self.current)
-        if len(self.localizers) == 1 or (first.accepted and not search):
-            return self.current, first
-        answers = [(self.current, first), *((other, estimate(other)) for other in self.localizers if other is not self.current)]
+        try:
+            first = estimate(self.current)
+            if len(self.localizers) == 1 or (first.accepted and not search):
+                return self.current, first
+            answers = [(self.current, first), *((other, estimate(other)) for other in self.localizers if other is not self.current)]
+        finally:
+            for encoder in self.encoders.values():
+                encoder.forget()
         accepted = [answer for answer in answers if answer[1].accepted]
         if accepted:
-            return max(accepted, key=lambda answer: answer[1].inlier_ratio)
-        return self.current, replace(first, reason=f"{first.reason} No other of the {len(answers)} maps accepts it.")
+            localizer, best = max(accepted, key=lambda answer: answer[1].inlier_ratio)
+        else:
+            localizer, best = self.current, replace(first, reason=f"{first.reason} No other of the {len(answers)} maps accepts it.")
+        spent = [answer.stage_ms for _, answer in answers]
+        return localizer, replace(best, stage_ms={stage: sum(ms.get(stage, 0.0) for ms in spent) for stage in first.stage_ms})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 #: How long the first image waits for the first camera_info.
 PATIENCE_S = 0.5
+
+#: A camera that was silent for so long is not waited for; one that was never heard gets more time.
+_ALIVE_S, _FIRST_S = 0.5, 3.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,11 @@ class CameraInput:
         text = self.image.explain(self._node)
         return text if self.camera is not None or self.error else f"{text} {self.info.explain(self._node)}"
 
+    @property
+    def alive(self) -> bool:
+        """Whether images come, or may be about to."""
+        return self.image.silent_s < (_ALIVE_S if self.image.count else _FIRST_S)
+
     def _on_image(self, message: Image | CompressedImage) -> None:
         self.image.heard(stamp_ns(message.header.stamp))
         if self.camera is None and not self.error and self._patient:
@@ -131,3 +139,43 @@ class CameraInput:
         if self.camera is None and not error:
             error = self.info.explain(self._node)
         self._on_shot(Shot(self.name, message, self.camera, error))
+
+
+class Rig:
+    """Brings together what several cameras saw at one time; on the executor's thread.
+
+    A set is complete when every camera that is alive is in it. A camera that has stopped is not waited for; one that is merely
+    late costs its place.
+
+    Args:
+        node, config, names: of the cameras, see ``CameraInput``.
+        on_shots: called with each set, the latest image last.
+
+    Attributes:
+        cameras: one for each name.
+    """
+
+    def __init__(self, node: Node, config: NodeConfig, names: Sequence[str], on_shots: Callable[[tuple[Shot, ...]], None]) -> None:
+        self._tolerance_ns, self._on_shots = round(config.sync_tolerance * 1e9), on_shots
+        self._waiting: dict[str, Shot] = {}
+        self.cameras = [CameraInput(node, name, config, self._on_shot) for name in names]
+
+    def destroy(self) -> None:
+        """Take the subscriptions off the node."""
+        self._waiting.clear()
+        for camera in self.cameras:
+            camera.destroy()
+
+    def _on_shot(self, shot: Shot) -> None:
+        waiting = self._waiting
+        if shot.name in waiting or any(abs(shot.stamp_ns - other.stamp_ns) > self._tolerance_ns for other in waiting.values()):
+            self._pass_on()
+        waiting[shot.name] = shot
+        if all(camera.name in waiting or not camera.alive for camera in self.cameras):
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        shots = tuple(sorted(self._waiting.values(), key=lambda shot: shot.stamp_ns))
+        self._waiting.clear()
+        if shots:
+            self._on_shots(shots)

@@ -12,6 +12,9 @@ from collections.abc import Callable
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rclpy.context import Context
+from rclpy.executors import Executor, ExternalShutdownException
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from dimm_ros.errors import DimmError
@@ -40,6 +43,20 @@ def transition(method: Callable[[ManagedNode], None]) -> Callable[[ManagedNode, 
         return TransitionCallbackReturn.SUCCESS
 
     return callback
+
+
+def spin(executor: Executor, context: Context) -> None:
+    """Spin until the context is shut down, through the races that rclpy leaves."""
+    while context.ok():
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            return
+        except _rclpy.InvalidHandle:
+            pass  # something was destroyed while the executor was about to wait for it
+        except _rclpy.RCLError:
+            if context.ok():  # otherwise it was shut down while the executor was about to wait
+                raise
 
 
 class ManagedNode(LifecycleNode):

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
+from rclpy.executors import SingleThreadedExecutor
 
 from dimm_ros.errors import MapError, ParameterError
 from dimm_ros.ros import parameters
 from dimm_ros.ros.broadcast import PoseBroadcaster
-from dimm_ros.ros.cameras import CameraInput, Shot
+from dimm_ros.ros.cameras import Rig, Shot
 from dimm_ros.ros.health import Health
-from dimm_ros.ros.lifecycle import ACTIVE, FINALIZED, INACTIVE, UNCONFIGURED, ManagedNode, transition
+from dimm_ros.ros.lifecycle import ACTIVE, FINALIZED, INACTIVE, UNCONFIGURED, ManagedNode, spin, transition
 from dimm_ros.ros.logs import forward_log
 from dimm_ros.ros.maps import Maps
 from dimm_ros.ros.reporter import Reporter
 from dimm_ros.ros.tf import make_transforms
 from dimm_ros.ros.tf_conflicts import WatchedTransforms
+from dimm_ros.ros.vitals import Vitals
 from dimm_ros.ros.worker import LatestWorker
 
 if TYPE_CHECKING:
@@ -56,10 +56,11 @@ class LocalizerNode(ManagedNode):
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._health = Health()
         self._reporter = Reporter(self, self._health, lambda: self._config)
+        self._reporter.extras.append(Vitals(self._health).values)
         self._maps = Maps(lambda: self._config, self._reporter, self.get_logger(), open_localizer)
         self._worker: LatestWorker[Sequence[Shot]] | None = None
         self._pipeline: Pipeline | None = None
-        self._cameras: list[CameraInput] = []
+        self._rig: Rig | None = None
         self._last_stamp_ns: int | None = None
         self._self_start = False
         self._undo = ExitStack()
@@ -91,24 +92,28 @@ class LocalizerNode(ManagedNode):
     @transition
     def on_activate(self) -> None:
         """Make the topics."""
-        from dimm_ros.ros.pipeline import Pipeline  # torch takes seconds to import; the map has done it
+        # torch takes seconds to import; the maps have done it
+        from dimm_ros.ros.pipeline import Pipeline
+        from dimm_ros.ros.services import Requests
 
         config, undo = self._config, self._undo
         self._health.reset()
         self._transforms = WatchedTransforms(make_transforms(self), self, config.tf_mode, config.odom_frame, config.base_frame)
         undo.callback(self._transforms.destroy)
         self._broadcaster = PoseBroadcaster(self._transforms, config.tf_mode, config.odom_frame)
-        self._start_anew()
-        pipeline = Pipeline(
+        self._requests = Requests(self, self._reporter, self._map_frames, self._forget, lambda hint: self._pipeline.hint(hint))
+        undo.callback(self._requests.destroy)
+        self._pipeline = Pipeline(
             self, lambda: self._config, lambda: self._maps.atlas, self._reporter, self._health, self._transforms, self._broadcaster,
+            self._requests.pose_published,
         )
-        undo.callback(pipeline.destroy)
-        undo.callback(self.destroy_timer, self.create_timer(1.0 / config.tf_rate, pipeline.send_transform))
+        undo.callback(self._pipeline.destroy)
+        undo.callback(self.destroy_timer, self.create_timer(1.0 / config.tf_rate, self._pipeline.send_transform))
         undo.callback(self._settle)
-        self._pipeline = pipeline
-        self._cameras = [CameraInput(self, "", config, self._on_shot)]
-        for camera in self._cameras:
-            undo.callback(camera.destroy)
+        self._rig = Rig(self, config, config.camera_names, self._on_shots)
+        undo.callback(self._rig.destroy)
+        self._start_anew()
+        for camera in self._rig.cameras:
             self.get_logger().info(f"Waiting for images on '{camera.image.topic}' and camera_info on '{camera.info.topic}'.")
 
     @transition
@@ -153,7 +158,7 @@ class LocalizerNode(ManagedNode):
     def _close(self) -> None:
         """Undo ``on_activate``, or as much of it as was done."""
         self._undo.close()
-        self._cameras, self._reporter.trouble = [], self._maps.trouble
+        self._rig, self._reporter.trouble = None, self._maps.trouble
         self._health.forget()
 
     def _settle(self) -> None:
@@ -184,15 +189,15 @@ class LocalizerNode(ManagedNode):
         elif self._maps.loaded.is_set() and self.change("configure") and self.change("activate"):
             self._self_start = False
 
-    def _on_shot(self, shot: Shot) -> None:
+    def _on_shots(self, shots: Sequence[Shot]) -> None:
         self._health.received()
-        stamp = shot.stamp_ns
+        stamp = shots[-1].stamp_ns
         if self._last_stamp_ns is not None and stamp < self._last_stamp_ns - _JUMP_BACK_NS:
             self.get_logger().warning("The images' time jumped back: TF and the state begin anew.")
             self._transforms.clear()
             self._start_anew()
         self._last_stamp_ns = stamp
-        if self._worker.submit((shot,)) is not None:
+        if self._worker.submit(shots) is not None:
             self._health.dropped()
 
     def _on_watchdog(self) -> None:
@@ -200,7 +205,7 @@ class LocalizerNode(ManagedNode):
         if not self.context.ok():
             return
         state, name = self.state, self.get_fully_qualified_name()
-        if state != ACTIVE:
+        if state != ACTIVE or self._rig is None:
             reason = {
                 INACTIVE: f"The node is inactive; activate it: ros2 lifecycle set {name} activate",
                 FINALIZED: "The node was shut down; start its process again.",
@@ -209,7 +214,7 @@ class LocalizerNode(ManagedNode):
             self._reporter.diagnose(reason, failed=self._maps.failed)
             return
         self._reporter.trouble = self._maps.trouble or self._transforms.conflict()
-        silent = [camera.explain() for camera in self._cameras if camera.image.silent_s > _WATCHDOG_S]
+        silent = [camera.explain() for camera in self._rig.cameras if camera.image.silent_s > _WATCHDOG_S]
         if silent:
             self._reporter.say(" ".join(silent))
         self._reporter.diagnose(self._reporter.last_reason)
@@ -238,6 +243,17 @@ class LocalizerNode(ManagedNode):
         self._health.forget()
         self._broadcaster.clear()
         self._last_stamp_ns = None
+        if self._pipeline is not None:
+            self._pipeline.forget()
+
+    def _forget(self, everything: bool) -> None:
+        if everything:
+            self._start_anew()
+        else:
+            self._pipeline.forget()
+
+    def _map_frames(self) -> dict[str, str]:
+        return {one.name: self._config.map_frame or one.frame_id for one in self._maps.atlas.localizers}
 
 
 def main(args: list[str] | None = None) -> int:
@@ -253,15 +269,12 @@ def main(args: list[str] | None = None) -> int:
             node.start()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        executor.spin()
+        spin(executor, node.context)
     except ParameterError as error:
         print(f"localizer: {error}", file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except KeyboardInterrupt:
         pass
-    except _rclpy.RCLError:
-        if rclpy.ok():  # otherwise the interrupt came just before the executor waited
-            raise
     finally:
         if node is not None:
             node.release()

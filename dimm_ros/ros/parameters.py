@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from dimm_ros.config import AcceptanceConfig, SolverConfig
+from dimm_ros.config import AcceptanceConfig, GateConfig, SolverConfig
 from dimm_ros.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ class NodeConfig(BaseModel):
     device: str = Field("auto", description="where the network runs: auto, cpu, cuda or cuda:N")
     weights: str = Field("", description="path of the encoder's weights; empty looks in the user's cache and on the hub")
     autostart: bool = Field(True, description="configure and activate without being told; false waits for the lifecycle service change_state")
+    cameras: list[str] = Field(
+        [""], description="several cameras on one base, solved jointly: prefixes of the topics PREFIX/image and PREFIX/camera_info; empty for one",
+    )
+    sync_tolerance: float = Field(0.02, ge=0, le=1, description="most that stamps of several cameras' images of one time differ, seconds")
+    window: int = Field(
+        1, ge=1, le=20, description="newest images solved jointly, linked by odometry; 1 takes each by itself", json_schema_extra=_LIVE,
+    )
     image_transport: Literal["raw", "compressed"] = Field("raw", description="type of the image topic: sensor_msgs/Image or CompressedImage")
     image_reliability: Literal["best_effort", "reliable"] = Field(
         "best_effort", description="QoS of the image subscription; best_effort connects to every publisher",
@@ -64,8 +72,37 @@ class NodeConfig(BaseModel):
     min_rotation_sigma_deg: float = Field(
         0.3, gt=0, le=180, description="floor of the published rotation's standard deviation, degrees", json_schema_extra=_LIVE,
     )
+    covariance_scale: float = Field(
+        1.0, gt=0, le=1e4, description="factor on the published covariance, before the floors; of the standard deviations, its root",
+        json_schema_extra=_LIVE,
+    )
     solver: SolverConfig = Field(SolverConfig(), json_schema_extra=_LIVE)
     acceptance: AcceptanceConfig = Field(AcceptanceConfig(), json_schema_extra=_LIVE)
+    gate: GateConfig = Field(GateConfig(), json_schema_extra=_LIVE)
+
+    @field_validator("cameras")
+    @classmethod
+    def _topic_prefixes(cls, names: list[str]) -> list[str]:
+        given = [name for name in names if name]
+        for name in given:
+            if not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", name, re.ASCII):
+                raise ValueError(f"'{name}' is no prefix of a topic, such as 'front' or 'rig/left'")
+            if given.count(name) > 1:
+                raise ValueError(f"'{name}' is listed twice")
+        return names
+
+    @model_validator(mode="after")
+    def _rig_has_a_base(self) -> NodeConfig:
+        if len(self.camera_names) > 1 and not self.base_frame:
+            raise ValueError("several cameras need a base_frame, whose pose is published")
+        if len(self.camera_names) > 1 and self.camera_frame:
+            raise ValueError("camera_frame is for one camera; with several the images' own frame_id counts")
+        return self
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """Prefixes of the cameras' topics; one empty prefix for a single camera."""
+        return tuple(name for name in self.cameras if name) or ("",)
 
     @property
     def map_entries(self) -> tuple[str, ...]:
@@ -151,8 +188,10 @@ def config_from(values: Mapping[str, Any]) -> NodeConfig:
         return NodeConfig.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise ParameterError(f"Parameter '{name}' cannot be {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}.") from error
+        name, text = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        if isinstance(first["input"], (dict, BaseModel)):  # a rule between parameters
+            raise ParameterError(f"The parameters{f' of {name!r}' if name else ''} do not fit together: {text}.") from error
+        raise ParameterError(f"Parameter '{name}' cannot be {first['input']!r}: {text[0].lower()}{text[1:]}.") from error
 
 
 def descriptor_of(declaration: Declaration) -> ParameterDescriptor:

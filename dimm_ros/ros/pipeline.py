@@ -1,35 +1,57 @@
-"""The worker thread's part of the node: from an image message to a published pose, transform and status."""
+"""The worker thread's part of the node: from image messages to a published pose, transform and status."""
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from geometry_msgs.msg import PoseWithCovarianceStamped
 
+from dimm_ros.data.image_checks import why_blind
 from dimm_ros.errors import DimmError, InputError, TransformError
 from dimm_ros.ros.broadcast import PoseBroadcaster
 from dimm_ros.ros.cameras import Shot
 from dimm_ros.ros.debug import DebugTopics
+from dimm_ros.ros.estimator import Answer, Estimator
 from dimm_ros.ros.health import Health, State
-from dimm_ros.ros.images import to_rgb
-from dimm_ros.ros.messages import floor_covariance, to_pose_with_covariance, transport_covariance
+from dimm_ros.ros.messages import floor_covariance, to_pose_with_covariance
+from dimm_ros.ros.odometry import Odometry
 from dimm_ros.ros.reporter import Reporter, publish, sentence
 from dimm_ros.ros.tf import Transforms
+from dimm_ros.tracking.gate import PoseGate
 
 if TYPE_CHECKING:
     from dimm_ros.atlas import Atlas
-    from dimm_ros.localizer import Estimate, Localizer
+    from dimm_ros.localizer import Localizer
     from dimm_ros.msg import LocalizationStatus
     from dimm_ros.ros.lifecycle import ManagedNode
     from dimm_ros.ros.parameters import NodeConfig
 
 
+@dataclass(frozen=True)
+class Hint:
+    """Somebody's word on where the robot is.
+
+    Attributes:
+        map_from_body: (4, 4).
+        covariance: (6, 6).
+        stamp_ns: when it was there.
+        map_name: the map that it is about, None for any.
+    """
+
+    map_from_body: np.ndarray
+    covariance: np.ndarray
+    stamp_ns: int
+    map_name: str | None
+
+
 class Pipeline:
     """Localizes images and publishes what comes of them; made on activation, destroyed on deactivation.
+
+    Everything but ``handle`` only leaves word for the next image, so that other threads may call it.
 
     Args:
         node: makes the publishers.
@@ -38,29 +60,43 @@ class Pipeline:
         reporter, health: what is said and counted.
         transforms: TF.
         broadcaster: the transform of ``tf_mode``.
+        on_pose: called on the worker's thread with each published pose.
     """
 
     def __init__(
         self, node: ManagedNode, config: Callable[[], NodeConfig], atlas: Callable[[], Atlas], reporter: Reporter, health: Health,
-        transforms: Transforms, broadcaster: PoseBroadcaster,
+        transforms: Transforms, broadcaster: PoseBroadcaster, on_pose: Callable[[PoseWithCovarianceStamped], None],
     ) -> None:
-        self._node, self._config, self._atlas = node, config, atlas
+        self._node, self._config, self._atlas, self._on_pose = node, config, atlas, on_pose
         self._reporter, self._health, self._transforms, self._broadcaster = reporter, health, transforms, broadcaster
         self._poses = node.create_publisher(PoseWithCovarianceStamped, "localization_pose", 10)
         self._debug = DebugTopics(node)
+        self._estimator = Estimator(config, atlas, transforms)
+        self._gate = PoseGate(config().gate)
+        self._odometry: Odometry | None = None
+        self._forget = False
+        self._hint: Hint | None = None
 
     def destroy(self) -> None:
         """Take the publishers off the node."""
         self._node.destroy_publisher(self._poses)
         self._debug.destroy()
 
+    def forget(self) -> None:
+        """With the next image, believe nothing of what was."""
+        self._hint, self._forget = None, True
+
+    def hint(self, hint: Hint) -> None:
+        """With the next image, take this into account."""
+        self._hint = hint
+
     def handle(self, shots: Sequence[Shot]) -> None:
         """Localize what the cameras saw at one time, and publish what came of it."""
-        shot = shots[0]
-        status = self._reporter.new_status(shot.stamp_ns)
+        stamp = shots[-1].stamp_ns
+        status = self._reporter.new_status(stamp)
         try:
-            self._check_age(status, shot.stamp_ns)
-            self._localize(shot, status)
+            self._check_age(status, stamp)
+            self._localize(shots, status)
         except Dropped as error:
             self._health.dropped()
             status.reason = str(error)
@@ -89,47 +125,76 @@ class Pipeline:
         if limit > 0 and age < -limit:
             raise Dropped(f"The image is dated {-age:.2f} s in the future; synchronise the clocks of the camera's computer and this one.")
 
-    def _localize(self, shot: Shot, status: LocalizationStatus) -> None:
-        config, atlas, camera = self._config(), self._atlas(), shot.camera
-        if camera is None:
-            raise InputError(shot.error)
-        started = time.perf_counter()
-        image = to_rgb(shot.message)
-        decode_ms = (time.perf_counter() - started) * 1e3
+    def _localize(self, shots: Sequence[Shot], status: LocalizationStatus) -> None:
+        config, stamp = self._config(), shots[-1].stamp_ns
+        body_frame = config.base_frame or config.camera_frame or shots[-1].message.header.frame_id
+        odometry = self._odometry_of(body_frame)
+        self._take_word(odometry)
         search = self._health.state(self._reporter.now_ns(), config.lost_after) in (State.UNINITIALIZED, State.LOST)
-        localizer, estimate = atlas.localize(lambda localizer: localizer.localize(image, camera), search=search)
-        _fill(status, estimate, decode_ms)
-
-        stamp, map_frame = shot.stamp_ns, config.map_frame or localizer.frame_id
-        camera_frame = config.camera_frame or shot.message.header.frame_id
-        self._debug.publish(image, estimate, camera_frame, map_frame, stamp)
-        if not estimate.accepted:
-            self._health.rejected(self._reporter.now_ns())
-            status.reason = estimate.reason
+        answer = self._estimator.solve(shots, odometry, search=search)
+        localizer = answer.localizer
+        map_frame = config.map_frame or localizer.frame_id
+        _fill(status, answer)
+        self._debug.publish(answer.seen.image, answer.shown, answer.seen.frame, map_frame, stamp)
+        if not answer.estimate.accepted:
+            self._reject(status, why_blind(answer.seen.image) or answer.estimate.reason)
             return
-        if not np.isfinite(estimate.covariance).all() or not np.isfinite(estimate.world_from_camera).all():
+        if not np.isfinite(answer.estimate.covariance).all() or not np.isfinite(answer.estimate.world_from_camera).all():
             raise InputError("The pose is not finite: the rays do not fix it.")
-        body_frame = config.base_frame or camera_frame
+
         camera_from_body = np.eye(4)
-        if body_frame != camera_frame:
-            camera_from_body = self._transforms.lookup(camera_frame, body_frame, stamp, config.tf_timeout)
-        if localizer is not atlas.current:
+        if body_frame != answer.seen.frame and answer.base_from_camera is None:
+            camera_from_body = self._transforms.lookup(answer.seen.frame, body_frame, stamp, config.tf_timeout)
+        map_from_body, covariance = answer.of_body(camera_from_body)
+        covariance = floor_covariance(
+            covariance * config.covariance_scale, config.min_position_sigma, np.radians(config.min_rotation_sigma_deg),
+        )
+        odom_from_body = odometry.at(stamp, config.tf_timeout) if config.gate.enabled or config.tf_mode == "map_odom" else None
+        verdict = self._gate.judge(map_from_body, covariance, odom_from_body, stamp, localizer.name)
+        if not verdict.accepted:
+            self._reject(status, verdict.reason)
+            return
+        if localizer is not self._atlas().current:
             self._change_map(localizer)
         status.map_name, status.header.frame_id = localizer.name, map_frame
-        map_from_body = estimate.world_from_camera @ camera_from_body
-        covariance = transport_covariance(estimate.covariance, estimate.world_from_camera, camera_from_body)
-        covariance = floor_covariance(covariance, config.min_position_sigma, np.radians(config.min_rotation_sigma_deg))
-        publish(self._node, self._poses, to_pose_with_covariance(map_frame, stamp, map_from_body, covariance))
+        message = to_pose_with_covariance(map_frame, stamp, map_from_body, covariance)
+        publish(self._node, self._poses, message)
+        self._on_pose(message)
 
         now_ns = self._reporter.now_ns()
         status.accepted = True
         status.image_age_ms = (now_ns - stamp) * 1e-6
         try:
-            self._broadcaster.update(map_frame, body_frame, map_from_body, stamp, now_ns, config.tf_timeout)
+            self._broadcaster.update(map_frame, body_frame, map_from_body, stamp, now_ns, 0.0)  # it was waited for above
         except TransformError as error:
             status.reason = f"The pose is published, the transform of tf_mode {config.tf_mode} is not: {error}"
+        status.reason = " ".join(filter(None, (*answer.left_out, status.reason)))
         self._health.answered(now_ns, status.total_ms, status.image_age_ms, complete=not status.reason)
         self.send_transform()
+
+    def _reject(self, status: LocalizationStatus, reason: str) -> None:
+        self._health.rejected(self._reporter.now_ns())
+        status.reason = reason
+
+    def _odometry_of(self, body_frame: str) -> Odometry:
+        config = self._config()
+        if self._odometry is None or self._odometry.body_frame != body_frame:
+            self._odometry = Odometry(self._transforms, config.odom_frame, body_frame, expected=config.tf_mode == "map_odom")
+        return self._odometry
+
+    def _take_word(self, odometry: Odometry) -> None:
+        """Do what was asked for since the last image."""
+        config = self._config()
+        if self._gate.config != config.gate:
+            self._gate = PoseGate(config.gate)
+        if self._forget:
+            self._forget = False
+            self._gate.forget()
+            self._estimator.forget()
+        hint, self._hint = self._hint, None
+        if hint is not None:
+            self._gate.hint(hint.map_from_body, hint.covariance, odometry.at(hint.stamp_ns, 0.0), hint.map_name)
+            self._estimator.forget()
 
     def _change_map(self, localizer: Localizer) -> None:
         """The images show another of the loaded maps."""
@@ -139,13 +204,14 @@ class Pipeline:
         self._broadcaster.clear()
 
 
-def _fill(status: LocalizationStatus, estimate: Estimate, decode_ms: float) -> None:
+def _fill(status: LocalizationStatus, answer: Answer) -> None:
     """The numbers of an estimate."""
+    estimate = answer.estimate
     status.inliers, status.rays, status.inlier_ratio = int(estimate.inliers), int(estimate.rays), float(estimate.inlier_ratio)
     stages = estimate.stage_ms
-    status.prepare_ms = decode_ms + stages.get("prepare", 0.0)
+    status.prepare_ms = answer.decode_ms + stages.get("prepare", 0.0)
     status.encode_ms, status.head_ms, status.solve_ms = (float(stages.get(name, 0.0)) for name in ("encode", "head", "solve"))
-    status.total_ms = decode_ms + stages.get("total", 0.0)
+    status.total_ms = answer.decode_ms + stages.get("total", 0.0)
 
 
 class Dropped(Exception):

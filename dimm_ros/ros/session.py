@@ -19,12 +19,12 @@ from typing import Any
 
 import rclpy
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 import dimm_ros
 from dimm_ros.ros.collector import Answer, Broadcast, Collector, Report
+from dimm_ros.ros.lifecycle import spin
 from dimm_ros.ros.player import BagPlayer, Played, PlayOptions
 
 #: Domains whose ports lie below those that the system hands out to anyone.
@@ -116,14 +116,14 @@ class LocalSession:
             else:
                 os.environ[name] = value
 
+    def call(self, function: Callable[[], None], timeout_s: float = 30.0) -> None:
+        """Have something done on the session's thread, such as what destroys publishers and subscriptions, and wait for it."""
+        done = threading.Event()
+        self._executor.create_task(lambda: (function(), done.set()))
+        done.wait(timeout_s)
+
     def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            pass
-        except _rclpy.RCLError:
-            if self.context.ok():  # otherwise the context was shut down just before the executor waited on it
-                raise
+        spin(self._executor, self.context)
 
 
 class LocalizerProcess:

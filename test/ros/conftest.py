@@ -51,7 +51,7 @@ def _running(session: LocalSession, localizer: KnownPose | None, parameters: dic
     finally:
         if robot.localizer is not None:
             robot.localizer.free.set()
-        robot.node.release()
+        session.call(robot.node.release)
 
 
 @pytest.fixture
@@ -61,6 +61,8 @@ def make_robot(session):
 
         def make(*, real: bool = False, ready: bool = True, start: bool = True, localizer: KnownPose | None = None, **parameters: Any) -> Robot:
             parameters = {name.replace("__", "."): value for name, value in parameters.items()}
+            parameters.setdefault("gate.enabled", False)  # most tests are about what becomes of one image
+            parameters.setdefault("max_image_age", 30.0)  # a busy computer takes its time
             known = None if real else localizer or KnownPose()
             if not real:
                 parameters.setdefault("map", "hall.safetensors")

@@ -37,14 +37,24 @@ WORLD_FROM_CAMERA = rotated(0.5, -0.7, 0.2, 1.0, 2.0, 3.0)
 
 
 class KnownPose:
-    """Stands in for the network in tests of the node's mechanics: answers every image with one known pose."""
+    """Stands in for a map and its network in tests of the node's mechanics: answers every image with one known pose.
 
-    name, frame_id = "known", "hall"
+    Attributes:
+        name, frame_id: of the map.
+        world_from_camera, covariance, reason: of the answers; a reason rejects.
+        only: the first pixel's values that are accepted; None accepts all.
+        seen, cameras: first pixels of the images so far, and the calibrations they came with.
+        joint: (number of images, relative poses, how many of them are new) of each joint solution.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "known", frame_id: str = "hall", only: set[int] | None = None) -> None:
+        self.name, self.frame_id, self.only = name, frame_id, only
+        self.world_from_camera = WORLD_FROM_CAMERA.copy()
         self.covariance = np.diag([1e-4, 2e-4, 3e-4, 1e-5, 2e-5, 3e-5])
         self.reason = ""
         self.seen: list[int] = []
+        self.cameras: list[Camera] = []
+        self.joint: list[tuple[int, list[np.ndarray], int]] = []
         self.warmed, self.opened = False, 0
         self.free = threading.Event()
         self.entered = threading.Event()
@@ -59,13 +69,29 @@ class KnownPose:
         self.warmed = True
 
     def localize(self, image: np.ndarray, camera: Camera) -> Estimate:
+        return self._estimate(self.observe_all([image], [camera]))
+
+    def observe_all(self, images: list[np.ndarray], cameras: list[Camera]) -> list[int]:
         self.entered.set()
         assert self.free.wait(20.0)
-        if image.shape[:2] != (camera.height, camera.width):
-            raise InputError(f"The image is {image.shape[1]}x{image.shape[0]}, camera_info says {camera.width}x{camera.height}.")
-        self.seen.append(int(image[0, 0, 0]))
+        for image, camera in zip(images, cameras, strict=True):
+            if image.shape[:2] != (camera.height, camera.width):
+                raise InputError(f"The image is {image.shape[1]}x{image.shape[0]}, camera_info says {camera.width}x{camera.height}.")
+        values = [int(image[0, 0, 0]) for image in images]
+        self.seen += values
+        self.cameras += cameras
+        return values
+
+    def solve_window(self, observations: list[int], relative: list[np.ndarray], newest: int = 1) -> Estimate:
+        self.joint.append((len(observations), list(relative), newest))
+        return self._estimate(observations[-newest:])
+
+    def _estimate(self, values: list[int]) -> Estimate:
+        reason = self.reason
+        if self.only is not None and not set(values) <= self.only:
+            reason = f"The view is not of {self.name}."
         stages = {"prepare": 1.0, "encode": 5.0, "head": 1.0, "solve": 2.0, "total": 9.0}
-        return Estimate(WORLD_FROM_CAMERA.copy(), self.covariance, not self.reason, self.reason, 90, 100, stages)
+        return Estimate(self.world_from_camera.copy(), self.covariance, not reason, reason, 90, 100, stages)
 
 
 class Robot:
@@ -79,8 +105,12 @@ class Robot:
         node = session.node
         # One process cannot have two types on a topic.
         self.image_type = CompressedImage if parameters.get("image_transport") == "compressed" else Image
-        self._images = node.create_publisher(self.image_type, "image", 5)
-        self._infos = node.create_publisher(CameraInfo, "camera_info", qos_profile_sensor_data)
+        self._all_images, self._all_infos = {}, {}
+        for name in parameters.get("cameras", [""]):
+            prefix = f"{name}/" if name else ""
+            self._all_images[name] = node.create_publisher(self.image_type, f"{prefix}image", 5)
+            self._all_infos[name] = node.create_publisher(CameraInfo, f"{prefix}camera_info", qos_profile_sensor_data)
+        self._images, self._infos = next(iter(self._all_images.values())), next(iter(self._all_infos.values()))
         self._tf = node.create_publisher(TFMessage, "/tf", DYNAMIC_QOS)
         self._tf_static = node.create_publisher(TFMessage, "/tf_static", STATIC_QOS)
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
@@ -104,39 +134,43 @@ class Robot:
     def wait_ready(self) -> None:
         """Wait until the node is active and its subscriptions are connected."""
         self.wait(lambda: self.node.state == "active")
-        self.wait(lambda: self._images.get_subscription_count() and self._infos.get_subscription_count())
+        publishers = [*self._all_images.values(), *self._all_infos.values()]
+        self.wait(lambda: all(publisher.get_subscription_count() for publisher in publishers))
 
     def now_ns(self) -> int:
         return self.session.node.get_clock().now().nanoseconds
 
-    def send_info(self, **changes: Any) -> None:
-        """Publish a good camera_info with some fields changed, and wait until the node has it."""
+    def send_info(self, name: str | None = None, **changes: Any) -> None:
+        """Publish a good camera_info of a camera (the first) with some fields changed, and wait until the node has it."""
         info = CameraInfo(width=WIDTH, height=HEIGHT, distortion_model="plumb_bob", d=[0.0] * 5)
         info.k = [50.0, 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0]
-        for name, value in changes.items():
-            setattr(info, name, value)
-        watched = self.node._cameras[0].info
+        for field, value in changes.items():
+            setattr(info, field, value)
+        name = next(iter(self._all_infos)) if name is None else name
+        watched = next(camera for camera in self.node._rig.cameras if camera.name == name).info
         before = watched.count
-        self._infos.publish(info)
+        self._all_infos[name].publish(info)
         self.wait(lambda: watched.count > before)
 
-    def send_tf(self, stamp_ns: int) -> None:
+    def send_tf(self, stamp_ns: int, odom_from_base: np.ndarray = ODOM_FROM_BASE) -> None:
         """Publish base_link -> camera (static) and odom -> base_link around a stamp."""
         self.send_static("base_link", CAMERA_FRAME, BASE_FROM_CAMERA)
         for offset in (-10**8, 10**8):
-            self._tf.publish(TFMessage(transforms=[to_transform("odom", "base_link", stamp_ns + offset, ODOM_FROM_BASE)]))
+            self._tf.publish(TFMessage(transforms=[to_transform("odom", "base_link", stamp_ns + offset, odom_from_base)]))
 
     def send_static(self, parent: str, child: str, pose: np.ndarray) -> None:
         self._tf_static.publish(TFMessage(transforms=[to_transform(parent, child, 0, pose)]))
 
-    def send_image(self, stamp_ns: int | None = None, value: int = 0, **changes: Any) -> int:
-        """Publish an image; returns its stamp."""
+    def send_image(self, stamp_ns: int | None = None, value: int = 0, *, name: str | None = None, frame: str = CAMERA_FRAME, **changes: Any) -> int:
+        """Publish an image of a camera (the first) whose first pixel has a value; returns its stamp."""
         stamp_ns = self.now_ns() if stamp_ns is None else stamp_ns
-        message = to_image(np.full((HEIGHT, WIDTH, 3), value, dtype=np.uint8), CAMERA_FRAME, stamp_ns)
-        for name, content in changes.items():
-            setattr(message, name, content)
+        picture = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)  # it shows something
+        picture[0, 0] = value
+        message = to_image(picture, frame, stamp_ns)
+        for field, content in changes.items():
+            setattr(message, field, content)
         message.header.stamp = to_stamp(stamp_ns)
-        self._images.publish(message)
+        (self._images if name is None else self._all_images[name]).publish(message)
         return stamp_ns
 
     def send_compressed(self, format: str, data: bytes) -> int:
@@ -163,9 +197,9 @@ class Robot:
         assert self.collector.wait_for(found, 15.0), f"no pose: {self.report_of(stamp_ns).message.reason}"
         return found()
 
-    def localize(self) -> int:
+    def localize(self, value: int = 0, odom_from_base: np.ndarray = ODOM_FROM_BASE) -> int:
         """Feed everything that one image needs; returns its stamp."""
         stamp = self.now_ns()
-        self.send_tf(stamp)
+        self.send_tf(stamp, odom_from_base)
         self.send_info()
-        return self.send_image(stamp)
+        return self.send_image(stamp, value)

@@ -117,7 +117,7 @@ def test_old_image(make_robot) -> None:
 
 
 def test_image_from_the_future(make_robot) -> None:
-    robot = make_robot()
+    robot = make_robot(max_image_age=1.0)
     robot.send_info()
     status = robot.report_of(robot.send_image(robot.now_ns() + 3 * 10**9)).message
     assert "future" in status.reason and "clocks" in status.reason

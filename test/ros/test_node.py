@@ -8,6 +8,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import RegionOfInterest
 
 from dimm_ros.geometry import poses
 from dimm_ros.msg import LocalizationStatus
@@ -107,13 +108,42 @@ def test_latest_frame_wins(make_robot) -> None:
     robot.send_image(value=1)
     assert localizer.entered.wait(10.0)  # the worker is busy with the first
     for value in (2, 3, 4):
-        count = robot.node._cameras[0].image.count
+        count = robot.node._rig.cameras[0].image.count
         last = robot.send_image(value=value)
-        robot.wait(lambda count=count: robot.node._cameras[0].image.count > count)
+        robot.wait(lambda count=count: robot.node._rig.cameras[0].image.count > count)
     localizer.free.set()
     status = robot.report_of(last).message
     assert localizer.seen == [1, 4]
     assert (status.received, status.answered, status.dropped) == (4, 2, 2)
+
+
+def test_image_before_the_first_camera_info_waits_for_it(make_robot, monkeypatch) -> None:
+    monkeypatch.setattr("dimm_ros.ros.cameras.PATIENCE_S", 20.0)
+    robot = make_robot(base_frame="", tf_mode="none")
+    robot.send_image(value=1)
+    camera = robot.node._rig.cameras[0]
+    robot.wait(lambda: camera.image.count == 1)
+    stamp = robot.send_image(value=2)
+    robot.wait(lambda: camera.image.count == 2)
+    assert not robot.localizer.seen and camera.camera is None
+    robot.send_info()
+    robot.answer_of(stamp)
+    assert robot.localizer.seen == [2]  # the newest
+
+
+def test_region_of_interest_binning_and_zoom_reach_the_solver(make_robot) -> None:
+    robot = make_robot(base_frame="", tf_mode="none")
+    full = {"width": 128, "height": 96, "k": [100.0, 0.0, 63.5, 0.0, 100.0, 47.5, 0.0, 0.0, 1.0]}
+    for changes, focal, centre in [
+        ({}, 50.0, 31.5),
+        ({**full, "binning_x": 2, "binning_y": 2}, 50.0, 31.5),
+        ({**full, "roi": RegionOfInterest(x_offset=10, y_offset=20, width=64, height=48)}, 100.0, 53.5),
+        ({"k": [80.0, 0.0, 31.5, 0.0, 80.0, 23.5, 0.0, 0.0, 1.0]}, 80.0, 31.5),  # the lens was turned
+    ]:
+        robot.send_info(**changes)
+        robot.answer_of(robot.send_image())
+        camera = robot.localizer.cameras[-1]
+        assert (camera.width, camera.height, camera.fx, camera.cx) == (64, 48, focal, centre)
 
 
 def test_states_follow_what_happens(make_robot) -> None:

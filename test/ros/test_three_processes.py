@@ -35,7 +35,7 @@ def test_peer_receives_poses_and_tf(walk, tmp_path) -> None:
         assert json.loads(peer.stdout.readline())["kind"] == "listening"
         # Loose acceptance: this is about what arrives, and the map is small.
         parameters = {"map": str(walk.map), "device": "cpu", "use_sim_time": True, "acceptance.min_inlier_ratio": 0.0,
-                      "acceptance.max_position_sigma": 100.0, "acceptance.max_rotation_sigma_deg": 180.0}
+                      "acceptance.max_position_sigma": 100.0, "acceptance.max_rotation_sigma_deg": 180.0, "gate.enabled": False}
         with LocalizerProcess(environment, parameters, REMAP, log) as localizer:
             played = subprocess.run(
                 [sys.executable, "-m", "dimm_ros.ros.player", str(walk.bag), "--clock", "--wait-ready", "--wait-answers",
@@ -71,7 +71,7 @@ def test_replay_answers_every_frame(walk, tmp_path) -> None:
     """As the demo does it: the chain map -> odom -> base_link that TF users see ends at the published pose."""
     options = PlayOptions(rate=0.0, clock=True, wait_ready=True, wait_answers=True, drop_transforms=(RECORDED,))
     parameters = {"map": str(walk.map), "device": "cpu", "acceptance.min_inlier_ratio": 0.0,
-                  "acceptance.max_position_sigma": 100.0, "acceptance.max_rotation_sigma_deg": 180.0}
+                  "acceptance.max_position_sigma": 100.0, "acceptance.max_rotation_sigma_deg": 180.0, "gate.enabled": False}
     log = tmp_path / "localizer.log"
     replay = replay_bag(walk.bag, parameters=parameters, remap=REMAP, options=options, log=log)
     assert replay.played.images and not replay.played.unanswered, log.read_text()

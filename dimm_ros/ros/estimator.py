@@ -1,0 +1,179 @@
+"""From what one or several cameras saw, now and a moment ago, to one pose of the robot."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dimm_ros.errors import InputError
+from dimm_ros.geometry import poses
+from dimm_ros.ros.cameras import Shot
+from dimm_ros.ros.images import to_rgb
+from dimm_ros.ros.messages import transport_covariance
+from dimm_ros.ros.odometry import Odometry
+from dimm_ros.ros.tf import Transforms
+
+if TYPE_CHECKING:
+    from dimm_ros.atlas import Atlas
+    from dimm_ros.geometry.camera import Camera
+    from dimm_ros.localizer import Estimate, Localizer, Observation
+    from dimm_ros.ros.parameters import NodeConfig
+
+#: Older frames are left out of a window, seconds: odometry has drifted since.
+_WINDOW_S = 5.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One decoded image with its camera; ``frame`` is the camera's optical frame."""
+
+    image: np.ndarray
+    camera: Camera
+    frame: str
+    stamp_ns: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the images of one time say.
+
+    Attributes:
+        localizer: of the map that they show.
+        estimate: of the body, or of the camera where there is one image.
+        seen: the image that the estimate's residuals belong to.
+        base_from_camera: (4, 4) where the body's pose was solved for; None where the camera's was.
+        decode_ms: time that the messages took to decode.
+        left_out: sentences on images that could not be used.
+    """
+
+    localizer: Localizer
+    estimate: Estimate
+    seen: Seen
+    base_from_camera: np.ndarray | None
+    decode_ms: float
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> Estimate:
+        """The estimate with the pose of the camera that took the image."""
+        if self.base_from_camera is None:
+            return self.estimate
+        return replace(self.estimate, world_from_camera=self.estimate.world_from_camera @ self.base_from_camera)
+
+    def of_body(self, camera_from_body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(4, 4) map_from_body and its (6, 6) covariance; the extrinsics count where the camera's pose was solved for."""
+        estimate = self.estimate
+        if self.base_from_camera is not None:
+            return estimate.world_from_camera, estimate.covariance
+        covariance = transport_covariance(estimate.covariance, estimate.world_from_camera, camera_from_body)
+        return estimate.world_from_camera @ camera_from_body, covariance
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """What the cameras saw a moment ago."""
+
+    stamp_ns: int
+    odom_from_body: np.ndarray
+    observations: tuple[Observation, ...]
+    base_from_cameras: tuple[np.ndarray, ...]
+
+
+class Estimator:
+    """Solves for the pose of one image, of a rig's images, or of a window of them; for one thread.
+
+    Args:
+        config: gives the parameters in force.
+        atlas: gives the maps.
+        transforms: TF, for the cameras' extrinsics.
+    """
+
+    def __init__(self, config: Callable[[], NodeConfig], atlas: Callable[[], Atlas], transforms: Transforms) -> None:
+        self._config, self._atlas, self._transforms = config, atlas, transforms
+        self._windows: dict[str, deque[_Moment]] = {}
+
+    def forget(self) -> None:
+        """Drop the windows: time, the robot or the map has changed."""
+        self._windows.clear()
+
+    def solve(self, shots: Sequence[Shot], odometry: Odometry, *, search: bool) -> Answer:
+        """The pose from images of one time.
+
+        Args:
+            shots: the latest last.
+            odometry: of the body.
+            search: ask all maps.
+
+        Raises:
+            InputError: no image can be used.
+            TransformError: a rig's camera is not linked to the base in TF.
+        """
+        config, atlas = self._config(), self._atlas()
+        started = time.perf_counter()
+        seen, left_out = self._decode(shots)
+        decode_ms = (time.perf_counter() - started) * 1e3
+        last = seen[-1]
+        if len(shots) == 1 and config.window == 1:
+            localizer, estimate = atlas.localize(lambda one: one.localize(last.image, last.camera), search=search)
+            return Answer(localizer, estimate, last, None, decode_ms)
+
+        extrinsics = tuple(self._base_from_camera(one, odometry, last.stamp_ns) for one in seen)
+        moments: dict[str, _Moment] = {}
+
+        def solve_window(localizer: Localizer) -> Estimate:
+            observations = tuple(localizer.observe_all([one.image for one in seen], [one.camera for one in seen]))
+            odom_from_body = odometry.at(last.stamp_ns, config.tf_timeout)
+            earlier: list[Observation] = []
+            relative: list[np.ndarray] = []
+            if odom_from_body is not None:
+                moments[localizer.name] = _Moment(last.stamp_ns, odom_from_body, observations, extrinsics)
+                for moment in self._windows.get(localizer.name, ()):
+                    if moment.stamp_ns < last.stamp_ns <= moment.stamp_ns + _WINDOW_S * 1e9:
+                        newest_from_then = poses.invert(odom_from_body) @ moment.odom_from_body
+                        earlier += moment.observations
+                        relative += [newest_from_then @ base_from_camera for base_from_camera in moment.base_from_cameras]
+            return localizer.solve_window([*earlier, *observations], [*relative, *extrinsics], newest=len(observations))
+
+        localizer, estimate = atlas.localize(solve_window, search=search)
+        if estimate.accepted and localizer.name in moments:
+            window = self._windows.setdefault(localizer.name, deque())
+            window.append(moments[localizer.name])
+            while len(window) >= config.window:  # the next image is one of the window
+                window.popleft()
+        return Answer(localizer, estimate, last, extrinsics[-1], decode_ms, tuple(left_out))
+
+    def _decode(self, shots: Sequence[Shot]) -> tuple[list[Seen], list[str]]:
+        """The images that can be used, and sentences on the others."""
+        seen, problems = [], []
+        for shot in shots:
+            try:
+                if shot.camera is None:
+                    raise InputError(shot.error)
+                frame = self._config().camera_frame or shot.message.header.frame_id
+                image, camera = to_rgb(shot.message), shot.camera
+                if len(shots) > 1 and image.shape[:2] != (camera.height, camera.width):
+                    raise InputError(f"The image is {image.shape[1]}x{image.shape[0]}, camera_info says {camera.width}x{camera.height}.")
+                seen.append(Seen(image, camera, frame, shot.stamp_ns))
+            except InputError as error:
+                problems.append(f"Camera '{shot.name}' is left out: {error}" if len(shots) > 1 else str(error))
+        if not seen:
+            raise InputError(" ".join(problems))
+        return seen, problems
+
+    def _base_from_camera(self, seen: Seen, odometry: Odometry, newest_ns: int) -> np.ndarray:
+        """Where a camera was when it took its image, in the base as it is at the newest image."""
+        timeout, body = self._config().tf_timeout, odometry.body_frame
+        if seen.frame == body:
+            extrinsics = np.eye(4)
+        else:
+            extrinsics = self._transforms.lookup(body, seen.frame, seen.stamp_ns, timeout)
+        if seen.stamp_ns != newest_ns:
+            then, now = odometry.at(seen.stamp_ns, timeout), odometry.at(newest_ns, timeout)
+            if then is not None and now is not None:
+                return poses.invert(now) @ then @ extrinsics
+        return extrinsics

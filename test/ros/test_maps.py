@@ -1,0 +1,138 @@
+"""Maps of a running node: changed, several at once, and what cannot be used."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rclpy.parameter import Parameter
+
+from dimm_ros.errors import MapError
+from dimm_ros.msg import LocalizationStatus
+
+from .robot import KnownPose
+
+
+class Building(KnownPose):
+    """Opens a map for each name: floor N accepts images whose first pixel is N."""
+
+    def __init__(self, *broken: str) -> None:
+        super().__init__()
+        self.broken, self.floors, self.calls = set(broken), {}, []
+
+    def open(self, entry: str, **options) -> KnownPose:
+        self.calls.append(entry)
+        if entry in self.broken:
+            raise MapError(f"The map {entry} is damaged.")
+        number = int(entry[-1])
+        self.floors[number] = KnownPose(f"floor{number}", f"map{number}", {number})
+        self.floors[number].world_from_camera[2, 3] += 3.0 * number
+        return self.floors[number]
+
+
+@pytest.fixture
+def in_building(make_robot):
+    def make(*broken: str, **parameters):
+        building = Building(*broken)
+        return make_robot(localizer=building, **parameters), building
+
+    return make
+
+
+def set_parameter(robot, name: str, value: object) -> None:
+    (result,) = robot.node.set_parameters([Parameter(name, value=value)])
+    assert result.successful, result.reason
+
+
+def test_map_is_changed_while_the_node_runs(in_building) -> None:
+    robot, building = in_building(map="floor1")
+    status = robot.report_of(robot.localize(1)).message
+    assert status.accepted and (status.map_name, status.header.frame_id) == ("floor1", "map1")
+    set_parameter(robot, "map", "floor2")
+    assert robot.collector.wait_for(lambda: robot.collector.reports[-1].message.map_name == "floor2", 10.0)
+    assert robot.collector.reports[-1].message.state == LocalizationStatus.UNINITIALIZED  # what was known was of another map
+    assert not robot.report_of(robot.localize(1)).message.accepted
+    stamp = robot.localize(2)
+    assert robot.answer_of(stamp).frame_id == "map2"
+    assert building.floors[2].warmed and robot.node.state == "active"
+
+
+def test_old_map_stays_when_the_new_one_cannot_be_used(in_building) -> None:
+    robot, _ = in_building("floor9", map="floor1")
+    robot.answer_of(robot.localize(1))
+    set_parameter(robot, "map", "floor9")
+    assert robot.says("The map stays 'floor1', the new one cannot be used: The map floor9 is damaged.")
+    status = robot.report_of(robot.localize(1)).message
+    assert status.accepted and status.map_name == "floor1" and status.state == LocalizationStatus.LOCALIZED
+    assert "floor9 is damaged" in status.reason  # until it is mended
+    set_parameter(robot, "map", "floor1")
+    robot.wait(lambda: not robot.node._maps.trouble)
+    robot.localize(1)
+    assert robot.report_of(robot.localize(1)).message.reason == ""
+
+
+def test_the_map_that_an_image_shows_is_picked(in_building) -> None:
+    robot, building = in_building(map="floor1", maps=["floor1", "floor2", ""])
+    assert building.calls == ["floor1", "floor2"]
+    assert robot.answer_of(robot.localize(1)).frame_id == "map1"
+    lift = robot.localize(2)
+    answer = robot.answer_of(lift)
+    status = robot.report_of(lift).message
+    assert answer.frame_id == "map2" and (status.map_name, status.header.frame_id) == ("floor2", "map2")
+    transform = [one for one in robot.collector.broadcasts if one.parent == "map2"]
+    robot.collector.wait_for(lambda: [one for one in robot.collector.broadcasts if one.parent == "map2"], 10.0)
+    transform = [one for one in robot.collector.broadcasts if one.parent == "map2"][0]
+    assert transform.child == "odom"
+    nowhere = robot.report_of(robot.localize(7)).message
+    assert not nowhere.accepted and nowhere.map_name == "floor2" and "No other of the 2 maps" in nowhere.reason
+    asked = len(building.floors[1].seen)
+    robot.answer_of(robot.localize(2))
+    assert len(building.floors[1].seen) == asked  # while the current map accepts, the other is not asked
+
+
+def test_a_loaded_map_is_chosen_without_loading(in_building) -> None:
+    robot, building = in_building(map="floor2", maps=["floor1", "floor2"])
+    assert robot.collector.wait_for(lambda: any(one.message.map_name == "floor2" for one in robot.collector.reports), 10.0)
+    set_parameter(robot, "map", "floor1")
+    assert robot.collector.wait_for(lambda: robot.collector.reports[-1].message.map_name == "floor1", 10.0)
+    assert building.calls == ["floor1", "floor2"]
+    set_parameter(robot, "maps", ["floor1", "floor3"])
+    robot.wait(lambda: robot.node._maps.atlas.names == ("floor1", "floor3"))
+    assert robot.answer_of(robot.localize(3)).frame_id == "map3"
+
+
+def test_several_maps_with_the_gate(in_building) -> None:
+    """Another floor is a jump: one image that looks like it changes nothing."""
+    robot, _ = in_building(map="floor1", maps=["floor1", "floor2"], gate__enabled=True)
+    start = robot.now_ns() - 20 * 10**9
+    statuses = []
+    for index, floor in enumerate([1, 1, 1, 2, 1, 2, 2, 2]):
+        stamp = start + index * 10**9
+        robot.send_tf(stamp)
+        if not index:
+            robot.send_info()
+        statuses.append(robot.report_of(robot.send_image(stamp, floor)).message)
+    assert [status.accepted for status in statuses] == [False, False, True, False, True, False, True, True]  # 3 of the newest 5
+    assert [status.map_name for status in statuses][2:] == ["floor1"] * 4 + ["floor2"] * 2
+    assert "another map" in statuses[3].reason
+    heights = [answer.map_from_body[2, 3] for answer in robot.collector.answers]
+    np.testing.assert_allclose(np.diff(heights), [0.0, 3.0, 0.0], atol=1e-9)
+
+
+def test_a_real_map_replaced_by_another_and_by_garbage(make_robot, walk, tmp_path) -> None:
+    from dimm_ros.scene_map import SceneMap
+
+    scene_map = SceneMap.load(walk.map)
+    for name in ("first", "second"):
+        scene_map.header = scene_map.header.model_copy(update={"name": name, "frame_id": f"{name}_frame"})
+        scene_map.save(tmp_path / f"{name}.dimm")
+    (tmp_path / "garbage.dimm").write_bytes(bytes(1000))
+    robot = make_robot(real=True, ready=False, map="first", map_folder=str(tmp_path), device="cpu")
+    robot.wait(lambda: robot.node.state == "active", 120.0)
+    encoder = robot.node._maps.atlas.current.encoder
+    for bad, words in (("garbage", "damaged or not a map"), ("missing", "does not exist"), (str(tmp_path), "is a folder")):
+        set_parameter(robot, "map", bad)
+        assert robot.says(words, 60.0) and robot.collector.reports[-1].message.map_name == "first"
+    set_parameter(robot, "map", "second")
+    assert robot.collector.wait_for(lambda: robot.collector.reports[-1].message.map_name == "second", 60.0)
+    assert robot.node._maps.atlas.current.encoder is encoder  # not loaded again
+    assert robot.node._reporter.map_frame == "second_frame" and not robot.node._maps.trouble
