@@ -19,7 +19,8 @@ def stamp_ns(stamp: Time) -> int:
 
 
 def to_stamp(nanoseconds: int) -> Time:
-    """A message's stamp of nanoseconds."""
+    """A message's stamp of nanoseconds, cut to what a stamp can hold (years 1901 to 2038): damaged ones lie beyond."""
+    nanoseconds = min(max(nanoseconds, -(2**31) * 10**9), 2**31 * 10**9 - 1)
     return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
 
 

@@ -11,7 +11,8 @@ import os
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, event, example, given, settings
+from builtin_interfaces.msg import Time
+from hypothesis import HealthCheck, Phase, event, example, given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 
@@ -24,9 +25,11 @@ from dimm_ros.encoder.patches import PATCH
 from dimm_ros.errors import DimmError
 from dimm_ros.geometry.camera import DISTORTION_MODELS, Camera
 from dimm_ros.head.model import DimmHead
-from dimm_ros.localizer import Localizer
+from dimm_ros.localizer import Estimate, Localizer
 from dimm_ros.ros.images import to_rgb
 from dimm_ros.scene_map import MapHeader, SceneMap
+
+from .robot import KnownPose
 
 CASES = os.environ.get("DIMM_FUZZ_CASES")
 fuzz = settings(
@@ -177,3 +180,46 @@ def test_compressed_image(message: CompressedImage) -> None:
     image = said(to_rgb, message)
     if image is not None:
         assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
+
+
+class AnyMap(KnownPose):
+    """The node's map in the fuzzing: the real localizer around random tokens."""
+
+    def __init__(self, localizer: Localizer) -> None:
+        super().__init__()
+        self._localizer = localizer
+
+    def localize(self, image: np.ndarray, camera: Camera) -> Estimate:
+        return self._localizer.localize(image, camera)
+
+
+STAMPS = st.one_of(
+    st.tuples(st.integers(-(2**31), 2**31 - 1), UINT32), st.sampled_from([(0, 0), (-1, 0), (2**31 - 1, 2**32 - 1), (-(2**31), 0)]),
+)
+NAMES = st.sampled_from(["camera_optical_frame", "", "/camera", "no such frame", "é" * 300])
+
+
+def test_the_node_outlives_every_message(make_robot, localizer: Localizer) -> None:
+    """Each image, however wild, gets a status, and the good one after it is answered."""
+    robot = make_robot(localizer=AnyMap(localizer), base_frame="", tf_mode="none", max_image_age=0.0, acceptance__min_inlier_ratio=0.0)
+    robot.wait_ready()
+    count = lambda: robot.collector.reports[-1].message.received if robot.collector.reports else 0  # noqa: E731
+
+    @settings(fuzz, phases=[Phase.explicit, Phase.generate])  # a dead node cannot be asked again for a smaller case
+    @given(info=camera_infos(), message=images(), stamp=STAMPS, info_stamp=STAMPS, frame=NAMES)
+    def send(info: CameraInfo, message: Image, stamp: tuple[int, int], info_stamp: tuple[int, int], frame: str) -> None:
+        before = robot.node._rig.cameras[0].info.count
+        info.header.stamp, info.header.frame_id = Time(sec=info_stamp[0], nanosec=info_stamp[1]), frame
+        robot._infos.publish(info)
+        robot.wait(lambda: robot.node._rig.cameras[0].info.count > before)
+        message.header.stamp, message.header.frame_id = Time(sec=stamp[0], nanosec=stamp[1]), frame
+        received, reports = count(), len(robot.collector.reports)
+        robot._images.publish(message)
+        assert robot.collector.wait_for(lambda: count() > received, 15.0), "no status for an image"
+        reasons = [one.message.reason for one in robot.collector.reports[reports:]]
+        assert not any("Unexpected" in reason for reason in reasons), reasons
+
+    send()
+    robot.localizer.localize = KnownPose().localize
+    stamp = robot.localize()
+    assert robot.report_of(stamp).message.accepted

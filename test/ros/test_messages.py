@@ -89,3 +89,9 @@ def test_pose_with_covariance_is_in_ros_order() -> None:
 def test_image_round_trip() -> None:
     image = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
     np.testing.assert_array_equal(to_rgb(to_image(image, "camera", 1)), image)
+
+
+def test_stamps_beyond_what_a_message_holds() -> None:
+    for damaged in ((2**31 - 1) * 10**9 + 2**32 - 1, -(2**31) * 10**9 - 1):
+        cut = to_stamp(damaged)
+        assert abs(cut.sec) >= 2**31 - 1 and stamp_ns(to_stamp(stamp_ns(cut))) == stamp_ns(cut)
