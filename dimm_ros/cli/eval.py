@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
 from dimm_ros.cli import options
 from dimm_ros.cli.console import bars, console
 
-_EPILOG = "Examples:\n\n  dimm eval office.dimm second_bag\n\n  dimm eval kitchen.dimm redkitchen --split near:val --json"
+_EPILOG = (
+    "Examples:\n\n  dimm eval office.dimm second_bag\n\n  dimm eval kitchen.dimm redkitchen --split near:val --json\n\n"
+    "  dimm eval chess.dimm 7scenes/chess --protocol 7scenes"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -22,6 +25,9 @@ def run(
     map_file: Annotated[Path, typer.Argument(metavar="MAP", help="a map that 'dimm map' wrote", show_default=False)],
     source: Annotated[Path, typer.Argument(metavar="DATA", help="bag or folder with true poses", show_default=False)],
     split: options.Split = None,
+    protocol: Annotated[
+        Optional[str], typer.Option(help="published rows beside ours: 7scenes, 12scenes, indoor6, cambridge or wayspots; judges official:val"),
+    ] = None,
     results: Annotated[Path, typer.Option(help="where the dated result folder is made")] = Path("results"),
     as_json: Annotated[bool, typer.Option("--json", help="print metrics.json instead of the table")] = False,
     weights: options.WeightsFile = None,
@@ -39,23 +45,31 @@ def run(
     from dimm_ros.data.open import open_recording
     from dimm_ros.evaluation.evaluate import evaluate
     from dimm_ros.evaluation.metrics import summarise
+    from dimm_ros.evaluation.protocols import judge, judged_part, protocol_of, protocol_table
     from dimm_ros.evaluation.report import results_folder, table, write_report
     from dimm_ros.localizer import Localizer
     from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 
+    rules = None if protocol is None else protocol_of(protocol)
     localizer = Localizer.open(map_file, device=device, weights=weights)
     recording = open_recording(source, split=split, **options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
+    if rules is not None and split is None:
+        recording = judged_part(recording)
     reference = ReferenceViews.load(reference_path(map_file), localizer.map.header.encoder_sha256)
     folder = results_folder(recording.name, results)
     with bars() as progress:
         answers = evaluate(localizer, recording, reference, lambda done, total: progress("localizing", done, total))
     figures = {"map": map_file.name, "data": recording.name, "encoder": localizer.encoder.weights.origin} | summarise(answers)
+    if rules is not None:
+        figures["protocol"] = {"name": protocol} | judge(rules, answers)
     title = f"{map_file.stem} on {recording.name}"
     write_report(folder, title, answers, figures)
     if as_json:
         print(json.dumps(figures, indent=2))
         return
     console.print(table(title, figures))
+    if rules is not None:
+        console.print(protocol_table(rules, recording.name, figures["protocol"]))
     if reference is None:
         console.print(f"No retrieval baseline: {reference_path(map_file).name} is not beside the map.", highlight=False)
     console.print(f"pictures, trajectories and metrics.json: {folder}", markup=False, highlight=False, soft_wrap=True)

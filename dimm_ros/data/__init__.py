@@ -1,1 +1,1 @@
-"""Recordings: posed images from bags, 7-Scenes folders and COLMAP models, behind one interface."""
+"""Recordings: posed images from ROS bags and from folders in the layouts that data sets are published in, behind one interface."""
