@@ -18,7 +18,8 @@ from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.encoder.patches import patch_grid
 from dimm_ros.errors import InputError
 from dimm_ros.geometry.camera import Camera
-from dimm_ros.geometry.poses import pose_errors
+from dimm_ros.geometry.covariance import lever
+from dimm_ros.geometry.poses import exp_so3, invert, make_pose, pose_errors
 from dimm_ros.localizer import Estimate, Localizer
 from dimm_ros.scene_map import Calibration, SceneMap
 
@@ -196,3 +197,138 @@ def test_the_gpu_agrees_with_the_cpu(small_map: Path, localizer: Localizer, enco
     assert_usable(other)
     distance, angle = pose_errors(one.world_from_camera, other.world_from_camera)
     assert distance < 0.02 and angle < 1.0  # the GPU's encoder runs in half precision
+
+
+def relative(frames: Sequence[Frame], base: np.ndarray) -> list[np.ndarray]:
+    """base_from_camera of frames, from their true poses."""
+    return [invert(base) @ frame.world_from_camera for frame in frames]
+
+
+def loaded(frames: Sequence[Frame]) -> tuple[list[np.ndarray], list[Camera]]:
+    return [frame.load() for frame in frames], [frame.camera for frame in frames]
+
+
+def test_observing_and_solving_is_localizing(localizer: Localizer, frames: Sequence[Frame]) -> None:
+    image, camera = frames[8].load(), frames[8].camera
+    whole = localizer.localize(image, camera)
+    observation = localizer.observe(image, camera)
+    assert list(observation.stage_ms) == ["prepare", "encode", "head"] and observation.rays.directions.shape == (16 * 12, 3)
+    for estimate in (localizer.solve_window([observation], [np.eye(4)]), localizer.localize_rig([image], [camera], [np.eye(4)])):
+        np.testing.assert_array_equal(estimate.world_from_camera, whole.world_from_camera)
+        np.testing.assert_array_equal(estimate.covariance, whole.covariance)
+        assert estimate.inliers == whole.inliers and estimate.image_inlier_ratios == (estimate.inlier_ratio,)
+
+
+def test_a_batch_observes_what_single_images_do(localizer: Localizer, frames: Sequence[Frame]) -> None:
+    images, cameras = loaded(frames[4:7])
+    images[1], cameras[1] = images[1][:120], cameras[1].cropped(0, 0, 224, 120)  # encoded apart, and put back in its place
+    for together, image, camera in zip(localizer.observe_all(images, cameras), images, cameras, strict=True):
+        alone = localizer.observe(image, camera)
+        assert together.grid is alone.grid
+        torch.testing.assert_close(together.rays.directions, alone.rays.directions, atol=1e-4, rtol=0)
+        torch.testing.assert_close(together.rays.moments, alone.rays.moments, atol=1e-4, rtol=0)
+        torch.testing.assert_close(together.context, alone.context, atol=1e-3, rtol=0)
+
+
+def test_a_rig_is_localized_as_one(localizer: Localizer, frames: Sequence[Frame]) -> None:
+    """Cameras of one rig: views of the walk, seen at once from a base a metre away."""
+    chosen = [frames[index] for index in (2, 12, 20)]
+    images, cameras = loaded(chosen)
+    images[2], cameras[2] = images[2][:150], cameras[2].cropped(0, 0, 224, 150)
+    base = frames[12].world_from_camera @ make_pose(exp_so3(np.array([0.3, -0.2, 0.5])), np.array([0.7, 0.5, -0.5]))
+    estimate = localizer.localize_rig(images, cameras, relative(chosen, base))
+    assert estimate.accepted and len(estimate.image_inlier_ratios) == 3 and estimate.rays == 2 * 16 * 12 + 16 * 10
+    assert_usable(estimate)
+    distance, angle = pose_errors(estimate.world_from_camera, base)
+    assert distance < 0.1 and angle < 4.0
+    assert estimate.angle_residual_deg.shape == estimate.centre_residual.shape == (10, 16)  # of the last image
+    total = sum(estimate.stage_ms[stage] for stage in ("prepare", "encode", "head", "solve"))
+    assert estimate.stage_ms["total"] == pytest.approx(total)
+
+
+def test_the_base_of_a_rig_is_where_it_is_said_to_be(localizer: Localizer, frames: Sequence[Frame]) -> None:
+    """One camera on a base: the camera's own answer, carried to the base with its covariance."""
+    image, camera = frames[8].load(), frames[8].camera
+    mount = make_pose(exp_so3(np.array([0.5, 1.0, -0.4])), np.array([0.3, -0.2, 0.6]))
+    alone, rig = localizer.localize(image, camera), localizer.localize_rig([image], [camera], [mount])
+    np.testing.assert_allclose(rig.world_from_camera, alone.world_from_camera @ invert(mount), atol=1e-6)
+    carry = lever(rig.world_from_camera[:3, 3] - alone.world_from_camera[:3, 3])
+    sigma = np.sqrt(np.diag(rig.covariance))
+    assert (np.abs(rig.covariance - carry @ alone.covariance @ carry.T) < 1e-3 * np.outer(sigma, sigma)).all()
+
+
+def test_a_window_of_frames(localizer: Localizer, frames: Sequence[Frame]) -> None:
+    window = frames[4:9]
+    images, cameras = loaded(window)
+    poses = relative(window, window[-1].world_from_camera)
+    estimate = localizer.localize_window(images, cameras, poses)
+    assert estimate.accepted and len(estimate.image_inlier_ratios) == 5 and estimate.rays == 5 * 16 * 12
+    assert_usable(estimate)
+    distance, angle = pose_errors(estimate.world_from_camera, window[-1].world_from_camera)
+    assert distance < 0.08 and angle < 3.0
+    again = localizer.solve_window(localizer.observe_all(images, cameras), poses)
+    np.testing.assert_allclose(again.world_from_camera, estimate.world_from_camera, atol=1e-9)
+    assert again.stage_ms["encode"] < estimate.stage_ms["encode"]  # the newest image's; the others were encoded before
+
+
+def test_the_same_image_again_makes_no_pose_more_certain(localizer: Localizer, frames: Sequence[Frame]) -> None:
+    observation = localizer.observe(frames[8].load(), frames[8].camera)
+    one = localizer.solve_window([observation], [np.eye(4)])
+    five = localizer.solve_window([observation] * 5, [np.eye(4)] * 5)
+    np.testing.assert_allclose(np.diag(five.covariance), np.diag(one.covariance), rtol=0.1)
+    apart = [frames[index] for index in (0, 6, 12, 17, 23)]
+    spread = localizer.solve_window(localizer.observe_all(*loaded(apart)), relative(apart, apart[-1].world_from_camera))
+    rotation = np.diag(spread.covariance)[3:] / np.diag(one.covariance)[3:]
+    assert rotation.mean() < 0.5  # other views do; by how much depends on how well each agrees
+
+
+def test_a_window_that_the_newest_image_contradicts_is_left_out(localizer: Localizer, frames: Sequence[Frame]) -> None:
+    """Carried away without odometry noticing: four images of one place and one of another, said to be of the same."""
+    window = [frames[index] for index in (0, 1, 2, 3, 20)]
+    observations = localizer.observe_all(*loaded(window))
+    poses = relative(window[:4], window[3].world_from_camera) + [np.eye(4)]
+    estimate = localizer.solve_window(observations, poses)
+    alone = localizer.solve_window(observations[-1:], [np.eye(4)])
+    assert estimate.accepted and len(estimate.image_inlier_ratios) == 1
+    np.testing.assert_array_equal(estimate.world_from_camera, alone.world_from_camera)
+    distance, _ = pose_errors(estimate.world_from_camera, window[-1].world_from_camera)
+    assert distance < 0.1
+
+
+def test_earlier_images_do_not_speak_for_a_covered_camera(localizer: Localizer, frames: Sequence[Frame]) -> None:
+    window = frames[4:9]
+    images, cameras = loaded(window)
+    images[-1] = np.zeros_like(images[-1])
+    estimate = localizer.localize_window(images, cameras, relative(window, window[-1].world_from_camera))
+    assert not estimate.accepted and len(estimate.image_inlier_ratios) == 1
+    rig = localizer.localize_rig(images, cameras, relative(window, window[-1].world_from_camera))
+    assert rig.accepted and len(rig.image_inlier_ratios) == 5  # one covered camera of several at one time
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda images, cameras, poses: ([], [], []), "No image was given"),
+    (lambda images, cameras, poses: (images, cameras, poses[:1]), "Lists of 2, 2, 1 entries were given"),
+    (lambda images, cameras, poses: (images[:1], cameras, poses), "Lists of 1, 2, 2 entries were given"),
+    (lambda images, cameras, poses: (images, cameras, [2 * poses[0], poses[1]]), "Pose 0 is not a rigid"),
+    (lambda images, cameras, poses: (images, cameras, [poses[0], poses[1] * np.nan]), "Pose 1 is not a rigid"),
+    (lambda images, cameras, poses: (images, cameras, [poses[0], poses[1][:3]]), "Pose 1 is not a rigid"),
+    (lambda images, cameras, poses: (images, cameras, [poses[0], np.diag([1.0, 1, -1, 1])]), "Pose 1 is not a rigid"),
+    (lambda images, cameras, poses: (images, cameras, [poses[1], make_pose(np.eye(3), np.ones(3))]), "must be the identity"),
+])
+def test_lists_that_do_not_fit_are_one_sentence(localizer: Localizer, frames: Sequence[Frame], change, words: str) -> None:
+    images, cameras = loaded(frames[:2])
+    arguments = change(images, cameras, [make_pose(np.eye(3), np.array([0.1, 0.0, 0.0])), np.eye(4)])
+    if "identity" not in words:
+        with pytest.raises(InputError, match=words):
+            localizer.localize_rig(*arguments)
+    with pytest.raises(InputError, match=words):
+        localizer.localize_window(*arguments)
+
+
+def test_a_window_has_newest_images(localizer: Localizer, frames: Sequence[Frame]) -> None:
+    observation = localizer.observe(frames[0].load(), frames[0].camera)
+    for newest in (0, 2):
+        with pytest.raises(InputError, match="A window of 1 images cannot have"):
+            localizer.solve_window([observation], [np.eye(4)], newest)
+    with pytest.raises(InputError, match="1 images but 2 cameras"):
+        localizer.observe_all([frames[0].load()], [frames[0].camera] * 2)
