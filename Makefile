@@ -1,5 +1,6 @@
 # make demo   the main job, end to end (on real data: make demo DATA=folder-of-posed-images)
 # make test   the tests
+# make soak   20 minutes of faults against the localizer, and 5000 fuzzed messages of each kind
 # Both do their own set-up in .venv; it takes minutes the first time and a moment after that.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ DATA ?=
 # Threads that spin while they wait for each other make a busy machine ten times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup test demo bench lint clean clean-all help
+.PHONY: setup test soak demo bench lint clean clean-all help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
@@ -21,6 +22,10 @@ setup:
 
 test: setup
 	$(BIN)/python -m pytest test --timeout 600
+
+soak: setup
+	DIMM_FUZZ_CASES=5000 $(BIN)/python -m pytest test/ros/test_fuzz.py --timeout 3000
+	$(BIN)/python -m benchmarks.soak
 
 demo: setup
 	$(BIN)/dimm demo $(if $(DATA),--data $(DATA))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -54,19 +55,23 @@ class Incident:
     poses: int
 
 
+#: Parts of a process's memory as /proc names them; shared memory is the middleware's, for images between processes.
+_PARTS = {"VmRSS": "resident", "RssAnon": "of it its own", "RssShmem": "of it shared memory"}
+
+
 @dataclass
 class Memory:
-    """Resident memory of a process over time."""
+    """Memory of a process over time, MB by part."""
 
-    samples: list[tuple[float, float]] = field(default_factory=list)  # time, MB
+    samples: list[tuple[float, dict[str, float]]] = field(default_factory=list)
 
-    def growth(self, since: float) -> float | None:
-        """MB between the medians of the first and the last tenth of the samples since a time."""
-        values = [megabytes for at, megabytes in self.samples if at >= since]
+    def levels(self, part: str, since: float) -> tuple[float, float]:
+        """Medians of the first and of the last tenth of the samples since a time, NaN without ten."""
+        values = [megabytes[part] for at, megabytes in self.samples if at >= since]
         if len(values) < 10:
-            return None
+            return math.nan, math.nan
         tenth = max(3, len(values) // 10)
-        return statistics.median(values[-tenth:]) - statistics.median(values[:tenth])
+        return statistics.median(values[:tenth]), statistics.median(values[-tenth:])
 
 
 class Camera:
@@ -144,8 +149,11 @@ class Soak:
             stack.callback(watcher.join)
             stack.callback(stopped.set)
 
-            if not self._wait(lambda report: report.message.accepted, 0.0, _START_S):
-                raise DimmError(f"The localizer answers no image even before the first fault; see {self._folder / 'localizer.log'}.")
+            deadline = time.monotonic() + _START_S
+            while not self._wait(lambda report: report.message.accepted, 0.0, 1.0):
+                if time.monotonic() > deadline or self._localizer.process.poll() is not None:
+                    log = (self._folder / "localizer.log").read_text(errors="replace").strip().splitlines()
+                    raise DimmError(f"The localizer answers no image even before the first fault; its last words: {log[-1] if log else 'none'}")
             self._camera.heard()
             started = time.monotonic()
             for fault, length, calm in schedule(seed, quick):
@@ -239,17 +247,19 @@ class Soak:
         status = Path(f"/proc/{self._localizer.process.pid}/status")
         while not stopped.wait(_SAMPLE_S):
             try:
-                line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
-            except (OSError, StopIteration):  # it has ended
+                fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+                sample = {name: int(fields[key].split()[0]) / 1024 for key, name in _PARTS.items()}
+            except (OSError, KeyError):  # it has ended
                 return
-            self._memory.samples.append((time.monotonic(), int(line.split()[1]) / 1024))
+            self._memory.samples.append((time.monotonic(), sample))
 
     def _figures(self, seed: int, started: float, survived: bool) -> dict:
         seconds = self._memory.samples[-1][0] - started
         # Whatever a first time of each fault leaves behind belongs to warm-up, as far as the run is long enough for that.
         first_round = self._incidents[min(len(self._incidents), len(FAULTS)) - 1].end + _LINGER_S
         warm = first_round if seconds > 3 * (first_round - started) else started + seconds / 4
-        growth = self._memory.growth(warm)
+        levels = {part: self._memory.levels(part, warm) for part in _PARTS.values()}
+        growth = levels["resident"][1] - levels["resident"][0]
         faults = {}
         for fault in FAULTS:
             own = [one for one in self._incidents if one.fault is fault]
@@ -262,7 +272,7 @@ class Soak:
             }
         checks = {
             "the process never dies": survived,
-            f"memory grows by less than {GROWTH_MB:g} MB": growth is not None and growth < GROWTH_MB,
+            f"memory grows by less than {GROWTH_MB:g} MB": growth < GROWTH_MB,
             "every fault is named": all(one.named_by for one in self._incidents),
             f"answers within {RECOVERY_S:g} s of each fault's end": all(
                 one.recovery_s is not None and one.recovery_s <= RECOVERY_S for one in self._incidents
@@ -274,10 +284,7 @@ class Soak:
         return {
             "seed": seed, "seconds": round(seconds, 1), "faults_in_all": len(self._incidents), "checks": checks,
             "statuses": len(reports), "poses": len(self._collector.answers),
-            "memory_mb": {
-                "after warm-up": round(next(mb for at, mb in self._memory.samples if at >= warm), 1),
-                "end": round(self._memory.samples[-1][1], 1), "growth": None if growth is None else round(growth, 1),
-                "most": round(max(mb for _, mb in self._memory.samples), 1), "warm-up_s": round(warm - started, 1),
-            },
+            "warm-up_s": round(warm - started, 1),
+            "memory_mb": {part: {"after warm-up": round(first, 1), "end": round(last, 1)} for part, (first, last) in levels.items()},
             "faults": faults,
         }

@@ -42,11 +42,12 @@ class Vitals:
 
 
 def _gpu_memory() -> dict[str, str]:
-    torch = sys.modules.get("torch")  # not imported before a map is loaded
-    if torch is None or not torch.cuda.is_initialized():
+    # Not imported before a map is loaded; while that goes on in the worker's thread, torch has no cuda yet.
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if not getattr(cuda, "is_initialized", bool)():
         return {}
-    used, peak = torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved()
-    free, total = torch.cuda.mem_get_info()
+    used, peak = cuda.memory_reserved(), cuda.max_memory_reserved()
+    free, total = cuda.mem_get_info()
     return {name: f"{number / 2**20:.0f}" for name, number in (
         ("gpu_memory_mb", used), ("gpu_memory_peak_mb", peak), ("gpu_memory_free_mb", free), ("gpu_memory_total_mb", total),
     )}

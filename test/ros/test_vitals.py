@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -30,6 +33,19 @@ def test_rates_are_those_of_the_last_seconds() -> None:
     health.reset()  # activated anew: counts begin at zero, rates are never negative
     assert vitals.values() == {}
     assert seconds(1, 5, 5) == {"image_rate_hz": "5.0", "pose_rate_hz": "5.0"}
+
+
+def test_gpu_memory(monkeypatch) -> None:
+    """Said where CUDA is in use; a torch that another thread is importing right now is no reason to fail."""
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace())
+    assert "gpu_memory_mb" not in Vitals(Health()).values()
+    cuda = SimpleNamespace(
+        is_initialized=lambda: True, memory_reserved=lambda: 3 << 20, max_memory_reserved=lambda: 5 << 20, mem_get_info=lambda: (7 << 20, 9 << 20),
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    assert Vitals(Health()).values() == {
+        "gpu_memory_mb": "3", "gpu_memory_peak_mb": "5", "gpu_memory_free_mb": "7", "gpu_memory_total_mb": "9",
+    }
 
 
 @pytest.mark.parametrize("level, word", [(0, "black"), (14, "black"), (255, "white"), (128, "one colour")])
