@@ -35,7 +35,10 @@ class PoseBroadcaster:
         self._current: _Current | None = None
         self._sent_ns = 0
 
-    def update(self, map_frame: str, body_frame: str, map_from_body: np.ndarray, stamp_ns: int, now_ns: int, timeout_s: float) -> None:
+    def update(
+        self, map_frame: str, body_frame: str, map_from_body: np.ndarray, stamp_ns: int, now_ns: int, timeout_s: float,
+        odom_from_body: np.ndarray | None = None,
+    ) -> None:
         """Take over an accepted pose.
 
         Args:
@@ -44,6 +47,7 @@ class PoseBroadcaster:
             stamp_ns: the image's stamp.
             now_ns: the node's clock.
             timeout_s: how long to wait for the odometry at that stamp.
+            odom_from_body: (4, 4) at that stamp, where it is known already.
 
         Raises:
             TransformError: the odometry is not in TF at the stamp (``map_odom``), or the body already has a parent in TF
@@ -52,7 +56,8 @@ class PoseBroadcaster:
         if self._mode == "none":
             return
         if self._mode == "map_odom":
-            odom_from_body = self._transforms.lookup(self._odom_frame, body_frame, stamp_ns, timeout_s)
+            if odom_from_body is None:
+                odom_from_body = self._transforms.lookup(self._odom_frame, body_frame, stamp_ns, timeout_s)
             current = _Current(map_frame, self._odom_frame, map_from_body @ poses.invert(odom_from_body), now_ns)
         else:
             self._refuse_second_parent(body_frame, stamp_ns)
