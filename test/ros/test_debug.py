@@ -14,7 +14,7 @@ from dimm_ros.ros.debug import DebugTopics, ray_markers
 from dimm_ros.ros.images import to_rgb
 from dimm_ros.ros.messages import stamp_ns
 
-from .robot import CAMERA_FRAME, WORLD_FROM_CAMERA
+from .robot import CAMERA_FRAME, WORLD_FROM_CAMERA, KnownPose
 
 IMAGE = np.full((48, 64, 3), 90, np.uint8)
 CENTRE = WORLD_FROM_CAMERA[:3, 3]
@@ -86,3 +86,17 @@ def test_listeners_get_both_but_not_too_often(session) -> None:
         topics.publish(IMAGE, estimate(), CAMERA_FRAME, "hall", 600 + index)
     topics.destroy()
     assert len(pictures) == len(markers) == 1
+
+
+def test_the_node_shows_what_it_saw(make_robot, session) -> None:
+    """Accepted or not; the markers in the map's frame."""
+    localizer = KnownPose()
+    localizer.localize = lambda image, camera: replace(estimate(), accepted=False, reason="Only 3% of the rays agree.")
+    robot = make_robot(localizer=localizer)
+    pictures, markers = [], []
+    session.node.create_subscription(Image, "/localizer/debug/rays", pictures.append, 5)
+    session.node.create_subscription(MarkerArray, "/localizer/debug/markers", markers.append, 5)
+    robot.wait(lambda: robot.report_of(robot.localize()) and pictures and markers)
+    assert to_rgb(pictures[0]).shape == (48, 64, 3) and pictures[0].header.frame_id == CAMERA_FRAME
+    assert markers[0].markers[0].header.frame_id == "hall" and len(markers[0].markers[0].points) == 22
+    assert robot.collector.report_of(stamp_ns(pictures[0].header.stamp)).message.reason == "Only 3% of the rays agree."

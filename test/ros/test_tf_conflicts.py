@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from tf2_msgs.msg import TFMessage
 
 from dimm_ros.ros.messages import to_transform
@@ -106,9 +109,28 @@ def test_over_tf(session, topic, qos) -> None:
     transforms.destroy()
 
 
-def wait(condition) -> None:
-    import threading
+def test_the_node_says_so(make_robot, session) -> None:
+    """In status and in /diagnostics, naming both frames, who publishes TF and what to do; and no longer when it has stopped."""
+    diagnostics = []
+    session.node.create_subscription(DiagnosticArray, "/diagnostics", diagnostics.append, 10)
+    robot = make_robot()
+    robot.answer_of(robot.localize())
+    said = lambda: diagnostics[-1].status[0] if diagnostics else DiagnosticStatus()  # noqa: E731
+    robot.wait(lambda: said().level == DiagnosticStatus.OK and said().message == "LOCALIZED")
+    with LocalSession("slam_toolbox", session.domain_id) as other:
+        publisher = other.node.create_publisher(TFMessage, "/tf", DYNAMIC_QOS)
 
+        def heard() -> bool:
+            publisher.publish(TFMessage(transforms=[to_transform("hall", "odom", robot.now_ns(), OTHER)]))
+            return "'hall' -> 'odom' too" in robot.report_of(robot.localize()).message.reason
+
+        robot.wait(heard)
+        robot.wait(lambda: said().level == DiagnosticStatus.WARN and "'hall' -> 'odom'" in said().message)
+        assert "slam_toolbox" in said().message and "tf_mode to none" in said().message
+    robot.wait(lambda: robot.report_of(robot.localize()).message.reason == "")
+
+
+def wait(condition) -> None:
     gate = threading.Event()
     for _ in range(1000):
         if condition():

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 
 from dimm_ros.data.image_checks import why_blind
 from dimm_ros.ros.health import Health
@@ -58,3 +59,20 @@ def test_pictures_are_not_blind() -> None:
     dim = np.random.default_rng(0).integers(0, 30, (48, 64, 3)).astype(np.uint8)
     assert why_blind(dim) == ""
     assert why_blind(np.tile(np.arange(64, dtype=np.uint8)[None, :, None], (48, 1, 3))) == ""
+
+
+def test_diagnostics_of_the_node(make_robot, session) -> None:
+    """Rates, latency, inliers, state and map, each under its name."""
+    received = []
+    session.node.create_subscription(DiagnosticArray, "/diagnostics", received.append, 10)
+    robot = make_robot()
+    values = lambda: {one.key: one.value for one in received[-1].status[0].values} if received else {}  # noqa: E731
+
+    def told() -> bool:
+        robot.report_of(robot.localize())
+        return float(values().get("image_rate_hz", 0)) > 0 and "compute_ms_median" in values()
+
+    robot.wait(told)
+    assert values()["state"] == "LOCALIZED" and values()["map"] == "known" and values()["inliers"] == "90 of 100 rays"
+    assert float(values()["pose_rate_hz"]) > 0 and float(values()["compute_ms_median"]) >= 9.0
+    assert float(values()["image_age_ms_median"]) > 0
