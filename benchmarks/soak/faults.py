@@ -29,7 +29,7 @@ class Fault:
         return re.search(self.words, text) is not None
 
 
-_REJECTED = r"of the rays agree|is uncertain by|No pose fits|nothing of this map"
+_REJECTED = r"of the rays agree|is uncertain by|unlike every mapped view|estimates agree"
 
 FAULTS = (
     # What the camera sends.
