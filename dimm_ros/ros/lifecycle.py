@@ -7,6 +7,7 @@ the process, and drops what a transition raises without a word.
 from __future__ import annotations
 
 import functools
+import time
 import traceback
 from collections.abc import Callable
 
@@ -18,6 +19,9 @@ from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from dimm_ros.errors import DimmError
+
+#: A callback that fails every time must not keep the processor busy.
+_BUG_PAUSE_S = 0.05
 
 UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = "unconfigured", "inactive", "active", "finalized"
 
@@ -45,8 +49,12 @@ def transition(method: Callable[[ManagedNode], None]) -> Callable[[ManagedNode, 
     return callback
 
 
-def spin(executor: Executor, context: Context) -> None:
-    """Spin until the context is shut down, through the races that rclpy leaves."""
+def spin(executor: Executor, context: Context, on_error: Callable[[str], object] | None = None) -> None:
+    """Spin until the context is shut down, through the races that rclpy leaves.
+
+    Args:
+        on_error: told the trace of what a callback raises, and spinning goes on; None lets it out.
+    """
     while context.ok():
         try:
             executor.spin()
@@ -54,9 +62,13 @@ def spin(executor: Executor, context: Context) -> None:
             return
         except _rclpy.InvalidHandle:
             pass  # something was destroyed while the executor was about to wait for it
-        except _rclpy.RCLError:
-            if context.ok():  # otherwise it was shut down while the executor was about to wait
+        except Exception as error:  # noqa: BLE001  one callback's bug must not end the robot's localization
+            if isinstance(error, _rclpy.RCLError) and not context.ok():
+                return  # shut down while the executor was about to wait
+            if on_error is None:
                 raise
+            on_error(f"A callback failed, by a bug:\n{traceback.format_exc()}")
+            time.sleep(_BUG_PAUSE_S)
 
 
 class ManagedNode(LifecycleNode):

@@ -269,7 +269,7 @@ def main(args: list[str] | None = None) -> int:
             node.start()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        spin(executor, node.context)
+        spin(executor, node.context, node.get_logger().error)
     except ParameterError as error:
         print(f"localizer: {error}", file=sys.stderr)
         return 1

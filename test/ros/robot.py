@@ -47,8 +47,10 @@ class KnownPose:
         joint: (number of images, relative poses, how many of them are new) of each joint solution.
     """
 
-    def __init__(self, name: str = "known", frame_id: str = "hall", only: set[int] | None = None) -> None:
-        self.name, self.frame_id, self.only = name, frame_id, only
+    name, frame_id = "known", "hall"
+
+    def __init__(self, only: set[int] | None = None) -> None:
+        self.only = only
         self.world_from_camera = WORLD_FROM_CAMERA.copy()
         self.covariance = np.diag([1e-4, 2e-4, 3e-4, 1e-5, 2e-5, 3e-5])
         self.reason = ""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
 from rcl_interfaces.srv import SetParameters
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from dimm_ros.errors import MapError
 from dimm_ros.msg import LocalizationStatus
+from dimm_ros.ros.lifecycle import spin
 
 from .robot import KnownPose
 
@@ -215,6 +222,30 @@ def test_autostart_survives_a_bad_map_and_recovers(make_robot, session) -> None:
     assert manager.set("map", "good").successful
     robot.wait_ready()
     robot.answer_of(robot.localize())
+
+
+def test_a_callback_that_raises_does_not_end_the_node(session) -> None:
+    """As the process spins it; each failure is told."""
+    told, context = [], Context()
+    rclpy.init(args=[], context=context, domain_id=session.domain_id, signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    node = Node("clumsy", context=context, use_global_arguments=False)
+    calls = []
+    node.create_timer(0.01, lambda: (calls.append(1), 1 / 0))
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    enough = threading.Event()
+
+    def tell(text: str) -> None:
+        told.append(text)
+        if len(told) >= 3:
+            enough.set()
+
+    thread = threading.Thread(target=spin, args=(executor, context, tell))
+    thread.start()
+    assert enough.wait(20.0)
+    context.try_shutdown()
+    thread.join(10.0)
+    assert not thread.is_alive() and len(calls) >= 3 and all("ZeroDivisionError" in text for text in told)
 
 
 def refuse(error: str | Exception, times: int = -1, then=None):

@@ -24,9 +24,10 @@ class Building(KnownPose):
         if entry in self.broken:
             raise MapError(f"The map {entry} is damaged.")
         number = int(entry[-1])
-        self.floors[number] = KnownPose(f"floor{number}", f"map{number}", {number})
-        self.floors[number].world_from_camera[2, 3] += 3.0 * number
-        return self.floors[number]
+        floor = self.floors[number] = KnownPose({number})
+        floor.name, floor.frame_id = f"floor{number}", f"map{number}"
+        floor.world_from_camera[2, 3] += 3.0 * number
+        return floor
 
 
 @pytest.fixture
