@@ -36,7 +36,7 @@ class Maps:
     Attributes:
         atlas: the maps, None before they are loaded.
         doing: what is going on, or why nothing is loaded, one sentence.
-        loaded: set once ``load`` has ended, well or not.
+        loaded: set once loading has ended, well or not.
         failed: whether it ended badly.
         trouble: why the latest change was not made, empty when it was.
     """
@@ -47,35 +47,43 @@ class Maps:
         self.doing, self.failed, self.trouble = _UNCONFIGURED, False, ""
         self.loaded = threading.Event()
         self._asked: tuple[object, ...] = ()
+        self._loading: object = None
 
-    def expect(self) -> None:
-        """``load`` is about to be called."""
+    def expect(self) -> Callable[[], None]:
+        """To be called before maps are loaded; returns what loads them (it never raises, see ``failed``), for the worker's thread."""
         self.loaded.clear()
         self.failed = False
         self._asked = _asked(self._config())
         self.doing = "The map is still being loaded."
+        self._loading = token = object()
+        return lambda: self._load(token)
 
     def stale(self) -> bool:
         """Whether the parameters have changed since what is loaded was asked for."""
         return self._asked != _asked(self._config())
 
-    def load(self) -> None:
-        """Load and warm up; never raises, see ``failed``."""
+    def _load(self, token: object) -> None:
         try:
-            atlas = self._open(None)
-            self.atlas = atlas
-            self._announce()
+            atlas, problem = self._open(None), ""
         except Exception as error:  # noqa: BLE001  whatever it is, the node stays and says so
-            self.failed, self.doing = True, sentence(error)
-            self._log.error(f"Cannot localize: {self.doing}")
+            atlas, problem = None, sentence(error)
+            self._log.error(f"Cannot localize: {problem}")
             if not isinstance(error, DimmError):
                 self._log.error(traceback.format_exc())
-        finally:
-            self.loaded.set()
+        if token is not self._loading:
+            return  # nobody waits for these any more
+        if atlas is not None:
+            self.atlas = atlas
+            self._announce()
+        else:
+            self.failed, self.doing = True, problem
+        self.loaded.set()
 
     def change(self) -> bool:
         """Load what the parameters name now, in place of what is loaded; on failure that stays. Returns whether it went well."""
         config, old = self._config(), self.atlas
+        if old is None:
+            return False  # cleaned up meanwhile
         try:
             same = _asked(config)[:-1] == self._asked[:-1] and config.map != self._asked[-1]  # set once more it is read again
             if not (same and old.select(config.map)):
@@ -94,7 +102,7 @@ class Maps:
 
     def release(self) -> None:
         """Forget the maps; why they could not be loaded is still known."""
-        self.atlas = None
+        self.atlas = self._loading = None
         self._reporter.map_name = self._reporter.map_frame = self._reporter.trouble = self.trouble = ""
         if not self.failed:
             self.doing = _UNCONFIGURED

@@ -144,8 +144,7 @@ class LocalizerNode(ManagedNode):
 
     def _load(self) -> None:
         self._unload()
-        self._maps.expect()
-        self._worker = LatestWorker(self._maps.load, self._handle, "dimm_inference")
+        self._worker = LatestWorker(self._maps.expect(), self._handle, "dimm_inference")
         self._worker.call(self._wake.trigger)
         self._worker.start()
 
@@ -243,8 +242,9 @@ class LocalizerNode(ManagedNode):
         self._health.forget()
         self._broadcaster.clear()
         self._last_stamp_ns = None
-        if self._pipeline is not None:
-            self._pipeline.forget()
+        pipeline = self._pipeline
+        if pipeline is not None:
+            pipeline.forget()
 
     def _forget(self, everything: bool) -> None:
         if everything:
