@@ -131,7 +131,7 @@ def run(folder: Path, log: Path) -> tuple[Drive, np.ndarray]:
     from dimm_ros.ros.tf import DYNAMIC_QOS, STATIC_QOS
 
     scene, camera, mount, frame = build_room(), Camera(320, 240, 200.0, 200.0, 159.5, 119.5), MOUNTS["robot"], "camera_optical_frame"
-    stamps, mapped = trajectory(1, LAP_SECONDS + 1.0, 10.0, style="robot", spread=0.0)
+    stamps, mapped = trajectory(1, LAP_SECONDS + 3.0, 10.0, style="robot", spread=0.0)
     recording = record_bag(folder / "mapping", scene, camera, stamps, mapped, mount, compressed=False)
     training = TrainingConfig(steps=1000, batch=1024, passes=1, context_dropout=0.0)
     scene_map = folder / "map.safetensors"

@@ -135,6 +135,7 @@ class Pipeline:
         localizer = answer.localizer
         map_frame = config.map_frame or localizer.frame_id
         _fill(status, answer)
+        self._reporter.saw(answer.estimate)
         self._debug.publish(answer.seen.image, answer.shown, answer.seen.frame, map_frame, stamp)
         if not answer.estimate.accepted:
             self._reject(status, why_blind(answer.seen.image) or answer.estimate.reason)

@@ -15,6 +15,7 @@ from dimm_ros.ros.logs import Throttle
 from dimm_ros.ros.messages import to_stamp
 
 if TYPE_CHECKING:
+    from dimm_ros.estimate import Estimate
     from dimm_ros.ros.lifecycle import ManagedNode
     from dimm_ros.ros.parameters import NodeConfig
 
@@ -46,7 +47,7 @@ class Reporter:
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.map_name = self.map_frame = self.trouble = self.last_reason = ""
         self.extras: list[Callable[[], Mapping[str, object]]] = []
-        self._inliers = ""
+        self._seen: dict[str, str] = {"inliers": ""}
 
     def now_ns(self) -> int:
         """The node's clock."""
@@ -68,11 +69,16 @@ class Reporter:
         status.state = int(self._health.state(self.now_ns(), self._config().lost_after))
         status.reason = " ".join(filter(None, (status.reason, self.trouble)))
         self.last_reason = status.reason
-        if status.rays:
-            self._inliers = f"{status.inliers} of {status.rays} rays"
         publish(self._node, self._status, status)
         if status.reason:
             self._log.warn(status.reason)
+
+    def saw(self, estimate: Estimate) -> None:
+        """What ``/diagnostics`` tells of the latest estimate, accepted or not; ``novelty`` is the out-of-map score, where the map has one."""
+        seen = {"inliers": f"{estimate.inliers} of {estimate.rays} rays"}
+        if getattr(estimate, "novelty", None) is not None:
+            seen["novelty"] = f"{estimate.novelty:.2f}"
+        self._seen = seen
 
     def say(self, reason: str) -> None:
         """Publish a status that belongs to no image."""
@@ -89,7 +95,7 @@ class Reporter:
         """
         state, counts = self._health.state(self.now_ns(), self._config().lost_after), self._health.counts
         level = DiagnosticStatus.ERROR if failed else max(_LEVEL[state], DiagnosticStatus.WARN if self.trouble else DiagnosticStatus.OK)
-        values = {"state": state.name, "lifecycle": self._node.state, "map": self.map_name, "inliers": self._inliers, **vars(counts)}
+        values = {"state": state.name, "lifecycle": self._node.state, "map": self.map_name, **self._seen, **vars(counts)}
         values |= {name: f"{value:.1f}" for name, value in self._health.figures().items()}
         for extra in self.extras:
             values |= extra()
