@@ -16,7 +16,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads, as in the command line
 
 from dimm_ros.cli.console import bars, console  # noqa: E402
-from dimm_ros.config import PRESETS, TrainingConfig  # noqa: E402
+from dimm_ros.config import PRESETS  # noqa: E402
 from dimm_ros.data.open import open_recording  # noqa: E402
 from dimm_ros.encoder.dinov2 import Encoder  # noqa: E402
 from dimm_ros.evaluation.evaluate import evaluate  # noqa: E402
@@ -32,7 +32,7 @@ ROOT = Path("results") / "real_maps"
 def measure(data: Path, split: str, seed: int, preset: str) -> dict:
     """Build one map and judge it; the figures of ``dimm eval`` with the time of the mapping."""
     chosen = PRESETS[preset]
-    training = TrainingConfig.model_validate(chosen.training.model_dump() | {"seed": seed})
+    training = chosen.training.changed(seed=seed)
     encoder = Encoder.open(chosen.encoder)
     path = ROOT / f"{data.name}_{split}_{preset}_{seed}.dimm"
     with bars(stoppable=True) as progress:

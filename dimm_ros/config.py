@@ -6,17 +6,24 @@ trials behind some of its values; the ``gpu`` preset follows the published head'
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dimm_ros.errors import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class _Section(BaseModel):
     """A part of the tree: unknown keys are errors, so that a typo never passes silently."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def changed(self, **changes: object) -> Self:
+        """This section with some fields changed, validated; None leaves a field as it is."""
+        return type(self).model_validate(self.model_dump() | {name: value for name, value in changes.items() if value is not None})
 
 
 class EncoderConfig(_Section):
@@ -25,7 +32,8 @@ class EncoderConfig(_Section):
     name: str = Field("dinov2-small", description="encoder family and size, see dimm_ros.encoder.weights.MODELS")
     input_size: int = Field(448, ge=56, le=2016, multiple_of=14, description="longer side of the encoder's input, pixels")
     layers: tuple[int, ...] = Field((12,), min_length=1, description="transformer layers whose patch tokens are stacked; the last is the paper's")
-    context_layers: tuple[int, ...] = Field((6, 9, 12), description="layers whose mean patch token joins the CLS token; none in the paper")
+    context_layers: tuple[int, ...] = Field((6, 9, 12), description="layers whose mean patch tokens join the CLS token; none in the paper")
+    context_grid: int = Field(2, ge=1, le=4, description="the mean tokens of the whole image are joined by those of its grid x grid parts; 1 for none")
 
 
 class HeadConfig(_Section):
@@ -37,6 +45,7 @@ class HeadConfig(_Section):
     frequencies: int = Field(6, ge=0, le=16, description="Fourier bands of the patch centre (XY token)")
     fusion: Literal["attention", "mean"] = Field("attention", description="how the N ray embeddings are fused")
     confidence: bool = Field(True, description="predict a per-ray scale of direction and moment error")
+    whole_share: float = Field(0.5, ge=0, lt=1, description="share of the whole-image regression in the rays; 0 leaves it out, as the paper")
 
 
 class TrainingConfig(_Section):
@@ -46,14 +55,14 @@ class TrainingConfig(_Section):
     batch: int = Field(2048, ge=16, description="patches in one step, shuffled over all images")
     learning_rate: float = Field(2e-3, gt=0, description="peak of the one-cycle schedule")
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
-    passes: int = Field(2, ge=1, description="encoded views per image; the first is the image itself")
+    passes: int = Field(3, ge=1, description="encoded views per image; the first is the image itself")
     max_rotation_deg: float = Field(15.0, ge=0, le=60, description="virtual camera yaw and pitch of augmented views")
     max_roll_deg: float = Field(10.0, ge=0, le=180, description="virtual in-plane rotation")
     max_zoom: float = Field(1.25, ge=1, le=3, description="virtual zoom, 1/max_zoom to max_zoom")
-    depth: Literal["stereo", "recorded", "none"] = Field(
-        "stereo", description="depth of views from moved cameras: estimated from the images, the recording's own, or none",
+    depth: Literal["auto", "recorded", "stereo", "none"] = Field(
+        "auto", description="depth of views from moved cameras: the recording's own, estimated from the images, or none; auto is the first there is",
     )
-    max_offset: float = Field(0.20, ge=0, le=10, description="distance of the virtual camera in views synthesised from depth, metres")
+    max_offset: float = Field(0.15, ge=0, le=0.5, description="furthest the virtual camera moves, as a share of the scene's median distance")
     jitter: float = Field(0.15, ge=0, le=0.9, description="brightness and contrast change of augmented views")
     context_noise: float = Field(0.1, ge=0, description="Gaussian noise on the CLS part, in units of its spread")
     context_dropout: float = Field(0.1, ge=0, lt=1, description="share of CLS entries dropped")
@@ -83,6 +92,7 @@ class AcceptanceConfig(_Section):
     min_inlier_ratio: float = Field(0.3, ge=0, le=1, description="least share of rays that agree with the pose")
     max_position_sigma: float = Field(0.5, gt=0, description="largest standard deviation of the centre, metres")
     max_rotation_sigma_deg: float = Field(15.0, gt=0, description="largest standard deviation of the rotation, degrees")
+    novelty_scale: float = Field(1.0, gt=0, le=100, description="factor on the novelty from which the map takes an image to be of elsewhere")
 
 
 class GateConfig(_Section):

@@ -49,6 +49,7 @@ class Estimate:
             last image.
         image_inlier_ratios: share of each image's rays that agree, in the order given; fewer than given when earlier images of a
             window were left out, because the newest contradicts them.
+        novelty: how unlike all mapped views the image is (the median of several images), see ``head.whole_image``; None if unknown.
     """
 
     world_from_camera: np.ndarray
@@ -63,6 +64,7 @@ class Estimate:
     centre_residual: np.ndarray | None = None
     world_rays: np.ndarray | None = None
     image_inlier_ratios: tuple[float, ...] = ()
+    novelty: float | None = None
 
     @property
     def inlier_ratio(self) -> float:

@@ -222,17 +222,17 @@ class Localizer:
         agreeing = (solution.rotation_inliers & solution.centre_inliers).cpu().numpy()
         inliers = np.array([part.sum() for part in np.split(agreeing, np.cumsum(rays)[:-1])])
         arm = world_from_base[:3, :3] @ (inliers @ poses[:, :3, 3]) / max(inliers.sum(), 1)
-        calibration = header.calibration
+        novelty = _median_novelty(observations)
         covariance = calibrated_covariance(
-            solution.covariance.cpu().numpy(), arm, calibration.position_factor, calibration.rotation_factor, redundancy(poses, inliers),
+            solution.covariance.cpu().numpy(), arm, *header.calibration.factors(novelty), redundancy(poses, inliers),
         )
         ratio = inliers.sum() / max(rays.sum(), 1)
-        reason = solution.reason if not solution.ok else self._why_rejected(ratio, covariance)
+        reason = solution.reason if not solution.ok else self._why_rejected(ratio, covariance, novelty)
         angle, distance = (residual.cpu().numpy()[len(agreeing) - rays[-1]:] for residual in (solution.angle_residual, solution.centre_residual))
         return Estimate(
             world_from_base, covariance, not reason, reason, int(inliers.sum()), int(rays.sum()), stage_ms, last.cls.float().cpu().numpy(),
             np.degrees(_on_grid(angle, last.grid)), _on_grid(distance, last.grid), self._in_map(last.rays, last.grid),
-            tuple((inliers / np.maximum(rays, 1)).tolist()),
+            tuple((inliers / np.maximum(rays, 1)).tolist()), novelty,
         )
 
     def _in_map(self, predicted: Rays, grid: PatchGrid) -> np.ndarray:
@@ -241,8 +241,10 @@ class Localizer:
         moments = moments * self.map.header.radius + np.cross(self.map.header.origin, directions)
         return np.concatenate([directions, moments], axis=-1).reshape(grid.rows, grid.columns, 6)
 
-    def _why_rejected(self, inlier_ratio: float, covariance: np.ndarray) -> str:
-        rules = self.acceptance
+    def _why_rejected(self, inlier_ratio: float, covariance: np.ndarray, novelty: float | None) -> str:
+        rules, most = self.acceptance, self.map.header.calibration.max_novelty
+        if novelty is not None and most is not None and novelty > most * rules.novelty_scale:
+            return f"The image is unlike every mapped view (novelty {novelty:.2f}, at most {most * rules.novelty_scale:.2f}): it is probably not of this map."
         if not np.isfinite(covariance).all():
             return "The pose's covariance is not finite: the rays do not fix it."
         sigma = np.sqrt(np.maximum(np.diag(covariance), 0))
@@ -254,6 +256,12 @@ class Localizer:
         if rotation > rules.max_rotation_sigma_deg:
             return f"The rotation is uncertain by {rotation:.1f} deg (at most {rules.max_rotation_sigma_deg:g} deg is accepted)."
         return ""
+
+
+def _median_novelty(observations: Sequence[Observation]) -> float | None:
+    """Median novelty of the images, None for a map that knows none."""
+    known = [float(each.rays.novelty[0]) for each in observations if each.rays.novelty is not None]
+    return float(np.median(known)) if known else None
 
 
 class _Clock:

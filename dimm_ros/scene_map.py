@@ -14,9 +14,11 @@ from safetensors.torch import save_file
 from dimm_ros.config import EncoderConfig, HeadConfig, TrainingConfig
 from dimm_ros.errors import MapError
 from dimm_ros.head.model import DimmHead
+from dimm_ros.head.whole_image import WholeImage
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _KEY = "dimm_map"
+_FULL = {"whole.weights"}  # large numbers that nearly cancel
 
 
 class Source(BaseModel):
@@ -32,7 +34,10 @@ class Calibration(BaseModel):
     """What held-out frames of the recording said about the map's own error estimates.
 
     Attributes:
-        position_factor, rotation_factor: multiply the solver's standard deviations.
+        position_factor, rotation_factor: multiply the solver's standard deviations of an image of the reference novelty.
+        position_growth, rotation_growth: exponents by which they grow with novelty.
+        reference_novelty: median of the held-out views.
+        max_novelty: images beyond it are not of this map; None when nothing is known about that.
         frames: held-out frames this rests on; 0 when the recording was too short to hold any out.
     """
 
@@ -40,7 +45,16 @@ class Calibration(BaseModel):
 
     position_factor: float = Field(1.0, gt=0)
     rotation_factor: float = Field(1.0, gt=0)
+    position_growth: float = Field(0.0, ge=0)
+    rotation_growth: float = Field(0.0, ge=0)
+    reference_novelty: float = Field(1.0, gt=0)
+    max_novelty: float | None = Field(None, gt=0)
     frames: int = 0
+
+    def factors(self, novelty: float | None) -> tuple[float, float]:
+        """Factors of the solver's standard deviations of position and rotation for an image of this novelty."""
+        relative = 1.0 if novelty is None else novelty / self.reference_novelty
+        return self.position_factor * relative**self.position_growth, self.rotation_factor * relative**self.rotation_growth
 
 
 class MapHeader(BaseModel):
@@ -97,7 +111,7 @@ class SceneMap:
         if text is None:
             raise MapError(f"{path} is a safetensors file but not a dimm map (it has no map header); give the file that 'dimm map' wrote.")
         header = _parse(text, path)
-        head = DimmHead(header.patch_dim, header.context_dim, header.head)
+        head = _empty_head(header, tensors)
         try:
             head.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         except RuntimeError as error:
@@ -107,7 +121,8 @@ class SceneMap:
     def save(self, path: str | Path) -> None:
         """Write the map whole or not at all; weights in half precision, as the paper's maps."""
         path = Path(path)
-        tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in self.head.state_dict().items()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
+        tensors = {name: tensor if name in _FULL else tensor.half() for name, tensor in tensors.items()}
         write_safetensors(tensors, path, {_KEY: self.header.model_dump_json()})
 
 
@@ -125,10 +140,20 @@ def write_safetensors(tensors: dict[str, torch.Tensor], path: Path, metadata: di
         raise MapError(f"{path} cannot be written ({error}); free space or choose another place with -o.") from error
 
 
+def _empty_head(header: MapHeader, tensors: dict[str, torch.Tensor]) -> DimmHead:
+    """A head of the header's shape, with a whole-image regression if the tensors hold one."""
+    whole = None
+    if "whole.views" in tensors and "whole.basis" in tensors:
+        whole = WholeImage(header.context_dim, len(tensors["whole.views"]), tensors["whole.basis"].shape[-1])
+    return DimmHead(header.patch_dim, header.context_dim, header.head, whole)
+
+
 def _parse(text: str, path: Path) -> MapHeader:
     try:
         fields = json.loads(text)
         version = int(fields["format_version"])
+        if version < FORMAT_VERSION:
+            raise MapError(f"The map {path} has format {version}, of an early dimm_ros; this one reads {FORMAT_VERSION}: rebuild it with 'dimm map'.")
         if version > FORMAT_VERSION:
             raise MapError(f"The map {path} has format {version}, this dimm_ros reads up to {FORMAT_VERSION}; update dimm_ros.")
         return MapHeader.model_validate(fields)

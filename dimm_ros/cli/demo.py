@@ -24,7 +24,7 @@ def run(
 ) -> None:
     """Record a bag, build a map from it, start the localizer node, replay a second bag into it over DDS, print and draw how good it was."""
     from dimm_ros.cli.map import describe
-    from dimm_ros.config import PRESETS, TrainingConfig
+    from dimm_ros.config import PRESETS
     from dimm_ros.data.open import open_recording
     from dimm_ros.encoder.dinov2 import Encoder
     from dimm_ros.evaluation.demo_bags import bags_of_data, bags_of_gallery
@@ -41,7 +41,7 @@ def run(
         raise DimmError(f"The demo starts the ROS 2 node, but ROS 2 is not installed ({error}); use 'make demo', or source ROS 2.") from None
 
     preset = PRESETS["demo"]
-    training = TrainingConfig.model_validate(preset.training.model_dump() | ({} if steps is None else {"steps": steps}))
+    training = preset.training.changed(steps=steps)
     folder = results_folder("demo" if data is None else f"demo-{data.resolve().name}", results)
     with bars() as progress:
         console.print("1/4  recording two bags: one to map, another to localize in")

@@ -9,7 +9,7 @@ import typer
 
 from dimm_ros.cli import options
 from dimm_ros.cli.console import EXIT_STOPPED, bars, console
-from dimm_ros.config import PRESETS, EncoderConfig, TrainingConfig
+from dimm_ros.config import PRESETS
 from dimm_ros.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    source: Annotated[Path, typer.Argument(help="ROS 2 bag, 7-Scenes-style folder or COLMAP model", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="bag, COLMAP model or the folder of a known data set, see docs/data.md", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", help="the map file to write")],
     preset: Annotated[str, typer.Option(help=f"sizes and lengths: {', '.join(PRESETS)}; auto is gpu where there is CUDA, else cpu")] = "auto",
     steps: Annotated[Optional[int], typer.Option(min=1, help="training steps instead of the preset's")] = None,
     passes: Annotated[Optional[int], typer.Option(min=1, help="encoded views per image instead of the preset's")] = None,
-    depth: Annotated[Optional[str], typer.Option(help="depth for virtual views instead of the preset's: stereo, recorded or none")] = None,
+    depth: Annotated[Optional[str], typer.Option(help="depth for virtual views instead of the preset's: auto, recorded, stereo or none")] = None,
     encoder: Annotated[Optional[str], typer.Option(help="encoder instead of the preset's, such as dinov2-base; see 'dimm weights'")] = None,
     input_size: Annotated[Optional[int], typer.Option(min=56, help="longer side of the encoder's input, a multiple of 14")] = None,
     seed: Annotated[int, typer.Option(min=0, help="seed of everything random")] = 0,
@@ -58,14 +58,12 @@ def run(
     for note in recording.notes:
         console.print(note, markup=False, highlight=False)
     chosen = preset_of(preset, choose_device(device).type)
-    changes = {"seed": seed} | {key: value for key, value in {"steps": steps, "passes": passes, "depth": depth}.items() if value is not None}
-    if depth not in (None, "stereo", "recorded", "none"):
-        raise InputError(f"--depth takes stereo, recorded or none, not '{depth}'.")
-    training = TrainingConfig.model_validate(chosen.training.model_dump() | changes)
+    if depth not in (None, "auto", "recorded", "stereo", "none"):
+        raise InputError(f"--depth takes auto, recorded, stereo or none, not '{depth}'.")
+    training = chosen.training.changed(seed=seed, steps=steps, passes=passes, depth=depth)
     if input_size is not None and input_size % PATCH:
         raise InputError(f"--input-size must be a multiple of {PATCH}, such as {round(input_size / PATCH) * PATCH}.")
-    network = encoder_config(encoder or chosen.encoder.name, chosen.encoder)
-    network = EncoderConfig.model_validate(network.model_dump() | ({} if input_size is None else {"input_size": input_size}))
+    network = encoder_config(encoder or chosen.encoder.name, chosen.encoder).changed(input_size=input_size)
     opened = Encoder.open(network, device=device, weights=weights)
     with bars(stoppable=True) as progress:
         result = build_map(recording, output, opened, head=chosen.head, training=training, watch=progress)

@@ -32,7 +32,8 @@ class Tokens:
 
     Attributes:
         patches: (B, P, D) patch tokens, row by row; D is the encoder's width times the number of stacked layers.
-        context: (B, C) global context: the last layer's CLS token, then the mean patch token of each context layer.
+        context: (B, C) global context: the last layer's CLS token, then for each context layer the mean patch token of
+            the image and of its parts (two by two of them, row by row, if ``context_grid`` is 2).
         cls: (B, W) the CLS token alone.
     """
 
@@ -81,7 +82,8 @@ class Encoder:
         self._model = _load(config.name, weights.path).to(device, self.dtype)
         self.dim = self._spec.dim * len(config.layers)
         self.cls_dim = self._spec.dim
-        self.context_dim = self._spec.dim * (1 + len(config.context_layers))
+        cells = 1 + (config.context_grid**2 if config.context_grid > 1 else 0)
+        self.context_dim = self._spec.dim * (1 + cells * len(config.context_layers))
 
     @classmethod
     def open(
@@ -109,9 +111,17 @@ class Encoder:
             if number in config.layers:
                 patches.append(normed[:, first_patch:])
             if number in config.context_layers:
-                means.append(normed[:, first_patch:].mean(dim=1))
+                means += self._means(normed[:, first_patch:], rows=images.shape[-2] // PATCH)
         cls = normed[:, 0]
         return Tokens(torch.cat(patches, dim=-1), torch.cat([cls, *means], dim=-1), cls)
+
+    def _means(self, patches: Tensor, rows: int) -> list[Tensor]:
+        """(B, D) mean of all (B, P, D) patch tokens, then (B, D * grid^2) means of the image's parts."""
+        means, grid = [patches.mean(dim=1)], self.config.context_grid
+        if grid > 1:
+            image = patches.unflatten(1, (rows, -1)).permute(0, 3, 1, 2)
+            means.append(torch.nn.functional.adaptive_avg_pool2d(image, grid).permute(0, 2, 3, 1).flatten(1))
+        return means
 
 
 def _load(name: str, path: Path) -> torch.nn.Module:

@@ -5,6 +5,8 @@
     embeddings = N independent MLP mappers of the geometric projection
     fused = attention of the semantic projection over the N embeddings
     ray = MLP(fused): direction, moment, and the scale of each one's error
+
+Beyond the paper: a finished map's rays are averaged with those of a pose regressed from the whole image, see ``whole_image``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dimm_ros.config import HeadConfig
+from dimm_ros.head.whole_image import WholeImage, blend
 
 #: Smallest predicted scale (radians, and scene radii): keeps the likelihood finite on memorised rays.
 _MIN_SCALE = 1e-3
@@ -31,12 +34,14 @@ class Rays:
         moments: (..., 3), perpendicular to the directions.
         direction_scale: (...) typical error of the direction, radians; None without confidence.
         moment_scale: (...) typical error of the moment, scene radii; None without confidence.
+        novelty: (V,) how unlike all mapped views each image as a whole is, see ``whole_image``; None while a head is trained.
     """
 
     directions: Tensor
     moments: Tensor
     direction_scale: Tensor | None
     moment_scale: Tensor | None
+    novelty: Tensor | None = None
 
 
 def fourier(camera_rays: Tensor, frequencies: int) -> Tensor:
@@ -76,9 +81,10 @@ class DimmHead(nn.Module):
         patch_dim: width of a patch token.
         context_dim: width of the CLS token.
         config: sizes and choices.
+        whole: regression on the whole image that joins the rays of a finished map; None leaves the head to itself.
     """
 
-    def __init__(self, patch_dim: int, context_dim: int, config: HeadConfig) -> None:
+    def __init__(self, patch_dim: int, context_dim: int, config: HeadConfig, whole: WholeImage | None = None) -> None:
         super().__init__()
         self.config = config
         width = config.width
@@ -96,27 +102,33 @@ class DimmHead(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(),
             nn.Linear(width, 8 if config.confidence else 6),
         )
+        self.whole = whole
 
     def forward(self, patches: Tensor, context: Tensor, camera_rays: Tensor) -> Rays:
         """Rays of patches.
 
         Args:
             patches: (B, D) patch tokens.
-            context: (B, C) CLS token of each patch's image, or (1, C) when all patches are of one image.
+            context: (V, C) context of the V images that the patches are of, B / V consecutive patches each.
             camera_rays: (B, 3) unit rays through the patch centres in the camera's frame.
         """
-        context = (context - self.context_mean) / self.context_std
-        token = self.from_patch(patches) + self.from_context(context) + self.from_xy(fourier(camera_rays, self.config.frequencies))
+        standardised = (context - self.context_mean) / self.context_std
+        shared = self.from_context(standardised).repeat_interleave(len(patches) // len(context), dim=0)
+        token = self.from_patch(patches) + shared + self.from_xy(fourier(camera_rays, self.config.frequencies))
         semantic, geometric = token.chunk(2, dim=-1)
         embeddings = self.mappers(F.gelu(self.geometric_norm(geometric)))
         raw = self.ray(self._fuse(F.gelu(self.semantic_norm(semantic)), embeddings)).float()
         directions = F.normalize(raw[:, :3], dim=-1)
         moments = raw[:, 3:6]
         moments = moments - (moments * directions).sum(-1, keepdim=True) * directions
+        novelty = None
+        if self.whole is not None:
+            *whole, novelty = self.whole.rays(context, camera_rays)
+            directions, moments = blend((directions, moments), whole, self.config.whole_share)
         if not self.config.confidence:
-            return Rays(directions, moments, None, None)
+            return Rays(directions, moments, None, None, novelty)
         scales = F.softplus(raw[:, 6:] - 2.0) + _MIN_SCALE
-        return Rays(directions, moments, scales[:, 0], scales[:, 1])
+        return Rays(directions, moments, scales[:, 0], scales[:, 1], novelty)
 
     def _fuse(self, semantic: Tensor, embeddings: Tensor) -> Tensor:
         """(B, W) queries over (N, B, W) embeddings -> (B, W)."""

@@ -28,6 +28,7 @@ class View:
         camera_rays: (P, 3) the same rays in the (virtual) camera's own frame.
         valid: (P,) bool: the patch shows recorded pixels and the lens model holds.
         offset: (3,) centre of the (virtual) camera in the frame of the recorded camera, metres; zero unless it moved.
+        turn: (3, 3) rotation camera_from_virtual.
     """
 
     image: np.ndarray
@@ -35,6 +36,7 @@ class View:
     camera_rays: np.ndarray
     valid: np.ndarray
     offset: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    turn: np.ndarray = field(default_factory=lambda: np.eye(3))
 
 
 def recorded_view(image: np.ndarray, camera: Camera, grid: PatchGrid) -> View:
@@ -84,7 +86,7 @@ def turned_view(image: np.ndarray, camera: Camera, grid: PatchGrid, camera_from_
     )
     covered = inside.reshape(grid.rows, PATCH, grid.columns, PATCH).all(axis=(1, 3)).reshape(-1)
     camera_rays, holds = patch_rays(virtual)
-    return View(warped, camera_rays @ camera_from_virtual.T, camera_rays, covered & holds)
+    return View(warped, camera_rays @ camera_from_virtual.T, camera_rays, covered & holds, turn=camera_from_virtual)
 
 
 def zoomed(camera: Camera, zoom: float) -> Camera:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from dimm_ros import __version__
 from dimm_ros.config import HeadConfig, TrainingConfig
@@ -23,6 +24,7 @@ from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.encoder.patches import patch_grid
 from dimm_ros.errors import DataError, MapError
 from dimm_ros.head.model import DimmHead
+from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.calibrate import calibrate, held_out_frames
 from dimm_ros.mapping.features import FeatureBuffer, fill_buffer
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 _CHECKPOINT_SECONDS = 60.0
 _ALL_FRAMES_FROM = 0.8  # share of the steps after which the held-out frames are trained on too
 MIN_FRAMES = 10
+_WHOLE_MIN_SHARE = 0.3  # of a full view's patches
 
 #: What the views depend on; a change of anything else goes on with the features there are.
 _VIEW_FIELDS = {"passes", "max_rotation_deg", "max_roll_deg", "max_zoom", "jitter", "depth", "max_offset", "seed"}
@@ -93,11 +96,11 @@ def build_map(
 
     data = buffer.tensors(training.memory_mb)
     held_out = held_out_frames(len(recording.frames))
-    rows = torch.from_numpy(np.flatnonzero(~np.isin(data["frame_of"].numpy()[data["view_of"].numpy()], held_out)))
+    views = torch.from_numpy(np.flatnonzero(~np.isin(data["frame_of"].numpy(), held_out)))
     torch.manual_seed(training.seed)
     normalisation = Normalisation.of(data["centres"][: len(recording.frames)])
     model = DimmHead(encoder.dim, encoder.context_dim, head).to(encoder.device)
-    trainer = Trainer(model, data, normalisation, training, rows)
+    trainer = Trainer(model, data, normalisation, training)
     session = _Session(work / "training.safetensors", _fingerprint(buffer.fingerprint, head, training))
     calibration = session.resume(trainer) or Calibration()
     start = time.perf_counter() - session.seconds
@@ -109,16 +112,18 @@ def build_map(
         sources=(Source(name=recording.source, frames=len(recording.frames)),),
     )
 
-    def current(figures: dict[str, float]) -> SceneMap:
-        return SceneMap(header.model_copy(update={"calibration": calibration, "figures": figures}), trainer.averaged_head())
+    def current(figures: dict[str, float], views: Tensor | None = None) -> SceneMap:
+        made = trainer.averaged_head()
+        made.whole = _whole_image(data, views, normalisation, head, encoder.device)
+        return SceneMap(header.model_copy(update={"calibration": calibration, "figures": figures}), made)
 
     join = int(_ALL_FRAMES_FROM * training.steps)
     losses: list[float] = []
     stopped = False
     while trainer.done < training.steps and not stopped:
         if trainer.done == join and len(held_out):
-            calibration = calibrate(current({}), recording, data, held_out, encoder)
-        trainer.rows = rows if trainer.done < join else None
+            calibration = calibrate(current({}, views), data, held_out)
+        trainer.train_on(views if trainer.done < join else None)
         losses = [*losses[-99:], trainer.step()]
         if not np.isfinite(losses[-1]):
             raise DataError(f"The training of '{recording.name}' diverged at step {trainer.done}; try a lower learning rate or another seed.")
@@ -136,6 +141,20 @@ def build_map(
     if complete:
         shutil.rmtree(work, ignore_errors=True)
     return BuildResult(output, complete, seconds)
+
+
+def _whole_image(
+    data: dict[str, Tensor], views: Tensor | None, normalisation: Normalisation, head: HeadConfig, device: torch.device,
+) -> WholeImage | None:
+    """The regression on the whole image from these views (all), without virtual ones of which little is left."""
+    if not head.whole_share:
+        return None
+    sizes = torch.bincount(data["view_of"].long(), minlength=len(data["frame_of"]))
+    enough = sizes >= _WHOLE_MIN_SHARE * sizes.max()
+    if views is not None:
+        enough &= torch.isin(torch.arange(len(enough)), views)
+    centres = (data["centres"][enough] - normalisation.origin) / normalisation.radius
+    return WholeImage.fit(data["context"][enough], data["rotations"][enough], centres).to(device)
 
 
 def _is_finished(path: Path) -> bool:

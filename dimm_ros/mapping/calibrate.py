@@ -1,4 +1,4 @@
-"""Calibration of the covariance on frames held out of the training."""
+"""Calibration of a map's self-knowledge on frames held out of its training: how large its errors are, and what it does not know."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dimm_ros.data.recording import Recording
-from dimm_ros.encoder.dinov2 import Encoder, Tokens
-from dimm_ros.encoder.patches import patch_grid
+from dimm_ros.config import SolverConfig
 from dimm_ros.geometry.poses import rotation_vector
-from dimm_ros.localizer import Localizer
 from dimm_ros.scene_map import Calibration, SceneMap
+from dimm_ros.solver import solve_pose
 
 _PERIOD, _BLOCK = 160, 20  # whole stretches: a single frame between its neighbours would make it too easy
 _MIN_FRAMES = 12
-_OUTLIER = 20.0  # times the median square
+_OUTLIER = 20.0  # times the expectation
+_MIN_SHARE = 0.5  # of a view's patches: what is left of a virtual view must be like an image
+_PRIOR, _GROWTH = 25.0, 1.0  # strength (in views) and value of what is believed of the growth before looking
+_MARGIN, _NOVELTY = 1.4, (0.35, 0.5)  # of the largest novelty over that of held-out views, and its bounds
 
 
 def held_out_frames(count: int) -> np.ndarray:
@@ -25,35 +26,70 @@ def held_out_frames(count: int) -> np.ndarray:
     return chosen if len(chosen) >= _MIN_FRAMES else chosen[:0]
 
 
-def calibrate(scene_map: SceneMap, recording: Recording, data: dict[str, Tensor], frames: np.ndarray, encoder: Encoder) -> Calibration:
-    """Factors on the solver's standard deviations so that held-out errors have the expected normalised square.
+def calibrate(scene_map: SceneMap, data: dict[str, Tensor], frames: np.ndarray, solver: SolverConfig | None = None) -> Calibration:
+    """Standard deviations that held-out errors agree with, and the largest novelty that is still of this map.
+
+    The held-out frames' virtual views count too: they are further from the mapped views than the recorded path is from
+    itself, and tell how errors grow with novelty. Standard deviations of position and rotation become
+
+        factor (novelty / reference)^growth sigma
+
+    with the growth from the logarithms of errors and novelty (a weighted regression drawn to 1), and the factor such that the
+    normalised squares have their expectation.
 
     Args:
-        scene_map: the map at hand, trained without ``frames``.
-        data: the feature buffer; its first views are the recorded images.
+        scene_map: the map at hand, made without ``frames``.
+        data: ``FeatureBuffer.tensors()``.
     """
-    localizer = Localizer(scene_map, encoder)
-    squares = []
-    for index in frames:
-        grid = patch_grid(recording.frames[index].camera, encoder.config.input_size)
-        rows = data["view_of"] == int(index)
-        patches = torch.zeros(1, len(grid.rays), data["patches"].shape[1])
-        patches[0, torch.from_numpy(np.array(grid.valid))] = data["patches"][rows].float()
-        context = data["context"][index][None].float().to(encoder.device)
-        tokens = Tokens(patches.to(encoder.device), context, context[:, : encoder.cls_dim])
-        solution = localizer.solve(localizer.predict_rays(tokens, grid), grid)
-        inliers = (solution.rotation_inliers & solution.centre_inliers).float().mean()
-        if not solution.ok or inliers < localizer.acceptance.min_inlier_ratio:
-            continue  # would not have been published
+    radius, origin = scene_map.header.radius, np.asarray(scene_map.header.origin)
+    squares, novelties = [], []
+    frame_of = data["frame_of"].numpy()
+    sizes = torch.bincount(data["view_of"].long(), minlength=len(frame_of)).numpy()
+    first = np.cumsum(sizes) - sizes
+    for view in np.flatnonzero(np.isin(frame_of, frames) & (sizes >= _MIN_SHARE * sizes.max())):
+        rows = slice(first[view], first[view] + sizes[view])
+        device = next(scene_map.head.parameters()).device
+        camera_rays = data["camera_rays"][rows].to(device)
+        with torch.inference_mode():
+            rays = scene_map.head(data["patches"][rows].to(device).float(), data["context"][view, None].to(device).float(), camera_rays)
+            confident = rays.direction_scale is not None
+            solution = solve_pose(
+                camera_rays.double(), rays.directions, rays.moments * radius, config=solver or SolverConfig(),
+                direction_sigma=rays.direction_scale if confident else None, moment_sigma=rays.moment_scale * radius if confident else None,
+            )
+        if not solution.ok:
+            continue
         pose, covariance = solution.world_from_camera.cpu().numpy(), solution.covariance.cpu().numpy()
-        true = recording.frames[index].world_from_camera
-        offset = pose[:3, 3] + scene_map.header.origin - true[:3, 3]
-        turn = rotation_vector(pose[:3, :3] @ true[:3, :3].T)
+        offset = pose[:3, 3] + origin - data["centres"][view].numpy()
+        turn = rotation_vector(pose[:3, :3] @ data["rotations"][view].numpy().T)
         squares.append([
             offset @ np.linalg.solve(covariance[:3, :3], offset) / 3, turn @ np.linalg.solve(covariance[3:, 3:], turn) / 3,
         ])
+        novelties.append(1.0 if rays.novelty is None else float(rays.novelty[0]))
     if len(squares) < _MIN_FRAMES:
         return Calibration()
-    limited = np.minimum(squares, _OUTLIER * np.median(squares, axis=0))  # one blunder must not inflate every covariance
-    position, rotation = np.sqrt(np.mean(limited, axis=0))
-    return Calibration(position_factor=float(position), rotation_factor=float(rotation), frames=len(squares))
+    novelty, squares = np.array(novelties), np.array(squares)
+    reference = float(np.median(novelty))
+    growth = _growth(np.log(novelty / reference), squares)
+    factor = _factor(squares / (novelty[:, None] / reference) ** (2 * growth))
+    known = scene_map.head.whole is not None
+    return Calibration(
+        position_factor=float(factor[0]), rotation_factor=float(factor[1]), frames=len(frames), reference_novelty=reference,
+        position_growth=float(growth[0]), rotation_growth=float(growth[1]),
+        max_novelty=float(np.clip(_MARGIN * np.percentile(novelty, 99.5), *_NOVELTY)) if known else None,
+    )
+
+
+def _growth(log_novelty: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """(2,) exponents of the standard deviations from the slope of half the logarithm of the squares."""
+    centred = log_novelty - log_novelty.mean()
+    spread = max(float(centred.var()), 1e-6)
+    half = 0.5 * np.log(np.maximum(squares, 1e-12))
+    slope = centred @ (half - half.mean(axis=0)) / (len(half) * spread)
+    count = len(half) * min(1.0, spread)  # views that do not differ in novelty say nothing about the slope
+    return np.clip((count * slope + _PRIOR * _GROWTH) / (count + _PRIOR), 0.0, 2.0)
+
+
+def _factor(squares: np.ndarray) -> np.ndarray:
+    """(2,) roots of the mean squares; one blunder must not inflate every covariance."""
+    return np.sqrt(np.minimum(squares, _OUTLIER * np.median(squares, axis=0)).mean(axis=0))

@@ -20,6 +20,7 @@ from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.encoder.patches import normalise
 from dimm_ros.errors import DataError
+from dimm_ros.geometry.poses import make_pose
 from dimm_ros.mapping.augment import View
 from dimm_ros.mapping.views import ViewMaker
 
@@ -39,13 +40,14 @@ class FeatureBuffer:
         view_of: (M,) int32 view of each patch.
         context: (V, C) float16 CLS token of each view.
         centres: (V, 3) float64 camera centres in the world, metres.
+        rotations: (V, 3, 3) float64 world_from_camera.
         frame_of: (V,) int32 frame of each view.
         done, rows: views and patches so far.
         seconds: time spent on them, in all calls together.
     """
 
     _ROW_ARRAYS = ("patches", "camera_rays", "directions", "view_of")
-    _VIEW_ARRAYS = ("context", "centres", "frame_of")
+    _VIEW_ARRAYS = ("context", "centres", "rotations", "frame_of")
 
     def __init__(self, folder: Path, views: int, capacity: int, patch_dim: int, context_dim: int, fingerprint: str) -> None:
         self.folder, self.views = folder, views
@@ -54,7 +56,8 @@ class FeatureBuffer:
         shapes = {
             "patches": ((capacity, patch_dim), np.float16), "camera_rays": ((capacity, 3), np.float32),
             "directions": ((capacity, 3), np.float32), "view_of": ((capacity,), np.int32),
-            "context": ((views, context_dim), np.float16), "centres": ((views, 3), np.float64), "frame_of": ((views,), np.int32),
+            "context": ((views, context_dim), np.float16), "centres": ((views, 3), np.float64),
+            "rotations": ((views, 3, 3), np.float64), "frame_of": ((views,), np.int32),
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -78,11 +81,13 @@ class FeatureBuffer:
             return None
         return state if state.get("fingerprint") == fingerprint else None
 
-    def append(self, frame: int, centre: np.ndarray, tokens: np.ndarray, context: np.ndarray, rays: np.ndarray, directions: np.ndarray) -> None:
-        """Add one view: (P, D) tokens, (C,) context, (P, 3) camera rays and (P, 3) world directions of its valid patches."""
+    def append(self, frame: int, world_from_camera: np.ndarray, tokens: np.ndarray, context: np.ndarray, rays: np.ndarray) -> None:
+        """Add one view: its (4, 4) pose, (C,) context, and of its valid patches (P, D) tokens and (P, 3) camera rays."""
+        rotation, directions = world_from_camera[:3, :3], rays @ world_from_camera[:3, :3].T
         rows = slice(self.rows, self.rows + len(tokens))
         self.patches[rows], self.camera_rays[rows], self.directions[rows], self.view_of[rows] = tokens, rays, directions, self.done
-        self.context[self.done], self.centres[self.done], self.frame_of[self.done] = context, centre, frame
+        self.context[self.done], self.frame_of[self.done] = context, frame
+        self.centres[self.done], self.rotations[self.done] = world_from_camera[:3, 3], rotation
         self.rows, self.done = rows.stop, self.done + 1
         if self.done % _SAVE_EVERY == 0 or self.done == self.views:
             self.save()
@@ -140,13 +145,9 @@ def fill_buffer(
                 tokens = encoder.encode(images)
                 patches, contexts = tokens.patches.half().cpu().numpy(), tokens.context.half().cpu().numpy()
                 for (index, view), view_patches, context in zip(group, patches, contexts, strict=True):
-                    pose = recording.frames[index].world_from_camera
-                    keep = view.valid
-                    centre = pose[:3, 3] + pose[:3, :3] @ view.offset
+                    pose = recording.frames[index].world_from_camera @ make_pose(view.turn, view.offset)
                     buffer.seconds = time.perf_counter() - begun
-                    buffer.append(
-                        index, centre, view_patches[keep], context, view.camera_rays[keep], (view.rays @ pose[:3, :3].T)[keep],
-                    )
+                    buffer.append(index, pose, view_patches[view.valid], context, view.camera_rays[view.valid])
                     if watch is not None and watch(buffer.done, buffer.views):
                         return buffer.complete
     finally:

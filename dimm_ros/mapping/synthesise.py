@@ -55,7 +55,8 @@ class Source:
 
 
 def random_motion(source: Source, config: TrainingConfig, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """(4, 4) pose camera_from_virtual of a camera moved by up to ``config.max_offset``, turned as in ``random_view``; and a zoom.
+    """(4, 4) pose camera_from_virtual of a camera moved by up to ``config.max_offset`` of the scene's distance, turned as in
+    ``random_view``; and a zoom.
 
     The direction of the motion is uniform, its length too; it never takes more than half the way to the nearest things.
     """
@@ -63,7 +64,8 @@ def random_motion(source: Source, config: TrainingConfig, rng: np.random.Generat
     direction = rng.standard_normal(3)
     seen = source.ranges[::4, ::4]
     seen = seen[seen > 0]
-    limit = min(config.max_offset, _NEAREST * float(np.percentile(seen, 5))) if len(seen) else 0.0
+    nearest, middle = np.percentile(seen, (5, 50)) if len(seen) else (0.0, 0.0)
+    limit = min(config.max_offset * middle, _NEAREST * nearest)
     return make_pose(turn, direction / np.linalg.norm(direction) * rng.uniform(0, limit)), zoom
 
 
@@ -98,7 +100,7 @@ def moved_view(sources: Sequence[Source], grid: PatchGrid, source_from_virtual: 
     share = 1 - seen.reshape(grid.rows, PATCH, grid.columns, PATCH).mean(axis=(1, 3)).reshape(-1)
     camera_rays, valid = patch_rays(virtual)
     rotation, offset = source_from_virtual[0][:3, :3], source_from_virtual[0][:3, 3]
-    return View(image, camera_rays @ rotation.T, camera_rays, valid & (share <= _MAX_HOLES), offset.copy())
+    return View(image, camera_rays @ rotation.T, camera_rays, valid & (share <= _MAX_HOLES), offset.copy(), rotation.copy())
 
 
 def _exposed_as(image: np.ndarray, other: np.ndarray, both: np.ndarray) -> np.ndarray:

@@ -12,6 +12,9 @@ from dimm_ros.config import TrainingConfig
 from dimm_ros.head.loss import ray_loss
 from dimm_ros.head.model import DimmHead
 
+#: Patches of one image in a batch: few enough to keep the batch mixed, while the image's context is multiplied only once.
+_PATCHES_PER_VIEW = 8
+
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -45,13 +48,13 @@ class Trainer:
         data: ``FeatureBuffer.tensors()``.
         normalisation: of the same centres.
         config: see TrainingConfig.
-        rows: (K,) rows of the buffer to train on; None for all.
+        views: (K,) views of the buffer to train on; None for all.
     """
 
     def __init__(
-        self, head: DimmHead, data: dict[str, Tensor], normalisation: Normalisation, config: TrainingConfig, rows: Tensor | None = None,
+        self, head: DimmHead, data: dict[str, Tensor], normalisation: Normalisation, config: TrainingConfig, views: Tensor | None = None,
     ) -> None:
-        self.head, self.config, self.rows = head, config, rows
+        self.head, self.config = head, config
         self.device = next(head.parameters()).device
         self.data = data
         self.centres = ((data["centres"] - normalisation.origin) / normalisation.radius).float()
@@ -60,21 +63,29 @@ class Trainer:
         head.context_std.copy_(context.std(dim=0).clamp_min(1e-3))
         self.optimiser = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         self.average = {name: value.detach().clone() for name, value in head.state_dict().items()}
+        counts = torch.bincount(data["view_of"].long(), minlength=len(data["frame_of"]))
+        self._first, self._counts = counts.cumsum(0) - counts, counts  # rows of a view follow one another
+        self.train_on(views)
         self.done = 0
 
+    def train_on(self, views: Tensor | None) -> None:
+        """Draw from these views alone from now on; None for all that have patches."""
+        enough = torch.nonzero(self._counts >= _PATCHES_PER_VIEW)[:, 0]
+        self._views = enough if views is None else enough[torch.isin(enough, views)]
+
     def step(self) -> float:
-        """One optimiser step on a batch drawn from all images; returns the loss."""
+        """One optimiser step on a batch drawn from all images, a few patches of each; returns the loss."""
         config = self.config
         # Seeded by the step, so that a resumed training draws what an uninterrupted one would have drawn.
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.done)
-        count = len(self.rows) if self.rows is not None else len(self.data["view_of"])
-        drawn = torch.randint(count, (config.batch,), generator=generator)
-        rows = self.rows[drawn] if self.rows is not None else drawn
-        views = self.data["view_of"][rows].long()
+        drawn = torch.randint(len(self._views), (max(1, config.batch // _PATCHES_PER_VIEW),), generator=generator)
+        views = self._views[drawn]
+        place = torch.rand((len(views), _PATCHES_PER_VIEW), generator=generator)
+        rows = (self._first[views, None] + (place * self._counts[views, None]).long()).reshape(-1)
         patches = self.data["patches"][rows].to(self.device).float()
         context = self._regularise(self.data["context"][views].float(), generator).to(self.device)
         directions = self.data["directions"][rows].to(self.device)
-        moments = torch.linalg.cross(self.centres[views].to(self.device), directions)
+        moments = torch.linalg.cross(self.centres[views].to(self.device).repeat_interleave(_PATCHES_PER_VIEW, dim=0), directions)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.done, config)
         self.head.train()

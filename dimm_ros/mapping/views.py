@@ -30,7 +30,7 @@ class ViewMaker:
     """Makes the views of a recording, each from its pass and frame numbers alone.
 
     Pass 0 is the recorded images. In later passes the camera is turned, and moved where there is depth: the recording's own
-    or estimated by stereo, as ``config.depth`` says.
+    or estimated by stereo, as ``config.depth`` says ("auto": the recording's own if it has any).
 
     Args:
         recording: posed frames.
@@ -41,11 +41,13 @@ class ViewMaker:
     def __init__(self, recording: Recording, input_size: int, config: TrainingConfig) -> None:
         self._recording, self._input_size, self._config = recording, input_size, config
         self._poses = recording.poses()
-        self._stereo = None
+        self._stereo, self._recorded = None, False
         if config.passes > 1 and config.max_offset > 0:
-            if config.depth == "recorded" and not any(frame.load_depth for frame in recording.frames):
+            there = any(frame.load_depth for frame in recording.frames)
+            if config.depth == "recorded" and not there:
                 log.warning("'%s' has no depth images; the virtual views are turned, but not moved.", recording.name)
-            if config.depth == "stereo":
+            self._recorded = there and config.depth in ("auto", "recorded")
+            if config.depth == "stereo" or (config.depth == "auto" and not there):
                 self._stereo = self._open_stereo()
         self._source = lru_cache(maxsize=_KEPT)(self._load_source)
 
@@ -106,10 +108,7 @@ class ViewMaker:
         return patch_grid(self._recording.frames[index].camera, self._input_size)
 
     def _has_depth(self, index: int) -> bool:
-        if self._config.max_offset == 0:
-            return False
-        recorded = self._config.depth == "recorded" and self._recording.frames[index].load_depth is not None
-        return recorded or self._stereo is not None
+        return self._stereo is not None or (self._recorded and self._recording.frames[index].load_depth is not None)
 
     def _load_source(self, index: int) -> Source:
         frame = self._recording.frames[index]

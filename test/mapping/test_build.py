@@ -20,7 +20,7 @@ from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.build import build_map
 from dimm_ros.mapping.calibrate import held_out_frames
 from dimm_ros.mapping.trainer import Normalisation, learning_rate
-from dimm_ros.scene_map import SceneMap
+from dimm_ros.scene_map import FORMAT_VERSION, SceneMap
 
 HEAD = HeadConfig(mappers=2, width=48, depth=1)
 SHORT = TrainingConfig(steps=12, batch=128, passes=2)
@@ -37,8 +37,9 @@ def test_a_map_knows_the_images_it_was_made_from(small_map: Path, walk: Path) ->
 def test_the_file_is_one_safetensors_with_a_header(small_map: Path, encoder: Encoder) -> None:
     with safe_open(str(small_map), "pt") as file:
         header = json.loads(file.metadata()["dimm_map"])
-        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}
-    assert header["format_version"] == 1 and header["frame_id"] == "map"
+        types = {name: file.get_tensor(name).dtype for name in file.keys()}
+    assert types.pop("whole.weights") == torch.float32 and set(types.values()) == {torch.float16}
+    assert header["format_version"] == FORMAT_VERSION and header["frame_id"] == "map"
     assert header["encoder"]["name"] == "dinov2-small" and header["encoder_sha256"] == encoder.weights.sha256
     assert [source["frames"] for source in header["sources"]] == [24] and "walk" in header["sources"][0]["name"] and header["figures"]["views"] == 24
     assert header["created"].startswith("20") and header["radius"] > 0.1

@@ -172,10 +172,10 @@ def test_random_motions_are_seeded_and_bounded(room: Scene, pose: np.ndarray) ->
         return random_motion(source, TrainingConfig(**settings), np.random.default_rng(seed))[0]
 
     np.testing.assert_array_equal(make(1), make(1))
-    offsets = np.array([make(seed, max_offset=0.3)[:3, 3] for seed in range(8)])
-    lengths = np.linalg.norm(offsets, axis=1)
-    assert lengths.max() <= 0.3 and lengths.max() > 0.15 and len(np.unique(lengths)) == 8
-    assert np.abs(offsets.mean(axis=0)).max() < 0.15
+    offsets = np.array([make(seed, max_offset=0.1)[:3, 3] for seed in range(8)])
+    lengths, limit = np.linalg.norm(offsets, axis=1), 0.1 * np.median(Source.of(image, depth, PINHOLE, patch_grid(PINHOLE, 224)).ranges)
+    assert lengths.max() <= 1.01 * limit and lengths.max() > 0.5 * limit and len(np.unique(lengths)) == 8
+    assert np.abs(offsets.mean(axis=0)).max() < 0.5 * limit
     np.testing.assert_array_equal(make(1, max_offset=0.0)[:3, 3], np.zeros(3))
     near = depth * np.float32(0.1 / depth.min())
-    assert max(np.linalg.norm(make(seed, near, max_offset=10.0)[:3, 3]) for seed in range(6)) < np.median(near)
+    assert max(np.linalg.norm(make(seed, near, max_offset=0.5)[:3, 3]) for seed in range(6)) < np.median(near)

@@ -31,7 +31,7 @@ def test_later_passes_move_the_camera_by_stereo_depth(recording: Recording) -> N
     maker = ViewMaker(recording, 224, CONFIG)
     views = [maker.make(1, index) for index in range(0, 20, 4)]
     lengths = [np.linalg.norm(view.offset) for view in views]
-    assert max(lengths) <= CONFIG.max_offset and np.median(lengths) > 0.01
+    assert max(lengths) <= CONFIG.max_offset * 4.0 and np.median(lengths) > 0.01  # nothing in the room is further than 4 m at the median
     assert np.mean([view.valid.mean() for view in views]) > 0.4
 
 
@@ -47,13 +47,15 @@ def test_a_camera_that_never_moved_says_so_and_is_only_turned(recording: Recordi
     assert "turned, but not moved" in caplog.text and np.all(view.offset == 0)
 
 
-def test_recorded_depth_is_used_where_it_is_asked_for(recording: Recording) -> None:
+def test_recorded_depth_is_used_where_there_is_any(recording: Recording) -> None:
+    assert CONFIG.depth == "auto"
+
     def depth() -> np.ndarray:
         return np.full((84, 112), 2.0, dtype=np.float32)
 
     frames = [replace(frame, load_depth=depth, depth_camera=frame.camera.scaled(112, 84)) for frame in recording.frames]
-    view = ViewMaker(replace(recording, frames=frames), 224, CONFIG.model_copy(update={"depth": "recorded"})).make(1, 3)
-    assert 0 < np.linalg.norm(view.offset) <= CONFIG.max_offset
+    view = ViewMaker(replace(recording, frames=frames), 224, CONFIG).make(1, 3)
+    assert 0 < np.linalg.norm(view.offset) <= CONFIG.max_offset * 2.0 * 1.2  # ranges are longer than depths off the axis
 
 
 def test_a_view_depends_on_pass_frame_and_seed_alone(recording: Recording) -> None:

@@ -1,0 +1,108 @@
+"""The camera's pose from the image as a whole: kernel ridge regression on its context.
+
+The per-patch head knows every mapped view by heart and, between them, tends to the nearest; a smooth regression on the global
+context, which is solved in closed form, does not. Their errors differ in part, so the head's rays are averaged with the rays of
+this pose (docs/benchmarks.md has what that gains). The distance to the nearest mapped context also says how new a view is, which
+the covariance and the rejection of images from elsewhere rest on.
+
+    z = P (context - mean)                       P: principal axes of the standardised contexts
+    pose = offset + sum_i w_i exp(-|z - z_i|^2 / s)      i over mapped views, s: median squared distance
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_AXES = 256
+_RIDGE = 1e-3
+_MAX_VIEWS = 4096  # solved in closed form: time grows with the cube of it
+_SAME = 1e-3  # floor of the novelty, that of an image the map was made from
+
+
+class WholeImage(nn.Module):
+    """Pose and novelty of images from their contexts.
+
+    Args:
+        context_dim: width C of the context.
+        views: number M of mapped views it rests on.
+        axes: principal axes that are kept.
+    """
+
+    def __init__(self, context_dim: int, views: int, axes: int = _AXES) -> None:
+        super().__init__()
+        axes = min(axes, context_dim, views)
+        self.register_buffer("mean", torch.zeros(context_dim))
+        self.register_buffer("basis", torch.zeros(context_dim, axes))
+        self.register_buffer("views", torch.zeros(views, axes))
+        self.register_buffer("weights", torch.zeros(views, 12))
+        self.register_buffer("offset", torch.zeros(12))
+        self.register_buffer("spread", torch.ones(()))
+
+    @classmethod
+    def fit(cls, context: Tensor, rotations: Tensor, centres: Tensor, axes: int = _AXES) -> WholeImage:
+        """Solve for the weights.
+
+        Args:
+            context: (V, C) of mapped views; no more than 4096 of them, evenly chosen, are used.
+            rotations: (V, 3, 3) world_from_camera.
+            centres: (V, 3) camera centres in the map's normalised frame.
+        """
+        if len(context) > _MAX_VIEWS:
+            chosen = torch.linspace(0, len(context) - 1, _MAX_VIEWS).long()
+            context, rotations, centres = context[chosen], rotations[chosen], centres[chosen]
+        result = cls(context.shape[1], len(context), axes)
+        context = context.double()
+        mean, deviation = context.mean(dim=0), context.std(dim=0).clamp_min(1e-3)
+        standardised = (context - mean) / deviation
+        # Principal axes by the smaller of the two Gram matrices.
+        values, vectors = torch.linalg.eigh(standardised @ standardised.T)
+        kept = slice(len(values) - result.basis.shape[1], None)
+        principal = standardised.T @ (vectors[:, kept] / values[kept].clamp_min(1e-6).sqrt())
+        result.mean.copy_(mean)
+        # Rounded as the map's file stores them, before the weights are solved for.
+        result.basis.copy_((principal / deviation[:, None]).half())
+        places = result._place(context.float())
+        result.views.copy_(places.half())
+        squared = _squared_distance(result.views.double(), result.views.double())
+        result.spread.copy_(squared.flatten().median().clamp_min(1e-9))
+        kernel = torch.exp(-squared / result.spread.double())
+        kernel.diagonal().add_(_RIDGE)
+        targets = torch.cat([centres.double(), rotations.double().flatten(1)], dim=1)
+        result.offset.copy_(targets.mean(dim=0))
+        result.weights.copy_(torch.linalg.solve(kernel, targets - result.offset.double()))
+        return result.to(centres.device)
+
+    def forward(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotations (V, 3, 3) world_from_camera, centres (V, 3) in the normalised frame, and novelty (V,) of (V, C) contexts.
+
+        Novelty is the squared distance to the nearest mapped context, in units of the median between mapped ones.
+        """
+        squared = _squared_distance(self._place(context), self.views) / self.spread
+        pose = self.offset + torch.exp(-squared) @ self.weights
+        u, _, vt = torch.linalg.svd(pose[:, 3:].reshape(-1, 3, 3))
+        u = torch.cat([u[..., :2], u[..., 2:] * torch.linalg.det(u @ vt)[:, None, None]], dim=-1)
+        return u @ vt, pose[:, :3], squared.amin(dim=1).clamp_min(_SAME)
+
+    def rays(self, context: Tensor, camera_rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """World rays (B, 3) + (B, 3) of B / V consecutive camera rays of each of V images, and the images' novelty (V,)."""
+        rotations, centres, novelty = self(context)
+        directions = torch.einsum("vij,vbj->vbi", rotations, camera_rays.reshape(len(context), -1, 3))
+        moments = torch.linalg.cross(centres[:, None].expand_as(directions), directions)
+        return directions.reshape(-1, 3), moments.reshape(-1, 3), novelty
+
+    def _place(self, context: Tensor) -> Tensor:
+        return (context - self.mean) @ self.basis
+
+
+def blend(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], share: float) -> tuple[Tensor, Tensor]:
+    """(1 - share) one + share other, as rays: directions of unit length, moments perpendicular to them."""
+    directions = F.normalize(torch.lerp(one[0], other[0], share), dim=-1)
+    moments = torch.lerp(one[1], other[1], share)
+    return directions, moments - (moments * directions).sum(-1, keepdim=True) * directions
+
+
+def _squared_distance(one: Tensor, other: Tensor) -> Tensor:
+    """(V, M) squared distances of (V, A) and (M, A) points."""
+    return (one.square().sum(1)[:, None] + other.square().sum(1) - 2 * one @ other.T).clamp_min(0)

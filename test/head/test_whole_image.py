@@ -1,0 +1,96 @@
+"""Pose from the image as a whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from dimm_ros.config import HeadConfig
+from dimm_ros.head.model import DimmHead
+from dimm_ros.head.whole_image import WholeImage, blend
+
+CONTEXT = 48
+
+
+def _world(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Contexts that are a smooth function of the pose, rotations and centres on a path that bends."""
+    where = torch.rand(count, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
+    centres = torch.stack([where[:, 0], where[:, 1], 0.2 * where[:, 0] * where[:, 1]], dim=1)
+    angles = torch.stack([30 * where[:, 1], 60 * where[:, 0], 5 * where[:, 0]], dim=1)
+    rotations = torch.from_numpy(Rotation.from_euler("xyz", angles.numpy(), degrees=True).as_matrix())
+    mix = torch.randn(2, CONTEXT, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    context = torch.cat([torch.sin(2 * where @ mix), where @ mix], dim=1)[:, :CONTEXT] + 3.0
+    return context.float(), rotations, centres
+
+
+def _angle(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(Rotation.from_matrix((one.transpose(1, 2).double() @ other.double()).numpy()).magnitude())
+
+
+def test_poses_between_the_mapped_views_are_interpolated() -> None:
+    whole = WholeImage.fit(*_world(300, 0))
+    context, rotations, centres = _world(50, 1)
+    predicted, places, novelty = whole(context)
+    torch.testing.assert_close(predicted @ predicted.transpose(1, 2), torch.eye(3).expand(50, 3, 3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(predicted), torch.ones(50), atol=1e-4, rtol=0)
+    assert (places - centres).norm(dim=1).median() < 0.02
+    assert _angle(predicted, rotations).median() < 0.02
+    assert novelty.max() < 0.1
+
+
+def test_novelty_tells_mapped_views_from_others() -> None:
+    context, rotations, centres = _world(300, 0)
+    whole = WholeImage.fit(context, rotations, centres)
+    assert whole(context)[2].max() < 0.01
+    between = whole(_world(50, 1)[0])[2]
+    elsewhere = whole(context[:50].flip(dims=(1,)))[2]
+    assert elsewhere.median() > 10 * between.median() and (elsewhere > between.max()).float().mean() > 0.9
+
+
+def test_more_views_than_it_keeps_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dimm_ros.head.whole_image as module
+
+    monkeypatch.setattr(module, "_MAX_VIEWS", 150)
+    whole = WholeImage.fit(*_world(400, 0))
+    context, _, centres = _world(50, 1)
+    assert len(whole.views) == 150 and (whole(context)[1] - centres).norm(dim=1).median() < 0.05
+
+
+def test_its_rays_pass_through_the_camera_centre() -> None:
+    whole = WholeImage.fit(*_world(100, 0))
+    context = _world(2, 3)[0]
+    camera_rays = torch.nn.functional.normalize(torch.randn(10, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    directions, moments, _ = whole.rays(context, camera_rays)
+    rotations, centres, _ = whole(context)
+    torch.testing.assert_close(directions[5:], camera_rays[5:] @ rotations[1].T)
+    torch.testing.assert_close(moments[:5], torch.linalg.cross(centres[:1].expand(5, 3), directions[:5]))
+
+
+def test_blended_rays_are_lines_between_the_two() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(2, 3, generator=generator)
+    directions = torch.nn.functional.normalize(torch.randn(20, 3, generator=generator), dim=1)
+    one, other = ((directions, torch.linalg.cross(centre.expand(20, 3), directions)) for centre in centres)
+    mixed, moments = blend(one, other, 0.25)
+    torch.testing.assert_close(mixed, directions)
+    torch.testing.assert_close(moments, torch.linalg.cross((0.75 * centres[0] + 0.25 * centres[1]).expand(20, 3), directions))
+    turned = blend(one, (other[0].roll(1, dims=1), other[1]), 0.5)
+    torch.testing.assert_close(turned[0].norm(dim=1), torch.ones(20))
+    torch.testing.assert_close((turned[0] * turned[1]).sum(1), torch.zeros(20), atol=1e-6, rtol=0)
+
+
+def test_a_head_without_share_is_the_head_alone() -> None:
+    torch.manual_seed(0)
+    context, rotations, centres = _world(60, 0)
+    whole = WholeImage.fit(context, rotations, centres)
+    heads = [DimmHead(24, CONTEXT, HeadConfig(mappers=2, width=32, whole_share=share), whole) for share in (0.0, 0.5)]
+    heads[1].load_state_dict(heads[0].state_dict())
+    alone = DimmHead(24, CONTEXT, HeadConfig(mappers=2, width=32))
+    alone.load_state_dict({name: value for name, value in heads[0].state_dict().items() if not name.startswith("whole.")})
+    camera_rays = torch.nn.functional.normalize(torch.rand(8, 3) + torch.tensor([0.0, 0.0, 1.0]), dim=1)
+    patches = torch.randn(8, 24)
+    results = [head(patches, context[:1], camera_rays) for head in (*heads, alone)]
+    torch.testing.assert_close(results[0].moments, results[2].moments)
+    assert (results[1].moments - results[0].moments).abs().max() > 1e-3
+    assert results[2].novelty is None and results[0].novelty.shape == (1,)
