@@ -76,7 +76,7 @@ class Reporter:
     def saw(self, estimate: Estimate) -> None:
         """What ``/diagnostics`` tells of the latest estimate, accepted or not; ``novelty`` is the out-of-map score, where the map has one."""
         seen = {"inliers": f"{estimate.inliers} of {estimate.rays} rays"}
-        if getattr(estimate, "novelty", None) is not None:
+        if estimate.novelty is not None:
             seen["novelty"] = f"{estimate.novelty:.2f}"
         self._seen = seen
 
