@@ -60,7 +60,7 @@ class CameraInput:
         on_shot: called with every image.
 
     Attributes:
-        image, info: the subscriptions, which can explain their silence.
+        image, info: the subscriptions, which can explain their silence; no info where the focal length is unknown.
         camera: the latest calibration, None when there is none to use.
         error: what is wrong with the latest camera_info, empty when nothing is.
     """
@@ -79,20 +79,26 @@ class CameraInput:
         qos = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=reliability)
         best_effort = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
         image_type = CompressedImage if config.image_transport == "compressed" else Image
-        self.info = watch(node, f"{prefix}camera_info", CameraInfo, best_effort, self._on_info)
+        # The calibration of an uncalibrated camera would be a wrong one.
+        self.info = watch(node, f"{prefix}camera_info", CameraInfo, best_effort, self._on_info) if config.focal == "known" else None
         self.image = watch(node, f"{prefix}image", image_type, qos, self._on_image)
 
     def destroy(self) -> None:
         """Take the subscriptions off the node."""
         self._held = None
         self._node.destroy_timer(self._patience)
-        for watched in (self.image, self.info):
+        for watched in filter(None, (self.image, self.info)):
             self._node.destroy_subscription(watched.subscription)
 
     def explain(self) -> str:
         """Why nothing can be localized yet: one or two sentences on the topics that are silent."""
         text = self.image.explain(self._node)
-        return text if self.camera is not None or self.error else f"{text} {self.info.explain(self._node)}"
+        return f"{text} {self.info.explain(self._node)}" if self.lacks_info else text
+
+    @property
+    def lacks_info(self) -> bool:
+        """Whether a calibration is needed and none has come, not even a bad one."""
+        return self.info is not None and self.camera is None and not self.error
 
     @property
     def alive(self) -> bool:
@@ -101,7 +107,7 @@ class CameraInput:
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self.image.heard(stamp_ns(message.header.stamp))
-        if self.camera is None and not self.error and self._patient:
+        if self.lacks_info and self._patient:
             if self._held is None:
                 self._patience.reset()
             self._held = message
@@ -135,9 +141,7 @@ class CameraInput:
             self._pass_on(held)
 
     def _pass_on(self, message: Image | CompressedImage) -> None:
-        error = self.error
-        if self.camera is None and not error:
-            error = self.info.explain(self._node)
+        error = self.info.explain(self._node) if self.lacks_info else self.error
         self._on_shot(Shot(self.name, message, self.camera, error))
 
 

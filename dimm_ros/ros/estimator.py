@@ -17,6 +17,7 @@ from dimm_ros.ros.images import to_rgb
 from dimm_ros.ros.messages import transport_covariance
 from dimm_ros.ros.odometry import Odometry
 from dimm_ros.ros.tf import Transforms
+from dimm_ros.tracking.focal import NEEDED, FocalFinder
 
 if TYPE_CHECKING:
     from dimm_ros.atlas import Atlas
@@ -30,10 +31,10 @@ _WINDOW_S = 5.0
 
 @dataclass(frozen=True)
 class Seen:
-    """One decoded image with its camera; ``frame`` is the camera's optical frame."""
+    """One decoded image with its camera (None before its focal length is found); ``frame`` is the camera's optical frame."""
 
     image: np.ndarray
-    camera: Camera
+    camera: Camera | None
     frame: str
     stamp_ns: int
 
@@ -96,9 +97,15 @@ class Estimator:
     def __init__(self, config: Callable[[], NodeConfig], atlas: Callable[[], Atlas], transforms: Transforms) -> None:
         self._config, self._atlas, self._transforms = config, atlas, transforms
         self._windows: dict[str, deque[_Moment]] = {}
+        self._focal = FocalFinder()
 
     def forget(self) -> None:
-        """Drop the windows: time, the robot or the map has changed."""
+        """Start anew: time, the robot, the camera or the map has changed."""
+        self.forget_windows()
+        self._focal = FocalFinder()
+
+    def forget_windows(self) -> None:
+        """Drop earlier images: the robot may be elsewhere."""
         self._windows.clear()
 
     def solve(self, shots: Sequence[Shot], odometry: Odometry, *, search: bool) -> Answer:
@@ -118,6 +125,12 @@ class Estimator:
         seen, left_out = self._decode(shots)
         decode_ms = (time.perf_counter() - started) * 1e3
         last = seen[-1]
+        if config.focal == "unknown":
+            answer = self._find_focal(last, decode_ms, search)
+            if answer is not None:
+                return answer
+            last = replace(last, camera=self._focal.camera)
+            seen = [last]
         if len(shots) == 1 and config.window == 1:
             localizer, estimate = atlas.localize(lambda one: one.localize(last.image, last.camera), search=search)
             return Answer(localizer, estimate, last, None, decode_ms)
@@ -147,12 +160,39 @@ class Estimator:
                 window.popleft()
         return Answer(localizer, estimate, last, extrinsics[-1], decode_ms, tuple(left_out))
 
+    def _find_focal(self, seen: Seen, decode_ms: float, search: bool) -> Answer | None:
+        """Ask an image for the focal length, if it is its turn; its answer while the focal length is not known well enough."""
+        finder, (height, width) = self._focal, seen.image.shape[:2]
+        asked = finder.wants(width, height, seen.stamp_ns)
+        if not asked and finder.ready:
+            return None
+        found: dict[str, Camera] = {}
+
+        def estimate_focal(localizer: Localizer) -> Estimate:
+            estimate, found[localizer.name] = localizer.localize_unknown_focal(seen.image)
+            return estimate
+
+        try:
+            localizer, estimate = self._atlas().localize(estimate_focal, search=search)
+        except InputError:
+            if finder.ready:
+                return None
+            raise
+        if asked and estimate.accepted:
+            finder.add(found[localizer.name].fx, seen.stamp_ns)
+        if finder.ready:
+            return None
+        if estimate.accepted:
+            reason = f"The focal length is being found: {finder.count} of {NEEDED} images have told it."
+            estimate = replace(estimate, accepted=False, reason=reason)
+        return Answer(localizer, estimate, seen, None, decode_ms)
+
     def _decode(self, shots: Sequence[Shot]) -> tuple[list[Seen], list[str]]:
         """The images that can be used, and sentences on the others."""
         seen, problems = [], []
         for shot in shots:
             try:
-                if shot.camera is None:
+                if shot.camera is None and self._config().focal == "known":
                     raise InputError(shot.error)
                 frame = self._config().camera_frame or shot.message.header.frame_id
                 image, camera = to_rgb(shot.message), shot.camera

@@ -114,7 +114,8 @@ class LocalizerNode(ManagedNode):
         undo.callback(self._rig.destroy)
         self._start_anew()
         for camera in self._rig.cameras:
-            self.get_logger().info(f"Waiting for images on '{camera.image.topic}' and camera_info on '{camera.info.topic}'.")
+            info = f" and camera_info on '{camera.info.topic}'" if camera.info is not None else ""
+            self.get_logger().info(f"Waiting for images on '{camera.image.topic}'{info}.")
 
     @transition
     def on_deactivate(self) -> None:

@@ -50,6 +50,9 @@ class NodeConfig(BaseModel):
     window: int = Field(
         1, ge=1, le=20, description="newest images solved jointly, linked by odometry; 1 takes each by itself", json_schema_extra=_LIVE,
     )
+    focal: Literal["known", "unknown"] = Field(
+        "known", description="known takes camera_info; unknown finds the focal length of a camera without calibration from its images",
+    )
     image_transport: Literal["raw", "compressed"] = Field("raw", description="type of the image topic: sensor_msgs/Image or CompressedImage")
     image_reliability: Literal["best_effort", "reliable"] = Field(
         "best_effort", description="QoS of the image subscription; best_effort connects to every publisher",
@@ -97,6 +100,8 @@ class NodeConfig(BaseModel):
             raise ValueError("several cameras need a base_frame, whose pose is published")
         if len(self.camera_names) > 1 and self.camera_frame:
             raise ValueError("camera_frame is for one camera; with several the images' own frame_id counts")
+        if len(self.camera_names) > 1 and self.focal == "unknown":
+            raise ValueError("focal 'unknown' is for one camera; calibrate those of a rig")
         return self
 
     @property

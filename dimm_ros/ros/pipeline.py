@@ -195,7 +195,7 @@ class Pipeline:
         hint, self._hint = self._hint, None
         if hint is not None:
             self._gate.hint(hint.map_from_body, hint.covariance, odometry.at(hint.stamp_ns, 0.0), hint.map_name)
-            self._estimator.forget()
+            self._estimator.forget_windows()
 
     def _change_map(self, localizer: Localizer) -> None:
         """The images show another of the loaded maps."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class KnownPose:
         world_from_camera, covariance, reason: of the answers; a reason rejects.
         only: the first pixel's values that are accepted; None accepts all.
         seen, cameras: first pixels of the images so far, and the calibrations they came with.
+        focals: what the images of an uncalibrated camera say.
         joint: (number of images, relative poses, how many of them are new) of each joint solution.
     """
 
@@ -57,6 +59,7 @@ class KnownPose:
         self.seen: list[int] = []
         self.cameras: list[Camera] = []
         self.joint: list[tuple[int, list[np.ndarray], int]] = []
+        self.focals: Iterator[float] = iter(())
         self.warmed, self.opened = False, 0
         self.free = threading.Event()
         self.entered = threading.Event()
@@ -72,6 +75,11 @@ class KnownPose:
 
     def localize(self, image: np.ndarray, camera: Camera) -> Estimate:
         return self._estimate(self.observe_all([image], [camera]))
+
+    def localize_unknown_focal(self, image: np.ndarray) -> tuple[Estimate, Camera]:
+        focal = next(self.focals)
+        height, width = image.shape[:2]
+        return self.localize(image, Camera(width, height, focal, focal, 31.5, 23.5)), Camera(width, height, focal, focal, 31.5, 23.5)
 
     def observe_all(self, images: list[np.ndarray], cameras: list[Camera]) -> list[int]:
         self.entered.set()
@@ -136,7 +144,8 @@ class Robot:
     def wait_ready(self) -> None:
         """Wait until the node is active and its subscriptions are connected."""
         self.wait(lambda: self.node.state == "active")
-        publishers = [*self._all_images.values(), *self._all_infos.values()]
+        infos = self._all_infos.values() if self.node.get_parameter("focal").value == "known" else ()
+        publishers = [*self._all_images.values(), *infos]
         self.wait(lambda: all(publisher.get_subscription_count() for publisher in publishers))
 
     def now_ns(self) -> int:

@@ -140,3 +140,19 @@ def test_covariance_scale(make_robot) -> None:
     answer = robot.answer_of(robot.send_image())
     floor = np.diag([0.01**2] * 3 + [np.radians(0.3) ** 2] * 3)
     np.testing.assert_allclose(answer.covariance, np.maximum(100.0 * robot.localizer.covariance, floor), rtol=1e-6)
+
+
+def test_uncalibrated_camera(make_robot) -> None:
+    """Its focal length is the median of what some images say; until then no pose is published. Nobody needs camera_info."""
+    localizer = KnownPose()
+    localizer.focals = iter([52.0, 90.0, 49.0, 50.0, 51.0, 50.5, 50.5])
+    robot = make_robot(focal="unknown", base_frame="", tf_mode="none", localizer=localizer)
+    start = robot.now_ns() - 20 * SECOND
+    statuses = [robot.report_of(robot.send_image(start + index * SECOND)).message for index in range(5)]
+    assert [status.accepted for status in statuses] == [False] * 4 + [True]
+    assert "The focal length is being found: 2 of 5 images" in statuses[1].reason and "camera_info" not in statuses[1].reason
+    assert localizer.cameras[-1].fx == pytest.approx(51.0)
+    robot.answer_of(robot.send_image(start + 5 * SECOND))  # too soon to ask again
+    assert localizer.cameras[-1].fx == pytest.approx(51.0)
+    robot.answer_of(robot.send_image(start + 7 * SECOND))
+    assert localizer.cameras[-1].fx == pytest.approx(np.exp(np.mean(np.log([50.5, 51.0]))), rel=1e-6)
