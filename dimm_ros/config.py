@@ -33,7 +33,7 @@ class EncoderConfig(_Section):
     input_size: int = Field(448, ge=56, le=2016, multiple_of=14, description="longer side of the encoder's input, pixels")
     layers: tuple[int, ...] = Field((12,), min_length=1, description="transformer layers whose patch tokens are stacked; the last is the paper's")
     context_layers: tuple[int, ...] = Field((6, 9, 12), description="layers whose mean patch tokens join the CLS token; none in the paper")
-    context_grid: int = Field(2, ge=1, le=4, description="the mean tokens of the whole image are joined by those of its grid x grid parts; 1 for none")
+    context_grid: int = Field(2, ge=1, le=4, description="mean tokens of the image are joined by those of its grid x grid parts; 1 for none")
 
 
 class HeadConfig(_Section):
@@ -66,6 +66,10 @@ class TrainingConfig(_Section):
     jitter: float = Field(0.15, ge=0, le=0.9, description="brightness and contrast change of augmented views")
     context_noise: float = Field(0.1, ge=0, description="Gaussian noise on the CLS part, in units of its spread")
     context_dropout: float = Field(0.1, ge=0, lt=1, description="share of CLS entries dropped")
+    context_mix: float = Field(0.0, ge=0, lt=1, description="largest share of another image's context that is mixed in")
+    loss: Literal["laplace", "student", "weighted", "plain"] = Field(
+        "laplace", description="likelihood of the errors: Laplace, Student-t, the follow-up paper's weighted squares, or none (plain distances)",
+    )
     average: float = Field(0.99, ge=0, lt=1, description="decay of the weights' moving average")
     seed: int = Field(0, ge=0, description="seed of everything random")
     memory_mb: int = Field(4096, ge=64, description="feature buffer kept in memory; a larger one goes to disk")

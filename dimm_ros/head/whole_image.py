@@ -81,9 +81,7 @@ class WholeImage(nn.Module):
         """
         squared = _squared_distance(self._place(context), self.views) / self.spread
         pose = self.offset + torch.exp(-squared) @ self.weights
-        u, _, vt = torch.linalg.svd(pose[:, 3:].reshape(-1, 3, 3))
-        u = torch.cat([u[..., :2], u[..., 2:] * torch.linalg.det(u @ vt)[:, None, None]], dim=-1)
-        return u @ vt, pose[:, :3], squared.amin(dim=1).clamp_min(_SAME)
+        return nearest_rotations(pose[:, 3:].reshape(-1, 3, 3)), pose[:, :3], squared.amin(dim=1).clamp_min(_SAME)
 
     def rays(self, context: Tensor, camera_rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """World rays (B, 3) + (B, 3) of B / V consecutive camera rays of each of V images, and the images' novelty (V,)."""
@@ -94,6 +92,12 @@ class WholeImage(nn.Module):
 
     def _place(self, context: Tensor) -> Tensor:
         return (context - self.mean) @ self.basis
+
+
+def nearest_rotations(matrices: Tensor) -> Tensor:
+    """The rotations nearest (Frobenius norm) to (V, 3, 3) matrices."""
+    u, _, vt = torch.linalg.svd(matrices)
+    return torch.cat([u[..., :2], u[..., 2:] * torch.linalg.det(u @ vt)[:, None, None]], dim=-1) @ vt
 
 
 def blend(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], share: float) -> tuple[Tensor, Tensor]:

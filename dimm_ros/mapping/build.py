@@ -30,10 +30,12 @@ from dimm_ros.mapping.features import FeatureBuffer, fill_buffer
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 from dimm_ros.mapping.trainer import Normalisation, Trainer
 from dimm_ros.scene_map import Calibration, MapHeader, SceneMap, Source, write_safetensors
+from dimm_ros.uncalibrated import focal_bias
 
 log = logging.getLogger(__name__)
 
 _CHECKPOINT_SECONDS = 60.0
+_FOCAL_FRAMES = 24  # mapped frames that say how far off focal lengths are
 _ALL_FRAMES_FROM = 0.8  # share of the steps after which the held-out frames are trained on too
 MIN_FRAMES = 10
 _WHOLE_MIN_SHARE = 0.3  # of a full view's patches
@@ -88,7 +90,7 @@ def build_map(
     work = output.with_name(output.name + ".work")
     seconds: dict[str, float] = {}
 
-    buffer = _open_buffer(work / "features", recording, encoder, training)
+    buffer = open_buffer(work / "features", recording, encoder, training)
     finished = fill_buffer(buffer, recording, encoder, training, lambda done, total: watch("features", done, total, ""))
     seconds["features"] = buffer.seconds
     if not finished:
@@ -114,7 +116,7 @@ def build_map(
 
     def current(figures: dict[str, float], views: Tensor | None = None) -> SceneMap:
         made = trainer.averaged_head()
-        made.whole = _whole_image(data, views, normalisation, head, encoder.device)
+        made.whole = whole_image(data, views, normalisation, head, encoder.device)
         return SceneMap(header.model_copy(update={"calibration": calibration, "figures": figures}), made)
 
     join = int(_ALL_FRAMES_FROM * training.steps)
@@ -136,14 +138,19 @@ def build_map(
     complete = trainer.done == training.steps
     if not complete and _is_finished(output):
         return BuildResult(None, False, seconds)  # a finished map is worth more than a beginning
-    current({key: value for key, value in figures.items() if np.isfinite(value)}).save(output)
+    made = current({key: value for key, value in figures.items() if np.isfinite(value)})
+    if complete:
+        mapped = np.linspace(0, len(recording.frames) - 1, min(_FOCAL_FRAMES, len(recording.frames))).round().astype(int)
+        calibration = calibration.model_copy(update={"focal_factor": focal_bias(made.head, data, mapped)})
+        made.header = made.header.model_copy(update={"calibration": calibration})
+    made.save(output)
     ReferenceViews.of(data, recording, encoder.cls_dim).save(reference_path(output), encoder.weights.sha256)
     if complete:
         shutil.rmtree(work, ignore_errors=True)
     return BuildResult(output, complete, seconds)
 
 
-def _whole_image(
+def whole_image(
     data: dict[str, Tensor], views: Tensor | None, normalisation: Normalisation, head: HeadConfig, device: torch.device,
 ) -> WholeImage | None:
     """The regression on the whole image from these views (all), without virtual ones of which little is left."""
@@ -166,7 +173,8 @@ def _is_finished(path: Path) -> bool:
     return header.figures.get("steps", 0) >= header.training.steps
 
 
-def _open_buffer(folder: Path, recording: Recording, encoder: Encoder, training: TrainingConfig) -> FeatureBuffer:
+def open_buffer(folder: Path, recording: Recording, encoder: Encoder, training: TrainingConfig) -> FeatureBuffer:
+    """The feature buffer of a recording in a folder, with what is there of the same recording, encoder and views."""
     grids = [patch_grid(frame.camera, encoder.config.input_size) for frame in recording.frames]
     capacity = training.passes * sum(grid.rows * grid.columns for grid in grids)
     frames = [(frame.name, frame.camera, frame.world_from_camera.round(6).tolist()) for frame in recording.frames]

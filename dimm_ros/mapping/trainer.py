@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from dimm_ros.head.loss import ray_loss
 from dimm_ros.head.model import DimmHead
 
 #: Patches of one image in a batch: few enough to keep the batch mixed, while the image's context is multiplied only once.
-_PATCHES_PER_VIEW = 8
+PATCHES_PER_VIEW = 8
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,14 @@ class Trainer:
         normalisation: of the same centres.
         config: see TrainingConfig.
         views: (K,) views of the buffer to train on; None for all.
+        patches_per_view: drawn together; their images are drawn at random.
     """
 
     def __init__(
         self, head: DimmHead, data: dict[str, Tensor], normalisation: Normalisation, config: TrainingConfig, views: Tensor | None = None,
+        patches_per_view: int = PATCHES_PER_VIEW,
     ) -> None:
-        self.head, self.config = head, config
+        self.head, self.config, self._together = head, config, patches_per_view
         self.device = next(head.parameters()).device
         self.data = data
         self.centres = ((data["centres"] - normalisation.origin) / normalisation.radius).float()
@@ -70,7 +73,7 @@ class Trainer:
 
     def train_on(self, views: Tensor | None) -> None:
         """Draw from these views alone from now on; None for all that have patches."""
-        enough = torch.nonzero(self._counts >= _PATCHES_PER_VIEW)[:, 0]
+        enough = torch.nonzero(self._counts >= self._together)[:, 0]
         self._views = enough if views is None else enough[torch.isin(enough, views)]
 
     def step(self) -> float:
@@ -78,18 +81,18 @@ class Trainer:
         config = self.config
         # Seeded by the step, so that a resumed training draws what an uninterrupted one would have drawn.
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.done)
-        drawn = torch.randint(len(self._views), (max(1, config.batch // _PATCHES_PER_VIEW),), generator=generator)
+        drawn = torch.randint(len(self._views), (max(1, config.batch // self._together),), generator=generator)
         views = self._views[drawn]
-        place = torch.rand((len(views), _PATCHES_PER_VIEW), generator=generator)
+        place = torch.rand((len(views), self._together), generator=generator)
         rows = (self._first[views, None] + (place * self._counts[views, None]).long()).reshape(-1)
         patches = self.data["patches"][rows].to(self.device).float()
         context = self._regularise(self.data["context"][views].float(), generator).to(self.device)
         directions = self.data["directions"][rows].to(self.device)
-        moments = torch.linalg.cross(self.centres[views].to(self.device).repeat_interleave(_PATCHES_PER_VIEW, dim=0), directions)
+        moments = torch.linalg.cross(self.centres[views].to(self.device).repeat_interleave(self._together, dim=0), directions)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.done, config)
         self.head.train()
-        loss = ray_loss(self.head(patches, context, self.data["camera_rays"][rows].to(self.device)), directions, moments)
+        loss = ray_loss(self.head(patches, context, self.data["camera_rays"][rows].to(self.device)), directions, moments, config.loss)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
@@ -101,6 +104,9 @@ class Trainer:
     def _regularise(self, context: Tensor, generator: torch.Generator) -> Tensor:
         """Noise on the CLS token and random replacement of its entries by their mean, so that it is not memorised."""
         std, mean = self.head.context_std.cpu(), self.head.context_mean.cpu()
+        if self.config.context_mix:
+            share = torch.rand((len(context), 1), generator=generator) * self.config.context_mix
+            context = torch.lerp(context, context[torch.randperm(len(context), generator=generator)], share)
         if self.config.context_noise:
             context = context + torch.randn(context.shape, generator=generator) * std * self.config.context_noise
         if self.config.context_dropout:
@@ -116,7 +122,7 @@ class Trainer:
 
     def averaged_head(self) -> DimmHead:
         """A copy of the head with the averaged weights."""
-        head = DimmHead(self.head.from_patch.in_features, self.head.from_context.in_features, self.head.config).to(self.device)
+        head = copy.deepcopy(self.head)
         head.load_state_dict(self.average)
         return head.eval().requires_grad_(False)
 

@@ -1,0 +1,111 @@
+"""The ablation table: ``python -m benchmarks.ablation ../shared/data`` makes it, resumes it, and prints it.
+
+Features are encoded once into results/ablation/features; every row's figures go to results/ablation/figures.json as soon as they
+are there, and are not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads, as in the command line
+
+import numpy as np  # noqa: E402
+
+from benchmarks.ablation import features, rows, train, windows  # noqa: E402
+from dimm_ros.cli.console import Bars, bars, console  # noqa: E402
+
+ROOT = Path("results") / "ablation"
+SPLITS, SEEDS, TRIAL_SPLIT = ("near", "mid", "far"), (0, 1, 2), "mid"
+OTHER_PLACES = {"bonsai": 4, "herzjesu": 4, "office_hololens": 4}
+WINDOWS = (5, 10)
+
+
+class Store:
+    """Figures by key, written whole after each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.figures: dict[str, dict] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def put(self, key: str, figures: dict) -> None:
+        """Keep the figures of a key."""
+        self.figures[key] = figures
+        partial = self._path.with_suffix(".part")
+        partial.write_text(json.dumps(self.figures, indent=1) + "\n")
+        os.replace(partial, self._path)
+
+
+class Bench:
+    """Runs rows that are not in the store."""
+
+    def __init__(self, data: Path, store: Store, watch: Bars) -> None:
+        self._data, self._store, self._watch = data, store, watch
+        self._features: dict[tuple, features.Features] = {}
+
+    def run(self, row: rows.Row, split: str, seeds: tuple[int, ...]) -> None:
+        """All seeds of a row on a split; the default also gives the windows' and the novelty's figures."""
+        for seed in seeds:
+            key = f"{row.lever}/{row.name}/{split}/{seed}"
+            if key in self._store.figures:
+                continue
+            training, val = self._of(split, "train", row), self._of(split, "val", row)
+            judged = train.judge(row, seed, training, val, self._watch)
+            if row is rows.DEFAULT:
+                judged.figures.update(self._more(judged, val))
+            self._store.put(key, judged.figures)
+
+    def _more(self, judged: train.Judged, val: features.Features) -> dict:
+        scene_map = judged.scene_map
+        more: dict = {"map_max_novelty": scene_map.header.calibration.max_novelty}
+        for length in WINDOWS:
+            more[f"window_{length}"] = windows.window_errors(scene_map, val, length)
+        here = train.novelty_of(scene_map.head.whole, val.context("parts"))
+        there = np.concatenate([
+            train.novelty_of(scene_map.head.whole, features.contexts_of(self._data.parent / name, every, ROOT / "features", self._watch))
+            for name, every in OTHER_PLACES.items()
+        ])
+        most = scene_map.header.calibration.max_novelty
+        more |= {
+            "auc": float(np.mean(here[:, None] < there) + 0.5 * np.mean(here[:, None] == there)), "other_images": len(there),
+            "kept_here": float(np.mean(here <= most)), "rejected_there": float(np.mean(there > most)),
+        }
+        return more
+
+    def _of(self, split: str, part: str, row: rows.Row) -> features.Features:
+        views = row.views if part == "train" else "recorded"
+        key = (split, part, views, row.input_size)
+        if key not in self._features:
+            self._features = {other: kept for other, kept in self._features.items() if other[0] == split}  # one split at a time in memory
+            passes = None if split == TRIAL_SPLIT else rows.DEFAULT.passes
+            self._features[key] = features.encode(self._data, f"{split}:{part}", views, ROOT / "features", self._watch, row.input_size, passes)
+        return self._features[key]
+
+
+def main() -> None:
+    """Measure what is missing and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="the folder of the shared data sets")
+    parser.add_argument("--only", choices=["default", "parts", "trials", "print"], help="a part of the table")
+    given = parser.parse_args()
+    ROOT.mkdir(parents=True, exist_ok=True)
+    store = Store(ROOT / "figures.json")
+    with bars() as watch:
+        bench = Bench(given.data / "redkitchen", store, watch)
+        for split in SPLITS:
+            if given.only in (None, "default"):
+                bench.run(rows.DEFAULT, split, SEEDS)
+            for row in rows.PARTS if given.only in (None, "parts") else ():
+                bench.run(row, split, SEEDS if row.kind in ("head", "regression") else SEEDS[:1])
+        for row in rows.TRIALS if given.only in (None, "trials") else ():
+            bench.run(row, TRIAL_SPLIT, SEEDS if row is rows.TRIALS[0] else SEEDS[:1])
+    from benchmarks.ablation.table import print_tables
+
+    print_tables(store.figures, console)
+
+
+if __name__ == "__main__":
+    main()

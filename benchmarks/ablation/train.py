@@ -1,0 +1,202 @@
+"""From features to a judged map: one row, one split, one seed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.ablation.features import ENCODER, Features
+from benchmarks.ablation.rows import Row
+from dimm_ros.config import SolverConfig
+from dimm_ros.evaluation.metrics import Answer, summarise
+from dimm_ros.geometry.poses import make_pose
+from dimm_ros.head.model import DimmHead, fourier
+from dimm_ros.head.whole_image import WholeImage, nearest_rotations
+from dimm_ros.mapping.build import whole_image
+from dimm_ros.mapping.calibrate import calibrate, held_out_frames
+from dimm_ros.mapping.retrieval import ReferenceViews
+from dimm_ros.mapping.trainer import PATCHES_PER_VIEW, Normalisation, Trainer, learning_rate
+from dimm_ros.scene_map import Calibration, MapHeader, SceneMap
+from dimm_ros.solver import solve_pose
+from dimm_ros.solver.window import calibrated_covariance
+
+_JOIN = 0.8  # share of the steps after which held-out frames are trained on too, as in ``build_map``
+_CHECKS = 8  # of the early stop
+
+Watch = Callable[[str, int, int], object]
+
+
+class SelfAttentionHead(DimmHead):
+    """The head with self-attention over the patches of an image before the mappers: no longer one patch at a time."""
+
+    def __init__(self, patch_dim: int, *rest: object, width: int = 128) -> None:
+        super().__init__(patch_dim, *rest)
+        self.enter, self.place = nn.Linear(patch_dim, width), nn.Linear(2 + 4 * self.config.frequencies, width)
+        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+        self.attention, self.leave = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(width, patch_dim)
+
+    def forward(self, patches: Tensor, context: Tensor, camera_rays: Tensor):
+        tokens = self.enter(patches) + self.place(fourier(camera_rays, self.config.frequencies))
+        mixed = self.attention(tokens.unflatten(0, (len(context), -1))).flatten(0, 1)
+        return super().forward(patches + self.leave(mixed), context, camera_rays)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A map of a row with its figures."""
+
+    figures: dict
+    scene_map: SceneMap | None
+
+
+def judge(row: Row, seed: int, train: Features, val: Features, watch: Watch) -> Judged:
+    """Make the map of a row and localize the val frames with it."""
+    data = train.chosen(row.layers, row.context, row.passes)
+    start = time.perf_counter()
+    if row.kind == "retrieval":
+        return Judged(_figures(_retrieved(train, val), start), None)
+    normalisation = Normalisation.of(data["centres"][: len(train.recording.frames)])
+    if row.kind in ("regression", "kernel"):
+        network = _regression(row, seed, data, normalisation, watch) if row.kind == "regression" else whole_image(
+            data, None, normalisation, row.configs(seed)[0], torch.device("cpu"),
+        )
+        return Judged(_figures(_regressed(network, val, row.context, normalisation), start), None)
+    scene_map = _train(row, seed, train, data, normalisation, watch)
+    seconds = time.perf_counter() - start
+    return Judged(_figures(localized(scene_map, val, row, seed), start) | {"training_seconds": round(seconds, 1)}, scene_map)
+
+
+def _figures(answers: list[Answer], start: float) -> dict:
+    return summarise(answers) | {"seconds": round(time.perf_counter() - start, 1)}
+
+
+def _train(row: Row, seed: int, train: Features, data: dict[str, Tensor], normalisation: Normalisation, watch: Watch) -> SceneMap:
+    """As ``build_map``: held-out frames calibrate the map, then join."""
+    head, training, _ = row.configs(seed)
+    torch.manual_seed(seed)
+    attention = row.kind == "self-attention"
+    model = (SelfAttentionHead if attention else DimmHead)(data["patches"].shape[1], data["context"].shape[1], head)
+    held_out = held_out_frames(len(train.recording.frames))
+    views = torch.from_numpy(np.flatnonzero(~np.isin(data["frame_of"].numpy(), held_out)))
+    trainer = Trainer(model, data, normalisation, training, views, 256 if attention else PATCHES_PER_VIEW)
+    header = MapHeader(
+        name=row.name, frame_id="map", created="", dimm_version="", encoder=ENCODER, encoder_sha256="", encoder_origin="",
+        patch_dim=data["patches"].shape[1], context_dim=data["context"].shape[1], head=head, training=training,
+        origin=tuple(normalisation.origin.tolist()), radius=normalisation.radius, sources=(),
+    )
+
+    def current(chosen: Tensor | None, calibration: Calibration) -> SceneMap:
+        made = trainer.averaged_head()
+        made.whole = whole_image(data, chosen, normalisation, head, torch.device("cpu"))
+        return SceneMap(header.model_copy(update={"calibration": calibration}), made)
+
+    calibration, best = Calibration(), (np.inf, None)
+    while trainer.done < training.steps:
+        if trainer.done == int(_JOIN * training.steps):
+            calibration = calibrate(current(views, calibration), data, held_out)
+            trainer.train_on(views if row.early_stop else None)
+        trainer.step()
+        watch(f"{row.name[:40]}, seed {seed}", trainer.done, training.steps)
+        if row.early_stop and trainer.done % (training.steps // _CHECKS) == 0:
+            scene_map = current(views, calibration)
+            figures = summarise(localized(scene_map, Features(data, train.recording, train.width, row.layers), row, seed, held_out))
+            if figures["median_translation_m"] < best[0]:
+                best = (figures["median_translation_m"], scene_map)
+    return best[1] if row.early_stop else current(None, calibration)
+
+
+def localized(scene_map: SceneMap, features: Features, row: Row, seed: int, frames: np.ndarray | None = None) -> list[Answer]:
+    """Answers for the recorded images of features (or for these frames of theirs)."""
+    solver: SolverConfig = row.configs(seed)[2]
+    header, head = scene_map.header, scene_map.head
+    own = features.layers == row.layers  # already cut to the row
+    data = features.data if own else features.chosen(row.layers, row.context, 1)
+    sizes = torch.bincount(data["view_of"].long())
+    first = sizes.cumsum(0) - sizes
+    answers = []
+    for index in range(len(features.recording.frames)) if frames is None else frames:
+        rows = slice(int(first[index]), int(first[index] + sizes[index]))
+        camera_rays = data["camera_rays"][rows]
+        with torch.inference_mode():
+            rays = head(data["patches"][rows].float(), data["context"][index, None].float(), camera_rays)
+            confident = rays.direction_scale is not None
+            solution = solve_pose(
+                camera_rays.double(), rays.directions, rays.moments * header.radius, config=solver,
+                direction_sigma=rays.direction_scale if confident else None, moment_sigma=rays.moment_scale * header.radius if confident else None,
+            )
+        pose = solution.world_from_camera.numpy().copy()
+        pose[:3, 3] += header.origin
+        factors = header.calibration.factors(None if rays.novelty is None else float(rays.novelty[0]))
+        covariance = calibrated_covariance(solution.covariance.numpy(), np.zeros(3), *factors)
+        answers.append(_answer(features, index, pose if solution.ok else None, covariance))
+    return answers
+
+
+def _answer(features: Features, index: int, pose: np.ndarray | None, covariance: np.ndarray | None = None) -> Answer:
+    frame = features.recording.frames[index]
+    return Answer(frame.name, frame.stamp_ns, frame.world_from_camera, pose, covariance, "" if pose is not None else "no pose", 0.0, 0.0)
+
+
+def _retrieved(train: Features, val: Features) -> list[Answer]:
+    reference = ReferenceViews.of(train.data, train.recording, train.width)
+    return [_answer(val, index, reference.nearest(cls.float().numpy())) for index, cls in enumerate(val.context("cls"))]
+
+
+def _regressed(network: Callable[[Tensor], tuple[Tensor, ...]], val: Features, context: str, normalisation: Normalisation) -> list[Answer]:
+    with torch.inference_mode():
+        rotations, centres, *_ = network(val.context(context).float())
+    centres = centres.double() * normalisation.radius + normalisation.origin
+    return [_answer(val, index, make_pose(rotations[index].double().numpy(), centres[index].numpy())) for index in range(len(centres))]
+
+
+def _regression(row: Row, seed: int, data: dict[str, Tensor], normalisation: Normalisation, watch: Watch) -> nn.Module:
+    """A network from the context to centre and rotation, trained with the head's schedule and regularisation."""
+    training = row.configs(seed)[1]
+    torch.manual_seed(seed)
+    network = _PoseNetwork(data["context"].float())
+    optimiser = torch.optim.AdamW(network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+    centres = ((data["centres"] - normalisation.origin) / normalisation.radius).float()
+    rotations = data["rotations"].float().flatten(1)
+    for step in range(training.steps):
+        drawn = torch.randint(len(centres), (256,))
+        context = data["context"][drawn].float()
+        context = context + torch.randn_like(context) * network.std * training.context_noise
+        context = torch.where(torch.rand_like(context) < training.context_dropout, network.mean, context)
+        out = network.raw(context)
+        loss = (out[:, :3] - centres[drawn]).norm(dim=1).mean() + (out[:, 3:] - rotations[drawn]).norm(dim=1).mean()
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, training)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        watch(f"{row.name[:40]}, seed {seed}", step + 1, training.steps)
+    return network.eval()
+
+
+class _PoseNetwork(nn.Module):
+    """Two hidden layers from a standardised context to centre and rotation."""
+
+    def __init__(self, context: Tensor, width: int = 512) -> None:
+        super().__init__()
+        self.mean, self.std = context.mean(dim=0), context.std(dim=0).clamp_min(1e-3)
+        sizes = (context.shape[1], width, width)
+        layers = [part for size, after in zip(sizes, sizes[1:], strict=False) for part in (nn.Linear(size, after), nn.LayerNorm(after), nn.GELU())]
+        self.layers = nn.Sequential(*layers, nn.Linear(width, 12))
+
+    def raw(self, context: Tensor) -> Tensor:
+        return self.layers((context - self.mean) / self.std)
+
+    def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.raw(context)
+        return nearest_rotations(out[:, 3:].reshape(-1, 3, 3)), out[:, :3]
+
+
+def novelty_of(whole: WholeImage, contexts: Tensor) -> np.ndarray:
+    """(N,) novelty of contexts."""
+    with torch.inference_mode():
+        return whole(contexts.float())[2].numpy()
