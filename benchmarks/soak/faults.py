@@ -21,7 +21,7 @@ class Fault:
 
     name: str
     words: str
-    seconds: tuple[float, float] = (0.8, 2.5)
+    seconds: tuple[float, float] = (1.0, 2.5)
     blind: bool = False
 
     def named_in(self, text: str) -> bool:
@@ -68,6 +68,6 @@ def schedule(seed: int, quick: bool) -> Iterator[tuple[Fault, float, float]]:
     while True:
         for fault in rng.sample(FAULTS, len(FAULTS)):
             if quick:
-                yield fault, fault.seconds[0], 1.3
+                yield fault, fault.seconds[0], 1.1
             else:
                 yield fault, rng.uniform(*fault.seconds), rng.uniform(1.5, 4.0)

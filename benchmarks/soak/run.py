@@ -203,8 +203,10 @@ class Soak:
         return begin, end, time.time_ns()
 
     def _change_map(self, seconds: float) -> tuple[float, float, int]:
+        """Another map is set, and is in force for a while."""
         begin = time.monotonic()
         self._set_map(self._second)
+        self._wait(lambda report: report.message.map_name == "second", begin, _WAIT_S)
         time.sleep(seconds)
         end = time.monotonic()
         self._set_map(self._map)
