@@ -23,6 +23,7 @@ from dimm_ros.head.model import Rays
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.solver import PoseSolution, solve_pose, solve_rig
 from dimm_ros.solver.window import calibrated_covariance, redundancy
+from dimm_ros.uncalibrated import encode_image, find_focal, square_camera
 
 
 class Localizer:
@@ -144,6 +145,25 @@ class Localizer:
             return estimate
         return self._solve(observations[-newest:], poses[-newest:])
 
+    def localize_unknown_focal(self, image: np.ndarray) -> tuple[Estimate, Camera]:
+        """Pose of one (H, W, 3) uint8 RGB image of an uncalibrated camera, and that camera; ``uncalibrated`` says what is assumed.
+
+        One image tells the focal length to a few per cent; ``uncalibrated.estimate_camera`` of several images is better.
+
+        Raises:
+            InputError: the image is not RGB uint8, or no focal length explains it.
+        """
+        clock = _Clock(self.encoder.device)
+        with clock("encode"):
+            tokens = encode_image(self, image)
+        with clock("head"):
+            height, width = image.shape[:2]
+            camera = square_camera(width, height, find_focal(self, tokens, image.shape))
+            grid = patch_grid(camera, self.encoder.config.input_size)
+            rays = self.predict_rays(tokens, grid)
+        times = {"prepare": 0.0} | clock.stages
+        return self._solve([Observation(grid, rays, tokens.context[0], tokens.cls[0], times)], np.eye(4)[None]), camera
+
     def observe(self, image: np.ndarray, camera: Camera) -> Observation:
         """Rays of one (H, W, 3) uint8 RGB image; raises as ``localize``."""
         return self.observe_all([image], [camera])[0]
@@ -244,7 +264,8 @@ class Localizer:
     def _why_rejected(self, inlier_ratio: float, covariance: np.ndarray, novelty: float | None) -> str:
         rules, most = self.acceptance, self.map.header.calibration.max_novelty
         if novelty is not None and most is not None and novelty > most * rules.novelty_scale:
-            return f"The image is unlike every mapped view (novelty {novelty:.2f}, at most {most * rules.novelty_scale:.2f}): it is probably not of this map."
+            limit = most * rules.novelty_scale
+            return f"The image is unlike every mapped view (novelty {novelty:.2f}, at most {limit:.2f}): it is probably not of this map."
         if not np.isfinite(covariance).all():
             return "The pose's covariance is not finite: the rays do not fix it."
         sigma = np.sqrt(np.maximum(np.diag(covariance), 0))

@@ -38,7 +38,8 @@ class Calibration(BaseModel):
         position_growth, rotation_growth: exponents by which they grow with novelty.
         reference_novelty: median of the held-out views.
         max_novelty: images beyond it are not of this map; None when nothing is known about that.
-        frames: held-out frames this rests on; 0 when the recording was too short to hold any out.
+        focal_factor: by which the map finds focal lengths of uncalibrated cameras too long, from mapped frames; see ``uncalibrated``.
+        frames: held-out frames the others rest on; 0 when the recording was too short to hold any out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,6 +50,7 @@ class Calibration(BaseModel):
     rotation_growth: float = Field(0.0, ge=0)
     reference_novelty: float = Field(1.0, gt=0)
     max_novelty: float | None = Field(None, gt=0)
+    focal_factor: float = Field(1.0, gt=0)
     frames: int = 0
 
     def factors(self, novelty: float | None) -> tuple[float, float]:

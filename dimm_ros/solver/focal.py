@@ -11,6 +11,7 @@ a quadratic in x. It needs no rotation and no centre, hence works wherever the c
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,9 +24,57 @@ from dimm_ros.solver.rotation import two_ray_rotations
 
 _MIN_RAYS = 4
 _REFINE_STEPS = 10
+#: A search ends when a focal length agrees with what it predicts to this part of itself, or after so many steps.
+_AGREEMENT, _SEARCH_STEPS = 5e-4, 8
 
 
-@torch.no_grad()
+def search_focal(
+    predict: Callable[[float], Tensor], pixels: Tensor, candidates: Sequence[float], *, config: SolverConfig = SolverConfig(),
+) -> float:
+    """Focal length that agrees with the directions that are predicted when the predictor is told that focal length.
+
+    A head is told where its patches are in the camera, so its directions depend on the focal length: it predicts something between
+    what it is told and what it sees. Where both agree, it is told the truth. That point is bracketed by the candidates and found
+    by regula falsi (Illinois).
+
+    Args:
+        predict: focal length -> (N, 3) predicted directions, world frame.
+        pixels: (N, 2) undistorted pixels relative to the principal point.
+        candidates: focal lengths in pixels that enclose the one sought.
+        config: see ``estimate_focal``.
+
+    Raises:
+        InputError: no focal length within the candidates agrees with its prediction.
+    """
+    known: list[tuple[float, float, int]] = []  # log focal length, logarithm of estimate over it, inliers
+    for focal in sorted(candidates):
+        try:
+            estimate, inliers = _estimate(pixels, predict(focal), config)
+        except InputError:
+            continue
+        known.append((math.log(focal), math.log(estimate / focal), inliers))
+    brackets = [pair for pair in zip(known, known[1:]) if pair[0][1] >= 0 >= pair[1][1]]
+    if not brackets:
+        raise InputError(
+            f"No focal length between {min(candidates):.0f} and {max(candidates):.0f} pixels explains this image: it does not show the "
+            "mapped place, or its lens is distorted; calibrate the camera."
+        )
+    (low, above, _), (high, below, _) = max(brackets, key=lambda pair: pair[0][2] + pair[1][2])
+    for _ in range(_SEARCH_STEPS):
+        middle = (low * below - high * above) / (below - above) if above > below else (low + high) / 2
+        try:
+            error = math.log(_estimate(pixels, predict(math.exp(middle)), config)[0]) - middle
+        except InputError:
+            break
+        if error >= 0:
+            low, above, below = middle, error, below / 2
+        else:
+            high, below, above = middle, error, above / 2
+        if abs(error) < _AGREEMENT:
+            break
+    return math.exp(middle)
+
+
 def estimate_focal(pixels: Tensor, directions: Tensor, *, config: SolverConfig = SolverConfig()) -> float:
     """Focal length in pixels of a pinhole camera with square pixels and known principal point.
 
@@ -40,6 +89,12 @@ def estimate_focal(pixels: Tensor, directions: Tensor, *, config: SolverConfig =
     Raises:
         InputError: fewer than four rays agree on a focal length.
     """
+    return _estimate(pixels, directions, config)[0]
+
+
+@torch.no_grad()
+def _estimate(pixels: Tensor, directions: Tensor, config: SolverConfig) -> tuple[float, int]:
+    """As ``estimate_focal``, with the number of rays that agree."""
     pixels, directions = pixels.detach().to(torch.float64), directions.detach().to(torch.float64)
     valid = torch.isfinite(pixels).all(dim=1) & torch.isfinite(directions).all(dim=1) & (directions.square().sum(dim=1) > 1e-18)
     pixels, directions = pixels[valid], directions[valid]
@@ -76,7 +131,7 @@ def estimate_focal(pixels: Tensor, directions: Tensor, *, config: SolverConfig =
         raise InputError(
             f"Only {inliers} of {len(pixels)} rays agree on a focal length; this view is not of the map or its lens is distorted."
         )
-    return math.exp(log_focal.item())
+    return math.exp(log_focal.item()), inliers
 
 
 def two_ray_focals(first: Tensor, second: Tensor, cosines: Tensor) -> Tensor:
