@@ -18,7 +18,7 @@ from dimm_ros.head.whole_image import WholeImage
 
 FORMAT_VERSION = 2
 _KEY = "dimm_map"
-_FULL = {"whole.weights"}  # large numbers that nearly cancel
+_FULL = {"whole.weights", "whole.left", "whole.spread"}  # large numbers, some of which nearly cancel
 
 
 class Source(BaseModel):

@@ -80,8 +80,7 @@ class Bench:
         key = (split, part, views, row.input_size)
         if key not in self._features:
             self._features = {other: kept for other, kept in self._features.items() if other[0] == split}  # one split at a time in memory
-            passes = None if split == TRIAL_SPLIT else rows.DEFAULT.passes
-            self._features[key] = features.encode(self._data, f"{split}:{part}", views, ROOT / "features", self._watch, row.input_size, passes)
+            self._features[key] = features.encode(self._data, f"{split}:{part}", views, ROOT / "features", self._watch, row.input_size, row.passes)
         return self._features[key]
 
 

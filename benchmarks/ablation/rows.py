@@ -69,7 +69,6 @@ TRIALS = [
     Row("1 turned views", "recorded images only", passes=1),
     Row("1 turned views", "one turned view per image", views="turned", passes=2),
     Row("2 moved views", "one moved view per image, recorded depth", passes=2),
-    Row("2 moved views", "three moved views per image, recorded depth", passes=4),
     Row("3 moved views", "two moved views per image, depth from stereo", views="stereo", passes=3),
     Row("4 context", "CLS token only (the paper's)", context="cls"),
     Row("4 context", "CLS and mean tokens, no parts", context="mean"),

@@ -5,8 +5,10 @@ context, which is solved in closed form, does not. Their errors differ in part, 
 this pose (docs/benchmarks.md has what that gains). The distance to the nearest mapped context also says how new a view is, which
 the covariance and the rejection of images from elsewhere rest on.
 
-    z = P (context - mean)                       P: principal axes of the standardised contexts
+    x = (context - mean) / deviation
+    z = P x                                              P: principal axes of the mapped views' x
     pose = offset + sum_i w_i exp(-|z - z_i|^2 / s)      i over mapped views, s: median squared distance
+    novelty = min_i |z - z_i|^2 / s + max(0, |x|^2 - |z|^2 - r) / s     r: what the axes leave of mapped views, on average
 """
 
 from __future__ import annotations
@@ -34,11 +36,13 @@ class WholeImage(nn.Module):
         super().__init__()
         axes = min(axes, context_dim, views)
         self.register_buffer("mean", torch.zeros(context_dim))
+        self.register_buffer("deviation", torch.ones(context_dim))
         self.register_buffer("basis", torch.zeros(context_dim, axes))
         self.register_buffer("views", torch.zeros(views, axes))
         self.register_buffer("weights", torch.zeros(views, 12))
         self.register_buffer("offset", torch.zeros(12))
         self.register_buffer("spread", torch.ones(()))
+        self.register_buffer("left", torch.zeros(()))
 
     @classmethod
     def fit(cls, context: Tensor, rotations: Tensor, centres: Tensor, axes: int = _AXES) -> WholeImage:
@@ -54,17 +58,18 @@ class WholeImage(nn.Module):
             context, rotations, centres = context[chosen], rotations[chosen], centres[chosen]
         result = cls(context.shape[1], len(context), axes)
         context = context.double()
-        mean, deviation = context.mean(dim=0), context.std(dim=0).clamp_min(1e-3)
-        standardised = (context - mean) / deviation
+        # Rounded as the map's file stores them, before anything is worked out from them.
+        result.mean.copy_(context.mean(dim=0).half())
+        result.deviation.copy_(context.std(dim=0).clamp_min(1e-3).half())
+        standardised = (context - result.mean.double()) / result.deviation.double()
         # Principal axes by the smaller of the two Gram matrices.
         values, vectors = torch.linalg.eigh(standardised @ standardised.T)
         kept = slice(len(values) - result.basis.shape[1], None)
         principal = standardised.T @ (vectors[:, kept] / values[kept].clamp_min(1e-6).sqrt())
-        result.mean.copy_(mean)
-        # Rounded as the map's file stores them, before the weights are solved for.
-        result.basis.copy_((principal / deviation[:, None]).half())
-        places = result._place(context.float())
+        result.basis.copy_(principal.half())
+        places, left = result._place(context.float())
         result.views.copy_(places.half())
+        result.left.copy_(left.mean())
         squared = _squared_distance(result.views.double(), result.views.double())
         result.spread.copy_(squared.flatten().median().clamp_min(1e-9))
         kernel = torch.exp(-squared / result.spread.double())
@@ -77,11 +82,14 @@ class WholeImage(nn.Module):
     def forward(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotations (V, 3, 3) world_from_camera, centres (V, 3) in the normalised frame, and novelty (V,) of (V, C) contexts.
 
-        Novelty is the squared distance to the nearest mapped context, in units of the median between mapped ones.
+        Novelty is the squared distance to the nearest mapped context, in units of the median between mapped ones; what lies outside
+        all mapped contexts' axes counts as well.
         """
-        squared = _squared_distance(self._place(context), self.views) / self.spread
+        places, left = self._place(context)
+        squared = _squared_distance(places, self.views) / self.spread
         pose = self.offset + torch.exp(-squared) @ self.weights
-        return nearest_rotations(pose[:, 3:].reshape(-1, 3, 3)), pose[:, :3], squared.amin(dim=1).clamp_min(_SAME)
+        novelty = squared.amin(dim=1) + (left - self.left).clamp_min(0) / self.spread
+        return nearest_rotations(pose[:, 3:].reshape(-1, 3, 3)), pose[:, :3], novelty.clamp_min(_SAME)
 
     def rays(self, context: Tensor, camera_rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """World rays (B, 3) + (B, 3) of B / V consecutive camera rays of each of V images, and the images' novelty (V,)."""
@@ -90,8 +98,11 @@ class WholeImage(nn.Module):
         moments = torch.linalg.cross(centres[:, None].expand_as(directions), directions)
         return directions.reshape(-1, 3), moments.reshape(-1, 3), novelty
 
-    def _place(self, context: Tensor) -> Tensor:
-        return (context - self.mean) @ self.basis
+    def _place(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """(V, A) coordinates on the axes, and (V,) squared length of what they leave."""
+        standardised = (context - self.mean) / self.deviation
+        places = standardised @ self.basis
+        return places, standardised.square().sum(dim=1) - places.square().sum(dim=1)
 
 
 def nearest_rotations(matrices: Tensor) -> Tensor:

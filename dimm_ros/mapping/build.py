@@ -25,7 +25,7 @@ from dimm_ros.encoder.patches import patch_grid
 from dimm_ros.errors import DataError, MapError
 from dimm_ros.head.model import DimmHead
 from dimm_ros.head.whole_image import WholeImage
-from dimm_ros.mapping.calibrate import calibrate, held_out_frames
+from dimm_ros.mapping.calibrate import calibrate, held_out_frames, novelty_limit
 from dimm_ros.mapping.features import FeatureBuffer, fill_buffer
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 from dimm_ros.mapping.trainer import Normalisation, Trainer
@@ -139,6 +139,10 @@ def build_map(
     if not complete and _is_finished(output):
         return BuildResult(None, False, seconds)  # a finished map is worth more than a beginning
     made = current({key: value for key, value in figures.items() if np.isfinite(value)})
+    if calibration.max_novelty is None and made.head.whole is not None:
+        limit = novelty_limit(*_whole_arguments(data, None, normalisation), data["frame_of"][whole_views(data)])
+        calibration = calibration.model_copy(update={"max_novelty": limit})
+        made.header = made.header.model_copy(update={"calibration": calibration})
     if complete:
         mapped = np.linspace(0, len(recording.frames) - 1, min(_FOCAL_FRAMES, len(recording.frames))).round().astype(int)
         calibration = calibration.model_copy(update={"focal_factor": focal_bias(made.head, data, mapped)})
@@ -150,18 +154,26 @@ def build_map(
     return BuildResult(output, complete, seconds)
 
 
+def whole_views(data: dict[str, Tensor], views: Tensor | None = None) -> Tensor:
+    """(V,) bool: the views (of these, or of all) of which enough is left for the regression on the whole image."""
+    sizes = torch.bincount(data["view_of"].long(), minlength=len(data["frame_of"]))
+    enough = sizes >= _WHOLE_MIN_SHARE * sizes.max()
+    return enough if views is None else enough & torch.isin(torch.arange(len(enough)), views)
+
+
 def whole_image(
     data: dict[str, Tensor], views: Tensor | None, normalisation: Normalisation, head: HeadConfig, device: torch.device,
 ) -> WholeImage | None:
     """The regression on the whole image from these views (all), without virtual ones of which little is left."""
     if not head.whole_share:
         return None
-    sizes = torch.bincount(data["view_of"].long(), minlength=len(data["frame_of"]))
-    enough = sizes >= _WHOLE_MIN_SHARE * sizes.max()
-    if views is not None:
-        enough &= torch.isin(torch.arange(len(enough)), views)
-    centres = (data["centres"][enough] - normalisation.origin) / normalisation.radius
-    return WholeImage.fit(data["context"][enough], data["rotations"][enough], centres).to(device)
+    return WholeImage.fit(*_whole_arguments(data, views, normalisation)).to(device)
+
+
+def _whole_arguments(data: dict[str, Tensor], views: Tensor | None, normalisation: Normalisation) -> tuple[Tensor, Tensor, Tensor]:
+    """Contexts, rotations and normalised centres of the views that are good enough."""
+    enough = whole_views(data, views)
+    return data["context"][enough], data["rotations"][enough], (data["centres"][enough] - normalisation.origin) / normalisation.radius
 
 
 def _is_finished(path: Path) -> bool:

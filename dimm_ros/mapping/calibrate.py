@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dimm_ros.config import SolverConfig
 from dimm_ros.geometry.poses import rotation_vector
+from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.scene_map import Calibration, SceneMap
 from dimm_ros.solver import solve_pose
 
@@ -16,7 +17,9 @@ _MIN_FRAMES = 12
 _OUTLIER = 20.0  # times the expectation
 _MIN_SHARE = 0.5  # of a view's patches: what is left of a virtual view must be like an image
 _PRIOR, _GROWTH = 25.0, 1.0  # strength (in views) and value of what is believed of the growth before looking
-_MARGIN, _NOVELTY = 1.4, (0.35, 0.5)  # of the largest novelty over that of held-out views, and its bounds
+_MARGIN = 1.4  # of the largest novelty over that of held-out views
+_NOVELTY, _NOVELTY_OF_SHORT = (0.4, 0.6), (0.4, 1.5)  # bounds of the largest novelty: few views leave more that is new
+_PARTS = 8
 
 
 def held_out_frames(count: int) -> np.ndarray:
@@ -24,6 +27,24 @@ def held_out_frames(count: int) -> np.ndarray:
     indices = np.arange(count)
     chosen = indices[(indices % _PERIOD) >= _PERIOD - _BLOCK]
     return chosen if len(chosen) >= _MIN_FRAMES else chosen[:0]
+
+
+def novelty_limit(context: Tensor, rotations: Tensor, centres: Tensor, frame_of: Tensor) -> float:
+    """The largest novelty that is still of this map, for a recording too short to hold frames out of the training.
+
+    Each eighth of the recording is judged by a regression on the rest, which takes no training. Arguments as ``WholeImage.fit``,
+    and the (V,) frames of the views.
+    """
+    part = frame_of.long() * _PARTS // (int(frame_of.max()) + 1)
+    novelty = []
+    for number in part.unique():
+        rest = part != number
+        novelty.append(WholeImage.fit(context[rest], rotations[rest], centres[rest])(context[~rest].float())[2].cpu().numpy())
+    return _limit(np.concatenate(novelty), _NOVELTY_OF_SHORT)
+
+
+def _limit(novelty: np.ndarray, bounds: tuple[float, float]) -> float:
+    return float(np.clip(_MARGIN * np.percentile(novelty, 99.5), *bounds))
 
 
 def calibrate(scene_map: SceneMap, data: dict[str, Tensor], frames: np.ndarray, solver: SolverConfig | None = None) -> Calibration:
@@ -76,7 +97,7 @@ def calibrate(scene_map: SceneMap, data: dict[str, Tensor], frames: np.ndarray, 
     return Calibration(
         position_factor=float(factor[0]), rotation_factor=float(factor[1]), frames=len(frames), reference_novelty=reference,
         position_growth=float(growth[0]), rotation_growth=float(growth[1]),
-        max_novelty=float(np.clip(_MARGIN * np.percentile(novelty, 99.5), *_NOVELTY)) if known else None,
+        max_novelty=_limit(novelty, _NOVELTY) if known else None,
     )
 
 
