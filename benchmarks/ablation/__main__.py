@@ -60,7 +60,7 @@ class Bench:
 
     def _more(self, judged: train.Judged, val: features.Features) -> dict:
         scene_map = judged.scene_map
-        more: dict = {"map_max_novelty": scene_map.header.calibration.max_novelty}
+        more: dict = {"calibration": scene_map.header.calibration.model_dump()}
         for length in WINDOWS:
             more[f"window_{length}"] = windows.window_errors(scene_map, val, length)
         here = train.novelty_of(scene_map.head.whole, val.context("parts"))

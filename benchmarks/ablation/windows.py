@@ -14,7 +14,7 @@ from dimm_ros.localizer import Localizer
 from dimm_ros.scene_map import SceneMap
 
 ODOMETRY_NOISE = 0.01  # of the distance travelled and of the angle turned
-STRIDE = 5  # recorded frames between two of a window: 6 a second
+STRIDE = 2  # recorded frames between two of a window: 15 a second
 
 
 def window_errors(scene_map: SceneMap, val: Features, length: int, seed: int = 0) -> dict[str, float]:

@@ -13,7 +13,7 @@ import typer  # noqa: E402
 from rich.markup import escape  # noqa: E402
 
 from dimm_ros import __version__  # noqa: E402
-from dimm_ros.cli import convert, demo, eval, gallery, localize, map, weights  # noqa: E402
+from dimm_ros.cli import convert, demo, doctor, eval, gallery, localize, map, weights  # noqa: E402
 from dimm_ros.cli.console import EXIT_ERROR, EXIT_STOPPED, errors, set_up_logging  # noqa: E402
 from dimm_ros.errors import DimmError  # noqa: E402
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     name="dimm", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
     help="Localize a robot from one camera in a place it has seen before.",
 )
-for verb in (map, eval, localize, convert, demo, gallery, weights):
+for verb in (map, eval, localize, convert, doctor, demo, gallery, weights):
     verb.register(app)
 
 

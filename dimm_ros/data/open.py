@@ -79,7 +79,7 @@ def _read(path: Path, bag_options: dict) -> Recording:
         if path.name == "transforms.json":
             return nerfstudio.read_nerfstudio(path.parent)
         raise DataError(f"'{path}' is not a ROS bag file (.mcap, .db3 or .bag); {_KINDS}.")
-    if _is_bag(path):
+    if is_bag(path):
         from dimm_ros.data.bag import read_bag  # rosbags is not needed for folders of images
 
         return read_bag(path, **bag_options)
@@ -92,7 +92,8 @@ def _read(path: Path, bag_options: dict) -> Recording:
     raise DataError(f"'{path}' holds neither a ROS bag (metadata.yaml, .mcap, .db3, .bag) nor any of {marks}{_instead(path)}.")
 
 
-def _is_bag(path: Path) -> bool:
+def is_bag(path: Path) -> bool:
+    """Whether a path that exists is read as a bag."""
     return path.is_file() or (path / "metadata.yaml").exists() or any(child.suffix in _BAG_FILES for child in path.iterdir())
 
 
@@ -117,6 +118,6 @@ def _instead(folder: Path) -> str:
 def _kind(place: Path) -> str | None:
     try:
         layout = _layout_of(place)
-        return layout.name if layout is not None else _BAG if _is_bag(place) else None
+        return layout.name if layout is not None else _BAG if is_bag(place) else None
     except OSError:  # a folder that may not be read
         return None

@@ -12,7 +12,7 @@ from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.scene_map import Calibration, SceneMap
 from dimm_ros.solver import solve_pose
 
-_PERIOD, _BLOCK = 160, 20  # whole stretches: a single frame between its neighbours would make it too easy
+_PERIOD, _BLOCK = 240, 40  # whole stretches: a single frame between its neighbours would make it too easy
 _MIN_FRAMES = 12
 _OUTLIER = 20.0  # times the expectation
 _MIN_SHARE = 0.5  # of a view's patches: what is left of a virtual view must be like an image

@@ -157,8 +157,8 @@ def test_a_failed_write_leaves_the_old_map(tmp_path: Path, small_map: Path, monk
 
 
 def test_held_out_frames_are_blocks_and_few() -> None:
-    frames = held_out_frames(640)
-    assert len(frames) == 80 and len(held_out_frames(50)) == 0
+    frames = held_out_frames(960)
+    assert len(frames) == 160 and len(held_out_frames(50)) == 0
     assert np.sum(np.diff(frames) > 1) == 3  # four stretches
 
 
