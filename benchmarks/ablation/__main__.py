@@ -56,6 +56,7 @@ class Bench:
             judged = train.judge(row, seed, training, val, self._watch)
             if row is rows.DEFAULT:
                 judged.figures.update(self._more(judged, val))
+                judged.scene_map.save(ROOT / "maps" / f"{split}_{seed}.dimm")
             self._store.put(key, judged.figures)
 
     def _more(self, judged: train.Judged, val: features.Features) -> dict:

@@ -16,7 +16,7 @@ _PERIOD, _BLOCK = 240, 40  # whole stretches: a single frame between its neighbo
 _MIN_FRAMES = 12
 _OUTLIER = 20.0  # times the expectation
 _MIN_SHARE = 0.5  # of a view's patches: what is left of a virtual view must be like an image
-_PRIOR, _GROWTH = 25.0, 1.0  # strength (in views) and value of what is believed of the growth before looking
+_PRIOR, _GROWTH = 100.0, 1.25  # strength (in views) and value of what is believed of the growth before looking
 _MARGIN = 1.4  # of the largest novelty over that of held-out views
 _NOVELTY, _NOVELTY_OF_SHORT = (0.4, 0.6), (0.4, 1.5)  # bounds of the largest novelty: few views leave more that is new
 _PARTS = 8
@@ -50,20 +50,20 @@ def _limit(novelty: np.ndarray, bounds: tuple[float, float]) -> float:
 def calibrate(scene_map: SceneMap, data: dict[str, Tensor], frames: np.ndarray, solver: SolverConfig | None = None) -> Calibration:
     """Standard deviations that held-out errors agree with, and the largest novelty that is still of this map.
 
-    The held-out frames' virtual views count too: they are further from the mapped views than the recorded path is from
-    itself, and tell how errors grow with novelty. Standard deviations of position and rotation become
+    Standard deviations of position and rotation become
 
         factor (novelty / reference)^growth sigma
 
-    with the growth from the logarithms of errors and novelty (a weighted regression drawn to 1), and the factor such that the
-    normalised squares have their expectation.
+    with the growth from the logarithms of errors and novelty (a regression drawn to what other recordings showed), and the factor
+    such that the normalised squares have their expectation. The held-out frames' virtual views count for the largest novelty alone:
+    what makes them new is in part that they are not real.
 
     Args:
         scene_map: the map at hand, made without ``frames``.
         data: ``FeatureBuffer.tensors()``.
     """
     radius, origin = scene_map.header.radius, np.asarray(scene_map.header.origin)
-    squares, novelties = [], []
+    squares, novelties, recorded = [], [], []
     frame_of = data["frame_of"].numpy()
     sizes = torch.bincount(data["view_of"].long(), minlength=len(frame_of)).numpy()
     first = np.cumsum(sizes) - sizes
@@ -86,10 +86,12 @@ def calibrate(scene_map: SceneMap, data: dict[str, Tensor], frames: np.ndarray, 
         squares.append([
             offset @ np.linalg.solve(covariance[:3, :3], offset) / 3, turn @ np.linalg.solve(covariance[3:, 3:], turn) / 3,
         ])
+        recorded.append(view <= frame_of.max())  # the first pass
         novelties.append(1.0 if rays.novelty is None else float(rays.novelty[0]))
-    if len(squares) < _MIN_FRAMES:
+    if sum(recorded) < _MIN_FRAMES:
         return Calibration()
-    novelty, squares = np.array(novelties), np.array(squares)
+    all_novelty, squares = np.array(novelties), np.array(squares)[recorded]
+    novelty = all_novelty[recorded]
     reference = float(np.median(novelty))
     growth = _growth(np.log(novelty / reference), squares)
     factor = _factor(squares / (novelty[:, None] / reference) ** (2 * growth))
@@ -97,7 +99,7 @@ def calibrate(scene_map: SceneMap, data: dict[str, Tensor], frames: np.ndarray, 
     return Calibration(
         position_factor=float(factor[0]), rotation_factor=float(factor[1]), frames=len(frames), reference_novelty=reference,
         position_growth=float(growth[0]), rotation_growth=float(growth[1]),
-        max_novelty=_limit(novelty, _NOVELTY) if known else None,
+        max_novelty=_limit(all_novelty, _NOVELTY) if known else None,
     )
 
 
