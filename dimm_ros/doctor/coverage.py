@@ -1,0 +1,110 @@
+"""Where the recording looks from, and where it is too thin to localize."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from dimm_ros.data.recording import Recording
+from dimm_ros.doctor.findings import Finding, ok, unknown, warning
+
+_TURN_DEG = 30.0  # views within this angle count as looking the same way
+_THIN_FACTOR, _THIN_M = 3.0, 0.15  # spacing so many times the usual, and more than this, is thin
+_FEW = 20
+_SECTORS = 8
+_CELL = 1.0  # metres, for headings from one place
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """For the picture.
+
+    Attributes:
+        axes: (first, second, up) world axes; the picture is drawn from above along ``up``.
+        up_sign: +1 where the axis points up, -1 where down.
+        spacing: (N,) distance to the second-nearest view that looks the same way, metres.
+        thin: (N,) bool.
+    """
+
+    axes: tuple[int, int, int]
+    up_sign: int
+    spacing: np.ndarray
+    thin: np.ndarray
+
+
+def check_coverage(recording: Recording) -> tuple[list[Finding], Coverage]:
+    """Extent, density and headings of the views."""
+    poses = recording.poses()
+    centres, forward = poses[:, :3, 3], poses[:, :3, 2]
+    axes, up_sign = _above(poses)
+    spacing = _spacing(centres, forward)
+    usual = float(np.median(spacing))
+    thin = spacing > max(_THIN_FACTOR * usual, _THIN_M)
+    coverage = Coverage(axes, up_sign, spacing, thin)
+    if len(poses) < _FEW:
+        return [unknown("coverage", f"only {len(poses)} images", "", "record at least a hundred, along every path the robot will take")], coverage
+    size = np.ptp(centres, axis=0)
+    path = float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())
+    figures = {"extent_m": size.tolist(), "path_m": path, "usual_spacing_m": usual, "thin_views": int(thin.sum())}
+    area = f"{size[axes[0]]:.1f} x {size[axes[1]]:.1f} m, path {path:.1f} m, a view each {usual:.2f} m"
+    return [_thin_spots(recording, coverage, area, figures), _headings(centres, forward, axes)], coverage
+
+
+def _spacing(centres: np.ndarray, forward: np.ndarray) -> np.ndarray:
+    """(N,) distance to the second-nearest view that looks the same way: one on either side of a path."""
+    count = min(len(centres), 40)
+    distance, index = cKDTree(centres).query(centres, k=count)
+    alike = (forward[:, None] * forward[index]).sum(axis=2) > np.cos(np.radians(_TURN_DEG))
+    alike[:, 0] = False  # itself
+    ordered = np.sort(np.where(alike, distance, np.inf), axis=1)
+    second = ordered[:, min(1, count - 1)]
+    return np.where(np.isfinite(second), second, distance[:, -1])
+
+
+def _above(poses: np.ndarray) -> tuple[tuple[int, int, int], int]:
+    """World axes of a view from above; images are mostly upright, so up is against the mean y axis of the camera."""
+    up = -poses[:, :3, 1].mean(axis=0)
+    place = int(np.abs(up).argmax())
+    first, second = (axis for axis in range(3) if axis != place)
+    return (first, second, place), 1 if up[place] >= 0 else -1
+
+
+def _thin_spots(recording: Recording, coverage: Coverage, area: str, figures: dict) -> Finding:
+    spots = _runs(coverage.thin)
+    if not len(spots):
+        return ok("coverage", area, **figures)
+    centres = recording.poses()[:, :3, 3]
+    first, second, _ = coverage.axes
+    told = []
+    for start, stop in sorted(spots, key=lambda run: -coverage.spacing[run[0] : run[1]].max())[:3]:
+        here = centres[start:stop].mean(axis=0)
+        told.append(f"({here[first]:.1f}, {here[second]:.1f}) m: next view that way {coverage.spacing[start:stop].max():.2f} m off")
+    more = f" and {len(spots) - 3} more" if len(spots) > 3 else ""
+    label = f"{'xyz'[first]}, {'xyz'[second]}"
+    return warning(
+        "coverage", f"{area}; thin at {label} = " + "; ".join(told) + more, "quick motion or turns, or a place that was passed once",
+        f"walk there again, slowly: a view each {max(figures['usual_spacing_m'], 0.05):.2f} m, looking both ways", **figures,
+    )
+
+
+def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def _headings(centres: np.ndarray, forward: np.ndarray, axes: tuple[int, int, int]) -> Finding:
+    """From how many of eight directions each square metre was looked at."""
+    cells = np.floor(centres[:, axes[:2]] / _CELL).astype(int)
+    sector = np.floor((np.arctan2(forward[:, axes[1]], forward[:, axes[0]]) + np.pi) / (2 * np.pi) * _SECTORS).astype(int) % _SECTORS
+    places, number = np.unique(cells, axis=0, return_inverse=True)
+    seen = np.zeros((len(places), _SECTORS), dtype=bool)
+    seen[number.ravel(), sector] = True
+    opposite = (seen & np.roll(seen, _SECTORS // 2, axis=1)).any(axis=1).mean()
+    mean, total = float(seen.sum(axis=1).mean()), int(seen.any(axis=0).sum())
+    figures = {"sectors_per_cell": mean, "sectors_in_all": total, "cells_seen_both_ways": float(opposite)}
+    return ok(
+        "headings", f"{mean:.1f} of {_SECTORS} directions from each square metre on average, {total} in all; {100 * opposite:.0f} % of the "
+        "places are seen both ways (a robot that looks another way there will not be localized)", **figures,
+    )

@@ -1,0 +1,105 @@
+"""All checks of one recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dimm_ros.data.open import is_bag, open_recording
+from dimm_ros.data.recording import Recording
+from dimm_ros.doctor.camera import check_cameras
+from dimm_ros.doctor.coverage import Coverage, check_coverage
+from dimm_ros.doctor.diagnosis import Diagnosis
+from dimm_ros.doctor.findings import Finding, Severity, problem
+from dimm_ros.doctor.geometry import check_geometry
+from dimm_ros.doctor.images import ImageFigures, check_images
+from dimm_ros.doctor.timing import check_gaps, check_jumps
+from dimm_ros.errors import DataError
+
+#: Called with (stage, done, in all).
+Watcher = Callable[[str, int, int], object]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found, and what the picture shows.
+
+    Attributes:
+        recording: what was examined, frames with poses only (all frames where none has one).
+        findings: in the order of the checks.
+        images: per-image figures.
+        coverage, diagnosis: None where there are no poses, or the images allowed no verdict.
+    """
+
+    recording: Recording
+    findings: list[Finding]
+    images: ImageFigures
+    coverage: Coverage | None
+    diagnosis: Diagnosis | None
+
+    @property
+    def worst(self) -> Severity:
+        return max((finding.severity for finding in self.findings), default=Severity.OK)
+
+    def as_dict(self) -> dict:
+        """For JSON."""
+        return {
+            "data": self.recording.name, "frames": len(self.recording.frames), "verdict": self.worst.name.lower(),
+            "findings": [finding.as_dict() for finding in self.findings],
+        }
+
+
+def examine(source: str | Path, *, split: str | None = None, watch: Watcher | None = None, **bag_options) -> Examination:
+    """Open a recording and run every check that applies to it.
+
+    Args:
+        source, split, bag_options: as for ``open_recording``.
+        watch: told about progress.
+
+    Raises:
+        DataError: nothing there can be read at all.
+    """
+    findings: list[Finding] = []
+    try:
+        recording = open_recording(source, split=split, **bag_options)
+    except DataError as error:
+        recording = _without_poses(source, bag_options)
+        if recording is None:
+            raise
+        findings.append(problem("poses", str(error), "see the sentence", "give the images poses; the other checks go on without them"))
+    if is_bag(Path(source)):
+        from dimm_ros.doctor.bag import check_bag  # rosbags is not needed for folders of images
+
+        findings += check_bag(source, bag_options.get("image_topic"), bag_options.get("camera_info_topic"))
+    return _examine(recording, findings, watch or (lambda stage, done, total: None))
+
+
+def examine_recording(recording: Recording, watch: Watcher | None = None) -> Examination:
+    """The checks of an open recording."""
+    return _examine(recording, [], watch or (lambda stage, done, total: None))
+
+
+def _without_poses(source: str | Path, bag_options: dict) -> Recording | None:
+    """A bag whose images can be read although their poses cannot."""
+    if not Path(source).exists() or not is_bag(Path(source)):
+        return None
+    try:
+        return open_recording(source, **(bag_options | {"pose_topic": None}), require_poses=False)
+    except DataError:
+        return None
+
+
+def _examine(recording: Recording, findings: list[Finding], watch: Watcher) -> Examination:
+    findings = findings + [replace(problem("reader", note, "", ""), severity=Severity.WARNING) for note in recording.notes]
+    posed = [frame for frame in recording.frames if frame.world_from_camera is not None]
+    coverage = diagnosis = None
+    if posed:
+        recording = replace(recording, frames=posed, splits={})
+        geometry = check_geometry(recording, lambda done, total: watch("geometry", done, total))
+        findings, diagnosis = geometry.findings + findings, geometry.diagnosis
+        found, coverage = check_coverage(recording)
+        findings += [*found, check_jumps(recording)]
+    findings += [*check_cameras(recording), check_gaps(recording)]
+    found, images = check_images(recording, lambda done, total: watch("images", done, total))
+    return Examination(recording, findings + found, images, coverage, diagnosis)

@@ -1,0 +1,56 @@
+"""What a check says: one finding, with cause and cure."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import asdict, dataclass, field
+
+
+class Severity(enum.IntEnum):
+    """How bad a finding is; only a PROBLEM makes ``dimm doctor`` exit with 1."""
+
+    OK = 0
+    UNKNOWN = 1
+    WARNING = 2
+    PROBLEM = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table.
+
+    Attributes:
+        severity: UNKNOWN means that the recording does not allow a verdict.
+        check: short name of what was checked, such as "focal length".
+        what: what was seen, with figures and units.
+        cause: the usual reason; empty where all is well.
+        cure: what to do.
+        figures: the numbers behind it, for scripts.
+    """
+
+    severity: Severity
+    check: str
+    what: str
+    cause: str = ""
+    cure: str = ""
+    figures: dict = field(default_factory=dict)
+
+    def as_dict(self) -> dict:
+        """For JSON, the severity by its name."""
+        return asdict(self) | {"severity": self.severity.name.lower()}
+
+
+def ok(check: str, what: str, **figures) -> Finding:
+    return Finding(Severity.OK, check, what, figures=figures)
+
+
+def unknown(check: str, what: str, cause: str = "", cure: str = "", **figures) -> Finding:
+    return Finding(Severity.UNKNOWN, check, what, cause, cure, figures)
+
+
+def warning(check: str, what: str, cause: str, cure: str, **figures) -> Finding:
+    return Finding(Severity.WARNING, check, what, cause, cure, figures)
+
+
+def problem(check: str, what: str, cause: str, cure: str, **figures) -> Finding:
+    return Finding(Severity.PROBLEM, check, what, cause, cure, figures)
