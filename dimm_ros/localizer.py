@@ -140,8 +140,8 @@ class Localizer:
         estimate = self._solve(observations, poses, newest)
         if newest == len(observations):
             return estimate
-        agreeing = np.mean(estimate.image_inlier_ratios[-newest:])
-        if estimate.accepted and agreeing >= self.acceptance.min_inlier_ratio:
+        agreeing, novelty = float(np.mean(estimate.image_inlier_ratios[-newest:])), _median_novelty(observations[-newest:])
+        if estimate.accepted and not self._why_rejected(agreeing, estimate.covariance, novelty):
             return estimate
         return self._solve(observations[-newest:], poses[-newest:])
 

@@ -11,6 +11,7 @@ from geometry_msgs.msg import Pose, PoseWithCovarianceStamped, Transform, Transf
 from sensor_msgs.msg import Image
 
 from dimm_ros.geometry import poses
+from dimm_ros.geometry.covariance import lever
 
 
 def stamp_ns(stamp: Time) -> int:
@@ -88,9 +89,7 @@ def transport_covariance(covariance: np.ndarray, map_from_camera: np.ndarray, ca
     Returns:
         (6, 6) of the body, same order.
     """
-    lever = map_from_camera[:3, :3] @ camera_from_body[:3, 3]
-    adjoint = np.eye(6)
-    adjoint[:3, 3:] = -np.array([[0.0, -lever[2], lever[1]], [lever[2], 0.0, -lever[0]], [-lever[1], lever[0], 0.0]])
+    adjoint = lever(map_from_camera[:3, :3] @ camera_from_body[:3, 3])
     return adjoint @ covariance @ adjoint.T
 
 
