@@ -17,6 +17,7 @@ import numpy as np  # noqa: E402
 
 from benchmarks.ablation import features, rows, train, windows  # noqa: E402
 from dimm_ros.cli.console import Bars, bars, console  # noqa: E402
+from dimm_ros.scene_map import SceneMap  # noqa: E402
 
 ROOT = Path("results") / "ablation"
 SPLITS, SEEDS, TRIAL_SPLIT = ("near", "mid", "far"), (0, 1, 2), "mid"
@@ -45,6 +46,7 @@ class Bench:
     def __init__(self, data: Path, store: Store, watch: Bars) -> None:
         self._data, self._store, self._watch = data, store, watch
         self._features: dict[tuple, features.Features] = {}
+        self._baselines: dict[tuple[str, int], SceneMap] = {}  # the trials' first row, for those that change the solver alone
 
     def run(self, row: rows.Row, split: str, seeds: tuple[int, ...]) -> None:
         """All seeds of a row on a split; the default also gives the windows' and the novelty's figures."""
@@ -52,8 +54,13 @@ class Bench:
             key = f"{row.lever}/{row.name}/{split}/{seed}"
             if key in self._store.figures:
                 continue
-            training, val = self._of(split, "train", row), self._of(split, "val", row)
-            judged = train.judge(row, seed, training, val, self._watch)
+            val = self._of(split, "val", row)
+            if row.solver and (split, seed) in self._baselines:
+                judged = train.judge_solver(row, seed, self._baselines[split, seed], val)
+            else:
+                judged = train.judge(row, seed, self._of(split, "train", row), val, self._watch)
+            if row is rows.TRIALS[0]:
+                self._baselines[split, seed] = judged.scene_map
             if row is rows.DEFAULT:
                 judged.figures.update(self._more(judged, val))
                 judged.scene_map.save(ROOT / "maps" / f"{split}_{seed}.dimm")

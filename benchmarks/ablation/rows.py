@@ -7,7 +7,7 @@ from typing import Literal
 
 from dimm_ros.config import PRESETS, HeadConfig, SolverConfig, TrainingConfig
 
-TRIAL_STEPS = 400
+TRIAL_STEPS = 250
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ TRIALS = [
     Row("1 turned views", "recorded images only", passes=1),
     Row("1 turned views", "one turned view per image", views="turned", passes=2),
     Row("2 moved views", "one moved view per image, recorded depth", passes=2),
-    Row("3 moved views", "two moved views per image, depth from stereo", views="stereo", passes=3),
+    Row("3 moved views", "one moved view per image, depth from stereo", views="stereo", passes=2),
     Row("4 context", "CLS token only (the paper's)", context="cls"),
     Row("4 context", "CLS and mean tokens, no parts", context="mean"),
     Row("4 context", "no noise, no dropout", training=trial(context_noise=0.0, context_dropout=0.0)),
