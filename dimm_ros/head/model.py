@@ -124,7 +124,8 @@ class DimmHead(nn.Module):
         novelty = None
         if self.whole is not None:
             *whole, novelty = self.whole.rays(context, camera_rays)
-            directions, moments = blend((directions, moments), whole, self.config.whole_share)
+            share = (novelty / self.config.whole_novelty).clamp_max(self.config.whole_share)
+            directions, moments = blend((directions, moments), whole, share.repeat_interleave(len(patches) // len(context))[:, None])
         if not self.config.confidence:
             return Rays(directions, moments, None, None, novelty)
         scales = F.softplus(raw[:, 6:] - 2.0) + _MIN_SCALE

@@ -2,8 +2,8 @@
 
 The per-patch head knows every mapped view by heart and, between them, tends to the nearest; a smooth regression on the global
 context, which is solved in closed form, does not. Their errors differ in part, so the head's rays are averaged with the rays of
-this pose (docs/benchmarks.md has what that gains). The distance to the nearest mapped context also says how new a view is, which
-the covariance and the rejection of images from elsewhere rest on.
+this pose, which count the more the newer the view is (docs/benchmarks.md has what that gains). The distance to the nearest mapped
+context says how new a view is; the covariance and the rejection of images from elsewhere rest on it, too.
 
     x = (context - mean) / deviation
     z = P x                                              P: principal axes of the mapped views' x
@@ -111,8 +111,8 @@ def nearest_rotations(matrices: Tensor) -> Tensor:
     return torch.cat([u[..., :2], u[..., 2:] * torch.linalg.det(u @ vt)[:, None, None]], dim=-1) @ vt
 
 
-def blend(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], share: float) -> tuple[Tensor, Tensor]:
-    """(1 - share) one + share other, as rays: directions of unit length, moments perpendicular to them."""
+def blend(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], share: Tensor) -> tuple[Tensor, Tensor]:
+    """(1 - share) one + share other, as rays: directions of unit length, moments perpendicular to them; ``share`` broadcasts."""
     directions = F.normalize(torch.lerp(one[0], other[0], share), dim=-1)
     moments = torch.lerp(one[1], other[1], share)
     return directions, moments - (moments * directions).sum(-1, keepdim=True) * directions

@@ -72,10 +72,10 @@ def test_blended_rays_are_lines_between_the_two() -> None:
     centres = torch.randn(2, 3, generator=generator)
     directions = torch.nn.functional.normalize(torch.randn(20, 3, generator=generator), dim=1)
     one, other = ((directions, torch.linalg.cross(centre.expand(20, 3), directions)) for centre in centres)
-    mixed, moments = blend(one, other, 0.25)
+    mixed, moments = blend(one, other, torch.tensor(0.25))
     torch.testing.assert_close(mixed, directions)
     torch.testing.assert_close(moments, torch.linalg.cross((0.75 * centres[0] + 0.25 * centres[1]).expand(20, 3), directions))
-    turned = blend(one, (other[0].roll(1, dims=1), other[1]), 0.5)
+    turned = blend(one, (other[0].roll(1, dims=1), other[1]), torch.tensor(0.5))
     torch.testing.assert_close(turned[0].norm(dim=1), torch.ones(20))
     torch.testing.assert_close((turned[0] * turned[1]).sum(1), torch.zeros(20), atol=1e-6, rtol=0)
 
@@ -93,4 +93,8 @@ def test_a_head_without_share_is_the_head_alone() -> None:
     results = [head(patches, context[:1], camera_rays) for head in (*heads, alone)]
     torch.testing.assert_close(results[0].moments, results[2].moments)
     assert (results[1].moments - results[0].moments).abs().max() > 1e-3
+    share = (results[1].novelty / HeadConfig().whole_novelty).clamp_max(0.5)
+    whole_moments = whole.rays(context[:1], camera_rays)[1]
+    expected = torch.lerp(results[0].moments, whole_moments, share)
+    assert (results[1].moments - expected).abs().max() < 0.3 * (results[1].moments - whole_moments).abs().max()
     assert results[2].novelty is None and results[0].novelty.shape == (1,)
