@@ -19,7 +19,7 @@ _MIN_SHARE = 0.5  # of a view's patches: what is left of a virtual view must be 
 _PRIOR, _GROWTH = 100.0, 1.25  # strength (in views) and value of what is believed of the growth before looking
 _MARGIN = 1.4  # of the largest novelty over that of held-out views
 _NOVELTY, _NOVELTY_OF_SHORT = (0.4, 0.6), (0.4, 1.5)  # bounds of the largest novelty: few views leave more that is new
-_PARTS = 8
+_PARTS, _FEW_FRAMES = 8, 100
 
 
 def held_out_frames(count: int) -> np.ndarray:
@@ -40,7 +40,8 @@ def novelty_limit(context: Tensor, rotations: Tensor, centres: Tensor, frame_of:
     for number in part.unique():
         rest = part != number
         novelty.append(WholeImage.fit(context[rest], rotations[rest], centres[rest])(context[~rest].float())[2].cpu().numpy())
-    return _limit(np.concatenate(novelty), _NOVELTY_OF_SHORT)
+    few = int(frame_of.max()) + 1 < _FEW_FRAMES
+    return _limit(np.concatenate(novelty), _NOVELTY_OF_SHORT if few else _NOVELTY)
 
 
 def _limit(novelty: np.ndarray, bounds: tuple[float, float]) -> float:
