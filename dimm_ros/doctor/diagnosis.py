@@ -71,7 +71,6 @@ class Diagnosis:
         faults: what was found, largest first.
         state: the recording with its faults undone.
         focal_factor, focal_sigma: best factor, absolute, and its standard error.
-        shift_s, shift_sigma: best time offset and its standard error, seconds.
         focal_curve, shift_curve: [(factor or frames, typical error in pixels)] about the given state.
         bars: hypothesis -> typical error in pixels, as given and the common mistakes.
         blind: family -> why the recording cannot tell.
@@ -85,8 +84,6 @@ class Diagnosis:
     faults: list[Fault] = field(default_factory=list)
     focal_factor: float = 1.0
     focal_sigma: float = np.inf
-    shift_s: float = 0.0
-    shift_sigma: float = np.inf
     focal_curve: list[tuple[float, float]] = field(default_factory=list)
     shift_curve: list[tuple[float, float]] = field(default_factory=list)
     bars: dict[str, float] = field(default_factory=dict)
@@ -214,6 +211,13 @@ class Search:
         clear = np.linalg.norm(solved.x - start) > _MIN_TURN and gain > max(0.15, 3 * error) and self._fits(typical)
         return Fault("turn", found, gain, error, typical) if clear else None
 
+    def is_fault(self, family: str, state: State) -> bool:
+        """Whether a state still differs from the given recording in this; a later round may have taken it back."""
+        return {
+            "convention": not state.convention.plain, "time": abs(self.shift_frames(state)) > _MIN_SHIFT,
+            "focal": abs(np.log(state.focal_factor)) > _MIN_FOCAL, "turn": float(np.linalg.norm(state.turn)) > _MIN_TURN,
+        }[family]
+
     def _score(self, state: State) -> np.ndarray:
         return self.test.score(self.errors(state))
 
@@ -252,6 +256,7 @@ def diagnose(test: EpipolarTest) -> Diagnosis:
         # The same family twice refines what it found.
         result.faults = [fault for fault in result.faults if fault.family != best.family] + [best]
         state = best.state
+    result.faults = [fault for fault in result.faults if search.is_fault(fault.family, state)]
     result.state, result.final_px = state, test.typical(search.errors(state))
     result.focal_factor, result.focal_sigma = search.best_focal(state)
     result.ambiguous = search.ambiguous(state)

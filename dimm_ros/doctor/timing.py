@@ -54,7 +54,7 @@ def check_jumps(recording: Recording) -> Finding:
     return warning(
         "pose jumps", f"{len(jumps)} jumps; the largest, at {recording.frames[worst + 1].name}, of {length[worst]:.2f} m and {turn[worst]:.1f} deg "
         f"(median step {figures['median_step_m']:.3f} m)",
-        "the SLAM closed a loop or relocalized, two publishers share a transform, or frames are missing",
+        "the SLAM closed a loop or relocalized, two publishers share a transform, or photographs instead of a film",
         "optimise the trajectory before exporting (final poses, not live ones), or cut the recording there", **figures,
     )
 

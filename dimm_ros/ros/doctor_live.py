@@ -1,4 +1,4 @@
-"""``dimm doctor --live``: listens to a running robot; ``dimm_ros.doctor.live`` judges."""
+"""``dimm doctor --live``: listens to a running robot; ``dimm_ros.doctor.live`` and its neighbours judge."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +15,24 @@ import rclpy
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import GetParameters
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 from rclpy.serialization import deserialize_message
+from rclpy.task import Future
 from rclpy.utilities import get_rmw_implementation_identifier
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
 from dimm_ros.data.camera_info import camera_from_info
-from dimm_ros.doctor.findings import Finding, ok, problem, unknown, warning
-from dimm_ros.doctor.live import CAMERA_INFO_TYPE, IMAGE_TYPES, Link, Observation, Stream, judge
-from dimm_ros.errors import InputError, MapError, TransformError
+from dimm_ros.doctor.findings import Finding
+from dimm_ros.doctor.installation import check_map, check_python
+from dimm_ros.doctor.live import CAMERA_INFO_TYPE, IMAGE_TYPES, Link, Observation, Stream, check_topics
+from dimm_ros.doctor.live_tf import check_tf
+from dimm_ros.errors import InputError, TransformError
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.ros.health import State
 from dimm_ros.ros.messages import from_transform, stamp_ns
@@ -37,7 +40,6 @@ from dimm_ros.ros.messages import from_transform, stamp_ns
 _NAME = "dimm_doctor"
 _DISCOVERY_S = 3.0
 _ASKED = 30  # nodes whose use_sim_time is asked for
-_ANSWER_S = 1.0
 _COVARIANCES = {"nav_msgs/msg/Odometry": Odometry, "geometry_msgs/msg/PoseWithCovarianceStamped": PoseWithCovarianceStamped}
 _STATUS = "dimm_ros/msg/LocalizationStatus"
 #: Connects to every publisher; deep, so that this process loses no message by itself.
@@ -87,8 +89,8 @@ def examine_live(options: LiveOptions, progress: Callable[[float], object] | Non
         thread.join(10.0)
         executor.shutdown()
         node.destroy_node()
-    findings = judge(seen, options.base_frame, options.odom_frame)
-    return findings + _installation(seen) + _map(options.map_file)
+    found = check_topics(seen) + check_tf(seen, options.base_frame, options.odom_frame)
+    return found + check_python(seen.environment) + check_map(options.map_file)
 
 
 def _spin(executor: SingleThreadedExecutor) -> None:
@@ -111,20 +113,22 @@ class _Listener:
         self._lock = threading.Lock()
         self._clock_ns: int | None = None
         self._last: dict[str, tuple[type, bytes]] = {}
+        self._clients: dict[str, Client] = {}
+        self._answers: dict[str, Future] = {}
 
     def listen(self, progress: Callable[[float], object]) -> Observation:
         self._discover()
         self._subscribe()
         begun = time.monotonic()
-        questions = self._ask_for_sim_time()
         while (past := time.monotonic() - begun) < self.options.seconds:
             progress(past)
+            self._ask_for_sim_time()
             time.sleep(min(0.2, self.options.seconds - past))
         progress(self.options.seconds)
         with self._lock:
             self.seen.listened_s = self.options.seconds
             self._read_graph()
-            self._read_sim_time(questions)
+            self._read_sim_time()
             self._read_last()
             self.seen.environment = _environment()
             return self.seen
@@ -252,20 +256,19 @@ class _Listener:
                     result.append(f"{_full_name(subscriber)} gets nothing of {topic} from {_full_name(publisher)} ({why})")
         return sorted(set(result))
 
-    def _ask_for_sim_time(self) -> dict:
-        """Futures of the nodes' use_sim_time, by name."""
-        result = {}
+    def _ask_for_sim_time(self) -> None:
+        """Ask each node once, as soon as its parameter service is there."""
         for name, namespace in self.node.get_node_names_and_namespaces()[:_ASKED]:
             full = f"{namespace.rstrip('/')}/{name}"
-            if name == _NAME:
+            if name == _NAME or full in self._answers:
                 continue
-            client = self.node.create_client(GetParameters, f"{full}/get_parameters")
-            if client.wait_for_service(timeout_sec=_ANSWER_S / 5):
-                result[full] = client.call_async(GetParameters.Request(names=["use_sim_time"]))
-        return result
+            if full not in self._clients:
+                self._clients[full] = self.node.create_client(GetParameters, f"{full}/get_parameters")
+            if self._clients[full].service_is_ready():
+                self._answers[full] = self._clients[full].call_async(GetParameters.Request(names=["use_sim_time"]))
 
-    def _read_sim_time(self, questions: dict) -> None:
-        for name, future in questions.items():
+    def _read_sim_time(self) -> None:
+        for name, future in self._answers.items():
             if future.done() and future.exception() is None and future.result().values:
                 (self.seen.simulated if future.result().values[0].bool_value else self.seen.real).append(name)
 
@@ -317,40 +320,3 @@ def _environment() -> dict[str, str]:
     if "fastrtps" in result["rmw"] and not any(profiles):
         result["profile"] = "FASTRTPS_DEFAULT_PROFILES_FILE is not set here"
     return result
-
-
-def _installation(seen: Observation) -> list[Finding]:
-    """Python packages: what the localizer needs, and the cv_bridge that breaks."""
-    result = []
-    missing = [name for name in ("torch", "cv2", "safetensors", "pydantic") if find_spec(name) is None]
-    if missing:
-        result.append(problem("Python", f"{', '.join(missing)} cannot be imported",
-            "a virtual environment that is not active, or packages not installed",
-                              "pip install them for the Python that ROS runs (see README.md)"))
-    try:
-        import cv_bridge  # noqa: F401
-    except ImportError:
-        bridge = "no cv_bridge, none needed"
-    except AttributeError as error:
-        result.append(warning("Python", f"cv_bridge does not load with NumPy {np.__version__} ({error})", "it was built for NumPy 1",
-                              "the localizer decodes images itself; for other nodes install 'numpy<2'"))
-        bridge = ""
-    else:
-        bridge = "cv_bridge works"
-    if not result:
-        result.append(ok("Python", f"NumPy {np.__version__}, {bridge}; {seen.environment['rmw']}, domain {seen.environment['domain']}"))
-    return result
-
-
-def _map(path: Path | None) -> list[Finding]:
-    if path is None:
-        return []
-    from dimm_ros.scene_map import SceneMap
-
-    try:
-        header = SceneMap.load(path).header
-    except MapError as error:
-        return [problem("map", str(error), "a path that is relative to another folder, or a file that was cut off", "give the absolute path")]
-    if not header.sources:
-        return [unknown("map", f"'{header.name}' has no sources", "", "")]
-    return [ok("map", f"'{header.name}' in frame {header.frame_id}, of {', '.join(source.name for source in header.sources)}")]

@@ -59,11 +59,12 @@ class Driver:
         static = self._node.create_publisher(TFMessage, "/tf_static", faults.static_qos)
         if faults.mounting is not None:
             static.publish(TFMessage(transforms=[to_transform("base_link", faults.frame, 0, faults.mounting)]))
+        self._begun = self._node.get_clock().now().nanoseconds
         self._timer = self._node.create_timer(0.05, self._publish)
 
     def _publish(self) -> None:
         faults, now = self._faults, self._node.get_clock().now().nanoseconds
-        stamp = now + round((faults.image_offset_s - faults.ageing * 0.05 * self._tick) * 1e9)
+        stamp = now + round(faults.image_offset_s * 1e9 - faults.ageing * (now - self._begun))
         info = CameraInfo(width=64, height=48, distortion_model="plumb_bob", d=[-0.1, 0.0, 0.0, 0.0, 0.0])
         info.k = [50.0, 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0]
         for name, value in faults.info.items():

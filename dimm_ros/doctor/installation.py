@@ -1,0 +1,51 @@
+"""What the localizer needs of this computer: Python packages and the map file."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from dimm_ros.doctor.findings import Finding, ok, problem, warning
+from dimm_ros.errors import MapError
+
+
+def check_python(environment: dict[str, str]) -> list[Finding]:
+    """Python packages: what the localizer needs, and the cv_bridge that breaks.
+
+    Args:
+        environment: names of the middleware ("rmw") and the domain ("domain").
+    """
+    result = []
+    missing = [name for name in ("torch", "cv2", "safetensors", "pydantic") if find_spec(name) is None]
+    if missing:
+        result.append(problem("Python", f"{', '.join(missing)} cannot be imported",
+            "a virtual environment that is not active, or packages not installed",
+                              "pip install them for the Python that ROS runs (see README.md)"))
+    try:
+        import cv_bridge  # noqa: F401
+    except ImportError:
+        bridge = "no cv_bridge, none needed"
+    except AttributeError as error:
+        result.append(warning("Python", f"cv_bridge does not load with NumPy {np.__version__} ({error})", "it was built for NumPy 1",
+                              "the localizer decodes images itself; for other nodes install 'numpy<2'"))
+        bridge = ""
+    else:
+        bridge = "cv_bridge works"
+    if not result:
+        result.append(ok("Python", f"NumPy {np.__version__}, {bridge}; {environment['rmw']}, domain {environment['domain']}"))
+    return result
+
+
+def check_map(path: Path | None) -> list[Finding]:
+    """Whether the map can be opened; nothing without a path."""
+    if path is None:
+        return []
+    from dimm_ros.scene_map import SceneMap
+
+    try:
+        header = SceneMap.load(path).header
+    except MapError as error:
+        return [problem("map", str(error), "a path that is relative to another folder, or a file that was cut off", "give the absolute path")]
+    return [ok("map", f"'{header.name}' in frame {header.frame_id}, of {', '.join(source.name for source in header.sources)}")]
