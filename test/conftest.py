@@ -54,8 +54,8 @@ def small_map(tmp_path_factory: pytest.TempPathFactory, walk: Path, encoder) -> 
     from dimm_ros.mapping.build import build_map
 
     path = tmp_path_factory.mktemp("map") / "gallery.dimm"
-    training = TrainingConfig(steps=150, batch=512, passes=1, learning_rate=3e-3)
-    build_map(open_recording(walk), path, encoder, head=HeadConfig(mappers=2, width=96, depth=1), training=training)
+    training = TrainingConfig(steps=400, batch=512, passes=1, learning_rate=3e-3)
+    build_map(open_recording(walk), path, encoder, head=HeadConfig(mappers=2, width=128, depth=1), training=training)
     return path
 
 
