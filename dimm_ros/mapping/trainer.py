@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dimm_ros.config import TrainingConfig
 from dimm_ros.head.loss import ray_loss
-from dimm_ros.head.model import DimmHead
+from dimm_ros.head.model import DimmHead, Rays
 
 #: Patches of one image in a batch: few enough to keep the batch mixed, while the image's context is multiplied only once.
 PATCHES_PER_VIEW = 8
@@ -92,7 +92,8 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.done, config)
         self.head.train()
-        loss = ray_loss(self.head(patches, context, self.data["camera_rays"][rows].to(self.device)), directions, moments, config.loss)
+        camera_rays = self.data["camera_rays"][rows].to(self.device)
+        loss = self._loss(self.head(patches, context, camera_rays), camera_rays, directions, moments, views)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
@@ -100,6 +101,10 @@ class Trainer:
         self.done += 1
         self._average()
         return float(loss.detach())
+
+    def _loss(self, predicted: Rays, camera_rays: Tensor, directions: Tensor, moments: Tensor, views: Tensor) -> Tensor:
+        """Of a batch's patches, consecutive ones of each of (V,) views; heads that predict something else (benchmarks) override it."""
+        return ray_loss(predicted, directions, moments, self.config.loss)
 
     def _regularise(self, context: Tensor, generator: torch.Generator) -> Tensor:
         """Noise on the CLS token and random replacement of its entries by their mean, so that it is not memorised."""

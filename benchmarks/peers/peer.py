@@ -1,0 +1,100 @@
+"""What every peer is: ``build(mapped, watch)`` makes a map, whose ``localize(image, camera)`` answers with a pose and its stages' times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dimm_ros.data.recording import Recording
+from dimm_ros.encoder.dinov2 import Encoder, Tokens
+from dimm_ros.encoder.patches import PatchGrid, fit, normalise, patch_grid
+from dimm_ros.geometry.camera import Camera
+
+#: Called with (stage, done, in all).
+Watch = Callable[[str, int, int], object]
+
+
+@dataclass(frozen=True)
+class Located:
+    """An answer for one image.
+
+    Attributes:
+        pose: (4, 4) world_from_camera, metres; None where the peer gives up.
+        stage_ms: time of each stage, milliseconds; ``encode`` is the encoder's forward pass.
+    """
+
+    pose: np.ndarray | None
+    stage_ms: dict[str, float]
+
+
+class PeerMap(Protocol):
+    """What a peer knows of a place; ``bytes`` is what a robot has to store of it."""
+
+    bytes: int
+
+    def localize(self, image: np.ndarray, camera: Camera) -> Located:
+        """Pose of one (H, W, 3) uint8 RGB image."""
+
+
+@dataclass
+class Mapped:
+    """Posed images that a peer makes its map of.
+
+    Attributes:
+        recording: the images.
+        encoder: the product's, frozen; its tokens are shared by the peers that use it.
+        folder: where the scene keeps what peers work out for every image.
+        stored: a function that gives the tensors of the feature buffer, as ``FeatureBuffer.tensors()``, and the seconds it took
+            to encode them.
+        steps: of a head's training.
+        seconds: time of stages that were done earlier and count as mapping (encoding).
+    """
+
+    recording: Recording
+    encoder: Encoder
+    folder: Path
+    stored: Callable[[], tuple[dict[str, Tensor], float]]
+    steps: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    _data: dict[str, Tensor] | None = None
+
+    def features(self) -> dict[str, Tensor]:
+        """The feature buffer's tensors; their encoding counts as mapping."""
+        if self._data is None:
+            self._data, self.seconds["features"] = self.stored()
+        return self._data
+
+    @property
+    def focal(self) -> float:
+        """Focal length of the encoder's input, pixels."""
+        return patch_grid(self.recording.frames[0].camera, self.encoder.config.input_size).camera.fx
+
+
+class Stages:
+    """Times named stages in milliseconds."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.ms[stage] = self.ms.get(stage, 0.0) + 1e3 * (time.perf_counter() - start)
+
+
+def encoded(encoder: Encoder, image: np.ndarray, camera: Camera, stages: Stages) -> tuple[Tokens, PatchGrid]:
+    """Tokens of one image, with the stages "prepare" and "encode"."""
+    grid = patch_grid(camera, encoder.config.input_size)
+    with stages("prepare"):
+        pixels = torch.from_numpy(normalise(fit(image, camera, grid)))[None]
+    with stages("encode"):
+        return encoder.encode(pixels), grid
