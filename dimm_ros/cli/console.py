@@ -1,8 +1,15 @@
-"""What every verb shares: the console, progress bars with the time left, and errors as one sentence."""
+"""What every verb shares: what goes where, progress bars with the time left, exit codes, and errors as one sentence.
+
+Results go to stdout (with ``--json`` nothing but them), everything else to stderr. A verb raises a ``DimmError`` for what its user
+can mend, and lets ``OSError`` pass; ``sentence`` makes one line of either.
+"""
 
 from __future__ import annotations
 
+import errno
+import json
 import logging
+import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +21,51 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 console = Console()
 errors = Console(stderr=True)
 
-EXIT_ERROR, EXIT_STOPPED = 2, 130
+#: Of every verb. Wrong usage (2) is typer's own: an unknown verb or option, a value of the wrong kind, a missing argument.
+EXIT_ERROR, EXIT_USAGE, EXIT_FINDINGS, EXIT_STOPPED = 1, 2, 3, 130
+
+EXIT_CODES = (
+    "Exit code: 0 done, 1 it could not be done and one sentence on stderr says why, 2 wrong usage, 3 dimm doctor found problems, 130 stopped "
+    "with Ctrl-C."
+)
+
+_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def sentence(error: OSError) -> str:
+    """Cause and cure of what the operating system refused."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in _SPACE:
+        cure = "free some space or write to another disk"
+    elif error.errno in _RIGHTS:
+        cure = "check who may read and write there, or choose another place"
+    else:
+        cure = "check the path and the disk"
+    return f"{error.strerror or error}{where}; {cure}."
+
+
+def say(text: str) -> None:
+    """One line of the result, as it is: no markup, no colours, no wrapping, so that scripts can read it and paths stay whole."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """One line beside the result, on stderr."""
+    errors.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_json(content: object) -> None:
+    """What ``--json`` prints; NaN and infinity, which JSON lacks, become null."""
+    print(json.dumps(_finite(content), indent=2, allow_nan=False))
+
+
+def _finite(content: object) -> object:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def set_up_logging(verbose: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dimm_ros.cli import options
-from dimm_ros.cli.console import bars, console
+from dimm_ros.cli.console import bars, note, say, say_json
 
 _EPILOG = (
     "Examples:\n\n  dimm convert 7scenes/chess chess_bag --split official:val\n\n  dimm convert KingsCollege kings_bag --images png\n\n"
@@ -26,13 +26,6 @@ class Images(str, Enum):
     raw = "raw"
 
 
-class Storage(str, Enum):
-    """The bag's files."""
-
-    mcap = "mcap"
-    sqlite3 = "sqlite3"
-
-
 def register(app: typer.Typer) -> None:
     app.command("convert", epilog=_EPILOG)(run)
 
@@ -44,12 +37,13 @@ def run(
     images: Annotated[Images, typer.Option(help="CompressedImage of jpeg or png (lossless), or raw Image")] = Images.jpeg,
     quality: Annotated[int, typer.Option(min=1, max=100, help="of jpeg")] = 95,
     depth: Annotated[bool, typer.Option(help="depth images, where there are some; they are taken for registered to the camera")] = True,
-    storage: Annotated[Storage, typer.Option(help="the bag's files")] = Storage.mcap,
+    storage: options.BagStorage = options.Storage.mcap,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a bag that exists")] = False,
     image_topic: options.ImageTopic = None,
     camera_info_topic: options.CameraInfoTopic = None,
     pose_topic: options.PoseTopic = None,
     map_frame: options.MapFrame = "map",
+    as_json: options.AsJson = False,
 ) -> None:
     """Write a recording as a ROS 2 bag with images, camera_info, depth and TF (map -> odom -> base_link -> camera_optical_frame).
 
@@ -60,14 +54,17 @@ def run(
     from dimm_ros.data.record import record_frames
 
     recording = open_recording(source, split=split, **options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
-    for note in recording.notes:
-        console.print(note, markup=False, highlight=False)
+    for line in recording.notes:
+        note(line)
     with bars() as progress:
         record_frames(
             output, recording.frames, depth=depth, compressed=images is not Images.raw, lossless=images is Images.png, jpeg_quality=quality,
             storage=storage.value, overwrite=overwrite, progress=lambda done, total: progress("converting", done, total),
         )
-    megabytes = sum(path.stat().st_size for path in output.iterdir()) / 1e6
+    size = sum(path.stat().st_size for path in output.iterdir())
     with_depth = sum(depth and frame.load_depth is not None for frame in recording.frames)
+    if as_json:
+        say_json({"bag": str(output), "source": recording.source, "images": len(recording.frames), "depth_images": with_depth, "bytes": size})
+        return
     what = f"{len(recording.frames)} images" + (f", {with_depth} with depth" if with_depth else "")
-    console.print(f"{recording.source}: {what} -> {output} ({megabytes:.1f} MB)", markup=False, highlight=False, soft_wrap=True)
+    say(f"{recording.source}: {what} -> {output} ({size / 1e6:.1f} MB)")

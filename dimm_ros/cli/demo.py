@@ -7,9 +7,12 @@ from typing import Annotated, Optional
 
 import typer
 
-from dimm_ros.cli.console import EXIT_STOPPED, bars, console
+from dimm_ros.cli import options
+from dimm_ros.cli.console import bars, console, note, say, say_json
+from dimm_ros.errors import DimmError
 
 _EPILOG = "Examples:\n\n  dimm demo\n\n  dimm demo --data redkitchen\n\n  dimm demo --data redkitchen --split mid"
+_LOG_LINES = 20  # of a node that failed
 
 
 def register(app: typer.Typer) -> None:
@@ -19,8 +22,9 @@ def register(app: typer.Typer) -> None:
 def run(
     data: Annotated[Optional[Path], typer.Option(help="folder of posed images; default: walks through the rendered gallery")] = None,
     split: Annotated[Optional[str], typer.Option(help="name in the folder's split.json; default: its first, else blocks are held out")] = None,
-    results: Annotated[Path, typer.Option(help="where the dated result folder is made")] = Path("results"),
+    results: options.Results = options.RESULTS,
     steps: Annotated[Optional[int], typer.Option(min=1, help="training steps instead of the preset's")] = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Record a bag, build a map from it, start the localizer node, replay a second bag into it over DDS, print and draw how good it was."""
     from dimm_ros.cli.map import describe
@@ -29,44 +33,51 @@ def run(
     from dimm_ros.encoder.dinov2 import Encoder
     from dimm_ros.evaluation.demo_bags import bags_of_data, bags_of_gallery
     from dimm_ros.evaluation.metrics import summarise
-    from dimm_ros.evaluation.report import results_folder, table, write_report
+    from dimm_ros.evaluation.report import new_results, table, write_report
     from dimm_ros.mapping.build import build_map
     from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 
     try:
         from dimm_ros.evaluation.replay import replay_through_node, with_retrieval
     except ImportError as error:
-        from dimm_ros.errors import DimmError
-
         raise DimmError(f"The demo starts the ROS 2 node, but ROS 2 is not installed ({error}); use 'make demo', or source ROS 2.") from None
 
+    tell = note if as_json else say
     preset = PRESETS["demo"]
     training = preset.training.changed(steps=steps)
-    folder = results_folder("demo" if data is None else f"demo-{data.resolve().name}", results)
-    with bars() as progress:
-        console.print("1/4  recording two bags: one to map, another to localize in")
-        stage = bags_of_gallery(folder, progress) if data is None else bags_of_data(data, split, folder, progress)
-        console.print("2/4  building a map from the first")
-        encoder = Encoder.open(preset.encoder)
-        recording = open_recording(stage.mapping)
-        result = build_map(recording, folder / "map.dimm", encoder, head=preset.head, training=training, name="demo", watch=progress)
-        if not result.complete:
-            raise typer.Exit(EXIT_STOPPED)
-        console.print(f"     {describe(result, len(recording.frames))}", markup=False, highlight=False, soft_wrap=True)
-        console.print("3/4  starting the localizer node and replaying the second bag into it over DDS")
-        query = open_recording(stage.query)
-        answers, replay = replay_through_node(
-            stage.query, result.path, query, stage.base_from_camera, topics=stage.topics, transport="compressed", log=folder / "node.log",
-            watch=lambda done: progress("replaying", done, len(query.frames)),
-        )
-        console.print("4/4  judging every answer against the true pose")
-        reference = ReferenceViews.load(reference_path(result.path), encoder.weights.sha256)
-        answers = with_retrieval(answers, query, encoder, reference)
-    figures = {"map": "demo", "data": query.name, "encoder": encoder.weights.origin, "transforms_on_tf": len(replay.broadcasts)} | summarise(answers)
     title = f"The node on {'the gallery' if data is None else data.resolve().name}: images it never saw"
-    paths = write_report(folder, title, answers, figures)
+    with new_results("demo" if data is None else f"demo-{data.resolve().name}", results) as folder:
+        with bars() as progress:
+            tell("1/4  recording two bags: one to map, another to localize in")
+            stage = bags_of_gallery(folder, progress) if data is None else bags_of_data(data, split, folder, progress)
+            tell("2/4  building a map from the first")
+            encoder = Encoder.open(preset.encoder)
+            recording = open_recording(stage.mapping)
+            result = build_map(recording, folder / "map.dimm", encoder, head=preset.head, training=training, name="demo", watch=progress)
+            tell(f"     {describe(result, len(recording.frames))}")
+            tell("3/4  starting the localizer node and replaying the second bag into it over DDS")
+            query = open_recording(stage.query)
+            log = folder / "node.log"
+            try:
+                answers, replay = replay_through_node(
+                    stage.query, result.path, query, stage.base_from_camera, topics=stage.topics, transport="compressed", log=log,
+                    watch=lambda done: progress("replaying", done, len(query.frames)),
+                )
+            except DimmError:
+                if log.exists():
+                    note("\n".join(["the end of the node's log:", *log.read_text(errors="replace").splitlines()[-_LOG_LINES:]]))
+                raise
+            tell("4/4  judging every answer against the true pose")
+            reference = ReferenceViews.load(reference_path(result.path), encoder.weights.sha256)
+            answers = with_retrieval(answers, query, encoder, reference)
+        figures = {"map": "demo", "data": query.name, "encoder": encoder.weights.origin, "transforms_on_tf": len(replay.broadcasts)}
+        figures |= summarise(answers)
+        paths = write_report(folder, title, answers, figures)
+    if as_json:
+        say_json(figures)
+        return
     console.print(table(title, figures))
     for path in paths:
         if path.suffix == ".png":
-            console.print(f"picture: {path}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"everything else: {folder} (also as {results / 'latest'})", markup=False, highlight=False, soft_wrap=True)
+            say(f"picture: {path}")
+    say(f"everything else: {folder} (also as {results / 'latest'})")

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from dimm_ros.cli import options
-from dimm_ros.cli.console import bars, console
+from dimm_ros.cli.console import EXIT_CODES, EXIT_FINDINGS, bars, console, say, say_json
 from dimm_ros.errors import InputError
-
-EXIT_PROBLEMS = 1
 
 _EPILOG = (
     "Examples:\n\n  dimm doctor tour_bag\n\n  dimm doctor redkitchen --split near:train --json\n\n"
     "  dimm doctor --live --image /camera/image_raw --camera-info /camera/camera_info\n\n"
-    "Exit code: 0 no problem (warnings do not count), 1 problems were found, 2 the command could not be done, 130 Ctrl-C."
+    f"{EXIT_CODES} Warnings do not count."
 )
 
 
@@ -29,8 +26,8 @@ def run(
     source: Annotated[Optional[Path], typer.Argument(metavar="DATA", help="bag or folder of posed images", show_default=False)] = None,
     live: Annotated[bool, typer.Option("--live", help="examine the running robot instead (needs ROS 2)")] = False,
     split: options.Split = None,
-    results: Annotated[Path, typer.Option(help="where the dated result folder is made")] = Path("results"),
-    as_json: Annotated[bool, typer.Option("--json", help="print findings.json instead of the table")] = False,
+    results: options.Results = options.RESULTS,
+    as_json: options.AsJson = False,
     image_topic: options.ImageTopic = None,
     camera_info_topic: options.CameraInfoTopic = None,
     pose_topic: options.PoseTopic = None,
@@ -47,27 +44,27 @@ def run(
     With --live, check the robot that is running now: topics, QoS, rates, stamps, TF, camera_info.
     """
     if live == (source is not None):
-        raise InputError("Give either a recording (dimm doctor DATA) or --live.")
+        raise typer.BadParameter("Give either a recording (dimm doctor DATA) or --live.")
     if live:
         _live(as_json, image=image, camera_info=camera_info, base_frame=base_frame, odom_frame=odom_frame, map_file=map_file, seconds=seconds)
         return
     from dimm_ros.doctor.examine import examine
     from dimm_ros.doctor.findings import Severity
     from dimm_ros.doctor.report import table, write_report
-    from dimm_ros.evaluation.report import results_folder
+    from dimm_ros.evaluation.report import new_results
 
     with bars() as progress:
         chosen = options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame)
         examination = examine(source, split=split, watch=progress, **chosen)
-    folder = results_folder(f"doctor_{examination.recording.name}", results)
-    write_report(folder, examination)
+    with new_results(f"doctor_{examination.recording.name}", results) as folder:
+        write_report(folder, examination)
     if as_json:
-        print(json.dumps(examination.as_dict(), indent=2))
+        say_json(examination.as_dict())
     else:
         console.print(table(f"{examination.recording.name}: {len(examination.recording.frames)} images", examination.findings))
-        console.print(f"picture and findings.json: {folder}", markup=False, highlight=False, soft_wrap=True)
+        say(f"picture and findings.json: {folder} (also as {results / 'latest'})")
     if examination.worst == Severity.PROBLEM:
-        raise typer.Exit(EXIT_PROBLEMS)
+        raise typer.Exit(EXIT_FINDINGS)
 
 
 def _live(as_json: bool, **wanted) -> None:
@@ -85,8 +82,8 @@ def _live(as_json: bool, **wanted) -> None:
         findings = examine_live(LiveOptions(**wanted), lambda done: progress("listening", min(round(done), round(seconds)), round(seconds)))
     worst = max(finding.severity for finding in findings)
     if as_json:
-        print(json.dumps({"verdict": worst.name.lower(), "findings": [finding.as_dict() for finding in findings]}, indent=2))
+        say_json({"verdict": worst.name.lower(), "findings": [finding.as_dict() for finding in findings]})
     else:
         console.print(table("the robot, now", findings))
     if worst == Severity.PROBLEM:
-        raise typer.Exit(EXIT_PROBLEMS)
+        raise typer.Exit(EXIT_FINDINGS)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from dimm_ros.cli import options
-from dimm_ros.cli.console import bars, console
+from dimm_ros.cli.console import bars, console, say, say_json
 
 _EPILOG = (
     "Examples:\n\n  dimm eval office.dimm second_bag\n\n  dimm eval kitchen.dimm redkitchen --split near:val --json\n\n"
@@ -28,8 +27,8 @@ def run(
     protocol: Annotated[
         Optional[str], typer.Option(help="published rows beside ours: 7scenes, 12scenes, indoor6, cambridge or wayspots; judges official:val"),
     ] = None,
-    results: Annotated[Path, typer.Option(help="where the dated result folder is made")] = Path("results"),
-    as_json: Annotated[bool, typer.Option("--json", help="print metrics.json instead of the table")] = False,
+    results: options.Results = options.RESULTS,
+    as_json: options.AsJson = False,
     weights: options.WeightsFile = None,
     device: options.Device = "auto",
     image_topic: options.ImageTopic = None,
@@ -46,7 +45,7 @@ def run(
     from dimm_ros.evaluation.evaluate import evaluate
     from dimm_ros.evaluation.metrics import summarise
     from dimm_ros.evaluation.protocols import judge, judged_part, protocol_of, protocol_table
-    from dimm_ros.evaluation.report import results_folder, table, write_report
+    from dimm_ros.evaluation.report import new_results, table, write_report
     from dimm_ros.localizer import Localizer
     from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 
@@ -56,20 +55,20 @@ def run(
     if rules is not None and split is None:
         recording = judged_part(recording)
     reference = ReferenceViews.load(reference_path(map_file), localizer.map.header.encoder_sha256)
-    folder = results_folder(recording.name, results)
-    with bars() as progress:
-        answers = evaluate(localizer, recording, reference, lambda done, total: progress("localizing", done, total))
-    figures = {"map": map_file.name, "data": recording.name, "encoder": localizer.encoder.weights.origin} | summarise(answers)
-    if rules is not None:
-        figures["protocol"] = {"name": protocol} | judge(rules, answers)
     title = f"{map_file.stem} on {recording.name}"
-    write_report(folder, title, answers, figures)
+    with new_results(recording.name, results) as folder:
+        with bars() as progress:
+            answers = evaluate(localizer, recording, reference, lambda done, total: progress("localizing", done, total))
+        figures = {"map": map_file.name, "data": recording.name, "encoder": localizer.encoder.weights.origin} | summarise(answers)
+        if rules is not None:
+            figures["protocol"] = {"name": protocol} | judge(rules, answers)
+        write_report(folder, title, answers, figures)
     if as_json:
-        print(json.dumps(figures, indent=2))
+        say_json(figures)
         return
     console.print(table(title, figures))
     if rules is not None:
         console.print(protocol_table(rules, recording.name, figures["protocol"]))
     if reference is None:
-        console.print(f"No retrieval baseline: {reference_path(map_file).name} is not beside the map.", highlight=False)
-    console.print(f"pictures, trajectories and metrics.json: {folder}", markup=False, highlight=False, soft_wrap=True)
+        say(f"No retrieval baseline: {reference_path(map_file).name} is not beside the map.")
+    say(f"pictures, trajectories and metrics.json: {folder} (also as {results / 'latest'})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 
 # Before torch loads: idle OpenMP threads sleep instead of spinning, which on a busy computer costs tenfold.
@@ -11,47 +12,66 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer  # noqa: E402
 from rich.markup import escape  # noqa: E402
+from typer.core import TyperGroup  # noqa: E402
 
 from dimm_ros import __version__  # noqa: E402
 from dimm_ros.cli import convert, demo, doctor, eval, gallery, localize, map, weights  # noqa: E402
-from dimm_ros.cli.console import EXIT_ERROR, EXIT_STOPPED, errors, set_up_logging  # noqa: E402
+from dimm_ros.cli.console import EXIT_CODES, EXIT_ERROR, EXIT_STOPPED, errors, note, sentence, set_up_logging  # noqa: E402
 from dimm_ros.errors import DimmError  # noqa: E402
 
+
+class _Verbs(TyperGroup):
+    """Known errors of any verb become one sentence and exit code 1, Ctrl-C exit code 130."""
+
+    def invoke(self, ctx) -> object:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # a full disk shows here, not when Python ends
+            return result
+        except DimmError as error:
+            _complain(str(error))
+        except BrokenPipeError:
+            raise  # typer's: the reader, such as head, has seen enough
+        except OSError as error:
+            logging.getLogger(__name__).debug("", exc_info=True)
+            _complain(sentence(error))
+        except KeyboardInterrupt:
+            note("stopped")
+            raise typer.Exit(EXIT_STOPPED) from None
+        raise typer.Exit(EXIT_ERROR)
+
+
+def _complain(text: str) -> None:
+    errors.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
+
+
 app = typer.Typer(
-    name="dimm", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    name="dimm", cls=_Verbs, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
     help="Localize a robot from one camera in a place it has seen before.",
+    epilog=f"{EXIT_CODES}\n\nTab completion: dimm --install-completion",
 )
 for verb in (map, eval, localize, convert, doctor, demo, gallery, weights):
     verb.register(app)
 
 
-@app.callback(invoke_without_command=True)
-def _options(
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="say more"),
-    version: bool = typer.Option(False, "--version", help="print the version"),
-) -> None:
-    set_up_logging(verbose)
-    if version:
+def _version(wanted: bool) -> None:
+    if wanted:
         print(f"dimm_ros {__version__}")
         raise typer.Exit()
 
 
+@app.callback()
+def _options(
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="say more"),
+    version: bool = typer.Option(False, "--version", help="print the version", callback=_version, is_eager=True),
+) -> None:
+    set_up_logging(verbose)
+
+
 def main() -> None:
-    """Entry point: known errors become one sentence and exit code 2, Ctrl-C exit code 130."""
-    try:
-        app()
-    except DimmError as error:
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(EXIT_ERROR)
-    except KeyboardInterrupt:
-        errors.print("stopped")
-        sys.exit(EXIT_STOPPED)
-    except OSError as error:
-        logging.getLogger(__name__).debug("", exc_info=True)
-        where = f" ({error.filename})" if error.filename else ""
-        cause = f"{error.strerror or error}{where}"
-        errors.print(f"[bold red]error:[/] {escape(cause)}; check the path, its permissions and the free disk space.", soft_wrap=True)
-        sys.exit(EXIT_ERROR)
+    """Entry point. What ends the process politely (``timeout``, a service manager) ends it as Ctrl-C does, leaving nothing half-written."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    app()
 
 
 if __name__ == "__main__":

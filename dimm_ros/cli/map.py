@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from dimm_ros.cli import options
-from dimm_ros.cli.console import EXIT_STOPPED, bars, console
+from dimm_ros.cli.console import EXIT_STOPPED, bars, note, say, say_json
 from dimm_ros.config import PRESETS
-from dimm_ros.errors import InputError
+from dimm_ros.errors import DimmError
 
 if TYPE_CHECKING:
     from dimm_ros.mapping.build import BuildResult
@@ -20,6 +21,17 @@ _EPILOG = (
     "  dimm map tour_bag -o office.dimm --image-topic /front/image_raw --map-frame map"
 )
 
+Preset = Enum("Preset", {name: name for name in ("auto", *PRESETS)}, type=str)
+
+
+class Depth(str, Enum):
+    """What depth virtual views are made with."""
+
+    auto = "auto"
+    recorded = "recorded"
+    stereo = "stereo"
+    none = "none"
+
 
 def register(app: typer.Typer) -> None:
     app.command("map", epilog=_EPILOG)(run)
@@ -28,10 +40,10 @@ def register(app: typer.Typer) -> None:
 def run(
     source: Annotated[Path, typer.Argument(help="bag, COLMAP model or the folder of a known data set, see docs/data.md", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", help="the map file to write")],
-    preset: Annotated[str, typer.Option(help=f"sizes and lengths: {', '.join(PRESETS)}; auto is gpu where there is CUDA, else cpu")] = "auto",
+    preset: Annotated[Preset, typer.Option(help="sizes and lengths; auto is gpu where there is CUDA, else cpu")] = Preset.auto,
     steps: Annotated[Optional[int], typer.Option(min=1, help="training steps instead of the preset's")] = None,
     passes: Annotated[Optional[int], typer.Option(min=1, help="encoded views per image instead of the preset's")] = None,
-    depth: Annotated[Optional[str], typer.Option(help="depth for virtual views instead of the preset's: auto, recorded, stereo or none")] = None,
+    depth: Annotated[Optional[Depth], typer.Option(help="depth for virtual views instead of the preset's")] = None,
     encoder: Annotated[Optional[str], typer.Option(help="encoder instead of the preset's, such as dinov2-base; see 'dimm weights'")] = None,
     input_size: Annotated[Optional[int], typer.Option(min=56, help="longer side of the encoder's input, a multiple of 14")] = None,
     seed: Annotated[int, typer.Option(min=0, help="seed of everything random")] = 0,
@@ -42,6 +54,7 @@ def run(
     camera_info_topic: options.CameraInfoTopic = None,
     pose_topic: options.PoseTopic = None,
     map_frame: options.MapFrame = "map",
+    as_json: options.AsJson = False,
 ) -> None:
     """Train a map from a recording of posed images.
 
@@ -54,25 +67,35 @@ def run(
     from dimm_ros.encoder.weights import encoder_config
     from dimm_ros.mapping.build import build_map
 
-    recording = open_recording(source, split=split, **options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
-    for note in recording.notes:
-        console.print(note, markup=False, highlight=False)
-    chosen = preset_of(preset, choose_device(device).type)
-    if depth not in (None, "auto", "recorded", "stereo", "none"):
-        raise InputError(f"--depth takes auto, recorded, stereo or none, not '{depth}'.")
-    training = chosen.training.changed(seed=seed, steps=steps, passes=passes, depth=depth)
     if input_size is not None and input_size % PATCH:
-        raise InputError(f"--input-size must be a multiple of {PATCH}, such as {round(input_size / PATCH) * PATCH}.")
+        raise typer.BadParameter(f"must be a multiple of {PATCH}, such as {round(input_size / PATCH) * PATCH}.", param_hint="--input-size")
+    recording = open_recording(source, split=split, **options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
+    for line in recording.notes:
+        note(line)
+    chosen = preset_of(preset.value, choose_device(device).type)
+    training = chosen.training.changed(seed=seed, steps=steps, passes=passes, depth=depth and depth.value)
     network = encoder_config(encoder or chosen.encoder.name, chosen.encoder).changed(input_size=input_size)
     opened = Encoder.open(network, device=device, weights=weights)
-    with bars(stoppable=True) as progress:
-        result = build_map(recording, output, opened, head=chosen.head, training=training, watch=progress)
+    kept = f"the work so far is kept in {output}.work: run the same command to go on"
+    try:
+        with bars(stoppable=True) as progress:
+            result = build_map(recording, output, opened, head=chosen.head, training=training, watch=progress)
+    except (DimmError, OSError, KeyboardInterrupt):
+        if Path(f"{output}.work").exists():
+            note(f"no map was written; {kept}")
+        raise
     if result.path is None:
-        console.print(f"Stopped; no map was written yet, but the work so far is kept in {output}.work: run the same command to go on.", markup=False)
+        note(f"Stopped; no map was written yet, but {kept}.")
         raise typer.Exit(EXIT_STOPPED)
-    console.print(describe(result, len(recording.frames)), markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        say_json({
+            "map": str(result.path), "complete": result.complete, "images": len(recording.frames), "bytes": result.path.stat().st_size,
+            "seconds": result.seconds,
+        })
+    else:
+        say(describe(result, len(recording.frames)))
     if not result.complete:
-        console.print("Run the same command to go on.")
+        note("Run the same command to go on.")
         raise typer.Exit(EXIT_STOPPED)
 
 

@@ -1,14 +1,28 @@
-"""Options that several verbs share."""
+"""Options that several verbs share, so that they read alike and mean the same everywhere."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+
+class Storage(str, Enum):
+    """A bag's files."""
+
+    mcap = "mcap"
+    sqlite3 = "sqlite3"
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON and nothing else to stdout")]
+Results = Annotated[Path, typer.Option("--results", help="where the dated result folder is made")]
+RESULTS = Path("results")
+
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 WeightsFile = Annotated[Optional[Path], typer.Option("--weights", help="the encoder's weights (safetensors); default: found as 'dimm weights' says")]
+BagStorage = Annotated[Storage, typer.Option("--storage", help="the bag's files")]
 Split = Annotated[Optional[str], typer.Option(help="part of the data, NAME:PART, such as official:train or one of its split.json")]
 ImageTopic = Annotated[Optional[str], typer.Option(help="bag: image topic; default: the only one there is")]
 CameraInfoTopic = Annotated[Optional[str], typer.Option(help="bag: camera_info topic; default: the one beside the image topic")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +37,7 @@ def new_bag(
         jpeg_quality: of compressed images, 1 to 100.
         lossless: PNG instead of JPEG.
         ground_truth_topic: for ``BagWriter.ground_truth``.
-        overwrite: replace a bag that exists.
+        overwrite: replace a bag that exists; a folder or file that is none stays.
 
     Raises:
         DataError: the bag exists and may not be replaced, or cannot be written.
@@ -46,6 +45,8 @@ def new_bag(
     path = Path(path)
     if path.exists() and not overwrite:
         raise DataError(f"Bag '{path}' exists already; choose another name or remove it.")
+    if path.exists() and not (path / "metadata.yaml").exists():
+        raise DataError(f"'{path}' is not a bag and is not overwritten; choose another name.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
@@ -53,7 +54,7 @@ def new_bag(
             with Writer(staged, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
                 yield BagWriter(writer, compressed, jpeg_quality, ground_truth_topic, lossless)
             if path.exists():
-                shutil.rmtree(path)
+                path.replace(Path(folder) / "old")  # goes with the folder
             staged.replace(path)
     except OSError as error:
         raise DataError(f"Bag '{path}' cannot be written: {error.strerror or error}.") from None

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 
 class Severity(enum.IntEnum):
-    """How bad a finding is; only a PROBLEM makes ``dimm doctor`` exit with 1."""
+    """How bad a finding is; only a PROBLEM makes ``dimm doctor`` exit with 3."""
 
     OK = 0
     UNKNOWN = 1

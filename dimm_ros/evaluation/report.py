@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +21,44 @@ from dimm_ros.geometry.poses import to_quaternion
 
 
 def results_folder(name: str, root: str | Path = "results") -> Path:
-    """Make results/<time>_<name>.
+    """Make results/<time>_<name>, a new folder.
 
     Raises:
         DataError: the folder cannot be made.
     """
-    folder = Path(root) / f"{datetime.now():%Y%m%d-%H%M%S}_{name}"
+    first = folder = Path(root) / f"{datetime.now():%Y%m%d-%H%M%S}_{name}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for number in count(2):
+            with suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+            folder = first.with_name(f"{first.name}_{number}")  # another run of the same second
     except OSError as error:
         raise DataError(f"The results folder {folder} cannot be made ({error.strerror}); choose another with --results.") from error
+
+
+@contextmanager
+def new_results(name: str, root: str | Path = "results") -> Iterator[Path]:
+    """The same for a block: its end makes the folder results/latest, an error in it (Ctrl-C is one) takes the folder away again.
+
+    Raises:
+        DataError: the folder cannot be made.
+    """
+    root = Path(root)
+    missing = [place for place in (root, *root.parents) if not place.exists()]
+    folder = None
+    try:
+        folder = results_folder(name, root)
+        yield folder
+        point_latest(folder)
+    except BaseException:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            for place in missing:  # from the inside out, and only what is empty
+                place.rmdir()
+        raise
 
 
 def point_latest(folder: Path) -> None:

@@ -26,7 +26,7 @@ from dimm_ros.errors import DataError, MapError
 from dimm_ros.head.model import DimmHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.calibrate import calibrate, held_out_frames, novelty_limit
-from dimm_ros.mapping.features import FeatureBuffer, fill_buffer
+from dimm_ros.mapping.features import FeatureBuffer, fill_buffer, has_views
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 from dimm_ros.mapping.trainer import Normalisation, Trainer
 from dimm_ros.scene_map import Calibration, MapHeader, SceneMap, Source, write_safetensors
@@ -88,6 +88,17 @@ def build_map(
     if len(recording.frames) < MIN_FRAMES:
         raise DataError(f"'{recording.name}' has {len(recording.frames)} posed images; a map needs at least {MIN_FRAMES}.")
     work = output.with_name(output.name + ".work")
+    try:
+        return _build(recording, output, work, encoder, head, training, name, watch)
+    except BaseException:
+        if not has_views(work / "features"):
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def _build(
+    recording: Recording, output: Path, work: Path, encoder: Encoder, head: HeadConfig, training: TrainingConfig, name: str | None, watch: Watcher,
+) -> BuildResult:
     seconds: dict[str, float] = {}
 
     buffer = open_buffer(work / "features", recording, encoder, training)

@@ -24,6 +24,7 @@ from dimm_ros.geometry.poses import make_pose
 from dimm_ros.mapping.augment import View
 from dimm_ros.mapping.views import ViewMaker
 
+_PROGRESS = "progress.json"
 _SAVE_EVERY = 25  # views between two saves of the progress
 
 #: Called with (views done, views in all) after each view; returning True asks to stop.
@@ -51,7 +52,7 @@ class FeatureBuffer:
 
     def __init__(self, folder: Path, views: int, capacity: int, patch_dim: int, context_dim: int, fingerprint: str) -> None:
         self.folder, self.views = folder, views
-        self._progress = folder / "progress.json"
+        self._progress = folder / _PROGRESS
         state = self._read_progress(fingerprint)
         shapes = {
             "patches": ((capacity, patch_dim), np.float16), "camera_rays": ((capacity, 3), np.float32),
@@ -118,6 +119,11 @@ class FeatureBuffer:
         return result
 
 
+def has_views(folder: Path) -> bool:
+    """Whether a folder holds a feature buffer with views to go on from."""
+    return (folder / _PROGRESS).exists()
+
+
 def _reserve(file: Path) -> None:
     """Claim a sparse file's disk space now: writing to a mapped page that the disk has no room for would end the process."""
     with file.open("r+b") as stream:
@@ -151,7 +157,8 @@ def fill_buffer(
                     if watch is not None and watch(buffer.done, buffer.views):
                         return buffer.complete
     finally:
-        buffer.save()
+        if buffer.done:  # else there is nothing to go on from
+            buffer.save()
     return True
 
 

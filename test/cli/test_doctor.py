@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from dimm_ros.cli.main import app
 
 
 def doctor(*words: str | Path, **options) -> subprocess.CompletedProcess:
@@ -26,9 +29,9 @@ def test_good_bag(walk: Path, tmp_path: Path) -> None:
     assert (tmp_path / "results" / "latest" / "doctor.png").is_file()
 
 
-def test_problems_give_exit_code_1_and_json(walk: Path, tmp_path: Path) -> None:
+def test_problems_give_exit_code_3_and_json(walk: Path, tmp_path: Path) -> None:
     result = doctor(walk, "--map-frame", "moon", "--json", "--results", tmp_path)
-    assert result.returncode == 1, result.stderr
+    assert result.returncode == 3, result.stderr
     content = json.loads(result.stdout)
     assert content == json.loads((tmp_path / "latest" / "findings.json").read_text())
     assert content["verdict"] == "problem" and any("moon" in finding["what"] for finding in content["findings"])
@@ -39,16 +42,20 @@ def test_problems_give_exit_code_1_and_json(walk: Path, tmp_path: Path) -> None:
     (["EMPTY"], "EMPTY"),
     (["WALK", "--image-topic", "/nowhere"], "/camera/image_raw/compressed"),
     (["WALK", "--results", "/proc/nowhere"], "/proc/nowhere"),
-    ([], "Give either a recording"),
-    (["WALK", "--live"], "Give either a recording"),
 ])
-def test_bad_input_is_one_sentence_and_exit_code_2(words: list[str], expected: str, tmp_path: Path, walk: Path) -> None:
+def test_bad_input_is_one_sentence_and_exit_code_1(words: list[str], expected: str, tmp_path: Path, walk: Path) -> None:
     empty = tmp_path / "EMPTY"
     empty.mkdir()
     result = doctor(*({"WALK": walk, "EMPTY": empty}.get(word, word) for word in words), cwd=tmp_path)
-    assert result.returncode == 2, result.stderr
+    assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr and expected in result.stderr.replace("\n", " ")
     assert not (tmp_path / "results").exists()
+
+
+def test_neither_or_both_of_recording_and_robot_is_wrong_usage(tmp_path: Path) -> None:
+    for words in ([], ["bag", "--live"]):
+        result = CliRunner().invoke(app, ["doctor", *words])
+        assert result.exit_code == 2 and "Give either a recording" in result.stderr
 
 
 def test_live_without_ros_says_so(tmp_path: Path) -> None:
@@ -56,7 +63,7 @@ def test_live_without_ros_says_so(tmp_path: Path) -> None:
     shadow.write_text("raise ImportError(\"No module named 'rclpy'\", name='rclpy')\n")
     root = Path(__file__).resolve().parents[2]
     result = doctor("--live", env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}, cwd=tmp_path)
-    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert result.returncode == 1 and "Traceback" not in result.stderr
     assert "--live needs ROS 2's Python packages (rclpy is missing)" in result.stderr.replace("\n", " ")
 
 
@@ -68,4 +75,4 @@ def test_damaged_images_are_a_finding(tmp_path: Path, shared_data: Path) -> None
     result = doctor(folder, "--json", "--results", tmp_path / "results")
     content = json.loads(result.stdout)
     damaged = next(finding for finding in content["findings"] if finding["check"] == "image files")
-    assert result.returncode == 1 and damaged["severity"] == "problem" and "frame-000007" in damaged["what"]
+    assert result.returncode == 3 and damaged["severity"] == "problem" and "frame-000007" in damaged["what"]

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from evo.core import metrics, sync
 from evo.tools import file_interface
 from rich.console import Console
 
 from dimm_ros.evaluation.metrics import Answer, summarise
-from dimm_ros.evaluation.report import point_latest, results_folder, table, write_report
+from dimm_ros.evaluation.report import new_results, point_latest, results_folder, table, write_report
 from dimm_ros.geometry.poses import exp_so3, make_pose
 
 REQUIRED = (
@@ -54,6 +55,22 @@ def test_latest_moves_to_the_newest_run(tmp_path: Path) -> None:
     assert (tmp_path / "latest").resolve() == first.resolve()
     point_latest(second)
     assert first != second and (tmp_path / "latest").resolve() == second.resolve()
+
+
+def test_an_interrupted_run_leaves_no_folder(tmp_path: Path) -> None:
+    with new_results("good", tmp_path / "new" / "results") as kept:
+        pass
+    for root, left in ((tmp_path / "new" / "results", {kept.name, "latest"}), (tmp_path / "elsewhere" / "results", None)):
+        with pytest.raises(KeyboardInterrupt), new_results("bad", root) as folder:
+            (folder / "half.png").write_bytes(b"half")
+            raise KeyboardInterrupt
+        assert (None if left is None else {path.name for path in root.iterdir()}) == left
+    assert kept.is_dir() and (tmp_path / "new" / "results" / "latest").resolve() == kept.resolve()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_two_runs_of_one_second_have_two_folders(tmp_path: Path) -> None:
+    assert len({results_folder("room", tmp_path) for _ in range(5)}) == 5
 
 
 def test_evo_reads_the_trajectories_and_agrees(tmp_path: Path) -> None:
