@@ -133,6 +133,23 @@ def build_room(seed: int = 0, photographs: bool = True) -> Scene:
     return Scene(tuple(builder.rectangles))
 
 
+def with_people(scene: Scene, places: np.ndarray, seed: int = 0) -> Scene:
+    """The scene with somebody standing at each of (N, 2) places on the floor, metres; the seed decides clothes and heading."""
+    builder = _Builder(seed, photographs=False)
+    rng = builder.rng
+    for place in places:
+        yaw = float(rng.uniform(0, 360))
+        shirt, trousers, skin = (textures.colour(rng) for _ in range(3))
+
+        def dressed(base: np.ndarray) -> Callable[[float, float], np.ndarray]:
+            return lambda high, wide: textures.cloth(rng, _texels(high), _texels(wide), base)
+
+        builder.box(place, (0.24, 0.34, 0.85), 0.0, yaw, dressed(trousers))
+        builder.box(place, (0.26, 0.46, 0.62), 0.85, yaw, dressed(shirt))
+        builder.box(place, (0.22, 0.18, 0.26), 1.47, yaw, dressed(skin))
+    return Scene((*scene.rectangles, *builder.rectangles), scene.name)
+
+
 def _shell(b: _Builder) -> None:
     length, width, height = ROOM_SIZE
     rng = b.rng
