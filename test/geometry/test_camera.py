@@ -96,8 +96,11 @@ def test_fisheye_projection_is_opencvs(lens: str, data: st.DataObject, seed: int
     coefficients = np.array(camera.distortion or (0.0,) * 4)
     expected, _ = cv2.fisheye.projectPoints(points[:, None], np.zeros(3), np.zeros(3), camera.matrix, coefficients)
     pixels, front = camera.project(points)
-    assert front.all()
-    np.testing.assert_allclose(pixels, expected[:, 0], atol=1e-8)
+    theta = np.arctan2(np.linalg.norm(points[:, :2], axis=1), points[:, 2])
+    powers = np.linspace(0, theta, 200)[..., None] ** [0, 2, 4, 6, 8]
+    rising = (powers @ (np.array([1, 3, 5, 7, 9]) * [1, *coefficients])).min(axis=0)  # the image turns back where this is negative
+    assert front[rising > 0.01].all() and not front[rising < -0.01].any()
+    np.testing.assert_allclose(pixels[front], expected[front, 0], atol=1e-8)
 
 
 @PROPERTY
