@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -97,8 +99,13 @@ class Encoder:
         """Tokens of (B, 3, h, w) float images normalised by ``patches.normalise``; h and w are multiples of 14."""
         if images.shape[-1] % PATCH or images.shape[-2] % PATCH:
             raise ValueError(f"encoder input {tuple(images.shape)} is not a multiple of {PATCH}")
+        cells = _uploaded_cells(images.shape[-2] // PATCH, images.shape[-1] // PATCH, self.config.context_grid, self.device, self.dtype)
+        return self.tokens(images.to(self.device, self.dtype), cells)
+
+    def tokens(self, images: Tensor, cells: Tensor) -> Tokens:
+        """As ``encode``, of images on the encoder's device and of its type, with the ``cell_weights`` of their size: what is exported."""
         model, config = self._model, self.config
-        hidden = model.embeddings(images.to(self.device, self.dtype))
+        hidden = model.embeddings(images)
         first_patch = 1 + self._spec.registers
         patches, means = [], []
         for number, layer in enumerate(model.encoder.layer[: max(self._used)], start=1):
@@ -111,17 +118,35 @@ class Encoder:
             if number in config.layers:
                 patches.append(normed[:, first_patch:])
             if number in config.context_layers:
-                means += self._means(normed[:, first_patch:], rows=images.shape[-2] // PATCH)
+                means.append((cells @ normed[:, first_patch:]).flatten(1))
         cls = normed[:, 0]
         return Tokens(torch.cat(patches, dim=-1), torch.cat([cls, *means], dim=-1), cls)
 
-    def _means(self, patches: Tensor, rows: int) -> list[Tensor]:
-        """(B, D) mean of all (B, P, D) patch tokens, then (B, D * grid^2) means of the image's parts."""
-        means, grid = [patches.mean(dim=1)], self.config.context_grid
-        if grid > 1:
-            image = patches.unflatten(1, (rows, -1)).permute(0, 3, 1, 2)
-            means.append(torch.nn.functional.adaptive_avg_pool2d(image, grid).permute(0, 2, 3, 1).flatten(1))
-        return means
+
+def cell_weights(rows: int, columns: int, grid: int) -> np.ndarray:
+    """Weights of an image's rows * columns patches in their mean and, row by row, in the means of its grid x grid parts.
+
+    Parts share the patches of a row or column that lies across their border.
+
+    Returns:
+        (1 + grid^2, rows * columns) float32, each row's sum one; (1, rows * columns) for a grid of one.
+    """
+    result = [np.full((rows, columns), 1.0)]
+    if grid > 1:
+        shares = (_shares(rows, grid), _shares(columns, grid))
+        result += [np.outer(down, across) for down in shares[0] for across in shares[1]]
+    return np.stack([(part / part.sum()).reshape(-1) for part in result]).astype(np.float32)
+
+
+def _shares(count: int, parts: int) -> np.ndarray:
+    """(parts, count) of 0 and 1: which of ``count`` belong to which part."""
+    index, part = np.arange(count), np.arange(parts)[:, None]
+    return ((index >= part * count // parts) & (index < -(-(part + 1) * count // parts))).astype(float)
+
+
+@lru_cache(maxsize=32)
+def _uploaded_cells(rows: int, columns: int, grid: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.from_numpy(cell_weights(rows, columns, grid)).to(device, dtype)
 
 
 def _load(name: str, path: Path) -> torch.nn.Module:

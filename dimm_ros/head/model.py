@@ -70,7 +70,7 @@ class Mappers(nn.Module):
     def forward(self, geometric: Tensor) -> Tensor:
         hidden = geometric.expand(self.weights[0].shape[0], *geometric.shape)
         for weight, bias in zip(self.weights, self.biases, strict=True):
-            hidden = hidden + F.gelu(torch.baddbmm(bias, hidden, weight))
+            hidden = F.gelu(torch.baddbmm(bias, hidden, weight)).add_(hidden)  # in place: new megabytes cost as much as the product
         return hidden
 
 
@@ -113,8 +113,8 @@ class DimmHead(nn.Module):
             camera_rays: (B, 3) unit rays through the patch centres in the camera's frame.
         """
         standardised = (context - self.context_mean) / self.context_std
-        shared = self.from_context(standardised).repeat_interleave(len(patches) // len(context), dim=0)
-        token = self.from_patch(patches) + shared + self.from_xy(fourier(camera_rays, self.config.frequencies))
+        token = self.from_patch(patches).add_(self.from_xy(fourier(camera_rays, self.config.frequencies)))
+        token = token.unflatten(0, (context.shape[0], -1)).add_(self.from_context(standardised)[:, None]).flatten(0, 1)
         semantic, geometric = token.chunk(2, dim=-1)
         embeddings = self.mappers(F.gelu(self.geometric_norm(geometric)))
         raw = self.ray(self._fuse(F.gelu(self.semantic_norm(semantic)), embeddings)).float()
@@ -125,7 +125,8 @@ class DimmHead(nn.Module):
         if self.whole is not None:
             *whole, novelty = self.whole.rays(context, camera_rays)
             share = (novelty / self.config.whole_novelty).clamp_max(self.config.whole_share)
-            directions, moments = blend((directions, moments), whole, share.repeat_interleave(len(patches) // len(context))[:, None])
+            share = share[:, None].expand(-1, patches.shape[0] // context.shape[0]).reshape(-1, 1)
+            directions, moments = blend((directions, moments), whole, share)
         if not self.config.confidence:
             return Rays(directions, moments, None, None, novelty)
         scales = F.softplus(raw[:, 6:] - 2.0) + _MIN_SCALE
@@ -135,5 +136,7 @@ class DimmHead(nn.Module):
         """(B, W) queries over (N, B, W) embeddings -> (B, W)."""
         if self.config.fusion == "mean":
             return embeddings.mean(dim=0)
-        score = torch.einsum("bw,nbw->nb", self.query(semantic), self.key(embeddings)) / math.sqrt(self.config.width)
-        return torch.einsum("nb,nbw->bw", score.softmax(dim=0), embeddings)
+        # The key's matrix multiplies the one query instead of the N embeddings.
+        query = self.query(semantic) / math.sqrt(self.config.width)
+        score = (embeddings * (query @ self.key.weight)).sum(dim=-1) + query @ self.key.bias
+        return (embeddings * score.softmax(dim=0)[..., None]).sum(dim=0)
