@@ -11,7 +11,12 @@ _WEIGHT_OF_LOG = 0.1  # the follow-up's, design facts of the project
 
 
 def ray_loss(rays: Rays, directions: Tensor, moments: Tensor, kind: str = "laplace") -> Tensor:
-    """Mean loss of predicted against true rays, both in the map's normalised frame.
+    """Mean loss of predicted against true rays, see ``ray_losses``."""
+    return ray_losses(rays, directions, moments, kind).mean()
+
+
+def ray_losses(rays: Rays, directions: Tensor, moments: Tensor, kind: str = "laplace") -> Tensor:
+    """(...) loss of each predicted ray against the true one, both in the map's normalised frame.
 
     A direction, and a moment given the direction, have two degrees of freedom. With e the distance of either from the truth and
     s its predicted scale, the loss is the sum over both of
@@ -26,8 +31,8 @@ def ray_loss(rays: Rays, directions: Tensor, moments: Tensor, kind: str = "lapla
     direction_error = (rays.directions - directions).norm(dim=-1)
     moment_error = (rays.moments - moments).norm(dim=-1)
     if rays.direction_scale is None or kind == "plain":
-        return (direction_error + moment_error).mean()
-    return (_term(direction_error, rays.direction_scale, kind) + _term(moment_error, rays.moment_scale, kind)).mean()
+        return direction_error + moment_error
+    return _term(direction_error, rays.direction_scale, kind) + _term(moment_error, rays.moment_scale, kind)
 
 
 def _term(error: Tensor, scale: Tensor, kind: str) -> Tensor:

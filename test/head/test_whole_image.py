@@ -51,7 +51,7 @@ def test_novelty_tells_mapped_views_from_others() -> None:
 def test_more_views_than_it_keeps_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
     import dimm_ros.head.whole_image as module
 
-    monkeypatch.setattr(module, "_MAX_VIEWS", 150)
+    monkeypatch.setattr(module, "MAX_VIEWS", 150)
     whole = WholeImage.fit(*_world(400, 0))
     context, _, centres = _world(50, 1)
     assert len(whole.views) == 150 and (whole(context)[1] - centres).norm(dim=1).median() < 0.05

@@ -1,0 +1,182 @@
+"""The audit's table, pictures and audit.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.markup import escape
+from rich.table import Table
+
+from dimm_ros.audit.membership import SCORES
+from dimm_ros.audit.privacy import Audit, Rebuilt
+
+_SLICE = (0.05, 0.95)  # quantiles of the surface's extent that a picture shows
+_ROOM_M = 0.5
+
+
+def tables(title: str, figures: dict) -> list[Table]:
+    """What leaks, and how much structure came back."""
+    result = Table(title=escape(title), title_justify="left", show_header=False)
+    result.add_column()
+    result.add_column(overflow="fold")
+    for row in _sentences(figures):
+        result.add_row(*map(escape, row))
+    heads = ("attack", "points", "within 10 cm of the surface", "median distance", "surface covered")
+    structure = Table(*heads, title="structure", title_justify="left")
+    for row in figures["structure"]:
+        shown = (str(row["points"]), _percent(row.get("within_10cm")), _cm(row.get("median_m")), _percent(row.get("covered")))
+        structure.add_row(escape(row["attack"]), *shown)
+    return [result, structure] if figures["structure"] else [result]
+
+
+def _sentences(figures: dict) -> list[tuple[str, str]]:
+    path, contexts, rows = figures["path"], figures["contexts"], []
+    if path is None:
+        rows.append(("camera path", "not in the map, which was made with head.whole_share: 0"))
+    else:
+        error = f", off by {path['median_error_m'] * 1e6:.0f} um and {path['median_error_deg']:.4f} deg" if "median_error_m" in path else ""
+        rows.append(("camera path", f"poses of {path['images']} images recovered{error}: {path['extent_m']:.1f} m across"))
+    if contexts is not None:
+        rows.append((
+            "global contexts", f"cosine with the true ones {contexts['cosine']:.3f} (other images' {contexts['cosine_of_others']:.3f}); "
+            f"{contexts['matched_to_its_image']:.0%} are matched to their own image among {contexts['among_images']}",
+        ))
+    for question, answers in figures["membership"].items():
+        shown = ", ".join(f"{value:.2f} by {SCORES[how]}" for how, value in answers.items())
+        rows.append((question + " (AUC)", shown))
+    tokens = figures.get("rebuilt_tokens")
+    if tokens:
+        like, unlike = tokens["cosine"], tokens["cosine_of_others"]
+        rows.append(("tokens rebuilt from the weights", f"cosine with the true ones {like:.2f} (other images' {unlike:.2f})"))
+    away = figures["foreign_poses"].get("median_from_path_m")
+    if away is not None:
+        rows.append(("foreign images, head alone", f"placed {_cm(away)} from the path (median)"))
+    if figures.get("scene_coordinate_error_m") is not None:
+        rows.append(("the yardstick's own error", f"{_cm(figures['scene_coordinate_error_m'])} (median point of a scene-coordinate map)"))
+    return rows
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _cm(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f} cm"
+
+
+def write_report(folder: Path, title: str, audit: Audit, true_path: np.ndarray | None) -> list[Path]:
+    """Write audit.json, path.png, structure.png and tokens.png, as far as there is something to show; returns their paths."""
+    file = folder / "audit.json"
+    partial = file.with_suffix(".part")
+    partial.write_text(json.dumps(audit.figures, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, file)
+    paths = [file]
+    if audit.path is not None:
+        paths.append(_draw_path(folder / "path.png", title, audit, true_path))
+    if audit.clouds:
+        paths.append(_draw_clouds(folder / "structure.png", title, audit))
+    if audit.rebuilt:
+        paths.append(_draw_tokens(folder / "tokens.png", title, audit.rebuilt))
+    return paths
+
+
+def _pyplot():
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _from_above(points: np.ndarray, path: np.ndarray | None) -> tuple[int, int, int]:
+    """The two axes across, and the one that is up: that of the cameras' own vertical, else the one of least extent."""
+    if path is None:
+        up = int(np.argmin(np.ptp(points, axis=0)))
+    else:
+        up = int(np.argmax(np.abs(path[:, :3, 1].mean(axis=0))))
+    across = [axis for axis in range(3) if axis != up]
+    return across[0], across[1], up
+
+
+def _draw_path(file: Path, title: str, audit: Audit, true_path: np.ndarray | None) -> Path:
+    plt = _pyplot()
+    places = audit.path[:, :3, 3]
+    x, y, _ = _from_above(places, audit.path)
+    figure, axis = plt.subplots(figsize=(7, 6), layout="constrained")
+    if true_path is not None:
+        axis.plot(true_path[:, x, 3], true_path[:, y, 3], "-", color="0.75", linewidth=6, label="true")
+    axis.plot(places[:, x], places[:, y], "-", color="tab:red", linewidth=1, label="read out of the map file")
+    step = max(1, len(places) // 40)
+    ahead = audit.path[::step, :3, 2]
+    axis.quiver(places[::step, x], places[::step, y], ahead[:, x], ahead[:, y], color="tab:red", width=0.003, scale=25)
+    axis.set(xlabel=f"{'xyz'[x]} [m]", ylabel=f"{'xyz'[y]} [m]", title=f"{title}: camera path, from above", aspect="equal")
+    axis.legend()
+    axis.grid(alpha=0.3)
+    return _save(figure, file)
+
+
+def _draw_clouds(file: Path, title: str, audit: Audit) -> Path:
+    """Every attack's points from above, beside the true surface; floor and ceiling are left out of it."""
+    plt = _pyplot()
+    clouds = dict(audit.clouds)
+    reference = np.concatenate([points for points in clouds.values() if len(points)] or [np.zeros((1, 3))])
+    if audit.surface is not None:
+        reference = audit.surface.points
+    x, y, up = _from_above(reference, audit.path)
+    low, high = np.quantile(reference, _SLICE[0], axis=0), np.quantile(reference, _SLICE[1], axis=0)
+    true = None if audit.surface is None else audit.surface.points[((audit.surface.points > low) & (audit.surface.points < high))[:, up]]
+    panels = {} if true is None else {"the true surface": true}
+    panels |= clouds
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 3.6 * rows), layout="constrained", squeeze=False, sharex=True, sharey=True)
+    for axis, (name, points) in zip(axes.flat, panels.items(), strict=False):
+        if true is not None:
+            axis.plot(true[:, x], true[:, y], ",", color="0.8")
+        if name == "the true surface":
+            axis.plot(points[:, x], points[:, y], ",", color="k")
+        else:
+            axis.plot(points[:, x], points[:, y], ".", markersize=2, color="tab:red")
+            name = f"{name}\n{len(points)} points"
+        if audit.path is not None:
+            axis.plot(audit.path[:, x, 3], audit.path[:, y, 3], "-", color="tab:blue", linewidth=0.7)
+        axis.set_title(name, fontsize=9)
+        axis.set(aspect="equal", xlim=(low[x] - _ROOM_M, high[x] + _ROOM_M), ylim=(low[y] - _ROOM_M, high[y] + _ROOM_M))
+    for axis in axes.flat[len(panels):]:
+        axis.axis("off")
+    figure.suptitle(f"{title}: what comes back of the scene, from above (metres; blue: the camera path, itself read out)")
+    return _save(figure, file)
+
+
+def _draw_tokens(file: Path, title: str, rebuilt: list[Rebuilt]) -> Path:
+    """Mapped images, their tokens and the rebuilt ones, by the colours of the true tokens' three main axes."""
+    plt = _pyplot()
+    true = torch.cat([one.true for one in rebuilt])
+    middle = true.mean(dim=0)
+    _, _, axes3 = torch.linalg.svd(true - middle, full_matrices=False)
+    projected = (true - middle) @ axes3[:3].T
+    low, high = projected.quantile(0.02, dim=0), projected.quantile(0.98, dim=0)
+    figure, axes = plt.subplots(3, len(rebuilt), figsize=(2.4 * len(rebuilt) + 1, 6), layout="constrained", squeeze=False)
+    for column, one in enumerate(rebuilt):
+        if one.image is not None:
+            axes[0, column].imshow(one.image)
+        for row, tokens in ((1, one.true), (2, one.tokens)):
+            colours = (((tokens - middle) @ axes3[:3].T - low) / (high - low)).clamp(0, 1)
+            axes[row, column].imshow(colours.reshape(*one.shape, 3).numpy())
+    for row, name in enumerate(("a mapped image", "its tokens", "rebuilt from the map")):
+        axes[row, 0].set_ylabel(name)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    figure.suptitle(f"{title}: patch tokens")
+    return _save(figure, file)
+
+
+def _save(figure, path: Path) -> Path:
+    figure.savefig(path, dpi=110)
+    _pyplot().close(figure)
+    return path
