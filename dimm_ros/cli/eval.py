@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from dimm_ros.cli import options
-from dimm_ros.cli.console import bars, console, say, say_json
+from dimm_ros.cli.console import bars, console, note, say, say_json
 
 _EPILOG = (
     "Examples:\n\n  dimm eval office.dimm second_bag\n\n  dimm eval kitchen.dimm redkitchen --split near:val --json\n\n"
@@ -50,13 +50,15 @@ def run(
     from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 
     rules = None if protocol is None else protocol_of(protocol)
-    localizer = Localizer.open(map_file, device=device, weights=weights)
     recording = open_recording(source, split=split, **options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
     if rules is not None and split is None:
         recording = judged_part(recording)
-    reference = ReferenceViews.load(reference_path(map_file), localizer.map.header.encoder_sha256)
+    for line in recording.notes:
+        note(line)
     title = f"{map_file.stem} on {recording.name}"
     with new_results(recording.name, results) as folder:
+        localizer = Localizer.open(map_file, device=device, weights=weights)
+        reference = ReferenceViews.load(reference_path(map_file), localizer.map.header.encoder_sha256)
         with bars() as progress:
             answers = evaluate(localizer, recording, reference, lambda done, total: progress("localizing", done, total))
         figures = {"map": map_file.name, "data": recording.name, "encoder": localizer.encoder.weights.origin} | summarise(answers)

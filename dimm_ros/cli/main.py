@@ -23,22 +23,34 @@ from dimm_ros.errors import DimmError  # noqa: E402
 class _Verbs(TyperGroup):
     """Known errors of any verb become one sentence and exit code 1, Ctrl-C exit code 130."""
 
-    def invoke(self, ctx) -> object:
+    def main(self, *words, **options) -> object:
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()  # a full disk shows here, not when Python ends
-            return result
+            try:
+                return super().main(*words, **options)
+            finally:
+                sys.stdout.flush()  # a full disk shows here, not when Python ends
         except DimmError as error:
             _complain(str(error))
-        except BrokenPipeError:
-            raise  # typer's: the reader, such as head, has seen enough
         except OSError as error:
             logging.getLogger(__name__).debug("", exc_info=True)
             _complain(sentence(error))
+            _give_up_stdout()
+        sys.exit(EXIT_ERROR)
+
+    def invoke(self, ctx) -> object:
+        try:
+            return super().invoke(ctx)
         except KeyboardInterrupt:
             note("stopped")
             raise typer.Exit(EXIT_STOPPED) from None
-        raise typer.Exit(EXIT_ERROR)
+
+
+def _give_up_stdout() -> None:
+    """What cannot be written now must not end Python with another error."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.interfaces import QosDurability, QosReliability
+from rosbags.rosbag2 import Writer
 
+from dimm_ros.data.message_writer import MessageWriter, qos, staged_bag
 from dimm_ros.errors import DataError
-from dimm_ros.geometry import poses
 from dimm_ros.geometry.camera import Camera
 
 MAP, ODOM, BASE, CAMERA = "map", "odom", "base_link", "camera_optical_frame"
@@ -42,62 +40,35 @@ def new_bag(
     Raises:
         DataError: the bag exists and may not be replaced, or cannot be written.
     """
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise DataError(f"Bag '{path}' exists already; choose another name or remove it.")
-    if path.exists() and not (path / "metadata.yaml").exists():
-        raise DataError(f"'{path}' is not a bag and is not overwritten; choose another name.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            staged = Path(folder) / path.name  # the storage file is named after its folder
-            with Writer(staged, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
-                yield BagWriter(writer, compressed, jpeg_quality, ground_truth_topic, lossless)
-            if path.exists():
-                path.replace(Path(folder) / "old")  # goes with the folder
-            staged.replace(path)
-    except OSError as error:
-        raise DataError(f"Bag '{path}' cannot be written: {error.strerror or error}.") from None
+    with staged_bag(path, storage=storage, overwrite=overwrite) as writer:
+        yield BagWriter(writer, compressed, jpeg_quality, ground_truth_topic, lossless)
 
 
-class BagWriter:
+class BagWriter(MessageWriter):
     """The topics of one bag and the messages on them."""
 
     def __init__(self, writer: Writer, compressed: bool, jpeg_quality: int, ground_truth_topic: str | None, lossless: bool = False) -> None:
         self._compressed = compressed
         self._codec = "png" if lossless else "jpeg"
         self._settings = [cv2.IMWRITE_PNG_COMPRESSION, 3] if lossless else [cv2.IMWRITE_JPEG_QUALITY, int(jpeg_quality)]
-        self._writer = writer
-        self._store = get_typestore(Stores.ROS2_JAZZY)
-        self._connections = {}
-        sensor = _qos(QosReliability.BEST_EFFORT, QosDurability.VOLATILE, 5)
+        super().__init__(writer)
+        sensor = qos(QosReliability.BEST_EFFORT, QosDurability.VOLATILE, 5)
         image_type = "sensor_msgs/msg/CompressedImage" if compressed else "sensor_msgs/msg/Image"
         self._image_topic = f"{IMAGE_TOPIC}/compressed" if compressed else IMAGE_TOPIC
         self._ground_truth_topic = ground_truth_topic
         self._open(self._image_topic, image_type, sensor)
         self._open(CAMERA_INFO_TOPIC, "sensor_msgs/msg/CameraInfo", sensor)
-        self._open("/tf", "tf2_msgs/msg/TFMessage", _qos(QosReliability.RELIABLE, QosDurability.VOLATILE, 100))
-        self._open("/tf_static", "tf2_msgs/msg/TFMessage", _qos(QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, 1))
-        self._open(ODOMETRY_TOPIC, "nav_msgs/msg/Odometry", _qos(QosReliability.RELIABLE, QosDurability.VOLATILE, 10))
+        self._open("/tf", "tf2_msgs/msg/TFMessage", qos(QosReliability.RELIABLE, QosDurability.VOLATILE, 100))
+        self._open("/tf_static", "tf2_msgs/msg/TFMessage", qos(QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, 1))
+        self._open(ODOMETRY_TOPIC, "nav_msgs/msg/Odometry", qos(QosReliability.RELIABLE, QosDurability.VOLATILE, 10))
         if ground_truth_topic is not None:
             self._open(
-                ground_truth_topic, "geometry_msgs/msg/PoseStamped", _qos(QosReliability.RELIABLE, QosDurability.VOLATILE, 10)
+                ground_truth_topic, "geometry_msgs/msg/PoseStamped", qos(QosReliability.RELIABLE, QosDurability.VOLATILE, 10)
             )
 
     def start(self, stamp: int, base_from_camera: np.ndarray) -> None:
         """What a robot publishes once: the extrinsics."""
         self.transform(stamp, BASE, CAMERA, base_from_camera, topic="/tf_static")
-
-    def transform(self, stamp: int, parent: str, child: str, parent_from_child: np.ndarray, topic: str = "/tf") -> None:
-        """One TFMessage with one transform, as separate publishers send them."""
-        translation, rotation = poses.to_quaternion(parent_from_child)
-        body = self._make(
-            "geometry_msgs/msg/Transform", translation=self._xyz("Vector3", translation), rotation=self._quaternion(rotation)
-        )
-        stamped = self._make(
-            "geometry_msgs/msg/TransformStamped", header=self._header(stamp, parent), child_frame_id=child, transform=body
-        )
-        self._write(topic, stamp, self._make("tf2_msgs/msg/TFMessage", transforms=[stamped]))
 
     def odometry(self, stamp: int, odom_from_base: np.ndarray, twist: np.ndarray) -> None:
         """An Odometry with a small constant covariance."""
@@ -138,7 +109,7 @@ class BagWriter:
 
     def image(self, stamp: int, camera: Camera, data: np.ndarray) -> None:
         """An image (the bytes of ``encode``) and its camera_info, of one stamp; the camera_info goes first."""
-        size = self._camera_info(CAMERA_INFO_TOPIC, stamp, camera)
+        size = self._camera_info(CAMERA_INFO_TOPIC, stamp, camera, CAMERA)
         header = self._header(stamp, CAMERA)
         if self._compressed:
             kind = f"rgb8; {self._codec} compressed bgr8"
@@ -152,10 +123,10 @@ class BagWriter:
     def depth(self, stamp: int, camera: Camera, metres: np.ndarray) -> None:
         """A depth image registered to the camera, and its camera_info: 16UC1 where its values are whole millimetres, else 32FC1."""
         if DEPTH_TOPIC not in self._connections:
-            sensor = _qos(QosReliability.BEST_EFFORT, QosDurability.VOLATILE, 5)
+            sensor = qos(QosReliability.BEST_EFFORT, QosDurability.VOLATILE, 5)
             self._open(DEPTH_TOPIC, "sensor_msgs/msg/Image", sensor)
             self._open(DEPTH_INFO_TOPIC, "sensor_msgs/msg/CameraInfo", sensor)
-        size = self._camera_info(DEPTH_INFO_TOPIC, stamp, camera)
+        size = self._camera_info(DEPTH_INFO_TOPIC, stamp, camera, CAMERA)
         millimetres = np.rint(metres.astype(np.float64) * 1e3)
         whole = millimetres.max(initial=0) < 65535 and np.abs(metres - millimetres * 1e-3).max(initial=0) < 1e-6
         encoding, pixels = ("16UC1", millimetres.astype("<u2")) if whole else ("32FC1", metres.astype("<f4"))
@@ -163,58 +134,3 @@ class BagWriter:
             "sensor_msgs/msg/Image", header=self._header(stamp, CAMERA), **size, encoding=encoding, is_bigendian=0,
             step=pixels.itemsize * camera.width, data=np.ascontiguousarray(pixels).reshape(-1).view(np.uint8),
         ))
-
-    def _camera_info(self, topic: str, stamp: int, camera: Camera) -> dict[str, int]:
-        """Writes a CameraInfo; returns its size."""
-        size = {"width": camera.width, "height": camera.height}
-        projection = np.hstack([camera.matrix, np.zeros((3, 1))]).ravel()
-        region = self._make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
-        self._write(topic, stamp, self._make(
-            "sensor_msgs/msg/CameraInfo", header=self._header(stamp, CAMERA), **size, distortion_model=camera.distortion_model,
-            d=np.array(camera.distortion, dtype=np.float64), k=camera.matrix.ravel(), r=np.eye(3).ravel(), p=projection,
-            binning_x=0, binning_y=0, roi=region,
-        ))
-        return size
-
-    def _open(self, topic: str, kind: str, qos: Qos) -> None:
-        self._connections[topic] = self._writer.add_connection(topic, kind, typestore=self._store, offered_qos_profiles=[qos])
-
-    def _write(self, topic: str, stamp: int, message) -> None:
-        connection = self._connections[topic]
-        self._writer.write(connection, stamp, self._store.serialize_cdr(message, connection.msgtype))
-
-    def _make(self, kind: str, **fields):
-        return self._store.types[kind](**fields)
-
-    def _header(self, stamp: int, frame_id: str):
-        time = self._make("builtin_interfaces/msg/Time", sec=stamp // 10**9, nanosec=stamp % 10**9)
-        return self._make("std_msgs/msg/Header", stamp=time, frame_id=frame_id)
-
-    def _xyz(self, kind: str, values: np.ndarray):
-        return self._make(f"geometry_msgs/msg/{kind}", x=float(values[0]), y=float(values[1]), z=float(values[2]))
-
-    def _quaternion(self, xyzw: np.ndarray):
-        x, y, z, w = (float(value) for value in xyzw)
-        return self._make("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w)
-
-    def _pose(self, pose: np.ndarray):
-        translation, rotation = poses.to_quaternion(pose)
-        return self._make(
-            "geometry_msgs/msg/Pose", position=self._xyz("Point", translation), orientation=self._quaternion(rotation)
-        )
-
-
-def _qos(reliability: QosReliability, durability: QosDurability, depth: int) -> Qos:
-    """A profile with ROS 2's defaults elsewhere."""
-    unlimited = QosTime(sec=2147483647, nsec=4294967295)
-    return Qos(
-        history=QosHistory.KEEP_LAST,
-        depth=depth,
-        reliability=reliability,
-        durability=durability,
-        deadline=unlimited,
-        lifespan=unlimited,
-        liveliness=QosLiveliness.AUTOMATIC,
-        liveliness_lease_duration=unlimited,
-        avoid_ros_namespace_conventions=False,
-    )
