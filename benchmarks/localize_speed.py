@@ -40,12 +40,12 @@ def run(devices: Sequence[str]) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         for device in devices:
             for name in _PRESETS[device]:
-                localizer = _localizer(PRESETS[name], device, Path(folder) / "random.dimm")
-                rows.append({"device": device, "preset": name} | _measure(localizer, _ROUNDS[device]))
+                localizer = untrained(PRESETS[name], device, Path(folder) / "random.dimm")
+                rows.append({"device": device, "preset": name} | measure(localizer, _ROUNDS[device]))
     return rows
 
 
-def _localizer(preset: Preset, device: str, path: Path) -> Localizer:
+def untrained(preset: Preset, device: str, path: Path) -> Localizer:
     """With an untrained map of the preset's sizes, by way of a file as always."""
     encoder = Encoder.open(preset.encoder, device="cpu")
     torch.manual_seed(0)
@@ -59,7 +59,8 @@ def _localizer(preset: Preset, device: str, path: Path) -> Localizer:
     return Localizer.open(path, device=device)
 
 
-def _measure(localizer: Localizer, rounds: int) -> Row:
+def measure(localizer: Localizer, rounds: int) -> Row:
+    """Medians of the stages and of the encoder alone, by turns, over so many rounds of two images each."""
     image = np.random.default_rng(0).integers(0, 256, (_CAMERA.height, _CAMERA.width, 3), dtype=np.uint8)
     encoder = localizer.encoder
     grid = patch_grid(_CAMERA, encoder.config.input_size)

@@ -48,6 +48,21 @@ def write_json(figures: dict, folder: Path) -> Path:
     return path
 
 
+class Store:
+    """Figures by key in one JSON file, written whole after each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.figures: dict[str, dict] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def put(self, key: str, figures: dict) -> None:
+        """Keep the figures of a key."""
+        self.figures[key] = figures
+        partial = self._path.with_suffix(".part")
+        partial.write_text(json.dumps(self.figures, indent=1) + "\n")
+        os.replace(partial, self._path)
+
+
 def _digits(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 

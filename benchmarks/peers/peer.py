@@ -13,10 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dimm_ros.config import PRESETS
 from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder, Tokens
 from dimm_ros.encoder.patches import PatchGrid, fit, normalise, patch_grid
 from dimm_ros.geometry.camera import Camera
+from dimm_ros.mapping.build import open_buffer
+
+#: Name of the feature buffer's folder.
+FEATURES = "features"
 
 #: Called with (stage, done, in all).
 Watch = Callable[[str, int, int], object]
@@ -44,6 +49,14 @@ class PeerMap(Protocol):
         """Pose of one (H, W, 3) uint8 RGB image."""
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A map file, and the seconds of each stage of its making."""
+
+    path: Path
+    seconds: dict[str, float]
+
+
 @dataclass
 class Mapped:
     """Posed images that a peer makes its map of.
@@ -51,26 +64,39 @@ class Mapped:
     Attributes:
         recording: the images.
         encoder: the product's, frozen; its tokens are shared by the peers that use it.
-        folder: where the scene keeps what peers work out for every image.
-        stored: a function that gives the tensors of the feature buffer, as ``FeatureBuffer.tensors()``, and the seconds it took
-            to encode them.
+        folder: where what is worked out for every image is kept; ``features`` in it is a complete ``FeatureBuffer``.
         steps: of a head's training.
-        seconds: time of stages that were done earlier and count as mapping (encoding).
+        trained: a map that the ablation made of the same images with the same preset, which ``dimm`` may take.
+        seconds: time of each stage of the mapping; stages that were done earlier count, too.
     """
 
     recording: Recording
     encoder: Encoder
     folder: Path
-    stored: Callable[[], tuple[dict[str, Tensor], float]]
     steps: int
+    trained: Trained | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    _data: dict[str, Tensor] | None = None
 
     def features(self) -> dict[str, Tensor]:
-        """The feature buffer's tensors; their encoding counts as mapping."""
-        if self._data is None:
-            self._data, self.seconds["features"] = self.stored()
-        return self._data
+        """Tensors of the feature buffer (recorded and virtual views); their encoding counts as mapping."""
+        training = PRESETS["cpu"].training
+        buffer = open_buffer(self.folder / FEATURES, self.recording, self.encoder, training)
+        self.seconds["features"] = buffer.seconds
+        return buffer.tensors(training.memory_mb)
+
+    def cls(self) -> np.ndarray:
+        """(V, W) float32 CLS tokens of the recorded images; their encoding counts as mapping."""
+        buffer = open_buffer(self.folder / FEATURES, self.recording, self.encoder, PRESETS["cpu"].training)
+        count = len(self.recording.frames)
+        self.seconds["features"] = buffer.seconds * count / buffer.views
+        return np.array(buffer.context[:count, : self.encoder.cls_dim], dtype=np.float32)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Count what is done under it as a stage of the mapping."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start
 
     @property
     def focal(self) -> float:

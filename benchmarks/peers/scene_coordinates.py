@@ -24,6 +24,7 @@ from dimm_ros.mapping.trainer import Normalisation, Trainer
 
 NAME = "scene_coordinates"
 TITLE = "scene coordinates (ACE-style head on the same tokens, PnP)"
+NEEDS = ("poselib",)
 
 _WIDTH, _BLOCKS = 384, 3
 _FREQUENCIES = 6
@@ -157,4 +158,6 @@ def build(mapped: Mapped, watch: Watch) -> SceneCoordinateMap:
     data = mapped.features()
     normalisation = Normalisation.of(data["centres"][: len(mapped.recording.frames)])
     training = PRESETS["cpu"].training.changed(steps=mapped.steps)
-    return SceneCoordinateMap(train(data, normalisation, mapped.focal, training, watch), normalisation, mapped.encoder)
+    with mapped.timed("training"):
+        head = train(data, normalisation, mapped.focal, training, watch)
+    return SceneCoordinateMap(head, normalisation, mapped.encoder)

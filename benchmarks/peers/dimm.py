@@ -1,0 +1,66 @@
+"""This package with its default preset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.peers.peer import FEATURES, Located, Mapped, Watch
+from dimm_ros.config import PRESETS
+from dimm_ros.geometry.camera import Camera
+from dimm_ros.localizer import Localizer
+from dimm_ros.mapping.build import build_map
+from dimm_ros.scene_map import SceneMap
+
+NAME = "dimm"
+TITLE = "**dimm_ros** (this package, default preset)"
+NEEDS = ()
+
+
+@dataclass(frozen=True)
+class DimmMap:
+    """A map file, opened; see ``peer.PeerMap``."""
+
+    localizer: Localizer
+    bytes: int
+
+    def localize(self, image: np.ndarray, camera: Camera) -> Located:
+        """A rejected estimate is no answer."""
+        estimate = self.localizer.localize(image, camera)
+        return Located(estimate.world_from_camera if estimate.accepted else None, {k: v for k, v in estimate.stage_ms.items() if k != "total"})
+
+    @classmethod
+    def open(cls, path: Path) -> DimmMap:
+        """The map of a file."""
+        return cls(Localizer.open(path, device="cpu"), path.stat().st_size)
+
+
+def build(mapped: Mapped, watch: Watch) -> DimmMap:
+    """``build_map`` on the stored features, or the map that the ablation trained of the same images in the same way."""
+    path = mapped.folder / "map.dimm"
+    training = PRESETS["cpu"].training.changed(steps=mapped.steps)
+    if mapped.trained is not None:
+        mapped.seconds |= mapped.trained.seconds
+        _adopt(mapped.trained.path, path, mapped)
+        return DimmMap.open(path)
+    work = path.with_name(path.name + ".work")
+    work.mkdir(parents=True, exist_ok=True)
+    if not (work / FEATURES).exists():
+        (work / FEATURES).symlink_to(Path("..") / FEATURES)  # build_map goes on with complete features, and removes the link alone
+    result = build_map(
+        mapped.recording, path, mapped.encoder, head=PRESETS["cpu"].head, training=training,
+        watch=lambda stage, done, total, _: bool(watch(stage, done, total)) and False,
+    )
+    mapped.seconds |= result.seconds
+    return DimmMap.open(path)
+
+
+def _adopt(trained: Path, path: Path, mapped: Mapped) -> None:
+    """Save a map of the ablation with the encoder it was trained with in its header, which the ablation leaves out."""
+    scene_map, encoder = SceneMap.load(trained), mapped.encoder
+    scene_map.header = scene_map.header.model_copy(update={
+        "encoder": encoder.config, "encoder_sha256": encoder.weights.sha256, "encoder_origin": encoder.weights.origin,
+    })
+    scene_map.save(path)

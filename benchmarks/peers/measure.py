@@ -1,0 +1,145 @@
+"""One row: a peer makes its map of a scene and localizes the scene's queries, in a process of its own."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import resource
+import statistics
+import time
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from benchmarks.peers.features import ABLATION, prepare
+from benchmarks.peers.peer import Located, Mapped, PeerMap, Trained, Watch
+from benchmarks.peers.scenes import SCENES, Scene, spread
+from benchmarks.report import machine
+from dimm_ros.config import PRESETS
+from dimm_ros.data.recording import Recording
+from dimm_ros.encoder.dinov2 import Encoder
+from dimm_ros.encoder.patches import fit, normalise, patch_grid
+from dimm_ros.evaluation.metrics import Answer, errors, summarise
+from dimm_ros.scene_map import SceneMap
+
+#: Peers by name, those of this package first.
+PEERS = ("dimm", "sift", "lightglue", "retrieval", "retrieval_mean", "pose_regression", "scene_coordinates")
+
+_TIMED = 20  # queries beside which the encoder alone is timed
+
+
+def peer_of(name: str) -> ModuleType:
+    """The module of a peer: NAME, TITLE, NEEDS and build(mapped, watch)."""
+    return importlib.import_module(f"benchmarks.peers.{name}")
+
+
+def missing(name: str) -> list[str]:
+    """Packages that a peer needs and that are not installed."""
+    return [package for package in peer_of(name).NEEDS if find_spec(package) is None]
+
+
+def measure(scene_name: str, peer_name: str, data: Path, root: Path, watch: Watch, *, steps: int | None = None, quick: bool = False) -> dict:
+    """Figures of a row.
+
+    Args:
+        data: folder of the shared data sets.
+        root: where features and maps are kept.
+        steps: of trainings; the preset's by default.
+        quick: a handful of images, so that it takes a moment; its figures mean nothing.
+    """
+    scene = SCENES[scene_name](data, root)
+    if quick:
+        few = {name: spread(part, 3) for name, part in scene.queries.items()}
+        scene = replace(scene, mapped=spread(scene.mapped, 16), queries=few, ablation_split="")
+    encoder = Encoder.open(PRESETS["cpu"].encoder, device="cpu")
+    return row(scene, peer_name, encoder, root / (f"quick_{scene.name}" if quick else scene.name), watch, steps)
+
+
+def row(scene: Scene, peer_name: str, encoder: Encoder, folder: Path, watch: Watch, steps: int | None = None) -> dict:
+    """Make the map, ask all queries."""
+    peer = peer_of(peer_name)
+    most_mapped, most_asked = getattr(peer, "MAPPED", len(scene.mapped.frames)), getattr(peer, "QUERIES", None)
+    recording = scene.mapped if len(scene.mapped.frames) <= most_mapped else spread(scene.mapped, most_mapped)
+    if recording is scene.mapped:
+        prepare(scene, encoder, folder, watch)
+    else:  # features of the recorded images alone would do, but a peer that maps fewer images is slow anyhow
+        folder = folder / peer_name
+        prepare(replace(scene, mapped=recording, ablation_split=""), encoder, folder, watch)
+    mapped = Mapped(recording, encoder, folder, steps or PRESETS["cpu"].training.steps, _trained(scene) if steps is None else None)
+    start = time.perf_counter()
+    made = peer.build(mapped, watch)
+    built = time.perf_counter() - start
+    mapping_mb = peak_mb()
+    figures = {
+        "scene": scene.name, "peer": peer_name, "note": scene.note, "mapped": len(recording.frames), "map_bytes": made.bytes,
+        "mapping_seconds": {stage: round(value, 2) for stage, value in mapped.seconds.items()}, "build_seconds": round(built, 1),
+        "mapping_peak_mb": mapping_mb if mapped.trained is None or peer_name != "dimm" else None, "conditions": {},
+    }
+    for condition, queries in scene.queries.items():
+        asked = queries if most_asked is None else spread(queries, max(1, most_asked // len(scene.queries)))
+        figures["conditions"][condition] = _ask(made, encoder, asked, lambda done, total: watch("localizing", done, total))
+    return figures | {"peak_mb": peak_mb(), "machine": machine(["cpu"]), "encoder": encoder.weights.origin}
+
+
+def _ask(made: PeerMap, encoder: Encoder, queries: Recording, watch) -> dict:
+    """Accuracy and times; the encoder alone is timed between queries, on the same images."""
+    first = queries.frames[0]
+    made.localize(first.load(), first.camera)  # the first is slow for reasons of its own
+    located: list[Located] = []
+    totals, alone = [], []
+    for done, frame in enumerate(queries.frames, start=1):
+        image = frame.load()
+        if done <= _TIMED:
+            alone.append(_encoder_ms(encoder, image, frame.camera))
+        start = time.perf_counter()
+        located.append(made.localize(image, frame.camera))
+        totals.append(1e3 * (time.perf_counter() - start))
+        watch(done, len(queries.frames))
+    answers = [Answer(f.name, f.stamp_ns, f.world_from_camera, each.pose) for f, each in zip(queries.frames, located, strict=True)]
+    translation, rotation = errors(answers)
+    summary = summarise(answers)
+    kept = ("frames", "answered", "median_translation_m", "median_rotation_deg", "p90_translation_m", "p90_rotation_deg",
+            "recall_5cm_5deg", "recall_10cm_5deg", "recall_25cm_2deg")
+    encoder_ms, latency = statistics.median(alone), statistics.median(totals)
+    stages = {stage: statistics.median(each.stage_ms[stage] for each in located) for stage in located[0].stage_ms}
+    return {name: summary[name] for name in kept} | {
+        "failure_rate": 1 - summary["answered"] / summary["frames"], "latency_ms": latency, "queries_per_second": 1e3 / latency,
+        "stage_ms": stages, "encoder_ms": encoder_ms, "ratio": latency / encoder_ms, "stage_ratio": {k: v / encoder_ms for k, v in stages.items()},
+        "errors_m": _finite(translation), "errors_deg": _finite(rotation),
+    }
+
+
+def _finite(values: np.ndarray) -> list[float | None]:
+    return [round(float(value), 5) if np.isfinite(value) else None for value in values]
+
+
+def _encoder_ms(encoder: Encoder, image: np.ndarray, camera) -> float:
+    pixels = torch.from_numpy(normalise(fit(image, camera, patch_grid(camera, encoder.config.input_size))))[None]
+    start = time.perf_counter()
+    encoder.encode(pixels)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def peak_mb() -> float:
+    """Largest resident memory of this process so far."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def _trained(scene: Scene) -> Trained | None:
+    """The ablation's map of a split of red kitchen, if it was trained as the preset says."""
+    path = ABLATION / "maps" / f"{scene.ablation_split}_0.dimm"
+    preset = PRESETS["cpu"]
+    if not scene.ablation_split or not path.is_file():
+        return None
+    header = SceneMap.load(path).header
+    if header.training != preset.training or header.head != preset.head:
+        return None
+    figures = json.loads((ABLATION / "figures.json").read_text())
+    found = [value for key, value in figures.items() if key.startswith("default/") and key.endswith(f"/{scene.ablation_split}/0")]
+    progress = json.loads((ABLATION / "features" / f"redkitchen_{scene.ablation_split}_train_default_448" / "progress.json").read_text())
+    features = progress["seconds"] * preset.training.passes * len(scene.mapped.frames) / progress["done"]
+    return Trained(path, {"features": features, "training": found[-1]["training_seconds"]}) if found else None

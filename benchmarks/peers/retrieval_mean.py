@@ -1,0 +1,17 @@
+"""Retrieval with the mean pose of the three most similar images, weighted by similarity."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.peers import retrieval
+from benchmarks.peers.peer import Mapped, Watch
+
+NAME = "retrieval_mean"
+TITLE = "retrieval (mean of the three most similar, weighted)"
+NEEDS = ()
+
+
+def build(mapped: Mapped, watch: Watch) -> retrieval.RetrievalMap:
+    """As ``retrieval``."""
+    return replace(retrieval.build(mapped, watch), top=3)
