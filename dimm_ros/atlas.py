@@ -76,13 +76,15 @@ Encoders = dict[tuple[EncoderConfig, str], SharedEncoder]
 
 def open_map(
     entry: str, *, folder: str | Path = "", device: str = "auto", weights: str | Path | None = None, solver: SolverConfig | None = None,
-    acceptance: AcceptanceConfig | None = None, encoders: Encoders | None = None,
+    acceptance: AcceptanceConfig | None = None, encoders: Encoders | None = None, **backend: str,
 ) -> Localizer:
     """As ``Localizer.open``, for a name or path (see ``find_map``); an encoder that is among ``encoders`` is not loaded again.
 
     Raises:
-        MapError, WeightsError: as ``find_map`` and ``Localizer.open``.
+        MapError, WeightsError, InputError: as ``find_map`` and ``Localizer.open``.
     """
+    if backend.get("backend", "torch") != "torch":  # a network of its own for each map
+        return Localizer.open(find_map(entry, folder), device=device, weights=weights, solver=solver, acceptance=acceptance, **backend)
     encoders = {} if encoders is None else encoders
     scene_map = SceneMap.load(find_map(entry, folder), choose_device(device))
     header = scene_map.header

@@ -50,6 +50,7 @@ class Estimate:
         image_inlier_ratios: share of each image's rays that agree, in the order given; fewer than given when earlier images of a
             window were left out, because the newest contradicts them.
         novelty: how unlike all mapped views the image is (the median of several images), see ``head.whole_image``; None if unknown.
+        inlier_mask: (rows, columns) bool: the patches whose rays agree with the pose; last image.
     """
 
     world_from_camera: np.ndarray
@@ -65,6 +66,7 @@ class Estimate:
     world_rays: np.ndarray | None = None
     image_inlier_ratios: tuple[float, ...] = ()
     novelty: float | None = None
+    inlier_mask: np.ndarray | None = None
 
     @property
     def inlier_ratio(self) -> float:

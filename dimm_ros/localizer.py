@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,9 +21,10 @@ from dimm_ros.estimate import Estimate, Observation
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import is_rigid
 from dimm_ros.head.model import Rays
+from dimm_ros.runtime.network import OnnxNetwork, Provider, network_path
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.solver import PoseSolution, solve_pose, solve_rig
-from dimm_ros.solver.window import calibrated_covariance, redundancy
+from dimm_ros.solver.window import calibrated_covariance, effective_images, redundancy
 from dimm_ros.uncalibrated import encode_image, find_focal, square_camera
 
 
@@ -31,13 +33,14 @@ class Localizer:
 
     Attributes:
         map: the scene map.
-        encoder: the encoder that the map was trained with.
+        encoder: the encoder that the map was trained with, or the network exported from the map.
         solver: thresholds of the two RANSACs.
         acceptance: when an estimate is good enough.
     """
 
     def __init__(
-        self, scene_map: SceneMap, encoder: Encoder, solver: SolverConfig | None = None, acceptance: AcceptanceConfig | None = None,
+        self, scene_map: SceneMap, encoder: Encoder | OnnxNetwork, solver: SolverConfig | None = None,
+        acceptance: AcceptanceConfig | None = None,
     ) -> None:
         header = scene_map.header
         if encoder.weights.sha256 != header.encoder_sha256 or encoder.config != header.encoder:
@@ -52,16 +55,23 @@ class Localizer:
     def open(
         cls, map_path: str | Path, *, device: str = "auto", weights: str | Path | None = None,
         solver: SolverConfig | None = None, acceptance: AcceptanceConfig | None = None,
+        backend: Literal["torch", "onnx"] = "torch", onnx_provider: Provider = "auto",
     ) -> Localizer:
-        """Load a map and the encoder it names.
+        """Load a map and the encoder it names, or (``backend`` onnx) the network that 'dimm export' wrote beside the map.
 
         Raises:
-            MapError: the file is missing or damaged.
+            MapError: the file is missing or damaged, or the network is not of this map.
             WeightsError: the encoder's weights are nowhere to be found, or are not those the map was trained with.
+            InputError: a device, back end or provider that is not here.
         """
         target = choose_device(device)
         scene_map = SceneMap.load(map_path, target)
         header = scene_map.header
+        if backend == "onnx":
+            network = OnnxNetwork.open(network_path(map_path), map_path, header, target, onnx_provider)
+            return cls(scene_map, network, solver, acceptance)
+        if backend != "torch":
+            raise InputError(f"The back end '{backend}' is not known; choose torch or onnx.")
         encoder = Encoder.open(header.encoder, device=device, weights=weights, sha256=header.encoder_sha256)
         return cls(scene_map, encoder, solver, acceptance)
 
@@ -186,13 +196,19 @@ class Localizer:
             with clock("prepare"):
                 prepared = [normalise(fit(images[index], cameras[index], grids[index])) for index in members]
                 pixels = torch.from_numpy(prepared[0][None] if len(prepared) == 1 else np.stack(prepared))
-            with clock("encode"):
-                tokens = self.encoder.encode(pixels)
-            with clock("head"):
-                rays = [self.predict_rays(tokens, grids[index], row) for row, index in enumerate(members)]
+            if isinstance(self.encoder, OnnxNetwork):
+                with clock("encode"):
+                    context, cls, rays = self.encoder.observe(pixels, [grids[index].rays for index in members])
+                clock.stages["head"] = 0.0  # one graph with the encoder
+            else:
+                with clock("encode"):
+                    tokens = self.encoder.encode(pixels)
+                    context, cls = tokens.context, tokens.cls
+                with clock("head"):
+                    rays = [self.predict_rays(tokens, grids[index], row) for row, index in enumerate(members)]
             share = {stage: ms / len(members) for stage, ms in clock.stages.items()}
             for row, index in enumerate(members):
-                result[index] = Observation(grids[index], rays[row], tokens.context[row], tokens.cls[row], share)
+                result[index] = Observation(grids[index], rays[row], context[row], cls[row], share)
         return [result[index] for index in range(len(images))]
 
     @torch.inference_mode()
@@ -244,7 +260,7 @@ class Localizer:
         arm = world_from_base[:3, :3] @ (inliers @ poses[:, :3, 3]) / max(inliers.sum(), 1)
         novelty = _median_novelty(observations)
         covariance = calibrated_covariance(
-            solution.covariance.cpu().numpy(), arm, *header.calibration.factors(novelty), redundancy(poses, inliers),
+            solution.covariance.cpu().numpy(), arm, *header.calibration.sigmas(novelty), redundancy(poses, inliers), effective_images(inliers),
         )
         ratio = inliers.sum() / max(rays.sum(), 1)
         reason = solution.reason if not solution.ok else self._why_rejected(ratio, covariance, novelty)
@@ -252,7 +268,7 @@ class Localizer:
         return Estimate(
             world_from_base, covariance, not reason, reason, int(inliers.sum()), int(rays.sum()), stage_ms, last.cls.float().cpu().numpy(),
             np.degrees(_on_grid(angle, last.grid)), _on_grid(distance, last.grid), self._in_map(last.rays, last.grid),
-            tuple((inliers / np.maximum(rays, 1)).tolist()), novelty,
+            tuple((inliers / np.maximum(rays, 1)).tolist()), novelty, _on_grid(agreeing[len(agreeing) - rays[-1]:], last.grid) == 1,
         )
 
     def _in_map(self, predicted: Rays, grid: PatchGrid) -> np.ndarray:

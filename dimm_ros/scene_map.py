@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -16,47 +17,139 @@ from dimm_ros.errors import MapError
 from dimm_ros.head.model import DimmHead
 from dimm_ros.head.whole_image import WholeImage
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_OLDEST_FORMAT = 2  # that is still read: it lacks sources' licence, dates and coverage, held-out errors, curves and parts
+_FACTORS = ("position_factor", "rotation_factor", "position_growth", "rotation_growth", "reference_novelty")  # of older calibrations
+_ADDED = ("whole.ridge", "whole.bandwidth")  # since format 2, whose maps have what an empty head has
 _KEY = "dimm_map"
-_FULL = {"whole.weights", "whole.left", "whole.spread"}  # large numbers, some of which nearly cancel
+#: No view is so familiar that its error is nought.
+LEAST_NOVELTY = 0.02
+_FULL = ("whole.weights", "whole.left", "whole.spread", "whole.ridge", "whole.bandwidth")  # large numbers, some of which nearly cancel
+
+
+class Coverage(BaseModel):
+    """Where a recording's views are and look, in figures.
+
+    Attributes:
+        low, high: corners of the box around the camera centres, metres, map frame.
+        path: length of the way from view to view, metres.
+        spacing: median distance to the next views that look the same way, metres.
+        up: the map axis that points up, such as "+z", as the images' uprights say.
+        headings: views by the eighth of the circle they look into, counter-clockwise about up from the first other axis.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+    path: float
+    spacing: float
+    up: str
+    headings: tuple[int, ...]
 
 
 class Source(BaseModel):
-    """A recording that a map was trained from: a name and counts, never an image or a pose."""
+    """A recording that a map was trained from: a name and figures, never an image.
+
+    Attributes:
+        name: what it was, without its folder.
+        frames: images.
+        licence: as its user gave it; None when nothing was said.
+        recorded: dates (UTC) of the first and the last image, where the recording has times.
+        mapped: date (UTC) it came into the map.
+        coverage: None in maps of an earlier dimm_ros.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     frames: int
+    licence: str | None = None
+    recorded: tuple[str, str] | None = None
+    mapped: str | None = None
+    coverage: Coverage | None = None
+
+
+class Curve(BaseModel):
+    """How one training went: (step, mean loss since the point before)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    points: tuple[tuple[int, float], ...]
 
 
 class Calibration(BaseModel):
-    """What held-out frames of the recording said about the map's own error estimates.
+    """What held-out frames of the recording said about the map's own errors.
+
+    The errors of an image's rays are nearly the same for all of them, because they come from the image as a whole: their size is told
+    by how new the view is, not by how well the rays agree. Measured, they grow in proportion to novelty (docs/benchmarks.md).
 
     Attributes:
-        position_factor, rotation_factor: multiply the solver's standard deviations of an image of the reference novelty.
-        position_growth, rotation_growth: exponents by which they grow with novelty.
-        reference_novelty: median of the held-out views.
+        position_rate, rotation_rate_deg: standard deviation per axis of the error that all rays share, metres and degrees per unit of
+            novelty. The defaults are what other maps had.
         max_novelty: images beyond it are not of this map; None when nothing is known about that.
         focal_factor: by which the map finds focal lengths of uncalibrated cameras too long, from mapped frames; see ``uncalibrated``.
         frames: held-out frames the others rest on; 0 when the recording was too short to hold any out.
+        position_error, rotation_error_deg: median errors of the held-out frames before they joined the training, metres and degrees.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    position_factor: float = Field(1.0, gt=0)
-    rotation_factor: float = Field(1.0, gt=0)
-    position_growth: float = Field(0.0, ge=0)
-    rotation_growth: float = Field(0.0, ge=0)
-    reference_novelty: float = Field(1.0, gt=0)
+    position_rate: float = Field(0.5, ge=0)
+    rotation_rate_deg: float = Field(15.0, ge=0)
     max_novelty: float | None = Field(None, gt=0)
     focal_factor: float = Field(1.0, gt=0)
     frames: int = 0
+    position_error: float | None = None
+    rotation_error_deg: float | None = None
 
-    def factors(self, novelty: float | None) -> tuple[float, float]:
-        """Factors of the solver's standard deviations of position and rotation for an image of this novelty."""
-        relative = 1.0 if novelty is None else novelty / self.reference_novelty
-        return self.position_factor * relative**self.position_growth, self.rotation_factor * relative**self.rotation_growth
+    @model_validator(mode="before")
+    @classmethod
+    def _without_factors(cls, fields: object) -> object:
+        """Maps made before rates were known: what they held instead is left out."""
+        return {name: value for name, value in fields.items() if name not in _FACTORS} if isinstance(fields, dict) else fields
+
+    def rescaled(self, unit: float) -> Calibration:
+        """The same for novelties that are ``unit`` times as large."""
+        limit = None if self.max_novelty is None else self.max_novelty * unit
+        rates = {"position_rate": self.position_rate / unit, "rotation_rate_deg": self.rotation_rate_deg / unit}
+        return self.model_copy(update=rates | {"max_novelty": limit})
+
+    def joined(self, other: Calibration) -> Calibration:
+        """Of a map whose images are partly the one's and partly the other's: means by held-out frames, the larger limit of novelty."""
+        limits = [one.max_novelty for one in (self, other) if one.max_novelty is not None]
+        limit = {"max_novelty": max(limits, default=None)}
+        if not other.frames or not self.frames:
+            return (self if self.frames or not other.frames else other).model_copy(update=limit)
+        share = other.frames / (self.frames + other.frames)
+
+        def mean(field: str, power: float = 1.0) -> float:
+            one, more = getattr(self, field), getattr(other, field)
+            return ((1 - share) * one**power + share * more**power) ** (1 / power)
+
+        told = [field for field in ("position_error", "rotation_error_deg") if None not in (getattr(self, field), getattr(other, field))]
+        return Calibration(
+            position_rate=mean("position_rate", 2), rotation_rate_deg=mean("rotation_rate_deg", 2), frames=self.frames + other.frames,
+            **{field: mean(field) for field in ("focal_factor", *told)}, **limit,
+        )
+
+    def sigmas(self, novelty: float | None) -> tuple[float, float]:
+        """Standard deviation of position (metres) and of rotation (radians) that an image of this novelty has beside its rays' own."""
+        novelty = 1.0 if novelty is None else max(novelty, LEAST_NOVELTY)
+        return self.position_rate * novelty, math.radians(self.rotation_rate_deg) * novelty
+
+
+class Part(BaseModel):
+    """One of the maps that a merged map was made of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    head: HeadConfig
+    origin: tuple[float, float, float]
+    radius: float = Field(gt=0)
+    calibration: Calibration = Calibration()
 
 
 class MapHeader(BaseModel):
@@ -81,6 +174,8 @@ class MapHeader(BaseModel):
     sources: tuple[Source, ...]
     calibration: Calibration = Calibration()
     figures: dict[str, float] = {}
+    curves: tuple[Curve, ...] = ()
+    parts: tuple[Part, ...] = Field((), description="of a merged map, see head.merged; empty for all others")
 
 
 class SceneMap:
@@ -102,6 +197,8 @@ class SceneMap:
             MapError: missing, truncated, not a map, or written by a newer version.
         """
         path = Path(path)
+        if path.is_dir():
+            raise MapError(f"The map {path} is a folder; give the file in it that 'dimm map' wrote.")
         if not path.is_file():
             raise MapError(f"The map {path} does not exist; make one with 'dimm map BAG_OR_FOLDER -o {path.name}'.")
         try:
@@ -115,7 +212,8 @@ class SceneMap:
         header = _parse(text, path)
         head = _empty_head(header, tensors)
         try:
-            head.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+            older = {name: value for name, value in head.state_dict().items() if name in _ADDED}
+            head.load_state_dict(older | {name: tensor.float() for name, tensor in tensors.items()})
         except RuntimeError as error:
             raise MapError(f"The map {path} does not hold the head that its header describes; rebuild it with 'dimm map'.") from error
         return cls(header, head.to(device).eval().requires_grad_(False))
@@ -124,7 +222,7 @@ class SceneMap:
         """Write the map whole or not at all; weights in half precision, as the paper's maps."""
         path = Path(path)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
-        tensors = {name: tensor if name in _FULL else tensor.half() for name, tensor in tensors.items()}
+        tensors = {name: tensor if name.endswith(_FULL) else tensor.half() for name, tensor in tensors.items()}
         write_safetensors(tensors, path, {_KEY: self.header.model_dump_json()})
 
 
@@ -134,7 +232,10 @@ def write_safetensors(tensors: dict[str, torch.Tensor], path: Path, metadata: di
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.part{os.getpid()}")
         try:
+            partial.touch()
+            mode = partial.stat().st_mode & 0o777  # as any new file's: safetensors makes files that only their owner may read
             save_file(tensors, partial, metadata)
+            partial.chmod(mode)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -154,8 +255,8 @@ def _parse(text: str, path: Path) -> MapHeader:
     try:
         fields = json.loads(text)
         version = int(fields["format_version"])
-        if version < FORMAT_VERSION:
-            raise MapError(f"The map {path} has format {version}, of an early dimm_ros; this one reads {FORMAT_VERSION}: rebuild it with 'dimm map'.")
+        if version < _OLDEST_FORMAT:
+            raise MapError(f"The map {path} has format {version}, of an early dimm_ros, and is not read any more; rebuild it with 'dimm map'.")
         if version > FORMAT_VERSION:
             raise MapError(f"The map {path} has format {version}, this dimm_ros reads up to {FORMAT_VERSION}; update dimm_ros.")
         return MapHeader.model_validate(fields)

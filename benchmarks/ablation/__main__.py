@@ -64,6 +64,7 @@ class Bench:
             if row is rows.DEFAULT:
                 judged.figures.update(self._more(judged, val))
                 judged.scene_map.save(ROOT / "maps" / f"{split}_{seed}.dimm")
+                judged.held_out_map.save(ROOT / "maps" / f"{split}_{seed}_held_out.dimm")
             self._store.put(key, judged.figures)
 
     def _more(self, judged: train.Judged, val: features.Features) -> dict:

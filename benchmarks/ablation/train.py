@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from benchmarks.ablation.features import ENCODER, Features
 from benchmarks.ablation.rows import Row
+from benchmarks.peers import pose_regression
 from dimm_ros.config import SolverConfig
 from dimm_ros.evaluation.metrics import Answer, summarise
 from dimm_ros.geometry.poses import make_pose
 from dimm_ros.head.model import DimmHead, fourier
-from dimm_ros.head.whole_image import WholeImage, nearest_rotations
+from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.build import whole_image
 from dimm_ros.mapping.calibrate import calibrate, held_out_frames
 from dimm_ros.mapping.retrieval import ReferenceViews
-from dimm_ros.mapping.trainer import PATCHES_PER_VIEW, Normalisation, Trainer, learning_rate
+from dimm_ros.mapping.trainer import PATCHES_PER_VIEW, Normalisation, Trainer
 from dimm_ros.scene_map import Calibration, MapHeader, SceneMap
 from dimm_ros.solver import solve_pose
 from dimm_ros.solver.window import calibrated_covariance
@@ -48,10 +49,11 @@ class SelfAttentionHead(DimmHead):
 
 @dataclass(frozen=True)
 class Judged:
-    """A map of a row with its figures."""
+    """A map of a row with its figures, and the map that calibrated it (made without the held-out frames)."""
 
     figures: dict
     scene_map: SceneMap | None
+    held_out_map: SceneMap | None = None
 
 
 def judge(row: Row, seed: int, train: Features, val: Features, watch: Watch) -> Judged:
@@ -62,13 +64,14 @@ def judge(row: Row, seed: int, train: Features, val: Features, watch: Watch) -> 
         return Judged(_figures(_retrieved(train, val), start), None)
     normalisation = Normalisation.of(data["centres"][: len(train.recording.frames)])
     if row.kind in ("regression", "kernel"):
-        network = _regression(row, seed, data, normalisation, watch) if row.kind == "regression" else whole_image(
-            data, None, normalisation, row.configs(seed)[0], torch.device("cpu"),
+        head, training, _ = row.configs(seed)
+        network = pose_regression.train(data, normalisation, training, watch) if row.kind == "regression" else whole_image(
+            data, None, normalisation, head, torch.device("cpu"),
         )
         return Judged(_figures(_regressed(network, val, row.context, normalisation), start), None)
-    scene_map = _train(row, seed, train, data, normalisation, watch)
+    scene_map, held_out_map = _train(row, seed, train, data, normalisation, watch)
     seconds = time.perf_counter() - start
-    return Judged(_figures(localized(scene_map, val, row, seed), start) | {"training_seconds": round(seconds, 1)}, scene_map)
+    return Judged(_figures(localized(scene_map, val, row, seed), start) | {"training_seconds": round(seconds, 1)}, scene_map, held_out_map)
 
 
 def judge_solver(row: Row, seed: int, scene_map: SceneMap, val: Features) -> Judged:
@@ -80,7 +83,7 @@ def _figures(answers: list[Answer], start: float) -> dict:
     return summarise(answers) | {"seconds": round(time.perf_counter() - start, 1)}
 
 
-def _train(row: Row, seed: int, train: Features, data: dict[str, Tensor], normalisation: Normalisation, watch: Watch) -> SceneMap:
+def _train(row: Row, seed: int, train: Features, data: dict[str, Tensor], normalisation: Normalisation, watch: Watch) -> tuple[SceneMap, SceneMap]:
     """As ``build_map``: held-out frames calibrate the map, then join."""
     head, training, _ = row.configs(seed)
     torch.manual_seed(seed)
@@ -103,7 +106,8 @@ def _train(row: Row, seed: int, train: Features, data: dict[str, Tensor], normal
     calibration, best = Calibration(), (np.inf, None)
     while trainer.done < training.steps:
         if trainer.done == int(_JOIN * training.steps):
-            calibration = calibrate(current(views, calibration), data, held_out)
+            held_out_map = current(views, calibration)
+            calibration = calibrate(held_out_map, data, held_out)
             trainer.train_on(views if row.early_stop else None)
         trainer.step()
         watch(f"{row.name[:40]}, seed {seed}", trainer.done, training.steps)
@@ -112,7 +116,7 @@ def _train(row: Row, seed: int, train: Features, data: dict[str, Tensor], normal
             figures = summarise(localized(scene_map, Features(data, train.recording, train.width, row.layers), row, seed, held_out))
             if figures["median_translation_m"] < best[0]:
                 best = (figures["median_translation_m"], scene_map)
-    return best[1] if row.early_stop else current(None, calibration)
+    return (best[1] if row.early_stop else current(None, calibration)), held_out_map
 
 
 def localized(scene_map: SceneMap, features: Features, row: Row, seed: int, frames: np.ndarray | None = None) -> list[Answer]:
@@ -136,8 +140,8 @@ def localized(scene_map: SceneMap, features: Features, row: Row, seed: int, fram
             )
         pose = solution.world_from_camera.numpy().copy()
         pose[:3, 3] += header.origin
-        factors = header.calibration.factors(None if rays.novelty is None else float(rays.novelty[0]))
-        covariance = calibrated_covariance(solution.covariance.numpy(), np.zeros(3), *factors)
+        sigmas = header.calibration.sigmas(None if rays.novelty is None else float(rays.novelty[0]))
+        covariance = calibrated_covariance(solution.covariance.numpy(), np.zeros(3), *sigmas)
         answers.append(_answer(features, index, pose if solution.ok else None, covariance))
     return answers
 
@@ -157,48 +161,6 @@ def _regressed(network: Callable[[Tensor], tuple[Tensor, ...]], val: Features, c
         rotations, centres, *_ = network(val.context(context).float())
     centres = centres.double() * normalisation.radius + normalisation.origin
     return [_answer(val, index, make_pose(rotations[index].double().numpy(), centres[index].numpy())) for index in range(len(centres))]
-
-
-def _regression(row: Row, seed: int, data: dict[str, Tensor], normalisation: Normalisation, watch: Watch) -> nn.Module:
-    """A network from the context to centre and rotation, trained with the head's schedule and regularisation."""
-    training = row.configs(seed)[1]
-    torch.manual_seed(seed)
-    network = _PoseNetwork(data["context"].float())
-    optimiser = torch.optim.AdamW(network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
-    centres = ((data["centres"] - normalisation.origin) / normalisation.radius).float()
-    rotations = data["rotations"].float().flatten(1)
-    for step in range(training.steps):
-        drawn = torch.randint(len(centres), (256,))
-        context = data["context"][drawn].float()
-        context = context + torch.randn_like(context) * network.std * training.context_noise
-        context = torch.where(torch.rand_like(context) < training.context_dropout, network.mean, context)
-        out = network.raw(context)
-        loss = (out[:, :3] - centres[drawn]).norm(dim=1).mean() + (out[:, 3:] - rotations[drawn]).norm(dim=1).mean()
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, training)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        watch(f"{row.name[:40]}, seed {seed}", step + 1, training.steps)
-    return network.eval()
-
-
-class _PoseNetwork(nn.Module):
-    """Two hidden layers from a standardised context to centre and rotation."""
-
-    def __init__(self, context: Tensor, width: int = 512) -> None:
-        super().__init__()
-        self.mean, self.std = context.mean(dim=0), context.std(dim=0).clamp_min(1e-3)
-        sizes = (context.shape[1], width, width)
-        layers = [part for size, after in zip(sizes, sizes[1:], strict=False) for part in (nn.Linear(size, after), nn.LayerNorm(after), nn.GELU())]
-        self.layers = nn.Sequential(*layers, nn.Linear(width, 12))
-
-    def raw(self, context: Tensor) -> Tensor:
-        return self.layers((context - self.mean) / self.std)
-
-    def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        out = self.raw(context)
-        return nearest_rotations(out[:, 3:].reshape(-1, 3, 3)), out[:, :3]
 
 
 def novelty_of(whole: WholeImage, contexts: Tensor) -> np.ndarray:

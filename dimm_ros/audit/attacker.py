@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dimm_ros.head.whole_image import MAX_VIEWS, RIDGE, nearest_rotations
 from dimm_ros.scene_map import SceneMap
 
 
@@ -40,14 +39,8 @@ def read_out(scene_map: SceneMap) -> Loot | None:
     whole, header = scene_map.head.whole, scene_map.header
     if whole is None:
         return None
-    views, weights = whole.views.double().cpu(), whole.weights.double().cpu()
-    kernel = torch.exp(-torch.cdist(views, views).square() / whole.spread.double().cpu())
-    targets = whole.offset.double().cpu() + kernel @ weights + RIDGE * weights
-    poses = np.tile(np.eye(4), (len(views), 1, 1))
-    poses[:, :3, :3] = nearest_rotations(targets[:, 3:].reshape(-1, 3, 3)).numpy()
-    poses[:, :3, 3] = targets[:, :3].numpy() * header.radius + header.origin
-    contexts = whole.views @ whole.basis.T * whole.deviation + whole.mean
-    # The images' own views come first; of more than 4096 views only every n-th was kept.
-    frames, passes = sum(source.frames for source in header.sources), header.training.passes
-    recorded = frames if len(views) < MAX_VIEWS else round(frames * MAX_VIEWS / max(frames * passes, MAX_VIEWS))
-    return Loot(poses, contexts, min(recorded, len(views)))
+    contexts, rotations, centres, recorded = whole.mapped()
+    poses = np.tile(np.eye(4), (len(contexts), 1, 1))
+    poses[:, :3, :3] = rotations.cpu().numpy()
+    poses[:, :3, 3] = centres.cpu().numpy() * header.radius + header.origin
+    return Loot(poses, contexts, int(recorded.sum()))  # the images' own views come first

@@ -12,7 +12,8 @@ from dimm_ros.cli.console import bars, console, note, say, say_json
 
 _EPILOG = (
     "Examples:\n\n  dimm eval office.dimm second_bag\n\n  dimm eval kitchen.dimm redkitchen --split near:val --json\n\n"
-    "  dimm eval chess.dimm 7scenes/chess --protocol 7scenes"
+    "  dimm eval chess.dimm 7scenes/chess --protocol 7scenes\n\n"
+    "  dimm eval office.dimm second_bag --mcap --rerun"
 )
 
 
@@ -27,6 +28,9 @@ def run(
     protocol: Annotated[
         Optional[str], typer.Option(help="published rows beside ours: 7scenes, 12scenes, indoor6, cambridge or wayspots; judges official:val"),
     ] = None,
+    rerun: options.Rerun = False,
+    rerun_spawn: options.RerunSpawn = False,
+    mcap: options.Mcap = False,
     results: options.Results = options.RESULTS,
     as_json: options.AsJson = False,
     weights: options.WeightsFile = None,
@@ -39,7 +43,7 @@ def run(
     """Localize every frame of a recording and compare with its true pose.
 
     The retrieval baseline (pose of the most similar mapped image) needs the file MAP.retrieval.safetensors, which
-    'dimm map' writes beside the map.
+    'dimm map' writes beside the map. rays_best.png, rays_median.png and rays_worst.png show the rays of three frames.
     """
     from dimm_ros.data.open import open_recording
     from dimm_ros.evaluation.evaluate import evaluate
@@ -48,6 +52,9 @@ def run(
     from dimm_ros.evaluation.report import new_results, table, write_report
     from dimm_ros.localizer import Localizer
     from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
+    from dimm_ros.pictures.ray_field import draw_ray_fields
+    from dimm_ros.pictures.shown import ShownRun
+    from dimm_ros.pictures.sinks import sinks, written
 
     rules = None if protocol is None else protocol_of(protocol)
     recording = open_recording(source, split=split, **options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
@@ -59,12 +66,14 @@ def run(
     with new_results(recording.name, results) as folder:
         localizer = Localizer.open(map_file, device=device, weights=weights)
         reference = ReferenceViews.load(reference_path(map_file), localizer.map.header.encoder_sha256)
-        with bars() as progress:
-            answers = evaluate(localizer, recording, reference, lambda done, total: progress("localizing", done, total))
+        run_shown = ShownRun.of(title, localizer.frame_id, recording.frames)
+        with sinks(run_shown, folder, rerun=rerun, spawn=rerun_spawn, mcap=mcap) as show, bars() as progress:
+            answers = evaluate(localizer, recording, reference, lambda done, total: progress("localizing", done, total), show)
         figures = {"map": map_file.name, "data": recording.name, "encoder": localizer.encoder.weights.origin} | summarise(answers)
         if rules is not None:
             figures["protocol"] = {"name": protocol} | judge(rules, answers)
         write_report(folder, title, answers, figures)
+        draw_ray_fields(folder, localizer, recording, answers)
     if as_json:
         say_json(figures)
         return
@@ -73,4 +82,6 @@ def run(
         console.print(protocol_table(rules, recording.name, figures["protocol"]))
     if reference is None:
         say(f"No retrieval baseline: {reference_path(map_file).name} is not beside the map.")
+    for path in written(folder):
+        say(f"for the viewer: {path}")
     say(f"pictures, trajectories and metrics.json: {folder} (also as {results / 'latest'})")

@@ -15,7 +15,7 @@ from rich.markup import escape  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402
 
 from dimm_ros import __version__  # noqa: E402
-from dimm_ros.cli import audit, convert, demo, doctor, eval, gallery, localize, map, weights  # noqa: E402
+from dimm_ros.cli import audit, convert, demo, doctor, eval, export, gallery, localize, map, weights  # noqa: E402
 from dimm_ros.cli.console import EXIT_CODES, EXIT_ERROR, EXIT_STOPPED, errors, note, sentence, set_up_logging  # noqa: E402
 from dimm_ros.errors import DimmError  # noqa: E402
 
@@ -62,7 +62,7 @@ app = typer.Typer(
     help="Localize a robot from one camera in a place it has seen before.",
     epilog=f"{EXIT_CODES}\n\nTab completion: dimm --install-completion",
 )
-for verb in (map, eval, localize, convert, doctor, audit, demo, gallery, weights):
+for verb in (map, eval, localize, convert, doctor, audit, export, demo, gallery, weights):
     verb.register(app)
 
 

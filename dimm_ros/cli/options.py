@@ -20,6 +20,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON a
 Results = Annotated[Path, typer.Option("--results", help="where the dated result folder is made")]
 RESULTS = Path("results")
 
+Rerun = Annotated[bool, typer.Option("--rerun", help="also write rays.rrd for the rerun viewer (pip install rerun-sdk)")]
+RerunSpawn = Annotated[bool, typer.Option("--rerun-spawn", help="show it in the rerun viewer while it is made")]
+Mcap = Annotated[bool, typer.Option("--mcap", help="also write foxglove/foxglove.mcap, which Foxglove opens")]
+
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 WeightsFile = Annotated[Optional[Path], typer.Option("--weights", help="the encoder's weights (safetensors); default: found as 'dimm weights' says")]
 BagStorage = Annotated[Storage, typer.Option("--storage", help="the bag's files")]

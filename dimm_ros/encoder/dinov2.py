@@ -69,6 +69,7 @@ class Encoder:
     Attributes:
         config: which encoder, input size and layers.
         weights: the file, its digest and origin.
+        model: the transformer itself.
         dim: width D of a patch token.
         cls_dim: width W of the CLS token.
         context_dim: width C of the context.
@@ -81,7 +82,7 @@ class Encoder:
         if not self._used <= set(range(1, self._spec.layers + 1)):
             raise WeightsError(f"{config.name} has layers 1 to {self._spec.layers}, the configuration asks for {sorted(self._used)}.")
         self.dtype = torch.float16 if device.type == "cuda" else torch.float32
-        self._model = _load(config.name, weights.path).to(device, self.dtype)
+        self.model = _load(config.name, weights.path).to(device, self.dtype)
         self.dim = self._spec.dim * len(config.layers)
         self.cls_dim = self._spec.dim
         cells = 1 + (config.context_grid**2 if config.context_grid > 1 else 0)
@@ -104,7 +105,7 @@ class Encoder:
 
     def tokens(self, images: Tensor, cells: Tensor) -> Tokens:
         """As ``encode``, of images on the encoder's device and of its type, with the ``cell_weights`` of their size: what is exported."""
-        model, config = self._model, self.config
+        model, config = self.model, self.config
         hidden = model.embeddings(images)
         first_patch = 1 + self._spec.registers
         patches, means = [], []

@@ -10,6 +10,7 @@ import torch
 from dimm_ros.data.recording import Frame, Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.encoder.patches import fit, normalise, patch_grid
+from dimm_ros.estimate import Estimate
 from dimm_ros.evaluation.metrics import Answer
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
@@ -17,6 +18,7 @@ from dimm_ros.mapping.retrieval import ReferenceViews
 
 def evaluate(
     localizer: Localizer, recording: Recording, reference: ReferenceViews | None = None, watch: Callable[[int, int], None] | None = None,
+    show: Callable[[Frame, np.ndarray, Estimate], None] | None = None,
 ) -> list[Answer]:
     """Localize every frame on its own.
 
@@ -25,18 +27,22 @@ def evaluate(
         recording: frames with true poses in the map's frame.
         reference: mapped images for the retrieval baseline.
         watch: called with (frames done, frames in all).
+        show: called with each frame, its image and what was made of it.
     """
     answers = []
     if recording.frames:
         localizer.warm_up(recording.frames[0].camera)
     for done, frame in enumerate(recording.frames, start=1):
-        estimate = localizer.localize(frame.load(), frame.camera)
+        image = frame.load()
+        estimate = localizer.localize(image, frame.camera)
         answers.append(Answer(
             frame.name, frame.stamp_ns, frame.world_from_camera, estimate.world_from_camera if estimate.accepted else None,
             estimate.covariance, estimate.reason, estimate.stage_ms["total"], estimate.stage_ms["encode"],
             retrieved=reference.nearest(estimate.cls) if reference is not None else None,
             from_mapped=reference.distance(frame.world_from_camera) if reference is not None else None,
         ))
+        if show is not None:
+            show(frame, image, estimate)
         if watch is not None:
             watch(done, len(recording.frames))
     return answers

@@ -55,6 +55,36 @@ def ray_residual_picture(image: np.ndarray, estimate: Estimate, *, limit_deg: fl
     return picture
 
 
+def ray_lines(estimate: Estimate, length: float) -> tuple[np.ndarray, np.ndarray]:
+    """The predicted rays as lines, each from its point nearest to the solved centre.
+
+    Args:
+        estimate: of an image.
+        length: of the lines, metres.
+
+    Returns:
+        (N, 2, 3) ends in the map's frame, metres, and (rows * columns,) bool: which patches have a ray.
+    """
+    if estimate.world_rays is None:
+        return np.zeros((0, 2, 3)), np.zeros(0, bool)
+    centre = estimate.world_from_camera[:3, 3]
+    direction, moment = np.split(estimate.world_rays.reshape(-1, 6), 2, axis=1)
+    known = np.isfinite(direction).all(axis=1) & np.isfinite(moment).all(axis=1)
+    if estimate.angle_residual_deg is not None:
+        known &= np.isfinite(estimate.angle_residual_deg.ravel())
+    direction, moment = direction[known], moment[known]
+    nearest = centre + np.cross(direction, moment - np.cross(centre, direction))
+    return np.stack([nearest, nearest + length * direction], axis=1), known
+
+
+def patch_centres(width: int, height: int, rows: int, columns: int) -> np.ndarray:
+    """(rows * columns, 2) centres of the patches in the image's pixels."""
+    x0, y0, x1, y1 = _seen(width, height, rows, columns)
+    x = x0 + (np.arange(columns) + 0.5) * (x1 - x0) / columns - 0.5
+    y = y0 + (np.arange(rows) + 0.5) * (y1 - y0) / rows - 0.5
+    return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+
+
 def _seen(width: int, height: int, rows: int, columns: int) -> tuple[float, float, float, float]:
     """Left, top, right, bottom of what the encoder sees, in the image's pixels: the inverse of ``encoder.patches.patch_grid``."""
     scale = PATCH * max(rows, columns) / max(width, height)

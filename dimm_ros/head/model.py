@@ -124,7 +124,7 @@ class DimmHead(nn.Module):
         novelty = None
         if self.whole is not None:
             *whole, novelty = self.whole.rays(context, camera_rays)
-            share = (novelty / self.config.whole_novelty).clamp_max(self.config.whole_share)
+            share = (self.config.whole_least + novelty / self.config.whole_novelty).clamp_max(self.config.whole_share)
             share = share[:, None].expand(-1, patches.shape[0] // context.shape[0]).reshape(-1, 1)
             directions, moments = blend((directions, moments), whole, share)
         if not self.config.confidence:

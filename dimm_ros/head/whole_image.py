@@ -7,8 +7,11 @@ context says how new a view is; the covariance and the rejection of images from 
 
     x = (context - mean) / deviation
     z = P x                                              P: principal axes of the mapped views' x
-    pose = offset + sum_i w_i exp(-|z - z_i|^2 / s)      i over mapped views, s: median squared distance
+    pose = offset + sum_i w_i exp(-|z - z_i|^2 / bs)     i over mapped views, s: median squared distance, b: bandwidth
     novelty = min_i |z - z_i|^2 / s + max(0, |x|^2 - |z|^2 - r) / s     r: what the axes leave of mapped views, on average
+
+The weights solve (K + diag(ridge)) w = poses - offset. Recorded images have a small ridge, so that their poses are met; virtual views,
+whose images are not quite what a camera would see there, have a large one: they guide where nothing was recorded, and nowhere else.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _AXES = 256
-RIDGE = 1e-3
+_RIDGE, _VIRTUAL_RIDGE = 1e-3, 0.3
+_BANDWIDTH = 0.7
 MAX_VIEWS = 4096  # solved in closed form: time grows with the cube of it
 _SQUARINGS = 12  # to the 4096th power: eigenvalues half a per cent apart are told from one another to nine digits
 _SAME = 1e-3  # floor of the novelty, that of an image the map was made from
@@ -44,21 +48,25 @@ class WholeImage(nn.Module):
         self.register_buffer("views", torch.zeros(views, axes))
         self.register_buffer("weights", torch.zeros(views, 12))
         self.register_buffer("offset", torch.zeros(12))
+        self.register_buffer("ridge", torch.full((views,), _RIDGE))
+        self.register_buffer("bandwidth", torch.ones(()))
         self.register_buffer("spread", torch.ones(()))
         self.register_buffer("left", torch.zeros(()))
 
     @classmethod
-    def fit(cls, context: Tensor, rotations: Tensor, centres: Tensor, axes: int = _AXES) -> WholeImage:
+    def fit(cls, context: Tensor, rotations: Tensor, centres: Tensor, recorded: Tensor | None = None, axes: int = _AXES) -> WholeImage:
         """Solve for the weights.
 
         Args:
             context: (V, C) of mapped views; no more than 4096 of them, evenly chosen, are used.
             rotations: (V, 3, 3) world_from_camera.
             centres: (V, 3) camera centres in the map's normalised frame.
+            recorded: (V,) bool, false for virtual views; None if all are recorded.
         """
+        recorded = torch.ones(len(context), dtype=torch.bool) if recorded is None else recorded
         if len(context) > MAX_VIEWS:
             chosen = torch.linspace(0, len(context) - 1, MAX_VIEWS).long()
-            context, rotations, centres = context[chosen], rotations[chosen], centres[chosen]
+            context, rotations, centres, recorded = context[chosen], rotations[chosen], centres[chosen], recorded[chosen]
         result = cls(context.shape[1], len(context), axes)
         context = context.double()
         # Rounded as the map's file stores them, before anything is worked out from them.
@@ -75,8 +83,10 @@ class WholeImage(nn.Module):
         result.left.copy_(left.mean())
         squared = _squared_distance(result.views.double(), result.views.double())
         result.spread.copy_(squared.flatten().median().clamp_min(1e-9))
-        kernel = torch.exp(-squared / result.spread.double())
-        kernel.diagonal().add_(RIDGE)
+        result.ridge.copy_(torch.where(recorded, _RIDGE, _VIRTUAL_RIDGE))
+        result.bandwidth.fill_(_BANDWIDTH)
+        kernel = torch.exp(-squared / (result.bandwidth * result.spread).double())
+        kernel.diagonal().add_(result.ridge.double())
         targets = torch.cat([centres.double(), rotations.double().flatten(1)], dim=1)
         result.offset.copy_(targets.mean(dim=0))
         result.weights.copy_(torch.linalg.solve(kernel, targets - result.offset.double()))
@@ -90,7 +100,7 @@ class WholeImage(nn.Module):
         """
         places, left = self._place(context)
         squared = _squared_distance(places, self.views) / self.spread
-        pose = self.offset + torch.exp(-squared) @ self.weights
+        pose = self.offset + torch.exp(-squared / self.bandwidth) @ self.weights
         novelty = squared.amin(dim=1) + (left - self.left).clamp_min(0) / self.spread
         return nearest_rotations(pose[:, 3:].reshape(-1, 3, 3)), pose[:, :3], novelty.clamp_min(_SAME)
 
@@ -100,6 +110,21 @@ class WholeImage(nn.Module):
         directions = torch.einsum("vij,vbj->vbi", rotations, camera_rays.reshape(len(context), -1, 3))
         moments = torch.linalg.cross(centres[:, None].expand_as(directions), directions)
         return directions.reshape(-1, 3), moments.reshape(-1, 3), novelty
+
+    def mapped(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the map holds of the M views it was fitted to: contexts (M, C), rotations, centres, and which were recorded.
+
+        The contexts are what the axes leave of them; the poses are those of the fit, to the precision of the weights.
+        """
+        context = self.mean + self.deviation * (self.views.float() @ self.basis.T.float())
+        squared = _squared_distance(self.views.double(), self.views.double()) / (self.bandwidth * self.spread).double()
+        pose = self.offset.double() + torch.exp(-squared) @ self.weights.double() + self.ridge.double()[:, None] * self.weights.double()
+        return context, nearest_rotations(pose[:, 3:].reshape(-1, 3, 3)), pose[:, :3], self.ridge < _VIRTUAL_RIDGE
+
+    def median_distance(self, context: Tensor) -> Tensor:
+        """Median squared distance between (V, C) contexts as this map measures it; its ``spread`` is that of its own views."""
+        places = self._place(context.float())[0].double()
+        return _squared_distance(places, places).flatten().median()
 
     def _place(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """(V, A) coordinates on the axes, and (V,) squared length of what they leave."""

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 import shutil
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-
-import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from dimm_ros import __version__
 from dimm_ros.config import HeadConfig, TrainingConfig
@@ -23,28 +14,18 @@ from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.encoder.patches import patch_grid
 from dimm_ros.errors import DataError, MapError
-from dimm_ros.head.model import DimmHead
-from dimm_ros.head.whole_image import WholeImage
-from dimm_ros.mapping.calibrate import calibrate, held_out_frames, novelty_limit
 from dimm_ros.mapping.features import FeatureBuffer, fill_buffer, has_views
+from dimm_ros.mapping.fit import Watcher, fit_map, whole_image  # noqa: F401  the benchmarks look for it here
+from dimm_ros.mapping.rehearse import features_path, keep_features
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
-from dimm_ros.mapping.trainer import Normalisation, Trainer
-from dimm_ros.scene_map import Calibration, MapHeader, SceneMap, Source, write_safetensors
-from dimm_ros.uncalibrated import focal_bias
+from dimm_ros.mapping.sources import source_of
+from dimm_ros.mapping.trainer import Normalisation
+from dimm_ros.scene_map import MapHeader, SceneMap
 
-log = logging.getLogger(__name__)
-
-_CHECKPOINT_SECONDS = 60.0
-_FOCAL_FRAMES = 24  # mapped frames that say how far off focal lengths are
-_ALL_FRAMES_FROM = 0.8  # share of the steps after which the held-out frames are trained on too
 MIN_FRAMES = 10
-_WHOLE_MIN_SHARE = 0.3  # of a full view's patches
 
 #: What the views depend on; a change of anything else goes on with the features there are.
 _VIEW_FIELDS = {"passes", "max_rotation_deg", "max_roll_deg", "max_zoom", "jitter", "depth", "max_offset", "seed"}
-
-#: Called with (stage, done, in all, note); returning True asks to stop at the next safe moment.
-Watcher = Callable[[str, int, int, str], bool]
 
 
 @dataclass(frozen=True)
@@ -63,8 +44,8 @@ class BuildResult:
 
 
 def build_map(
-    recording: Recording, output: str | Path, encoder: Encoder, *, head: HeadConfig | None = None,
-    training: TrainingConfig | None = None, name: str | None = None, watch: Watcher | None = None,
+    recording: Recording, output: str | Path, encoder: Encoder, *, head: HeadConfig | None = None, training: TrainingConfig | None = None,
+    name: str | None = None, licence: str | None = None, keep: bool = False, watch: Watcher | None = None,
 ) -> BuildResult:
     """Train a map of a recording.
 
@@ -75,21 +56,19 @@ def build_map(
         recording: posed frames of one place.
         output: the map file to write.
         encoder: frozen encoder; the map names it and its digest.
+        licence: of the recording, in the user's words, for the map's header.
+        keep: write some of the features beside the map, for later updates, see ``rehearse``.
 
     Raises:
         DataError: too few frames, or an image that cannot be read.
         MapError: the map cannot be written.
     """
     head, training = head or HeadConfig(), training or TrainingConfig()
-    watch = watch or (lambda *_: False)
     output = Path(output)
-    if output.is_dir():
-        raise MapError(f"{output} is a folder; give a file name with -o, such as {output / 'scene.dimm'}.")
-    if len(recording.frames) < MIN_FRAMES:
-        raise DataError(f"'{recording.name}' has {len(recording.frames)} posed images; a map needs at least {MIN_FRAMES}.")
-    work = output.with_name(output.name + ".work")
+    check_target(output, recording)
+    work = work_folder(output)
     try:
-        return _build(recording, output, work, encoder, head, training, name, watch)
+        return _build(recording, output, work, encoder, head, training, name, licence, keep, watch or (lambda *_: False))
     except BaseException:
         if not has_views(work / "features"):
             shutil.rmtree(work, ignore_errors=True)
@@ -97,94 +76,58 @@ def build_map(
 
 
 def _build(
-    recording: Recording, output: Path, work: Path, encoder: Encoder, head: HeadConfig, training: TrainingConfig, name: str | None, watch: Watcher,
+    recording: Recording, output: Path, work: Path, encoder: Encoder, head: HeadConfig, training: TrainingConfig, name: str | None,
+    licence: str | None, keep: bool, watch: Watcher,
 ) -> BuildResult:
-    seconds: dict[str, float] = {}
-
     buffer = open_buffer(work / "features", recording, encoder, training)
     finished = fill_buffer(buffer, recording, encoder, training, lambda done, total: watch("features", done, total, ""))
-    seconds["features"] = buffer.seconds
     if not finished:
-        return BuildResult(None, False, seconds)
-
+        return BuildResult(None, False, {"features": buffer.seconds})
     data = buffer.tensors(training.memory_mb)
-    held_out = held_out_frames(len(recording.frames))
-    views = torch.from_numpy(np.flatnonzero(~np.isin(data["frame_of"].numpy(), held_out)))
-    torch.manual_seed(training.seed)
     normalisation = Normalisation.of(data["centres"][: len(recording.frames)])
-    model = DimmHead(encoder.dim, encoder.context_dim, head).to(encoder.device)
-    trainer = Trainer(model, data, normalisation, training)
-    session = _Session(work / "training.safetensors", _fingerprint(buffer.fingerprint, head, training))
-    calibration = session.resume(trainer) or Calibration()
-    start = time.perf_counter() - session.seconds
     header = MapHeader(
-        name=name or output.stem, frame_id=recording.frame_id, created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        dimm_version=__version__, encoder=encoder.config, encoder_sha256=encoder.weights.sha256, encoder_origin=encoder.weights.origin,
-        patch_dim=encoder.dim, context_dim=encoder.context_dim, head=head, training=training,
-        origin=tuple(normalisation.origin.tolist()), radius=normalisation.radius,
-        sources=(Source(name=recording.source, frames=len(recording.frames)),),
+        name=name or output.stem, frame_id=recording.frame_id, created=now(), dimm_version=__version__, encoder=encoder.config,
+        encoder_sha256=encoder.weights.sha256, encoder_origin=encoder.weights.origin, patch_dim=encoder.dim, context_dim=encoder.context_dim,
+        head=head, training=training, origin=tuple(normalisation.origin.tolist()), radius=normalisation.radius,
+        sources=(source_of(recording, licence),), figures={"features_seconds": round(buffer.seconds, 1)},
     )
-
-    def current(figures: dict[str, float], views: Tensor | None = None) -> SceneMap:
-        made = trainer.averaged_head()
-        made.whole = whole_image(data, views, normalisation, head, encoder.device)
-        return SceneMap(header.model_copy(update={"calibration": calibration, "figures": figures}), made)
-
-    join = int(_ALL_FRAMES_FROM * training.steps)
-    losses: list[float] = []
-    stopped = False
-    while trainer.done < training.steps and not stopped:
-        if trainer.done == join and len(held_out):
-            calibration = calibrate(current({}, views), data, held_out)
-        trainer.train_on(views if trainer.done < join else None)
-        losses = [*losses[-99:], trainer.step()]
-        if not np.isfinite(losses[-1]):
-            raise DataError(f"The training of '{recording.name}' diverged at step {trainer.done}; try a lower learning rate or another seed.")
-        stopped = watch("training", trainer.done, training.steps, f"loss {np.mean(losses):.2f}")
-        session.seconds = time.perf_counter() - start
-        session.checkpoint(trainer, calibration, force=stopped)
-    seconds["training"] = session.seconds
-    figures = {"steps": trainer.done, "views": buffer.views, "patches": buffer.rows, "loss": float(np.mean(losses or [np.nan]))}
-    figures |= {f"{stage}_seconds": round(value, 1) for stage, value in seconds.items()}
-    complete = trainer.done == training.steps
-    if not complete and _is_finished(output):
+    fitted = fit_map(
+        header, data, work / "training.safetensors", fingerprint(buffer.fingerprint, head, training), encoder.device, watch,
+    )
+    seconds = {"features": buffer.seconds, "training": fitted.seconds}
+    if not fitted.complete and _is_finished(output):
         return BuildResult(None, False, seconds)  # a finished map is worth more than a beginning
-    made = current({key: value for key, value in figures.items() if np.isfinite(value)})
-    if calibration.max_novelty is None and made.head.whole is not None:
-        limit = novelty_limit(*_whole_arguments(data, None, normalisation), data["frame_of"][whole_views(data)])
-        calibration = calibration.model_copy(update={"max_novelty": limit})
-        made.header = made.header.model_copy(update={"calibration": calibration})
-    if complete:
-        mapped = np.linspace(0, len(recording.frames) - 1, min(_FOCAL_FRAMES, len(recording.frames))).round().astype(int)
-        calibration = calibration.model_copy(update={"focal_factor": focal_bias(made.head, data, mapped)})
-        made.header = made.header.model_copy(update={"calibration": calibration})
-    made.save(output)
+    fitted.scene_map.save(output)
     ReferenceViews.of(data, recording, encoder.cls_dim).save(reference_path(output), encoder.weights.sha256)
-    if complete:
+    features_path(output).unlink(missing_ok=True)  # of a map that was here before
+    if keep and fitted.complete:
+        keep_features(features_path(output), header, data)
+    if fitted.complete:
         shutil.rmtree(work, ignore_errors=True)
-    return BuildResult(output, complete, seconds)
+    return BuildResult(output, fitted.complete, seconds)
 
 
-def whole_views(data: dict[str, Tensor], views: Tensor | None = None) -> Tensor:
-    """(V,) bool: the views (of these, or of all) of which enough is left for the regression on the whole image."""
-    sizes = torch.bincount(data["view_of"].long(), minlength=len(data["frame_of"]))
-    enough = sizes >= _WHOLE_MIN_SHARE * sizes.max()
-    return enough if views is None else enough & torch.isin(torch.arange(len(enough)), views)
+def check_target(output: Path, recording: Recording) -> None:
+    """Refuse what cannot become a map before any work is done.
+
+    Raises:
+        DataError: too few frames.
+        MapError: the output is a folder.
+    """
+    if output.is_dir():
+        raise MapError(f"{output} is a folder; give a file name with -o, such as {output / 'scene.dimm'}.")
+    if len(recording.frames) < MIN_FRAMES:
+        raise DataError(f"'{recording.name}' has {len(recording.frames)} posed images; a map needs at least {MIN_FRAMES}.")
 
 
-def whole_image(
-    data: dict[str, Tensor], views: Tensor | None, normalisation: Normalisation, head: HeadConfig, device: torch.device,
-) -> WholeImage | None:
-    """The regression on the whole image from these views (all), without virtual ones of which little is left."""
-    if not head.whole_share:
-        return None
-    return WholeImage.fit(*_whole_arguments(data, views, normalisation)).to(device)
+def work_folder(output: Path) -> Path:
+    """Where the features and checkpoints of a map in the making are."""
+    return output.with_name(output.name + ".work")
 
 
-def _whole_arguments(data: dict[str, Tensor], views: Tensor | None, normalisation: Normalisation) -> tuple[Tensor, Tensor, Tensor]:
-    """Contexts, rotations and normalised centres of the views that are good enough."""
-    enough = whole_views(data, views)
-    return data["context"][enough], data["rotations"][enough], (data["centres"][enough] - normalisation.origin) / normalisation.radius
+def now() -> str:
+    """The time as the header has it, UTC."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _is_finished(path: Path) -> bool:
@@ -202,38 +145,10 @@ def open_buffer(folder: Path, recording: Recording, encoder: Encoder, training: 
     capacity = training.passes * sum(grid.rows * grid.columns for grid in grids)
     frames = [(frame.name, frame.camera, frame.world_from_camera.round(6).tolist()) for frame in recording.frames]
     augmentation = training.model_dump(include=_VIEW_FIELDS)
-    fingerprint = _fingerprint(str(frames), encoder.config, encoder.weights.sha256, augmentation)
-    return FeatureBuffer(folder, training.passes * len(recording.frames), capacity, encoder.dim, encoder.context_dim, fingerprint)
+    mark = fingerprint(str(frames), encoder.config, encoder.weights.sha256, augmentation)
+    return FeatureBuffer(folder, training.passes * len(recording.frames), capacity, encoder.dim, encoder.context_dim, mark)
 
 
-def _fingerprint(*parts: object) -> str:
+def fingerprint(*parts: object) -> str:
+    """A digest of what a stored result depends on."""
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
-
-
-class _Session:
-    """The training's checkpoint file: saved now and then, gone on from when it is of the same build."""
-
-    def __init__(self, path: Path, fingerprint: str) -> None:
-        self._path, self._fingerprint, self._saved = path, fingerprint, time.monotonic()
-        self.seconds = 0.0  # spent on the training, in all calls together
-
-    def resume(self, trainer: Trainer) -> Calibration | None:
-        try:
-            with safe_open(str(self._path), "pt") as file:
-                text = file.metadata() or {}
-                if text.get("fingerprint") != self._fingerprint:
-                    return None
-                trainer.restore({name: file.get_tensor(name) for name in file.keys()}, text)
-        except (OSError, SafetensorError):
-            return None
-        self.seconds = float(text.get("seconds", 0.0))
-        log.info("training goes on from step %d", trainer.done)
-        return Calibration.model_validate(json.loads(text["calibration"]))
-
-    def checkpoint(self, trainer: Trainer, calibration: Calibration, *, force: bool) -> None:
-        if not force and time.monotonic() - self._saved < _CHECKPOINT_SECONDS:
-            return
-        tensors, text = trainer.state()
-        text |= {"fingerprint": self._fingerprint, "seconds": str(self.seconds), "calibration": calibration.model_dump_json()}
-        write_safetensors(tensors, self._path, text)
-        self._saved = time.monotonic()

@@ -51,19 +51,21 @@ class Trainer:
         config: see TrainingConfig.
         views: (K,) views of the buffer to train on; None for all.
         patches_per_view: drawn together; their images are drawn at random.
+        standardise: by the data's own context; False goes on with the head's statistics, which its weights rest on.
     """
 
     def __init__(
         self, head: DimmHead, data: dict[str, Tensor], normalisation: Normalisation, config: TrainingConfig, views: Tensor | None = None,
-        patches_per_view: int = PATCHES_PER_VIEW,
+        patches_per_view: int = PATCHES_PER_VIEW, standardise: bool = True,
     ) -> None:
         self.head, self.config, self._together = head, config, patches_per_view
         self.device = next(head.parameters()).device
         self.data = data
         self.centres = ((data["centres"] - normalisation.origin) / normalisation.radius).float()
-        context = data["context"].float()
-        head.context_mean.copy_(context.mean(dim=0))
-        head.context_std.copy_(context.std(dim=0).clamp_min(1e-3))
+        if standardise:
+            context = data["context"].float()
+            head.context_mean.copy_(context.mean(dim=0))
+            head.context_std.copy_(context.std(dim=0).clamp_min(1e-3))
         self.optimiser = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         self.average = {name: value.detach().clone() for name, value in head.state_dict().items()}
         counts = torch.bincount(data["view_of"].long(), minlength=len(data["frame_of"]))

@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
-from dimm_ros.evaluation.ray_picture import LIMIT_DEG, ray_residual_picture, residual_colours
+from dimm_ros.evaluation.ray_picture import LIMIT_DEG, ray_lines, ray_residual_picture, residual_colours
 from dimm_ros.ros.messages import to_image, to_stamp
 
 if TYPE_CHECKING:
@@ -75,13 +75,8 @@ def ray_markers(estimate: Estimate, frame: str, nanoseconds: int, limit_deg: flo
     A sharp fan means that the rays agree on one centre. Patches without a ray are left out.
     """
     markers = MarkerArray()
-    centre = estimate.world_from_camera[:3, 3]
-    direction, moment = np.split(estimate.world_rays.reshape(-1, 6), 2, axis=1)
-    residual = np.full(len(direction), np.nan) if estimate.angle_residual_deg is None else estimate.angle_residual_deg.ravel()
-    known = np.isfinite(residual) & np.isfinite(direction).all(axis=1) & np.isfinite(moment).all(axis=1)
-    direction, moment, residual = direction[known], moment[known], residual[known]
-    nearest = centre + np.cross(direction, moment - np.cross(centre, direction))
-    ends = np.stack([nearest, nearest + _RAY_LENGTH * direction], axis=1).reshape(-1, 3)
+    lines, known = ray_lines(estimate, _RAY_LENGTH)
+    residual = np.full(len(lines), np.nan) if estimate.angle_residual_deg is None else estimate.angle_residual_deg.ravel()[known]
     colours = np.repeat(residual_colours(residual, limit_deg) / 255.0, 2, axis=0)
 
     marker = Marker(ns="rays", id=0, type=Marker.LINE_LIST, action=Marker.ADD)
@@ -89,7 +84,7 @@ def ray_markers(estimate: Estimate, frame: str, nanoseconds: int, limit_deg: flo
     marker.lifetime = Duration(seconds=_LIFETIME_S).to_msg()
     marker.pose.orientation.w = 1.0
     marker.scale.x = 0.004
-    marker.points = [Point(x=x, y=y, z=z) for x, y, z in ends.tolist()]
+    marker.points = [Point(x=x, y=y, z=z) for x, y, z in lines.reshape(-1, 3).tolist()]
     marker.colors = [ColorRGBA(r=r, g=g, b=b, a=0.8) for r, g, b in colours.tolist()]
     markers.markers = [marker]
     return markers

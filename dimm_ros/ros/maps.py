@@ -123,6 +123,7 @@ class Maps:
         atlas = Atlas.open(
             entries, start=config.map, opener=self._opener or open_map, encoders=old.encoders if old is not None else None,
             folder=config.map_folder, device=config.device, weights=config.weights or None, solver=config.solver, acceptance=config.acceptance,
+            backend=config.backend, onnx_provider=config.onnx_provider,
         )
         names = ", ".join(f"'{name}'" for name in atlas.names)
         self._log.info(f"Loaded {names} in {time.perf_counter() - started:.1f} s; warming up ...")
@@ -142,4 +143,4 @@ class Maps:
 
 def _asked(config: NodeConfig) -> tuple[object, ...]:
     """What decides which maps are loaded; the last is the one to begin with."""
-    return tuple(config.maps), config.map_folder, config.device, config.weights, config.map
+    return tuple(config.maps), config.map_folder, config.device, config.weights, config.backend, config.onnx_provider, config.map

@@ -42,6 +42,10 @@ class NodeConfig(BaseModel):
     map_folder: str = Field("", description="where maps given by a name or a relative path are; empty is the node's working directory")
     device: str = Field("auto", description="where the network runs: auto, cpu, cuda or cuda:N")
     weights: str = Field("", description="path of the encoder's weights; empty looks in the user's cache and on the hub")
+    backend: Literal["torch", "onnx"] = Field("torch", description="torch, or onnx for the network that 'dimm export' wrote beside each map")
+    onnx_provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        "auto", description="what runs an onnx network; auto is cuda where it is here, else cpu; tensorrt takes minutes to start",
+    )
     autostart: bool = Field(True, description="configure and activate without being told; false waits for the lifecycle service change_state")
     cameras: list[str] = Field(
         [""], description="several cameras on one base, solved jointly: prefixes of the topics PREFIX/image and PREFIX/camera_info; empty for one",

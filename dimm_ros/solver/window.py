@@ -1,8 +1,8 @@
-"""Covariance of a pose that several images share: a rig's cameras, or frames of a short odometry window.
+"""Covariance of a pose: of one image, of a rig's cameras, or of the frames of a short odometry window.
 
-A head's error is nearly the same for all rays of one image, and nearly the same for two images of nearly the same view. The
-solver's covariance holds for errors independent between rays; the map's calibration makes up for the first kind of correlation,
-because it was measured on single images. This module makes up for the second, and applies the calibration where it was measured.
+The errors of a head are nearly the same for all rays of one image, so the solver's covariance, which holds for errors independent
+between rays, is by far too small: the shared part is added, with the size that the map's calibration found on single images. And
+two images of nearly the same view share their errors, too: so many say less than as many independent ones.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dimm_ros.geometry.poses import rotation_angle_deg
 
 #: Distance (metres) and turn (degrees) between two views over which the correlation of their errors falls to 1/e.
 CORRELATION_DISTANCE, CORRELATION_ANGLE_DEG = 0.5, 20.0
+#: Neighbouring patches see the same things: so many rays say what one independent ray would.
+_ALIKE = 50.0
 
 
 def redundancy(base_from_cameras: np.ndarray, weights: np.ndarray) -> float:
@@ -40,21 +42,27 @@ def redundancy(base_from_cameras: np.ndarray, weights: np.ndarray) -> float:
 
 
 def calibrated_covariance(
-    covariance: np.ndarray, arm: np.ndarray, position_factor: float, rotation_factor: float, redundant: float = 1.0,
+    covariance: np.ndarray, arm: np.ndarray, position_sigma: float, rotation_sigma: float, redundant: float = 1.0, images: float = 1.0,
 ) -> np.ndarray:
-    """A solver's covariance with a map's factors on its standard deviations.
+    """Covariance of a pose whose rays err each for itself and, far more, all alike.
 
-    The factors hold at the cameras: there they multiply, and from there the result is carried to the base.
+        redundant (rho Sigma_rays + L diag(position_sigma^2, rotation_sigma^2) L^T / images)
 
     Args:
-        covariance: (6, 6) of the base, order x, y, z, rx, ry, rz about fixed world axes.
-        arm: (3,) from the base's origin to the (mean) camera centre, world axes, metres.
-        position_factor, rotation_factor: see ``scene_map.Calibration``.
+        covariance: (6, 6) of the base for independent rays, order x, y, z, rx, ry, rz about fixed world axes.
+        arm: (3,) from the base's origin to the (mean) camera centre, world axes, metres: L carries the shared error, which holds at
+            the cameras, to the base.
+        position_sigma, rotation_sigma: of the error that all rays of one image share, metres and radians; see ``Calibration``.
         redundant: see ``redundancy``.
+        images: number of images that the pose rests on, as weights say: (sum w)^2 / sum w^2.
     """
-    factors = np.repeat([position_factor, rotation_factor], 3)
-    if not np.any(arm):  # one camera: no rounding of products with the identity
-        return redundant * np.outer(factors, factors) * covariance
-    scale = lever(-arm) @ np.diag(factors) @ lever(arm)
-    result = redundant * scale @ covariance @ scale.T
+    carried = lever(-np.asarray(arm, dtype=np.float64))
+    shared = carried @ np.diag(np.repeat([position_sigma**2, rotation_sigma**2], 3)) @ carried.T
+    result = redundant * (_ALIKE * covariance + shared / images)
     return (result + result.T) / 2.0
+
+
+def effective_images(weights: np.ndarray) -> float:
+    """Kish's effective number of images: (sum w)^2 / sum w^2, at least 1."""
+    weights = np.asarray(weights, dtype=np.float64)
+    return float(weights.sum() ** 2 / (weights @ weights)) if weights.sum() > 0 else 1.0

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import cv2
 import pytest
+from typer.testing import CliRunner
 
+from dimm_ros.cli.main import app
 from dimm_ros.data.open import open_recording
 
 
@@ -19,7 +21,7 @@ def dimm(*words: str | Path, **options) -> subprocess.CompletedProcess:
     """Run the command in a process of its own, as a shell would."""
     return subprocess.run(
         [sys.executable, "-m", "dimm_ros.cli.main", *map(str, words)], capture_output=True, text=True, timeout=300,
-        env=os.environ | {"COLUMNS": "200", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}, **options,
+        env=os.environ | {"COLUMNS": "200", "PYTHONPATH": str(Path(__file__).resolve().parents[2])} | options.pop("env", {}), **options,
     )
 
 
@@ -106,10 +108,36 @@ def test_bad_input_is_one_sentence_and_exit_code_1(
     assert not (tmp_path / "a.dimm").exists()
 
 
-def test_every_verb_has_an_example() -> None:
-    from typer.main import get_command
+def test_version_help_and_completion() -> None:
+    import dimm_ros
 
-    from dimm_ros.cli.main import app
+    runner = CliRunner()
+    assert runner.invoke(app, ["--version"]).stdout == f"dimm_ros {dimm_ros.__version__}\n"
+    text = " ".join(runner.invoke(app, ["--help"]).stdout.split())
+    assert "Exit code: 0 done, 1" in text and "130 stopped" in text and "--install-completion" in text
+    script = dimm("--show-completion", "bash", env={"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"})
+    assert script.returncode == 0 and "_DIMM_COMPLETE=complete_bash" in script.stdout
+    offered = dimm(env={"_DIMM_COMPLETE": "complete_bash", "COMP_WORDS": "dimm map bag --preset ", "COMP_CWORD": "4"})
+    assert {"auto", "cpu", "gpu", "demo"} <= set(offered.stdout.split())
 
-    for name, verb in get_command(app).commands.items():
-        assert f"dimm {name}" in (verb.epilog or ""), name
+
+@pytest.mark.parametrize("words", [[], ["fly"], ["-v"], ["weights", "--fly"], ["gallery", "bag", "--seed", "one"], ["convert", "a", "b", "--storage", "tape"]])
+def test_wrong_usage_is_exit_code_2(words: list[str]) -> None:
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2 and "Usage: dimm" in result.output
+
+
+def test_json_is_all_there_is_on_stdout(tmp_path: Path, walk: Path, small_map: Path) -> None:
+    frame = open_recording(walk).frames[0]
+    cv2.imwrite(str(tmp_path / "frame.png"), frame.load())
+    for words, key, value in (
+        (["convert", walk, tmp_path / "bag", "--json"], "images", 24),
+        (["gallery", tmp_path / "tour", "--seconds", "1", "--rate", "2", "--json"], "images", 3),
+        (["localize", small_map, tmp_path / "frame.png", "--focal", "150", "--json"], "frame_id", "map"),
+        (["weights", "--json"], "encoder", "dinov2-small"),
+        (["doctor", walk, "--json", "--results", tmp_path / "results"], "frames", 24),
+        (["map", walk, "-o", tmp_path / "a.dimm", "--passes", "1", "--steps", "2", "--input-size", "112", "--json"], "complete", True),
+    ):
+        result = CliRunner().invoke(app, list(map(str, words)))
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)[key] == value

@@ -1,0 +1,1 @@
+"""A map's network outside PyTorch: exported to ONNX, run by ONNX Runtime."""

@@ -1,0 +1,300 @@
+"""Every verb against every fault: one clear sentence on stderr, the right exit code, no traceback, and nothing half-written.
+
+The verbs run in this process, through the handler of errors that the command has, except where Ctrl-C must hit a real one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from faults import full_disk, interrupted, permissions_count, tree
+from typer.main import get_command
+from typer.testing import CliRunner, Result
+
+from dimm_ros.cli.main import app
+from dimm_ros.data.record import record_frames
+from dimm_ros.data.seven_scenes import read_seven_scenes
+
+IMAGES, BROKEN = 12, 4  # of the small recording, and which of it is damaged
+FAULTS = ("missing", "empty", "unreadable", "forbidden", "full disk", "Ctrl-C")
+
+
+
+def _verbs(command, name: str = "") -> Iterator[str]:
+    """Names of a command and those below it, such as "audit privacy"."""
+    for word, below in getattr(command, "commands", {}).items():
+        yield from _verbs(below, f"{name} {word}".strip()) if hasattr(below, "commands") else [f"{name} {word}".strip()]
+
+
+VERBS = set(_verbs(get_command(app)))
+
+#: Verb and fault that cannot meet, and why.
+IMPOSSIBLE = {
+    ("gallery", "empty"): "it reads nothing, and an empty folder of the bag's name is a bag that exists",
+    ("gallery", "unreadable"): "it reads nothing",
+    ("weights", "missing"): "weights that are missing are fetched: test_weights.py",
+    ("weights", "empty"): "it reads no folder",
+    ("weights", "unreadable"): "weights that are damaged are fetched again: test_weights.py",
+    ("weights", "forbidden"): "a cache that cannot be used is done without: test_weights.py",
+}
+
+MISSING = [
+    (["map", "absent", "-o", "out.dimm"], "'absent' does not exist; give a ROS bag or a folder"),
+    (["map", "scene", "-o", "out.dimm", "--weights", "absent"], "absent does not exist; check --weights"),
+    (["eval", "absent", "scene"], "The map absent does not exist; make one with 'dimm map"),
+    (["eval", "room.dimm", "absent"], "'absent' does not exist; give"),
+    (["localize", "absent", "good.jpg", "--focal", "150"], "The map absent does not exist"),
+    (["localize", "room.dimm", "absent", "--focal", "150"], "Image 'absent' cannot be read: No such file"),
+    (["convert", "absent", "out_bag"], "'absent' does not exist; give"),
+    (["doctor", "absent"], "'absent' does not exist; give"),
+    (["demo", "--data", "absent"], "'absent' does not exist; give"),
+    (["audit", "privacy", "absent"], "The map absent does not exist"),
+    (["audit", "privacy", "room.dimm", "absent"], "'absent' does not exist; give"),
+    (["gallery", "good.jpg/out_bag"], "Bag 'good.jpg/out_bag' cannot be written: 'good.jpg' is no folder"),
+]
+EMPTY = [
+    (["map", "empty", "-o", "out.dimm"], "'empty' is empty; give a ROS bag or a folder"),
+    (["eval", "room.dimm", "empty"], "'empty' is empty; give"),
+    (["eval", "empty", "scene"], "The map empty is a folder"),
+    (["localize", "empty", "good.jpg", "--focal", "150"], "The map empty is a folder"),
+    (["localize", "room.dimm", "empty", "--focal", "150"], "Image 'empty' cannot be read: Is a directory"),
+    (["convert", "empty", "out_bag"], "'empty' is empty; give"),
+    (["doctor", "empty"], "'empty' is empty; give"),
+    (["demo", "--data", "empty"], "'empty' is empty; give"),
+    (["audit", "privacy", "empty"], "The map empty is a folder"),
+    (["audit", "privacy", "room.dimm", "empty"], "'empty' is empty; give"),
+]
+UNREADABLE = [
+    (["map", "broken", "-o", "out.dimm", "--input-size", "112", "--passes", "1"], "frame-000004.color.jpg"),
+    (["map", "broken_first", "-o", "out.dimm", "--input-size", "112", "--passes", "1"], "frame-000000.color.jpg"),
+    (["eval", "room.dimm", "broken"], "frame-000004.color.jpg"),
+    (["localize", "room.dimm", "broken/frame-000004.color.jpg", "--focal", "150"], "frame-000004.color.jpg"),
+    (["convert", "broken", "out_bag"], "frame-000004.color.jpg"),
+    (["convert", "broken_bag", "out_bag"], "cannot be decoded; it is truncated"),
+    (["demo", "--data", "broken", "--split", "half"], "frame-000004.color.jpg"),
+    (["audit", "privacy", "room.dimm", "broken", "--foreign", "scene", "--images", "4"], "frame-000004.color.jpg"),
+]
+FORBIDDEN = [
+    (["map", "secret", "-o", "out.dimm"], "secret"),
+    (["map", "scene", "-o", "readonly/out.dimm"], "readonly"),
+    (["map", "scene", "-o", "out.dimm", "--weights", "secret.dimm"], "secret.dimm"),
+    (["eval", "secret.dimm", "scene"], "secret.dimm"),
+    (["eval", "room.dimm", "secret"], "secret"),
+    (["eval", "room.dimm", "scene", "--results", "readonly/results"], "readonly"),
+    (["localize", "secret.dimm", "good.jpg", "--focal", "150"], "secret.dimm"),
+    (["localize", "room.dimm", "secret.jpg", "--focal", "150"], "Image 'secret.jpg' cannot be read: Permission denied"),
+    (["convert", "secret", "out_bag"], "secret"),
+    (["convert", "scene", "readonly/out_bag"], "Bag 'readonly/out_bag' cannot be written: Permission denied"),
+    (["doctor", "secret"], "secret"),
+    (["doctor", "scene", "--results", "readonly"], "readonly"),
+    (["demo", "--data", "secret"], "secret"),
+    (["demo", "--results", "readonly/results"], "readonly"),
+    (["audit", "privacy", "secret.dimm"], "secret.dimm"),
+    (["audit", "privacy", "room.dimm", "secret"], "secret"),
+    (["audit", "privacy", "room.dimm", "--foreign", "scene", "--results", "readonly/results"], "readonly"),
+    (["gallery", "readonly/out_bag"], "Bag 'readonly/out_bag' cannot be written: Permission denied"),
+]
+FULL = [
+    (["map", "scene", "-o", "full/room.dimm", "--input-size", "112", "--passes", "1"], "full/room.dimm.work"),
+    (["eval", "room.dimm", "scene", "--results", "full/results"], ""),
+    (["convert", "scene", "full/old_bag", "--overwrite", "--images", "raw"], "Bag 'full/old_bag' cannot be written"),
+    (["doctor", "scene", "--results", "full/results"], ""),
+    (["demo", "--data", "scene", "--split", "half", "--results", "full/results"], ""),
+    (["audit", "privacy", "room.dimm", "--foreign", "scene", "--images", "4", "--results", "full/results"], ""),
+    (["gallery", "full/out_bag", "--seconds", "2", "--raw"], "Bag 'full/out_bag' cannot be written"),
+]
+PIPED = [["localize", "room.dimm", "good.jpg", "--focal", "150", "--json"], ["weights"], ["weights", "--json"], ["--version"]]
+INTERRUPTED = [
+    (["map", "scene", "-o", "out.dimm", "--input-size", "112", "--passes", "1"], r"training *\S+ *[1-9]"),
+    (["eval", "room.dimm", "scene"], r"localizing *\S+ *[1-9]"),
+    (["convert", "scene", "out_bag", "--images", "png"], r"converting *\S+ *[1-9]"),
+    (["doctor", "scene"], r"(geometry|images) *\S+ *[1-9]"),
+    (["demo"], r"mapping bag *\S+ *[1-9]"),
+    (["audit", "privacy", "room.dimm", "--foreign", "scene", "--images", "4"], r"foreign *\S+ *[1-9]"),
+    (["gallery", "out_bag"], r"rendering *\S+ *[1-9]"),
+]
+BLIND = [
+    (["localize", "room.dimm", "good.jpg", "--focal", "150"], "dimm_ros.localizer.Localizer.localize"),
+    (["weights"], "dimm_ros.encoder.weights.find_weights"),
+]
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory, small_map: Path) -> Path:
+    """What the commands are given, good and bad; tests link it into a folder of their own."""
+    place = tmp_path_factory.mktemp("shelf")
+    _film(place / "scene")
+    for name, number in (("broken", BROKEN), ("broken_first", 0)):
+        image = shutil.copytree(place / "scene", place / name) / f"frame-{number:06d}.color.jpg"
+        image.write_bytes(image.read_bytes()[:1500])
+    record_frames(place / "broken_bag", read_seven_scenes(place / "scene").frames)
+    _damage(place / "broken_bag")
+    shutil.copy(place / "scene" / "frame-000000.color.jpg", place / "good.jpg")
+    shutil.copy(place / "good.jpg", place / "secret.jpg")
+    shutil.copy(small_map, place / "room.dimm")
+    shutil.copy(small_map, place / "secret.dimm")
+    shutil.copytree(place / "scene", place / "secret")
+    (place / "empty").mkdir()
+    return place
+
+
+def _film(folder: Path) -> None:
+    """A 7-Scenes folder of noise, seen by a camera on its way."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(IMAGES):
+        noise = cv2.resize(rng.integers(0, 255, (21, 28, 3), dtype=np.uint8), (224, 168))
+        cv2.imwrite(str(folder / f"frame-{number:06d}.color.jpg"), noise)
+        pose = np.eye(4)
+        pose[:3, 3] = 0.1 * number, 0.02 * number**2, 0
+        np.savetxt(folder / f"frame-{number:06d}.pose.txt", pose)
+    np.savetxt(folder / "camera-intrinsics.txt", [[150, 0, 111.5], [0, 150, 83.5], [0, 0, 1]])
+    (folder / "split.json").write_text('{"half": {"train": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], "val": [10, 11]}}')
+
+
+def _damage(bag: Path) -> None:
+    """Zeros over the second half of one stored image."""
+    file = next(bag.glob("*.mcap"))
+    content = bytearray(file.read_bytes())
+    start = content.find(b"\xff\xd8\xff", len(content) // 2)
+    content[start + 2 : start + 2000] = bytes(1998)
+    file.write_bytes(content)
+
+
+@pytest.fixture
+def place(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the commands run in."""
+    for thing in shelf.iterdir():
+        (tmp_path / thing.name).symlink_to(thing)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def verb_of(words: list[str]) -> str:
+    return next(name for name in (" ".join(words[:2]), words[0]) if name in VERBS or name == words[0])
+
+
+def dimm(words: list[str]) -> Result:
+    if words[0] == "demo" and importlib.util.find_spec("rclpy") is None:
+        pytest.skip("ROS 2 is not installed")
+    return CliRunner().invoke(app, words)
+
+
+def check(result, expected: str) -> None:
+    """One sentence with these words, exit code 1, and nothing on stdout that a script could take for a result."""
+    said = f"{result.stderr}\n{result.stdout}"
+    exception = getattr(result, "exception", None)
+    assert exception is None or isinstance(exception, SystemExit), repr(exception)
+    assert "Traceback" not in said
+    complaints = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(complaints) == 1 and complaints[0].endswith("."), result.stderr
+    print(complaints[0])
+    assert expected in complaints[0]
+    assert result.exit_code == 1
+
+
+def test_every_verb_meets_every_fault() -> None:
+    met = {(verb_of(words), fault) for fault, rows in zip(FAULTS, (MISSING, EMPTY, UNREADABLE, FORBIDDEN, FULL, INTERRUPTED)) for words, _ in rows}
+    met |= {(verb_of(words), "full disk") for words in PIPED} | {(verb_of(words), "Ctrl-C") for words, _ in BLIND} | {("doctor", "unreadable")}
+    assert {(verb, fault) for verb in VERBS for fault in FAULTS} - met == set(IMPOSSIBLE)
+
+
+@pytest.mark.parametrize(("words", "expected"), MISSING + EMPTY, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_missing_and_empty(words: list[str], expected: str, place: Path) -> None:
+    before = tree(place)
+    check(dimm(words), expected)
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize(("words", "expected"), UNREADABLE, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_unreadable_image(words: list[str], expected: str, place: Path) -> None:
+    before = tree(place)
+    result = dimm(words)
+    check(result, expected)
+    if "broken" in words and words[0] == "map":  # half an hour's work may be in there
+        assert "the work so far is kept in out.dimm.work" in result.stderr
+        shutil.rmtree("out.dimm.work")
+    assert tree(place) == before
+
+
+def test_the_doctor_finds_an_unreadable_image(place: Path) -> None:
+    result = dimm(["doctor", "broken"])
+    assert result.exit_code == 3 and "frame-000004" in result.stdout and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(("words", "expected"), FORBIDDEN, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_forbidden(words: list[str], expected: str, place: Path, shelf: Path) -> None:
+    (place / "readonly").mkdir(mode=0o555)
+    before = tree(place)
+    secrets = [shelf / name for name in ("secret", "secret.dimm", "secret.jpg")]
+    for secret in secrets:
+        secret.chmod(0)
+    try:
+        with permissions_count():
+            assert not os.access(secrets[1], os.R_OK, effective_ids=True) and not os.access("readonly", os.W_OK, effective_ids=True)
+            check(dimm(words), expected)
+    finally:
+        for secret in secrets:
+            secret.chmod(0o755)
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize(("words", "expected"), FULL, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_full_disk(words: list[str], expected: str, place: Path) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "room.dimm").write_bytes(b"an old map")
+        record_frames(folder / "old_bag", read_seven_scenes(place / "scene").frames[:2])
+
+    with full_disk(place / "full", fill):
+        before = tree(place)
+        check(dimm(words), expected)
+        assert tree(place) == before
+
+
+@pytest.mark.parametrize("words", PIPED, ids=" ".join)
+def test_full_disk_behind_stdout(words: list[str], place: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    with open("/dev/full", "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        with pytest.raises(SystemExit) as end:
+            app(words)
+        monkeypatch.undo()
+    complaints = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert end.value.code == 1 and complaints == ["error: No space left on device; free some space or write to another disk."]
+
+
+@pytest.mark.parametrize(("words", "at"), INTERRUPTED, ids=lambda value: value[0] if isinstance(value, list) else "")
+def test_ctrl_c(words: list[str], at: str, place: Path) -> None:
+    if words[0] == "demo" and importlib.util.find_spec("rclpy") is None:
+        pytest.skip("ROS 2 is not installed")
+    before = tree(place)
+    ended = interrupted(words, at, place)
+    assert ended.code == 130 and "Traceback" not in ended.stderr + ended.stdout, ended.stderr
+    if words[0] == "map":  # a usable map, and what is needed to go on
+        assert "Unfinished but usable map" in ended.stdout
+        for name in ("out.dimm", "out.dimm.retrieval.safetensors"):
+            Path(name).unlink()
+        shutil.rmtree("out.dimm.work")
+    else:
+        assert ended.stderr.rstrip().splitlines()[-1].strip() == "stopped"
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize(("words", "during"), BLIND, ids=lambda value: value[0] if isinstance(value, list) else "")
+def test_ctrl_c_of_verbs_without_progress(words: list[str], during: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(*_, **__) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = tree(place)
+    monkeypatch.setattr(during, press)
+    result = dimm(words)
+    assert result.exit_code == 130 and result.stdout == "" and result.stderr.splitlines()[-1] == "stopped"
+    assert tree(place) == before
