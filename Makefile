@@ -11,7 +11,7 @@ DATA ?=
 # Threads that spin while they wait for each other make a busy machine ten times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup test soak demo bench lint clean clean-all help
+.PHONY: setup test soak demo bench bench-peers bench-check lint clean clean-all help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
@@ -32,6 +32,14 @@ demo: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+# Hours the first time; it goes on where it was. Installs what the peers need beside this package.
+bench-peers:
+	@$(PYTHON) .ci/setup.py peers
+	$(BIN)/python -m benchmarks.peers $(or $(DATA),../shared/data)
+
+bench-check: setup
+	$(BIN)/python -m benchmarks.check
 
 lint: setup
 	$(BIN)/ruff check --line-length 150 --select E,F,W,I,B --ignore B008 dimm_ros launch test benchmarks .ci setup.py

@@ -1,7 +1,8 @@
 """Makes .venv: pinned packages, ROS 2 from pip, generated messages, this checkout, encoder weights.
 
 Standard library only, since it runs before anything is installed. Each step leaves a stamp with the hash of what it
-was made from, so a second run does only what has changed. Called by `make setup`.
+was made from, so a second run does only what has changed. Called by `make setup`; with the word "peers"
+the benchmark's peers are installed, too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ CI = REPOSITORY / ".ci"
 VENV = Path(os.environ.get("DIMM_VENV", REPOSITORY / ".venv")).absolute()
 PYTHON = VENV / "bin" / "python"
 STAMPS = VENV / ".dimm_setup"
+PEERS = REPOSITORY / "benchmarks" / "peers" / "requirements.txt"
 SUPPORTED = ((3, 10), (3, 11), (3, 12))
 
 
@@ -38,6 +40,8 @@ def main() -> int:
         step("messages", [REPOSITORY / "msg", REPOSITORY / "CMakeLists.txt", REPOSITORY / "package.xml"], build_own_messages, after="packages")
         step("checkout", [REPOSITORY / "dimm_ros/__init__.py"], check_imports, after="messages")
         step("weights", [REPOSITORY / "dimm_ros/encoder/weights.py"], fetch_weights, after="checkout")
+        if "peers" in sys.argv[1:]:
+            step("peers", [PEERS], install_peers, after="packages")
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
@@ -151,6 +155,12 @@ def check_imports() -> None:
 
 def fetch_weights() -> None:
     run([str(PYTHON), "-m", "dimm_ros.cli.main", "weights"], "the encoder's weights could not be fetched (see above)", quiet=False)
+
+
+def install_peers() -> None:
+    """What `make bench-peers` compares with; the product and its tests need none of it."""
+    log("installing the peers of the benchmark with pip")
+    pip("install", "--no-deps", "-r", str(PEERS))
 
 
 def step(name: str, sources: list[Path], action, after: str | None = None) -> None:

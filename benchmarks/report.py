@@ -41,9 +41,13 @@ def table(title: str, rows: Sequence[Row]) -> Table:
 def write_json(figures: dict, folder: Path) -> Path:
     """Write <folder>/<date>.json whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{datetime.now():%Y%m%d-%H%M%S}.json"
+    return put_json(figures, folder / f"{datetime.now():%Y%m%d-%H%M%S}.json")
+
+
+def put_json(content: object, path: Path) -> Path:
+    """Write a JSON file whole or not at all."""
     partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(figures, indent=2) + "\n")
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)
     return path
 
@@ -58,9 +62,7 @@ class Store:
     def put(self, key: str, figures: dict) -> None:
         """Keep the figures of a key."""
         self.figures[key] = figures
-        partial = self._path.with_suffix(".part")
-        partial.write_text(json.dumps(self.figures, indent=1) + "\n")
-        os.replace(partial, self._path)
+        put_json(self.figures, self._path)
 
 
 def _digits(value: float) -> str:

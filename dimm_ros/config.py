@@ -46,8 +46,8 @@ class HeadConfig(_Section):
     fusion: Literal["attention", "mean"] = Field("attention", description="how the N ray embeddings are fused")
     confidence: bool = Field(True, description="predict a per-ray scale of direction and moment error")
     whole_share: float = Field(0.8, ge=0, lt=1, description="largest share of the whole-image regression in the rays; 0 leaves it out, as the paper")
-    whole_least: float = Field(0.5, ge=0, lt=1, description="its share in the rays of a view that is not new at all")
-    whole_novelty: float = Field(1.0, gt=0, description="novelty over which the share grows by one")
+    whole_least: float = Field(0.3, ge=0, lt=1, description="its share in the rays of a view that is not new at all")
+    whole_novelty: float = Field(0.5, gt=0, description="novelty over which the share grows by one")
 
 
 class TrainingConfig(_Section):
@@ -66,6 +66,7 @@ class TrainingConfig(_Section):
     )
     max_offset: float = Field(0.15, ge=0, le=0.5, description="furthest the virtual camera moves, as a share of the scene's median distance")
     jitter: float = Field(0.15, ge=0, le=0.9, description="brightness and contrast change of augmented views")
+    recorded_share: float = Field(0.5, ge=0, lt=1, description="share of a batch drawn from recorded images alone, the rest from all views")
     context_noise: float = Field(0.1, ge=0, description="Gaussian noise on the CLS part, in units of its spread")
     context_dropout: float = Field(0.1, ge=0, lt=1, description="share of CLS entries dropped")
     context_mix: float = Field(0.0, ge=0, lt=1, description="largest share of another image's context that is mixed in")

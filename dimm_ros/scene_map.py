@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 
 from dimm_ros.config import EncoderConfig, HeadConfig, TrainingConfig
 from dimm_ros.errors import MapError
+from dimm_ros.head.merged import MergedHead
 from dimm_ros.head.model import DimmHead
 from dimm_ros.head.whole_image import WholeImage
 
@@ -186,7 +188,7 @@ class SceneMap:
         head: the network, in evaluation mode.
     """
 
-    def __init__(self, header: MapHeader, head: DimmHead) -> None:
+    def __init__(self, header: MapHeader, head: DimmHead | MergedHead) -> None:
         self.header, self.head = header, head
 
     @classmethod
@@ -243,12 +245,30 @@ def write_safetensors(tensors: dict[str, torch.Tensor], path: Path, metadata: di
         raise MapError(f"{path} cannot be written ({error}); free space or choose another place with -o.") from error
 
 
-def _empty_head(header: MapHeader, tensors: dict[str, torch.Tensor]) -> DimmHead:
+def merged_head(header: MapHeader, heads: Sequence[DimmHead]) -> MergedHead:
+    """The head of a merged map from those of its parts."""
+    origins, radii = ([getattr(part, field) for part in header.parts] for field in ("origin", "radius"))
+    limits = [part.calibration.max_novelty or 1.0 for part in header.parts]
+    exact = {"dtype": torch.float64}
+    return MergedHead(
+        heads, torch.tensor(origins, **exact), torch.tensor(radii, **exact), torch.tensor(header.origin, **exact), header.radius,
+        torch.tensor(limits, **exact), max(limits),
+    )
+
+
+def _empty_head(header: MapHeader, tensors: dict[str, torch.Tensor]) -> DimmHead | MergedHead:
     """A head of the header's shape, with a whole-image regression if the tensors hold one."""
-    whole = None
-    if "whole.views" in tensors and "whole.basis" in tensors:
-        whole = WholeImage(header.context_dim, len(tensors["whole.views"]), tensors["whole.basis"].shape[-1])
-    return DimmHead(header.patch_dim, header.context_dim, header.head, whole)
+    def one(config: HeadConfig, prefix: str) -> DimmHead:
+        views, basis = tensors.get(f"{prefix}whole.views"), tensors.get(f"{prefix}whole.basis")
+        whole = None if views is None or basis is None else WholeImage(header.context_dim, len(views), basis.shape[-1])
+        return DimmHead(header.patch_dim, header.context_dim, config, whole)
+
+    if not header.parts:
+        return one(header.head, "")
+    heads = [one(part.head, f"parts.{number}.") for number, part in enumerate(header.parts)]
+    if any(head.whole is None for head in heads):
+        raise MapError(f"The merged map '{header.name}' lacks a whole-image part of one of its {len(heads)} maps; merge them again.")
+    return merged_head(header, heads)
 
 
 def _parse(text: str, path: Path) -> MapHeader:

@@ -51,7 +51,11 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT, help="where figures, features and maps are kept")
     parser.add_argument("--document", type=Path, default=DOCUMENT, help="the document to write")
     parser.add_argument("--row", nargs=2, metavar=("SCENE", "PEER"), help=argparse.SUPPRESS)
+    parser.add_argument("--cost", nargs=2, metavar=("KIND", "POINT"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.cost:
+        print(json.dumps(cost.measure(given.cost[0], int(given.cost[1]))))
+        return
     steps = QUICK_STEPS if given.quick else None
     if given.row:
         with bars() as watch:
@@ -67,7 +71,8 @@ def main() -> None:
                 break
             _run(scene, peer, given, store)
     if not given.no_cost:
-        cost.run(given.results, store, end)
+        with bars() as watch:
+            cost.run(given.data, store, end, watch)
     if not given.quick:
         from benchmarks.peers.document import write
 

@@ -105,7 +105,7 @@ class PointMap:
 def build_points(mapped: Mapped, matcher: Matcher, watch: Watch) -> PointMap:
     """Features, matches, points."""
     recording = mapped.recording
-    features, mapped.seconds["extract"] = _features(recording, matcher, mapped.folder / matcher.name, watch)
+    features, mapped.seconds["extract"] = _features(recording, matcher, mapped.shared / matcher.name, watch)
     with mapped.timed("match"):
         pairs = _pairs(recording.poses(), matcher.ranks)
         matches = []

@@ -15,6 +15,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
+from benchmarks.peers.dimm import trained_alike
 from benchmarks.peers.features import ABLATION, prepare
 from benchmarks.peers.peer import Located, Mapped, PeerMap, Trained, Watch
 from benchmarks.peers.scenes import SCENES, Scene, spread
@@ -24,11 +25,13 @@ from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.encoder.patches import fit, normalise, patch_grid
 from dimm_ros.evaluation.metrics import Answer, errors, summarise
+from dimm_ros.mapping.build import MIN_FRAMES
 from dimm_ros.scene_map import SceneMap
 
 #: Peers by name, those of this package first.
 PEERS = ("dimm", "sift", "lightglue", "retrieval", "retrieval_mean", "pose_regression", "scene_coordinates")
 
+_QUICK_SIZE = 224
 _TIMED = 20  # queries beside which the encoder alone is timed
 
 
@@ -54,8 +57,8 @@ def measure(scene_name: str, peer_name: str, data: Path, root: Path, watch: Watc
     scene = SCENES[scene_name](data, root)
     if quick:
         few = {name: spread(part, 3) for name, part in scene.queries.items()}
-        scene = replace(scene, mapped=spread(scene.mapped, 16), queries=few, ablation_split="")
-    encoder = Encoder.open(PRESETS["cpu"].encoder, device="cpu")
+        scene = replace(scene, mapped=spread(scene.mapped, MIN_FRAMES), queries=few, ablation_split="")
+    encoder = Encoder.open(PRESETS["cpu"].encoder.changed(input_size=_QUICK_SIZE if quick else None), device="cpu")
     return row(scene, peer_name, encoder, root / (f"quick_{scene.name}" if quick else scene.name), watch, steps)
 
 
@@ -63,13 +66,10 @@ def row(scene: Scene, peer_name: str, encoder: Encoder, folder: Path, watch: Wat
     """Make the map, ask all queries."""
     peer = peer_of(peer_name)
     most_mapped, most_asked = getattr(peer, "MAPPED", len(scene.mapped.frames)), getattr(peer, "QUERIES", None)
-    recording = scene.mapped if len(scene.mapped.frames) <= most_mapped else spread(scene.mapped, most_mapped)
-    if recording is scene.mapped:
-        prepare(scene, encoder, folder, watch)
-    else:  # features of the recorded images alone would do, but a peer that maps fewer images is slow anyhow
-        folder = folder / peer_name
-        prepare(replace(scene, mapped=recording, ablation_split=""), encoder, folder, watch)
-    mapped = Mapped(recording, encoder, folder, steps or PRESETS["cpu"].training.steps, _trained(scene) if steps is None else None)
+    prepare(scene, encoder, folder, watch)
+    recording, shared = spread(scene.mapped, most_mapped), folder.parent / (scene.name.partition("_")[0] if scene.ablation_split else scene.name)
+    trained = _trained(scene) if steps is None else None
+    mapped = Mapped(recording, scene.mapped, encoder, folder, shared, steps or PRESETS["cpu"].training.steps, trained)
     start = time.perf_counter()
     made = peer.build(mapped, watch)
     built = time.perf_counter() - start
@@ -135,8 +135,7 @@ def _trained(scene: Scene) -> Trained | None:
     preset = PRESETS["cpu"]
     if not scene.ablation_split or not path.is_file():
         return None
-    header = SceneMap.load(path).header
-    if header.training != preset.training or header.head != preset.head:
+    if not trained_alike(SceneMap.load(path).header):
         return None
     figures = json.loads((ABLATION / "figures.json").read_text())
     found = [value for key, value in figures.items() if key.startswith("default/") and key.endswith(f"/{scene.ablation_split}/0")]

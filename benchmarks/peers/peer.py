@@ -19,6 +19,7 @@ from dimm_ros.encoder.dinov2 import Encoder, Tokens
 from dimm_ros.encoder.patches import PatchGrid, fit, normalise, patch_grid
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.mapping.build import open_buffer
+from dimm_ros.mapping.features import FeatureBuffer
 
 #: Name of the feature buffer's folder.
 FEATURES = "features"
@@ -63,33 +64,39 @@ class Mapped:
 
     Attributes:
         recording: the images.
+        whole: the recording whose features are stored, which is ``recording`` unless the peer can only map some of it.
         encoder: the product's, frozen; its tokens are shared by the peers that use it.
-        folder: where what is worked out for every image is kept; ``features`` in it is a complete ``FeatureBuffer``.
+        folder: where what is worked out is kept; ``features`` in it is a complete ``FeatureBuffer`` of the whole recording.
+        shared: where features of single images are kept, for all scenes of the same images.
         steps: of a head's training.
         trained: a map that the ablation made of the same images with the same preset, which ``dimm`` may take.
         seconds: time of each stage of the mapping; stages that were done earlier count, too.
     """
 
     recording: Recording
+    whole: Recording
     encoder: Encoder
     folder: Path
+    shared: Path
     steps: int
     trained: Trained | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def features(self) -> dict[str, Tensor]:
-        """Tensors of the feature buffer (recorded and virtual views); their encoding counts as mapping."""
-        training = PRESETS["cpu"].training
-        buffer = open_buffer(self.folder / FEATURES, self.recording, self.encoder, training)
+        """Tensors of the feature buffer (recorded and virtual views of the whole recording); their encoding counts as mapping."""
+        buffer = self._buffer()
         self.seconds["features"] = buffer.seconds
-        return buffer.tensors(training.memory_mb)
+        return buffer.tensors(PRESETS["cpu"].training.memory_mb)
 
     def cls(self) -> np.ndarray:
         """(V, W) float32 CLS tokens of the recorded images; their encoding counts as mapping."""
-        buffer = open_buffer(self.folder / FEATURES, self.recording, self.encoder, PRESETS["cpu"].training)
-        count = len(self.recording.frames)
-        self.seconds["features"] = buffer.seconds * count / buffer.views
-        return np.array(buffer.context[:count, : self.encoder.cls_dim], dtype=np.float32)
+        buffer, names = self._buffer(), {frame.name: index for index, frame in enumerate(self.whole.frames)}
+        rows = [names[frame.name] for frame in self.recording.frames]
+        self.seconds["features"] = buffer.seconds * len(rows) / buffer.views
+        return np.array(buffer.context[rows, : self.encoder.cls_dim], dtype=np.float32)
+
+    def _buffer(self) -> FeatureBuffer:
+        return open_buffer(self.folder / FEATURES, self.whole, self.encoder, PRESETS["cpu"].training)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -16,7 +16,7 @@ from dimm_ros.gallery.recorder import record_bag
 from dimm_ros.gallery.scene import build_room
 from dimm_ros.gallery.trajectory import MOUNTS, trajectory
 
-QUERIES = 60  # of a scene, at most: some peers take seconds for each
+QUERIES = 50  # of a scene, at most: some peers take seconds for each
 MAPPED = 100  # images of the scenes other than red kitchen: there is not the time for more on two cores
 _HELD_OUT = 8  # every so many images, where there is no split
 _GALLERY_SEEDS, _GALLERY_SPREAD, _GALLERY_HZ = (21, 22), 0.25, 48.0  # two walks along one route, as the demo's

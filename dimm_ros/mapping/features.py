@@ -119,6 +119,12 @@ class FeatureBuffer:
         return result
 
 
+def recorded_views(data: dict[str, Tensor]) -> Tensor:
+    """(V,) bool: the views that are images of the recording; the first pass, unless the data say otherwise."""
+    known = data.get("recorded")
+    return torch.arange(len(data["frame_of"])) <= int(data["frame_of"].max()) if known is None else known
+
+
 def has_views(folder: Path) -> bool:
     """Whether a folder holds a feature buffer with views to go on from."""
     return (folder / _PROGRESS).exists()

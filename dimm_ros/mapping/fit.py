@@ -20,6 +20,7 @@ from dimm_ros.errors import DataError
 from dimm_ros.head.model import DimmHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.calibrate import calibrate, calibrate_short, held_out_frames
+from dimm_ros.mapping.features import recorded_views
 from dimm_ros.mapping.rehearse import join
 from dimm_ros.mapping.trainer import Normalisation, Trainer
 from dimm_ros.scene_map import Calibration, Curve, MapHeader, SceneMap, write_safetensors
@@ -158,12 +159,6 @@ def whole_image(
     if not head.whole_share:
         return None
     return WholeImage.fit(*_whole_arguments(data, views, normalisation)).to(device)
-
-
-def recorded_views(data: dict[str, Tensor]) -> Tensor:
-    """(V,) bool: the views that are images of the recording; the first pass, unless the data say otherwise."""
-    known = data.get("recorded")
-    return torch.arange(len(data["frame_of"])) <= int(data["frame_of"].max()) if known is None else known
 
 
 def _whole_arguments(data: dict[str, Tensor], views: Tensor | None, normalisation: Normalisation) -> tuple[Tensor, Tensor, Tensor, Tensor]:

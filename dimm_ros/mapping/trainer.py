@@ -12,6 +12,7 @@ from torch import Tensor
 from dimm_ros.config import TrainingConfig
 from dimm_ros.head.loss import ray_loss
 from dimm_ros.head.model import DimmHead, Rays
+from dimm_ros.mapping.features import recorded_views
 
 #: Patches of one image in a batch: few enough to keep the batch mixed, while the image's context is multiplied only once.
 PATCHES_PER_VIEW = 8
@@ -69,6 +70,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         self.average = {name: value.detach().clone() for name, value in head.state_dict().items()}
         counts = torch.bincount(data["view_of"].long(), minlength=len(data["frame_of"]))
+        self._recorded = recorded_views(data)
         self._first, self._counts = counts.cumsum(0) - counts, counts  # rows of a view follow one another
         self.train_on(views)
         self.done = 0
@@ -77,14 +79,18 @@ class Trainer:
         """Draw from these views alone from now on; None for all that have patches."""
         enough = torch.nonzero(self._counts >= self._together)[:, 0]
         self._views = enough if views is None else enough[torch.isin(enough, views)]
+        self._real = self._views[self._recorded[self._views]]
 
     def step(self) -> float:
         """One optimiser step on a batch drawn from all images, a few patches of each; returns the loss."""
         config = self.config
         # Seeded by the step, so that a resumed training draws what an uninterrupted one would have drawn.
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.done)
-        drawn = torch.randint(len(self._views), (max(1, config.batch // self._together),), generator=generator)
-        views = self._views[drawn]
+        count = max(1, config.batch // self._together)
+        views = self._views[torch.randint(len(self._views), (count,), generator=generator)]
+        if config.recorded_share and len(self._real):
+            real = self._real[torch.randint(len(self._real), (count,), generator=generator)]
+            views = torch.where(torch.rand(count, generator=generator) < config.recorded_share, real, views)
         place = torch.rand((len(views), self._together), generator=generator)
         rows = (self._first[views, None] + (place * self._counts[views, None]).long()).reshape(-1)
         patches = self.data["patches"][rows].to(self.device).float()
