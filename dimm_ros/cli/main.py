@@ -83,7 +83,7 @@ def _options(
 def main() -> None:
     """Entry point. What ends the process politely (``timeout``, a service manager) ends it as Ctrl-C does, leaving nothing half-written."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    app()
+    app(prog_name="dimm")
 
 
 if __name__ == "__main__":
