@@ -222,10 +222,9 @@ class SceneMap:
 
     def save(self, path: str | Path) -> None:
         """Write the map whole or not at all; weights in half precision, as the paper's maps."""
-        path = Path(path)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
         tensors = {name: tensor if name.endswith(_FULL) else tensor.half() for name, tensor in tensors.items()}
-        write_safetensors(tensors, path, {_KEY: self.header.model_dump_json()})
+        write_safetensors(tensors, Path(path), {_KEY: self.header.model_dump_json()})
 
 
 def write_safetensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""``dimm map``: train a map from a recording."""
+"""``dimm map``: train a map from a recording; its sub-verbs have files of their own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from dimm_ros.cli import options
+from dimm_ros.cli import map_info, map_merge, map_report, map_update, options
 from dimm_ros.cli.console import EXIT_STOPPED, bars, note, say, say_json
+from dimm_ros.cli.map_group import DEFAULT, MapVerbs
 from dimm_ros.config import PRESETS
 from dimm_ros.errors import DimmError
 
@@ -33,8 +34,18 @@ class Depth(str, Enum):
     none = "none"
 
 
+_GROUP_EPILOG = (
+    "Examples:\n\n  dimm map tour_bag -o office.dimm\n\n  dimm map info office.dimm\n\n  dimm map update office.dimm new_wing_bag\n\n"
+    "A recording that is called like a verb is given as ./info."
+)
+
+
 def register(app: typer.Typer) -> None:
-    app.command("map", epilog=_EPILOG)(run)
+    verbs = typer.Typer(cls=MapVerbs, help="What can be done with maps; without a verb, one is trained (new).", epilog=_GROUP_EPILOG)
+    verbs.command(DEFAULT, epilog=_EPILOG)(run)
+    for verb in (map_info, map_report, map_update, map_merge):
+        verb.register(verbs)
+    app.add_typer(verbs, name="map")
 
 
 def run(
@@ -46,6 +57,11 @@ def run(
     depth: Annotated[Optional[Depth], typer.Option(help="depth for virtual views instead of the preset's")] = None,
     encoder: Annotated[Optional[str], typer.Option(help="encoder instead of the preset's, such as dinov2-base; see 'dimm weights'")] = None,
     input_size: Annotated[Optional[int], typer.Option(min=56, help="longer side of the encoder's input, a multiple of 14")] = None,
+    name: Annotated[Optional[str], typer.Option(help="the map's name; default: its file's")] = None,
+    licence: options.Licence = None,
+    keep_features: Annotated[
+        bool, typer.Option("--keep-features", help="keep tokens of the images in MAP.features.safetensors for 'dimm map update' (private)"),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="seed of everything random")] = 0,
     split: options.Split = None,
     weights: options.WeightsFile = None,
@@ -79,7 +95,9 @@ def run(
     kept = f"the work so far is kept in {output}.work: run the same command to go on"
     try:
         with bars(stoppable=True) as progress:
-            result = build_map(recording, output, opened, head=chosen.head, training=training, watch=progress)
+            result = build_map(
+                recording, output, opened, head=chosen.head, training=training, name=name, licence=licence, keep=keep_features, watch=progress,
+            )
     except (DimmError, OSError, KeyboardInterrupt):
         if Path(f"{output}.work").exists():
             note(f"no map was written; {kept}")

@@ -26,6 +26,7 @@ Mcap = Annotated[bool, typer.Option("--mcap", help="also write foxglove/foxglove
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 WeightsFile = Annotated[Optional[Path], typer.Option("--weights", help="the encoder's weights (safetensors); default: found as 'dimm weights' says")]
+Licence = Annotated[Optional[str], typer.Option("--licence", help="of the recording, as text for the map's header, such as CC-BY-4.0")]
 BagStorage = Annotated[Storage, typer.Option("--storage", help="the bag's files")]
 Split = Annotated[Optional[str], typer.Option(help="part of the data, NAME:PART, such as official:train or one of its split.json")]
 ImageTopic = Annotated[Optional[str], typer.Option(help="bag: image topic; default: the only one there is")]

@@ -1,0 +1,170 @@
+"""The pictures and the table of a map's report."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import chi2
+
+from dimm_ros.data.recording import Frame, Recording
+from dimm_ros.doctor.coverage import check_coverage
+from dimm_ros.evaluation.metrics import Answer, errors, normalised_squares
+from dimm_ros.evaluation.report import table
+from dimm_ros.geometry.camera import Camera
+from dimm_ros.geometry.poses import make_pose
+from dimm_ros.localizer import Localizer
+from dimm_ros.mapping.retrieval import ReferenceViews
+from dimm_ros.mapping.sources import SECTORS, sectors
+from dimm_ros.pictures.ray_field import draw_ray_field
+from dimm_ros.scene_map import Curve, SceneMap
+
+_ARROWS = 80
+
+
+def mapped_poses(scene_map: SceneMap, reference: ReferenceViews | None) -> np.ndarray | None:
+    """(N, 4, 4) world_from_camera of the mapped images: from the retrieval file, else as the map remembers them; None if neither knows."""
+    if reference is not None:
+        return reference.world_from_camera
+    from dimm_ros.mapping.merge import parts_of
+
+    known = []
+    for part, head in parts_of(scene_map):
+        if head.whole is None:
+            return None
+        _, rotations, centres, recorded = (value.cpu().numpy() for value in head.whole.mapped())
+        centres = centres * part.radius + part.origin
+        known += [make_pose(rotation, centre) for rotation, centre in zip(rotations[recorded], centres[recorded], strict=True)]
+    return np.array(known)
+
+
+def as_recording(poses: np.ndarray) -> Recording:
+    """Poses alone, for what judges a recording's coverage."""
+    camera = Camera(4, 3, 4.0, 4.0, 1.5, 1.0)
+
+    def load() -> np.ndarray:
+        raise NotImplementedError
+
+    return Recording("map", "map", [Frame(str(number), number, camera, pose, load) for number, pose in enumerate(poses)])
+
+
+def axes_above(poses: np.ndarray) -> tuple[int, int, int]:
+    """World axes of a view from above: right, up in the picture, and the one that points to the viewer or away."""
+    return check_coverage(as_recording(poses))[1].axes
+
+
+def draw_coverage(path: Path, poses: np.ndarray) -> Path:
+    """Views from above with headings, thin ones circled, and how many look into each direction."""
+    plt = _pyplot()
+    seen = check_coverage(as_recording(poses))[1]
+    first, second, up = seen.axes
+    centres, forward = poses[:, :3, 3], poses[:, :3, 2]
+    figure = plt.figure(figsize=(11, 6), layout="constrained")
+    above = figure.add_subplot(1, 3, (1, 2))
+    chosen = np.unique(np.linspace(0, len(poses) - 1, _ARROWS).astype(int))
+    reach = 0.07 * max(np.ptp(centres[:, first]), np.ptp(centres[:, second]), 1e-6)
+    above.quiver(
+        centres[chosen, first], centres[chosen, second], forward[chosen, first], forward[chosen, second], angles="xy", scale_units="xy",
+        scale=1 / reach, color="0.6", width=0.003,
+    )
+    colours = above.scatter(centres[:, first], centres[:, second], c=100 * seen.spacing, s=10, cmap="viridis", zorder=3)
+    figure.colorbar(colours, ax=above, label="distance to the next views that way [cm]", shrink=0.8)
+    if seen.thin.any():
+        thin = centres[seen.thin]
+        above.plot(thin[:, first], thin[:, second], "o", color="tab:red", fillstyle="none", markersize=10, label="thin", zorder=4)
+        above.legend()
+    above.set(xlabel=f"{'xyz'[first]} [m]", ylabel=f"{'xyz'[second]} [m]", aspect="equal", title=f"{len(poses)} mapped views")
+    above.grid(alpha=0.3)
+    rose = figure.add_subplot(1, 3, 3, projection="polar")
+    counts = np.bincount(sectors(forward, seen.axes, seen.up_sign), minlength=SECTORS)
+    rose.bar(2 * np.pi * np.arange(SECTORS) / SECTORS, counts, width=1.9 * np.pi / SECTORS, color="tab:blue", alpha=0.8)
+    rose.set(title=f"looking into (0: {'xyz'[first]})")
+    # Seen from above, not from below.
+    if (seen.up_sign > 0) == ((first, second, up) == (0, 2, 1)):
+        above.invert_yaxis()
+    return _save(figure, path)
+
+
+def draw_curves(path: Path, curves: Sequence[Curve]) -> Path:
+    """Loss against step, one line a training."""
+    plt = _pyplot()
+    figure, axis = plt.subplots(figsize=(9, 3.5), layout="constrained")
+    for curve in curves:
+        axis.plot(*np.array(curve.points).reshape(-1, 2).T, label=curve.name)
+    axis.set(xlabel="step", ylabel="loss")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return _save(figure, path)
+
+
+def draw_places(path: Path, answers: Sequence[Answer], axes: tuple[int, int, int]) -> Path:
+    """The error at each true place, from above."""
+    plt = _pyplot()
+    first, second, _ = axes
+    true = np.stack([answer.true[:3, 3] for answer in answers])
+    translation, rotation = errors(answers)
+    lost = ~np.isfinite(translation)
+    figure, both = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    for axis, values, label in ((both[0], 100 * translation, "position error [cm]"), (both[1], rotation, "rotation error [deg]")):
+        top = float(np.percentile(values[~lost], 95)) if (~lost).any() else 1.0
+        shown = axis.scatter(true[~lost, first], true[~lost, second], c=values[~lost], s=14, cmap="turbo", vmin=0, vmax=max(top, 1e-9))
+        axis.plot(true[lost, first], true[lost, second], "x", color="black", label=f"no answer ({lost.sum()})")
+        figure.colorbar(shown, ax=axis, label=label, extend="max")
+        axis.set(xlabel=f"{'xyz'[first]} [m]", ylabel=f"{'xyz'[second]} [m]", aspect="equal")
+        axis.grid(alpha=0.3)
+        if lost.any():
+            axis.legend()
+    return _save(figure, path)
+
+
+def draw_checks(path: Path, answers: Sequence[Answer], novelty: np.ndarray, limit: float | None) -> Path:
+    """Error against novelty, and covariances against errors."""
+    plt = _pyplot()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    translation, _ = errors(answers)
+    known = np.isfinite(translation) & np.isfinite(novelty)
+    if known.any():
+        left.loglog(novelty[known], np.maximum(100 * translation[known], 1e-2), ".", color="tab:blue")
+    if limit is not None:
+        left.axvline(limit, color="black", linestyle="--", label="largest of this map")
+        left.legend()
+    left.set(xlabel="novelty", ylabel="position error [cm]")
+    left.grid(alpha=0.3, which="both")
+    squares = np.sort(normalised_squares(answers))
+    if len(squares):
+        right.plot(100 * chi2.cdf(squares, 6), 100 * np.arange(1, len(squares) + 1) / len(squares), color="tab:blue")
+    right.plot([0, 100], [0, 100], ":", color="black")
+    right.set(xlabel="ellipsoid [%]", ylabel="frames inside [%]", xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    right.grid(alpha=0.3)
+    return _save(figure, path)
+
+
+def draw_frame(path: Path, localizer: Localizer, frame: Frame) -> Path:
+    """A frame's rays, predicted beside true; it is localized once more, with the same result."""
+    image = frame.load()
+    estimate = localizer.localize(image, frame.camera)
+    return draw_ray_field(path, frame.name, image, frame.camera, estimate, frame.world_from_camera, localizer.map.header.origin)
+
+
+def figures_table(figures: dict) -> str:
+    """``evaluation.report.table`` as HTML."""
+    cells = table("", figures).columns
+    pairs = zip(cells[0].cells, cells[1].cells, strict=True)
+    return "<table>" + "".join(f"<tr><th>{html.escape(str(label))}<td>{html.escape(str(value))}" for label, value in pairs) + "</table>"
+
+
+def _pyplot():
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _save(figure, path: Path) -> Path:
+    figure.savefig(path, dpi=80)
+    _pyplot().close(figure)
+    return path

@@ -1,0 +1,142 @@
+"""What a map is, as a dictionary for scripts and a table for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+from safetensors import safe_open
+
+from dimm_ros.config import PRESETS
+from dimm_ros.mapping.rehearse import features_path
+from dimm_ros.mapping.retrieval import reference_path
+from dimm_ros.runtime.network import network_path
+from dimm_ros.scene_map import MapHeader, SceneMap
+
+_NOT_SAID = "not said"
+_SEED = {"seed"}  # a choice that is no departure from a preset
+
+
+def map_info(path: str | Path) -> dict:
+    """Everything that a map file says about itself; positions in metres, map frame.
+
+    Raises:
+        MapError: missing, damaged, or not a map.
+    """
+    path = Path(path)
+    header = SceneMap.load(path).header
+    calibration = header.calibration
+    preset, changes = preset_of_map(header)
+    return {
+        "file": str(path), "bytes": path.stat().st_size, "name": header.name, "frame_id": header.frame_id, "format": header.format_version,
+        "created": header.created, "dimm_version": header.dimm_version,
+        "encoder": {
+            "name": header.encoder.name, "input_size": header.encoder.input_size, "sha256": header.encoder_sha256, "weights": header.encoder_origin,
+        },
+        "preset": preset, "preset_changes": changes,
+        "sources": [source.model_dump() for source in header.sources],
+        "images": sum(source.frames for source in header.sources),
+        "coverage": _coverage(header),
+        "held_out": {
+            "frames": calibration.frames, "median_position_m": calibration.position_error, "median_rotation_deg": calibration.rotation_error_deg,
+        },
+        "calibration": calibration.model_dump(),
+        "parts": [part.name for part in header.parts],
+        "bytes_per_part": bytes_per_part(path),
+        "beside": {file.name: file.stat().st_size for file in (reference_path(path), features_path(path), network_path(path)) if file.is_file()},
+        "figures": header.figures,
+    }
+
+
+def preset_of_map(header: MapHeader) -> tuple[str, dict[str, object]]:
+    """The preset that a map's settings are nearest to, and what differs from it, such as {"training.steps": 400}."""
+    found = {name: _differences(header, preset) for name, preset in PRESETS.items()}
+    name = min(found, key=lambda one: len(found[one]))
+    return name, found[name]
+
+
+def _differences(header: MapHeader, preset) -> dict[str, object]:
+    result = {}
+    for section in ("encoder", "head", "training"):
+        ours, theirs = getattr(header, section), getattr(preset, section)
+        for field in type(ours).model_fields:
+            if field not in _SEED and getattr(ours, field) != getattr(theirs, field):
+                result[f"{section}.{field}"] = getattr(ours, field)
+    return result
+
+
+def bytes_per_part(path: Path) -> dict[str, int]:
+    """Bytes in a map file: the head or heads, what they know of the mapped views, and the rest (header, names)."""
+    result = {"head": 0, "whole image": 0}
+    with safe_open(str(path), "pt") as file:
+        for name in file.keys():
+            tensor = file.get_tensor(name)
+            result["whole image" if "whole." in name else "head"] += tensor.numel() * tensor.element_size()
+    return result | {"header": path.stat().st_size - sum(result.values())}
+
+
+def _coverage(header: MapHeader) -> dict | None:
+    """Of all sources together; None where no source has any."""
+    known = [source for source in header.sources if source.coverage is not None]
+    if not known:
+        return None
+    low = np.min([source.coverage.low for source in known], axis=0)
+    high = np.max([source.coverage.high for source in known], axis=0)
+    frames = np.array([source.frames for source in known], float)
+    return {
+        "low": low.tolist(), "high": high.tolist(), "extent_m": (high - low).tolist(), "path_m": sum(source.coverage.path for source in known),
+        "median_spacing_m": float(frames @ [source.coverage.spacing for source in known] / frames.sum()), "up": known[0].coverage.up,
+        "headings": np.sum([source.coverage.headings for source in known], axis=0).tolist(),
+    }
+
+
+def table(info: dict) -> Table:
+    """``map_info`` for people."""
+    result = Table(title=escape(f"{info['name']} ({info['file']})"), show_header=False, title_justify="left")
+    result.add_column(no_wrap=True)
+    result.add_column(overflow="fold")
+    for row in rows(info):
+        result.add_row(*map(escape, row))
+    return result
+
+
+def rows(info: dict) -> list[tuple[str, str]]:
+    """Labels and texts."""
+    encoder, held_out, coverage = info["encoder"], info["held_out"], info["coverage"]
+    result = []
+    for source in info["sources"]:
+        recorded = source["recorded"]
+        date = "" if recorded is None else f", recorded {' to '.join(dict.fromkeys(recorded))}"
+        mapped = "" if source["mapped"] is None else f", mapped {source['mapped']}"
+        result.append(("source", f"{source['name']}: {source['frames']} images{date}{mapped}; licence: {source['licence'] or _NOT_SAID}"))
+    result += [
+        ("encoder", f"{encoder['name']}, input {encoder['input_size']}, weights {encoder['weights']} (SHA-256 {encoder['sha256'][:12]}...)"),
+        ("preset", ", ".join([info["preset"], *(f"{name} = {value}" for name, value in info["preset_changes"].items())])),
+        ("frame", info["frame_id"]),
+    ]
+    if coverage is None:
+        result.append(("coverage", "not in the map: it was made by an earlier dimm_ros"))
+    else:
+        size = " x ".join(f"{value:.1f}" for value in coverage["extent_m"])
+        looks = sum(count > 0 for count in coverage["headings"])
+        result.append((
+            "coverage", f"{size} m, path {coverage['path_m']:.1f} m, a view each {100 * coverage['median_spacing_m']:.0f} cm, looking into "
+            f"{looks} of {len(coverage['headings'])} directions ({coverage['up']} is up)",
+        ))
+    if held_out["median_position_m"] is None:
+        why = "no frames were held out: the recording is short" if not held_out["frames"] else "not in the map: it was made by an earlier dimm_ros"
+        result.append(("accuracy", why))
+    else:
+        result.append((
+            "accuracy", f"{100 * held_out['median_position_m']:.1f} cm, {held_out['median_rotation_deg']:.2f} deg (medians of "
+            f"{held_out['frames']} frames in stretches that were held out)",
+        ))
+    if info["parts"]:
+        result.append(("merged from", ", ".join(info["parts"])))
+    parts = ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in info["bytes_per_part"].items())
+    result.append(("size", f"{info['bytes'] / 1e6:.2f} MB: {parts}"))
+    result += [("beside it", f"{name} ({size / 1e6:.2f} MB)") for name, size in info["beside"].items()]
+    result.append(("made", f"{info['created']} by dimm_ros {info['dimm_version']}, format {info['format']}"))
+    return result
