@@ -112,11 +112,11 @@ def reprojection_loss(points: Tensor, camera_rays: Tensor, focal: float, clamp: 
 
 
 def train(
-    data: dict[str, Tensor], normalisation: Normalisation, focal: float, training: TrainingConfig, watch: Watch,
+    data: dict[str, Tensor], normalisation: Normalisation, focal: float, training: TrainingConfig, watch: Watch, width: int = _WIDTH,
 ) -> SceneCoordinateHead:
     """A head with averaged weights, trained on a feature buffer's tensors."""
     torch.manual_seed(training.seed)
-    head = SceneCoordinateHead(data["patches"].shape[1], data["context"].shape[1])
+    head = SceneCoordinateHead(data["patches"].shape[1], data["context"].shape[1], width)
     trainer = SceneCoordinateTrainer(head, data, normalisation, training, focal)
     while trainer.done < training.steps:
         trainer.step()
