@@ -7,7 +7,6 @@ are there, and are not measured again.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
@@ -16,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads, as in
 import numpy as np  # noqa: E402
 
 from benchmarks.ablation import features, rows, train, windows  # noqa: E402
+from benchmarks.report import Store  # noqa: E402
 from dimm_ros.cli.console import Bars, bars, console  # noqa: E402
 from dimm_ros.scene_map import SceneMap  # noqa: E402
 
@@ -23,21 +23,6 @@ ROOT = Path("results") / "ablation"
 SPLITS, SEEDS, TRIAL_SPLIT = ("near", "mid", "far"), (0, 1, 2), "mid"
 OTHER_PLACES = {"bonsai": 4, "herzjesu": 4, "office_hololens": 4}
 WINDOWS = (5, 10)
-
-
-class Store:
-    """Figures by key, written whole after each."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.figures: dict[str, dict] = json.loads(path.read_text()) if path.is_file() else {}
-
-    def put(self, key: str, figures: dict) -> None:
-        """Keep the figures of a key."""
-        self.figures[key] = figures
-        partial = self._path.with_suffix(".part")
-        partial.write_text(json.dumps(self.figures, indent=1) + "\n")
-        os.replace(partial, self._path)
 
 
 class Bench:
