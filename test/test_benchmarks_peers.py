@@ -113,7 +113,7 @@ def test_scene_coordinates_learn_points_from_reprojection_alone() -> None:
     views, patches = 40, 60
     points = torch.rand((views, patches, 3), generator=generator) * torch.tensor([4.0, 3.0, 1.0]) + torch.tensor([-2.0, -1.5, 3.0])
     tokens = (points - points.mean(dim=(0, 1))) @ torch.randn((3, 32), generator=generator)  # what a patch shows is known by its token
-    centres = torch.rand((views, 3), generator=generator, dtype=torch.float64) * 2 - 1
+    centres = torch.rand((views, 3), generator=generator, dtype=torch.float64) * 3 - 1.5
     local = points - centres[:, None].float()
     rays = torch.nn.functional.normalize(local, dim=2).reshape(-1, 3)
     data = {
@@ -122,10 +122,11 @@ def test_scene_coordinates_learn_points_from_reprojection_alone() -> None:
         "rotations": torch.eye(3, dtype=torch.float64).repeat(views, 1, 1), "frame_of": torch.arange(views, dtype=torch.int32),
     }
     normalisation = Normalisation.of(centres)
-    head = scene_coordinates.train(data, normalisation, 350.0, TrainingConfig(steps=300, batch=512, learning_rate=3e-3), lambda *_: None)
+    training = TrainingConfig(steps=100, batch=256, learning_rate=5e-3)
+    head = scene_coordinates.train(data, normalisation, 350.0, training, lambda *_: None, width=64)
     with torch.inference_mode():
         found = head(data["patches"].float(), data["context"].float(), rays) * normalisation.radius + normalisation.origin.float()
-    assert (found - points.reshape(-1, 3)).norm(dim=1).median() < 0.15
+    assert (found - points.reshape(-1, 3)).norm(dim=1).median() < 0.3  # they are 3 to 4 m away, 5 m across
 
 
 def test_the_check_names_what_became_worse() -> None:

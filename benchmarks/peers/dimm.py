@@ -67,6 +67,8 @@ def build(mapped: Mapped, watch: Watch) -> DimmMap:
 def trained_alike(header: MapHeader) -> bool:
     """Whether a map's head was trained as the preset says; its whole-image part, which takes seconds, is solved for again."""
     preset, whole = PRESETS["cpu"], {"whole_share", "whole_least", "whole_novelty"}
+    if not set(type(preset.training).model_fields) <= header.training.model_fields_set:
+        return False  # of a version that lacked something that now has a default
     return header.training == preset.training and header.head.model_dump(exclude=whole) == preset.head.model_dump(exclude=whole)
 
 
