@@ -69,7 +69,7 @@ def export_map(map_path: str | Path, output: str | Path | None = None, *, weight
     scene_map = SceneMap.load(map_path)
     header = scene_map.header
     if header.parts:
-        raise MapError(f"Map '{header.name}' was merged from {len(header.parts)}, between which an exported network cannot choose; export each alone.")
+        raise MapError(f"Map '{header.name}' was merged from {len(header.parts)}, and a network cannot choose between them; export each alone.")
     encoder = Encoder.open(header.encoder, device="cpu", weights=weights, sha256=header.encoder_sha256)
     model = _graph(encoder, scene_map)
     if precision == "int8":
