@@ -17,15 +17,16 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from benchmarks.ablation import features  # noqa: E402
-from benchmarks.ablation.__main__ import Store  # noqa: E402
 from benchmarks.ablation.rows import DEFAULT  # noqa: E402
 from benchmarks.ablation.train import localized  # noqa: E402
+from benchmarks.report import Store  # noqa: E402
 from dimm_ros import __version__  # noqa: E402
 from dimm_ros.cli.console import Bars, bars, console  # noqa: E402
 from dimm_ros.config import PRESETS, EncoderConfig  # noqa: E402
 from dimm_ros.evaluation.metrics import Answer, summarise  # noqa: E402
 from dimm_ros.mapping.build import now  # noqa: E402
 from dimm_ros.mapping.fit import fit_map  # noqa: E402
+from dimm_ros.mapping.merge import merge_maps  # noqa: E402
 from dimm_ros.mapping.rehearse import features_path, keep_features, load_features, remembered_views  # noqa: E402
 from dimm_ros.mapping.trainer import Normalisation  # noqa: E402
 from dimm_ros.mapping.update import updated_header  # noqa: E402
@@ -34,7 +35,7 @@ from dimm_ros.scene_map import MapHeader, SceneMap, Source  # noqa: E402
 ROOT = Path("results") / "map_update"
 MAPS = {
     "first": "map of the first half", "all": "map of all", "remembered": "first, updated with the second half (no features kept)",
-    "kept": "first, updated with the second half (features kept)", "second": "map of the second half",
+    "kept": "first, updated with the second half (features kept)", "second": "map of the second half", "merged": "both halves' maps, merged",
 }
 
 
@@ -58,6 +59,10 @@ class Bench:
         path = self._folder / f"{name}.dimm"
         if path.is_file():
             return SceneMap.load(path)
+        if name == "merged":
+            for part in ("first", "second"):
+                self.make(part)
+            return SceneMap.load(merge_maps([self._folder / "first.dimm", self._folder / "second.dimm"], path))
         if name in ("first", "all", "second"):
             half = {"first": self._halves[:1], "second": self._halves[1:], "all": self._halves}[name]
             made = self._fit(name, self._header(name, cut(self._data, torch.cat(half))), cut(self._data, torch.cat(half)))

@@ -87,6 +87,19 @@ def _thinned(data: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
     return {name: data[name][rows] for name in _ROWS} | {name: data[name] for name in _VIEWS}
 
 
+def check_memory(scene_map: SceneMap) -> None:
+    """Whether a map remembers its views.
+
+    Raises:
+        MapError: it has no whole-image part.
+    """
+    if scene_map.head.whole is None:
+        raise MapError(
+            f"Map '{scene_map.header.name}' remembers no view (whole_share is 0) and no features were kept of its recording, so an update would "
+            "forget it: build it again from all recordings, or with 'dimm map --keep-features'."
+        )
+
+
 def remembered_views(scene_map: SceneMap, data: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
     """The mapped views as a map remembers them, with patches borrowed from new images.
 
@@ -100,12 +113,8 @@ def remembered_views(scene_map: SceneMap, data: dict[str, Tensor], seed: int) ->
     Raises:
         MapError: the map has no whole-image part.
     """
+    check_memory(scene_map)
     header, whole = scene_map.header, scene_map.head.whole
-    if whole is None:
-        raise MapError(
-            f"Map '{header.name}' remembers no view (whole_share is 0) and no features were kept of its recording, so an update would forget "
-            "it: build it again from all recordings, or with 'dimm map --keep-features'."
-        )
     with torch.inference_mode():
         context, rotations, centres, recorded = (part.cpu() for part in whole.mapped())
     generator = torch.Generator().manual_seed(seed)

@@ -21,7 +21,7 @@ from dimm_ros.geometry.poses import rotation_vector
 from dimm_ros.mapping.build import BuildResult, check_target, fingerprint, now, open_buffer, work_folder
 from dimm_ros.mapping.features import fill_buffer, has_views
 from dimm_ros.mapping.fit import Watcher, fit_map
-from dimm_ros.mapping.rehearse import features_path, keep_features, load_features, remembered_views
+from dimm_ros.mapping.rehearse import check_memory, features_path, keep_features, load_features, remembered_views
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 from dimm_ros.mapping.sources import source_of
 from dimm_ros.scene_map import MapHeader, SceneMap, Source
@@ -62,6 +62,9 @@ def update_map(
     recording = one_recording(recordings)
     check_update(old, recording, encoder)
     check_target(output, recording)
+    kept = load_features(features_path(map_path), old.header)
+    if kept is None:
+        check_memory(old)
     training = training or old.header.training
     work = work_folder(output)
     try:
@@ -70,8 +73,11 @@ def update_map(
         if not fill_buffer(buffer, recording, encoder, training, lambda done, total: watch("features", done, total, "")):
             return BuildResult(None, False, {"features": buffer.seconds})
         data = buffer.tensors(training.memory_mb)
-        check_frame(old, data, recording)
-        kept = load_features(features_path(map_path), old.header)
+        try:
+            check_frame(old, data, recording)
+        except DataError:
+            shutil.rmtree(work, ignore_errors=True)  # views with other poses are other views
+            raise
         rehearsal = remembered_views(old, data, training.seed) if kept is None else kept
         log.info("rehearsing %d old views %s", len(rehearsal["frame_of"]), "as the map remembers them" if kept is None else "from their features")
         sources = tuple(source_of(one, licence) for one in recordings)
