@@ -6,19 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks.peers.peer import FEATURES, Located, Mapped, Watch
 from dimm_ros.config import PRESETS
+from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.geometry.camera import Camera
-from dimm_ros.head.model import DimmHead
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.build import build_map
-from dimm_ros.mapping.calibrate import calibrate_short
-from dimm_ros.mapping.features import recorded_views
-from dimm_ros.mapping.fit import whole_image, whole_views
-from dimm_ros.mapping.trainer import Normalisation
-from dimm_ros.scene_map import Calibration, MapHeader, SceneMap
+from dimm_ros.scene_map import MapHeader, SceneMap
 
 NAME = "dimm"
 TITLE = "**dimm_ros** (this package, default preset)"
@@ -44,13 +39,12 @@ class DimmMap:
 
 
 def build(mapped: Mapped, watch: Watch) -> DimmMap:
-    """``build_map`` on the stored features, or the head that the ablation trained of the same images in the same way."""
+    """``build_map`` on the stored features, or the map that the ablation made of the same images in the same way."""
     path = mapped.folder / "map.dimm"
     training = PRESETS["cpu"].training.changed(steps=mapped.steps)
     if mapped.trained is not None:
         mapped.seconds |= mapped.trained.seconds
-        with mapped.timed("whole image"):
-            _adopt(mapped.trained.path, path, mapped)
+        _adopt(mapped.trained.path, path, mapped.encoder)
         return DimmMap.open(path)
     work = path.with_name(path.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
@@ -65,24 +59,16 @@ def build(mapped: Mapped, watch: Watch) -> DimmMap:
 
 
 def trained_alike(header: MapHeader) -> bool:
-    """Whether a map's head was trained as the preset says; its whole-image part, which takes seconds, is solved for again."""
-    preset, whole = PRESETS["cpu"], {"whole_share", "whole_least", "whole_novelty"}
-    if not set(type(preset.training).model_fields) <= header.training.model_fields_set:
-        return False  # of a version that lacked something that now has a default
-    return header.training == preset.training and header.head.model_dump(exclude=whole) == preset.head.model_dump(exclude=whole)
+    """Whether a map was made as the preset says, by a version that knew all of it."""
+    preset = PRESETS["cpu"]
+    known = all(set(type(part).model_fields) <= part.model_fields_set for part in (header.training, header.head))
+    return known and header.training == preset.training and header.head == preset.head
 
 
-def _adopt(trained: Path, path: Path, mapped: Mapped) -> None:
-    """Save a map with the head of the ablation's, and the rest as ``fit_map`` makes it of the same features."""
-    old, encoder, preset = SceneMap.load(trained), mapped.encoder, PRESETS["cpu"]
-    data = mapped.features()
-    normalisation = Normalisation(torch.tensor(old.header.origin, dtype=torch.float64), old.header.radius)
-    head = DimmHead(old.header.patch_dim, old.header.context_dim, preset.head)
-    head.load_state_dict({name: value for name, value in old.head.state_dict().items() if not name.startswith("whole.")})
-    head.whole = whole_image(data, None, normalisation, preset.head, torch.device("cpu"))
-    enough = whole_views(data)
-    short = [data[name][enough] for name in ("context", "rotations", "centres", "frame_of")]
-    SceneMap(old.header.model_copy(update={
-        "head": preset.head, "encoder": encoder.config, "encoder_sha256": encoder.weights.sha256, "encoder_origin": encoder.weights.origin,
-        "calibration": Calibration().model_copy(update=calibrate_short(*short, recorded_views(data)[enough])),
-    }), head).save(path)
+def _adopt(trained: Path, path: Path, encoder: Encoder) -> None:
+    """Save a map of the ablation with the encoder it was trained with in its header, which the ablation leaves out."""
+    scene_map = SceneMap.load(trained)
+    scene_map.header = scene_map.header.model_copy(update={
+        "encoder": encoder.config, "encoder_sha256": encoder.weights.sha256, "encoder_origin": encoder.weights.origin,
+    })
+    scene_map.save(path)

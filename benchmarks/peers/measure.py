@@ -137,8 +137,9 @@ def _trained(scene: Scene) -> Trained | None:
         return None
     if not trained_alike(SceneMap.load(path).header):
         return None
-    figures = json.loads((ABLATION / "figures.json").read_text())
-    found = [value for key, value in figures.items() if key.startswith("default/") and key.endswith(f"/{scene.ablation_split}/0")]
+    stores = sorted(ABLATION.glob("figures*.json"), key=lambda file: file.stat().st_mtime)  # parts of the table may have been made apart
+    kept = [item for file in stores for item in json.loads(file.read_text()).items()]
+    found = [value for key, value in kept if key.startswith("default/") and key.endswith(f"/{scene.ablation_split}/0")]
     progress = json.loads((ABLATION / "features" / f"redkitchen_{scene.ablation_split}_train_default_448" / "progress.json").read_text())
     features = progress["seconds"] * preset.training.passes * len(scene.mapped.frames) / progress["done"]
     return Trained(path, {"features": features, "training": found[-1]["training_seconds"]}) if found else None

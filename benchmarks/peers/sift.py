@@ -12,7 +12,7 @@ NAME = "sift"
 TITLE = "hloc with SIFT (pycolmap features and triangulation, PoseLib)"
 NEEDS = ("pycolmap", "poselib")
 #: Images it maps at most, for two CPU cores' sake; the table says so where it matters.
-MAPPED = 250
+MAPPED = 150
 
 _FEATURES = 1500  # keypoints; some have two orientations
 _RATIO, _MAX_ANGLE = 0.8, 0.7  # COLMAP's
