@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from dimm_ros.localizer import Localizer
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.solver import search_focal
 from dimm_ros.solver.rays import exp_so3
-from dimm_ros.uncalibrated import estimate_camera, focal_bias, square_camera
+from dimm_ros.uncalibrated import encode_image, estimate_camera, find_focal, focal_bias, square_camera
 
 CANDIDATES = np.geomspace(250, 1400, 7).tolist()
 property_test = settings(max_examples=20, deadline=None)
@@ -87,6 +88,9 @@ class KnowingHead(torch.nn.Module):
         self.drawn, self.told = drawn, told
         self.register_parameter("none", torch.nn.Parameter(torch.zeros(1)))
 
+    def alone(self, context: Tensor) -> KnowingHead:
+        return self
+
     def forward(self, patches: Tensor, context: Tensor, camera_rays: Tensor) -> SimpleNamespace:
         true, guessed = (rays.double()[:, :2] / rays.double()[:, 2:] for rays in (patches, camera_rays))
         scale = (guessed.norm() / true.norm()) ** self.told / self.drawn
@@ -111,6 +115,16 @@ def test_the_bias_of_a_head_is_found_on_views_with_known_cameras(drawn: float) -
 @pytest.fixture(scope="module")
 def localizer(small_map: Path, encoder: Encoder) -> Localizer:
     return Localizer(SceneMap.load(small_map), encoder)
+
+
+def test_the_whole_image_part_has_no_say(localizer: Localizer, walk: Path) -> None:
+    """It agrees with any focal length, so it would only flatten the search."""
+    frame = open_recording(walk).frames[4]
+    tokens = encode_image(localizer, frame.load())
+    head = copy.copy(localizer.map.head)
+    head._modules = head._modules | {"whole": None}
+    alone = Localizer(SceneMap(localizer.map.header, head), localizer.encoder)
+    assert find_focal(localizer, tokens, frame.load().shape) == find_focal(alone, tokens, frame.load().shape)
 
 
 def test_the_camera_of_mapped_images(localizer: Localizer, walk: Path) -> None:

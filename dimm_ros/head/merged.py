@@ -51,6 +51,10 @@ class MergedHead(nn.Module):
 
         return Rays(*(gathered(field) for field in ("directions", "moments", "direction_scale", "moment_scale")), novelty)
 
+    def alone(self, context: Tensor) -> DimmHead:
+        """See ``DimmHead.alone``."""
+        return self.parts[int(self.novelty(context)[:, 0].argmin())].alone(context)
+
     def novelty(self, context: Tensor) -> Tensor:
         """(K, V) novelty of (V, C) contexts to each head, in the result's unit."""
         return torch.stack([part.whole(context)[2] for part in self.parts]) * self.unit[:, None]

@@ -11,6 +11,7 @@ Beyond the paper: a finished map's rays are averaged with those of a pose regres
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -131,6 +132,12 @@ class DimmHead(nn.Module):
             return Rays(directions, moments, None, None, novelty)
         scales = F.softplus(raw[:, 6:] - 2.0) + _MIN_SCALE
         return Rays(directions, moments, scales[:, 0], scales[:, 1], novelty)
+
+    def alone(self, context: Tensor) -> DimmHead:
+        """This head without its whole-image part, with the same weights; for a merged head that of the map that knows the (1, C) context."""
+        head = copy.copy(self)
+        head._modules = {**self._modules, "whole": None}
+        return head
 
     def _fuse(self, semantic: Tensor, embeddings: Tensor) -> Tensor:
         """(B, W) queries over (N, B, W) embeddings -> (B, W)."""
