@@ -46,23 +46,26 @@ def write_json(figures: dict, folder: Path) -> Path:
 
 def put_json(content: object, path: Path) -> Path:
     """Write a JSON file whole or not at all."""
-    partial = path.with_suffix(".part")
+    partial = path.with_suffix(f".part{os.getpid()}")
     partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)
     return path
 
 
 class Store:
-    """Figures by key in one JSON file, written whole after each."""
+    """Figures by key in one JSON file, written whole after each; several runs may share it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.figures: dict[str, dict] = json.loads(path.read_text()) if path.is_file() else {}
+
+    @property
+    def figures(self) -> dict[str, dict]:
+        """All that is stored now."""
+        return json.loads(self._path.read_text(encoding="utf-8")) if self._path.is_file() else {}
 
     def put(self, key: str, figures: dict) -> None:
         """Keep the figures of a key."""
-        self.figures[key] = figures
-        put_json(self.figures, self._path)
+        put_json(self.figures | {key: figures}, self._path)
 
 
 def _digits(value: float) -> str:

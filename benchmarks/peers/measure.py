@@ -29,7 +29,9 @@ from dimm_ros.mapping.build import MIN_FRAMES
 from dimm_ros.scene_map import SceneMap
 
 #: Peers by name, those of this package first.
-PEERS = ("dimm", "sift", "lightglue", "retrieval", "retrieval_mean", "pose_regression", "scene_coordinates")
+PEERS = (
+    "dimm", "sift", "lightglue", "retrieval", "retrieval_mean", "pose_regression", "scene_coordinates", "scene_coordinates_context",
+)
 
 _QUICK_SIZE = 224
 _TIMED = 20  # queries beside which the encoder alone is timed

@@ -11,7 +11,7 @@ from benchmarks.peers.measure import PEERS
 from benchmarks.peers.scenes import SCENES
 from dimm_ros.config import PRESETS
 
-_COLOURS = dict(zip(PEERS, ("tab:red", "tab:blue", "tab:cyan", "0.4", "0.65", "tab:olive", "tab:green"), strict=True))
+_COLOURS = dict(zip(PEERS, ("tab:red", "tab:blue", "tab:cyan", "0.4", "0.65", "tab:olive", "tab:green", "tab:purple"), strict=True))
 
 
 def draw(figures: dict[str, dict], folder: Path) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Scene coordinates (the method of ACE, CVPR 2023) on the product's own tokens: each patch regresses the 3D point that it shows.
 
-Trained by reprojection alone, without depth, on the product's feature buffer with its schedule, batches and regularised context (a
-global context joins the patch as in GLACE, CVPR 2024); PoseLib's PnP + RANSAC on the points. A reference of method, not of engineering.
+Trained by reprojection alone, without depth, on the product's feature buffer with its schedule and batches; PoseLib's PnP + RANSAC on the
+points. In ``scene_coordinates_context`` the image's global context joins the patch, regularised by noise, as in GLACE (CVPR 2024). A
+reference of method, not of engineering.
 """
 
 from __future__ import annotations
@@ -131,6 +132,7 @@ class SceneCoordinateMap:
     head: SceneCoordinateHead
     normalisation: Normalisation
     encoder: Encoder
+    context: bool = True  # whether the head looks at it
 
     @property
     def bytes(self) -> int:
@@ -142,7 +144,8 @@ class SceneCoordinateMap:
         stages = Stages()
         tokens, grid = encoded(self.encoder, image, camera, stages)
         with stages("head"), torch.inference_mode():
-            points = self.points(tokens.patches[0], tokens.context, torch.from_numpy(np.array(grid.rays)).float())
+            context = tokens.context if self.context else _no_context(tokens.context)
+            points = self.points(tokens.patches[0], context, torch.from_numpy(np.array(grid.rays)).float())
         with stages("solve"):
             pose = pose_from_points(grid.rays[grid.valid], points[grid.valid], grid.camera.fx, _PNP_PX)
         return Located(pose, stages.ms)
@@ -153,11 +156,18 @@ class SceneCoordinateMap:
         return (normalised.double() * self.normalisation.radius + self.normalisation.origin).numpy()
 
 
-def build(mapped: Mapped, watch: Watch) -> SceneCoordinateMap:
-    """Train on the mapped images' features."""
+def _no_context(context: Tensor) -> Tensor:
+    """(V, 1) zeros in place of (V, C) contexts."""
+    return torch.zeros_like(context[:, :1])
+
+
+def build(mapped: Mapped, watch: Watch, context: bool = False) -> SceneCoordinateMap:
+    """Train on the mapped images' features; ``context`` adds the images' global context to their patches."""
     data = mapped.features()
+    if not context:
+        data["context"] = _no_context(data["context"])
     normalisation = Normalisation.of(data["centres"][: len(mapped.recording.frames)])
     training = PRESETS["cpu"].training.changed(steps=mapped.steps)
     with mapped.timed("training"):
         head = train(data, normalisation, mapped.focal, training, watch)
-    return SceneCoordinateMap(head, normalisation, mapped.encoder)
+    return SceneCoordinateMap(head, normalisation, mapped.encoder, context)
