@@ -34,7 +34,8 @@ setup(
     ],
     extras_require={
         "demo": ["scikit-image", "pillow"],  # the gallery's photographs
-        "test": ["pytest", "pytest-timeout", "hypothesis", "cyclonedds", "ruff"],
+        "onnx": ["onnxruntime"],  # the back end 'onnx'; onnxruntime-gpu for CUDA and TensorRT
+        "test": ["pytest", "pytest-timeout", "hypothesis", "cyclonedds", "ruff", "onnxruntime"],
     },
     entry_points={"console_scripts": ["dimm = dimm_ros.cli.main:main"]},
 )
