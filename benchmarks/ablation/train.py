@@ -11,22 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.ablation.features import ENCODER, Features
-from benchmarks.ablation.rows import Row
+from benchmarks.ablation.rows import DEFAULT, Row
 from benchmarks.peers import pose_regression
 from dimm_ros.config import SolverConfig
 from dimm_ros.evaluation.metrics import Answer, summarise
 from dimm_ros.geometry.poses import make_pose
 from dimm_ros.head.model import DimmHead, fourier
 from dimm_ros.head.whole_image import WholeImage
-from dimm_ros.mapping.build import whole_image
 from dimm_ros.mapping.calibrate import calibrate, held_out_frames
+from dimm_ros.mapping.fit import CALIBRATING, whole_image
 from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.mapping.trainer import PATCHES_PER_VIEW, Normalisation, Trainer
 from dimm_ros.scene_map import Calibration, MapHeader, SceneMap
 from dimm_ros.solver import solve_pose
 from dimm_ros.solver.window import calibrated_covariance
 
-_JOIN = 0.8  # share of the steps after which held-out frames are trained on too, as in ``build_map``
 _CHECKS = 8  # of the early stop
 
 Watch = Callable[[str, int, int], object]
@@ -49,7 +48,7 @@ class SelfAttentionHead(DimmHead):
 
 @dataclass(frozen=True)
 class Judged:
-    """A map of a row with its figures, and the map that calibrated it (made without the held-out frames)."""
+    """A map of a row with its figures, and (of the default) the map that calibrated it, made without the held-out frames."""
 
     figures: dict
     scene_map: SceneMap | None
@@ -83,40 +82,46 @@ def _figures(answers: list[Answer], start: float) -> dict:
     return summarise(answers) | {"seconds": round(time.perf_counter() - start, 1)}
 
 
-def _train(row: Row, seed: int, train: Features, data: dict[str, Tensor], normalisation: Normalisation, watch: Watch) -> tuple[SceneMap, SceneMap]:
-    """As ``build_map``: held-out frames calibrate the map, then join."""
+def _train(row: Row, seed: int, train: Features, data: dict[str, Tensor], normalisation: Normalisation, watch: Watch) -> tuple[SceneMap, SceneMap | None]:
+    """As ``build_map``: a head that has not seen the held-out frames is calibrated, the map's own sees them all."""
     head, training, _ = row.configs(seed)
-    torch.manual_seed(seed)
-    attention = row.kind == "self-attention"
-    model = (SelfAttentionHead if attention else DimmHead)(data["patches"].shape[1], data["context"].shape[1], head)
     held_out = held_out_frames(len(train.recording.frames))
     views = torch.from_numpy(np.flatnonzero(~np.isin(data["frame_of"].numpy(), held_out)))
-    trainer = Trainer(model, data, normalisation, training, views, 256 if attention else PATCHES_PER_VIEW)
     header = MapHeader(
         name=row.name, frame_id="map", created="", dimm_version="", encoder=ENCODER, encoder_sha256="", encoder_origin="",
         patch_dim=data["patches"].shape[1], context_dim=data["context"].shape[1], head=head, training=training,
         origin=tuple(normalisation.origin.tolist()), radius=normalisation.radius, sources=(),
     )
 
-    def current(chosen: Tensor | None, calibration: Calibration) -> SceneMap:
+    def learner(steps: int, chosen: Tensor | None) -> Trainer:
+        torch.manual_seed(seed)
+        attention = row.kind == "self-attention"
+        model = (SelfAttentionHead if attention else DimmHead)(header.patch_dim, header.context_dim, head)
+        return Trainer(model, data, normalisation, training.changed(steps=steps), chosen, 256 if attention else PATCHES_PER_VIEW)
+
+    def current(trainer: Trainer, chosen: Tensor | None, calibration: Calibration) -> SceneMap:
         made = trainer.averaged_head()
         made.whole = whole_image(data, chosen, normalisation, head, torch.device("cpu"))
         return SceneMap(header.model_copy(update={"calibration": calibration}), made)
 
-    calibration, best = Calibration(), (np.inf, None)
+    calibration, held_out_map = Calibration(), None
+    if row is DEFAULT:  # the others' tables have no covariance
+        trainer = learner(int(CALIBRATING * training.steps), views)
+        while trainer.done < trainer.config.steps:
+            trainer.step()
+            watch(f"{row.name[:40]}, calibration", trainer.done, trainer.config.steps)
+        held_out_map = current(trainer, views, Calibration())
+        calibration = calibrate(held_out_map, data, held_out)
+    trainer, best = learner(training.steps, views if row.early_stop else None), (np.inf, None)
     while trainer.done < training.steps:
-        if trainer.done == int(_JOIN * training.steps):
-            held_out_map = current(views, calibration)
-            calibration = calibrate(held_out_map, data, held_out)
-            trainer.train_on(views if row.early_stop else None)
         trainer.step()
         watch(f"{row.name[:40]}, seed {seed}", trainer.done, training.steps)
         if row.early_stop and trainer.done % (training.steps // _CHECKS) == 0:
-            scene_map = current(views, calibration)
+            scene_map = current(trainer, views, calibration)
             figures = summarise(localized(scene_map, Features(data, train.recording, train.width, row.layers), row, seed, held_out))
             if figures["median_translation_m"] < best[0]:
                 best = (figures["median_translation_m"], scene_map)
-    return (best[1] if row.early_stop else current(None, calibration)), held_out_map
+    return (best[1] if row.early_stop else current(trainer, None, calibration)), held_out_map
 
 
 def localized(scene_map: SceneMap, features: Features, row: Row, seed: int, frames: np.ndarray | None = None) -> list[Answer]:

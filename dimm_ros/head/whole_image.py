@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _AXES = 256
-_RIDGE, _VIRTUAL_RIDGE = 1e-3, 0.1
+_RIDGE, _VIRTUAL_RIDGE = 1e-3, 0.2
 _BANDWIDTH = 0.7
 MAX_VIEWS = 4096  # solved in closed form: time grows with the cube of it
 _SQUARINGS = 12  # to the 4096th power: eigenvalues half a per cent apart are told from one another to nine digits

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from torch import Tensor
+
 from dimm_ros import __version__
 from dimm_ros.config import HeadConfig, TrainingConfig
 from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.encoder.patches import patch_grid
 from dimm_ros.errors import DataError, MapError
+from dimm_ros.mapping.distributed import ALONE, Workers, joined_tensors
 from dimm_ros.mapping.features import FeatureBuffer, fill_buffer, has_views
-from dimm_ros.mapping.fit import Watcher, fit_map, whole_image  # noqa: F401  the benchmarks look for it here
+from dimm_ros.mapping.fit import Fitted, Watcher, fit_map, whole_image  # noqa: F401  the benchmarks look for it here
 from dimm_ros.mapping.rehearse import features_path, keep_features
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 from dimm_ros.mapping.sources import source_of
@@ -45,7 +48,7 @@ class BuildResult:
 
 def build_map(
     recording: Recording, output: str | Path, encoder: Encoder, *, head: HeadConfig | None = None, training: TrainingConfig | None = None,
-    name: str | None = None, licence: str | None = None, keep: bool = False, watch: Watcher | None = None,
+    name: str | None = None, licence: str | None = None, keep: bool = False, watch: Watcher | None = None, workers: Workers = ALONE,
 ) -> BuildResult:
     """Train a map of a recording.
 
@@ -58,6 +61,7 @@ def build_map(
         encoder: frozen encoder; the map names it and its digest.
         licence: of the recording, in the user's words, for the map's header.
         keep: write some of the features beside the map, for later updates, see ``rehearse``.
+        workers: processes that make the map together, each of which makes this call; the first one writes.
 
     Raises:
         DataError: too few frames, or an image that cannot be read.
@@ -68,22 +72,26 @@ def build_map(
     check_target(output, recording)
     work = work_folder(output)
     try:
-        return _build(recording, output, work, encoder, head, training, name, licence, keep, watch or (lambda *_: False))
+        return _build(recording, output, work, encoder, head, training, name, licence, keep, watch or (lambda *_: False), workers)
     except BaseException:
-        if not has_views(work / "features"):
+        if workers.size == 1 and not has_views(work / "features"):
             shutil.rmtree(work, ignore_errors=True)
         raise
 
 
 def _build(
     recording: Recording, output: Path, work: Path, encoder: Encoder, head: HeadConfig, training: TrainingConfig, name: str | None,
-    licence: str | None, keep: bool, watch: Watcher,
+    licence: str | None, keep: bool, watch: Watcher, workers: Workers,
 ) -> BuildResult:
-    buffer = open_buffer(work / "features", recording, encoder, training)
+    buffer = open_buffer(work / "features", recording, encoder, training, (workers.rank, workers.size))
     finished = fill_buffer(buffer, recording, encoder, training, lambda done, total: watch("features", done, total, ""))
-    if not finished:
+    if workers.any(not finished):
         return BuildResult(None, False, {"features": buffer.seconds})
-    data = buffer.tensors(training.memory_mb)
+    if workers.size == 1:
+        data = buffer.tensors(training.memory_mb)
+    else:
+        parts = [open_buffer(work / "features", recording, encoder, training, (rank, workers.size)) for rank in range(workers.size)]
+        data = joined_tensors(parts, buffer.folder / "joined", training.memory_mb, None if workers.first else workers.rank)
     normalisation = Normalisation.of(data["centres"][: len(recording.frames)])
     header = MapHeader(
         name=name or output.stem, frame_id=recording.frame_id, created=now(), dimm_version=__version__, encoder=encoder.config,
@@ -92,19 +100,25 @@ def _build(
         sources=(source_of(recording, licence),), figures={"features_seconds": round(buffer.seconds, 1)},
     )
     fitted = fit_map(
-        header, data, work / "training.safetensors", fingerprint(buffer.fingerprint, head, training), encoder.device, watch,
+        header, data, work / "training.safetensors", fingerprint(buffer.fingerprint, head, training), encoder.device, watch, workers=workers,
     )
     seconds = {"features": buffer.seconds, "training": fitted.seconds}
-    if not fitted.complete and _is_finished(output):
-        return BuildResult(None, False, seconds)  # a finished map is worth more than a beginning
+    written = workers.first and (fitted.complete or not _is_finished(output))  # a finished map is worth more than a beginning
+    if written:
+        _write(fitted, output, data, recording, encoder, keep)
+        if fitted.complete:
+            shutil.rmtree(work, ignore_errors=True)
+    workers.wait()  # the map is there
+    return BuildResult(output if written else None, fitted.complete, seconds)
+
+
+def _write(fitted: Fitted, output: Path, data: dict[str, Tensor], recording: Recording, encoder: Encoder, keep: bool) -> None:
+    """The map and what lies beside it."""
     fitted.scene_map.save(output)
     ReferenceViews.of(data, recording, encoder.cls_dim).save(reference_path(output), encoder.weights.sha256)
     features_path(output).unlink(missing_ok=True)  # of a map that was here before
     if keep and fitted.complete:
-        keep_features(features_path(output), header, data)
-    if fitted.complete:
-        shutil.rmtree(work, ignore_errors=True)
-    return BuildResult(output, fitted.complete, seconds)
+        keep_features(features_path(output), fitted.scene_map.header, data)
 
 
 def check_target(output: Path, recording: Recording) -> None:
@@ -139,14 +153,22 @@ def _is_finished(path: Path) -> bool:
     return header.figures.get("steps", 0) >= header.training.steps
 
 
-def open_buffer(folder: Path, recording: Recording, encoder: Encoder, training: TrainingConfig) -> FeatureBuffer:
-    """The feature buffer of a recording in a folder, with what is there of the same recording, encoder and views."""
+def open_buffer(
+    folder: Path, recording: Recording, encoder: Encoder, training: TrainingConfig, part: tuple[int, int] = (0, 1),
+) -> FeatureBuffer:
+    """The feature buffer of a recording in a folder, with what is there of the same recording, encoder and views.
+
+    ``part`` (r, n) is the one of views r, r + n, ... alone.
+    """
+    if part != (0, 1):
+        folder = folder / f"{part[0]}_of_{part[1]}"
     grids = [patch_grid(frame.camera, encoder.config.input_size) for frame in recording.frames]
-    capacity = training.passes * sum(grid.rows * grid.columns for grid in grids)
+    views = range(part[0], training.passes * len(grids), part[1])
+    capacity = sum(grids[view % len(grids)].rows * grids[view % len(grids)].columns for view in views)
     frames = [(frame.name, frame.camera, frame.world_from_camera.round(6).tolist()) for frame in recording.frames]
     augmentation = training.model_dump(include=_VIEW_FIELDS)
     mark = fingerprint(str(frames), encoder.config, encoder.weights.sha256, augmentation)
-    return FeatureBuffer(folder, training.passes * len(recording.frames), capacity, encoder.dim, encoder.context_dim, mark)
+    return FeatureBuffer(folder, len(views), capacity, encoder.dim, encoder.context_dim, mark, part)
 
 
 def fingerprint(*parts: object) -> str:

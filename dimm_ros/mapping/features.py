@@ -45,13 +45,16 @@ class FeatureBuffer:
         frame_of: (V,) int32 frame of each view.
         done, rows: views and patches so far.
         seconds: time spent on them, in all calls together.
+        part: (r, n): it holds views r, r + n, ... of all; the arrays' numbers are its own.
     """
 
-    _ROW_ARRAYS = ("patches", "camera_rays", "directions", "view_of")
-    _VIEW_ARRAYS = ("context", "centres", "rotations", "frame_of")
+    ROW_ARRAYS = ("patches", "camera_rays", "directions", "view_of")
+    VIEW_ARRAYS = ("context", "centres", "rotations", "frame_of")
 
-    def __init__(self, folder: Path, views: int, capacity: int, patch_dim: int, context_dim: int, fingerprint: str) -> None:
-        self.folder, self.views = folder, views
+    def __init__(
+        self, folder: Path, views: int, capacity: int, patch_dim: int, context_dim: int, fingerprint: str, part: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.folder, self.views, self.part = folder, views, part
         self._progress = folder / _PROGRESS
         state = self._read_progress(fingerprint)
         shapes = {
@@ -95,7 +98,7 @@ class FeatureBuffer:
 
     def save(self) -> None:
         """Make what was appended survive a crash."""
-        for name in (*self._ROW_ARRAYS, *self._VIEW_ARRAYS):
+        for name in (*self.ROW_ARRAYS, *self.VIEW_ARRAYS):
             getattr(self, name).flush()
         partial = self._progress.with_suffix(".part")
         partial.write_text(json.dumps({"fingerprint": self.fingerprint, "done": self.done, "rows": self.rows, "seconds": self.seconds}))
@@ -108,13 +111,13 @@ class FeatureBuffer:
 
     def tensors(self, memory_mb: int) -> dict[str, Tensor]:
         """The filled part of every array as a CPU tensor: in memory when it fits, else mapped from disk."""
-        size = sum(getattr(self, name)[: self.rows].nbytes for name in self._ROW_ARRAYS)
+        size = sum(getattr(self, name)[: self.rows].nbytes for name in self.ROW_ARRAYS)
         in_memory = size <= memory_mb * 1_000_000
         result = {}
-        for name in self._ROW_ARRAYS:
+        for name in self.ROW_ARRAYS:
             array = getattr(self, name)[: self.rows]
             result[name] = torch.from_numpy(np.array(array) if in_memory else array)
-        for name in self._VIEW_ARRAYS:
+        for name in self.VIEW_ARRAYS:
             result[name] = torch.from_numpy(np.array(getattr(self, name)[: self.done]))
         return result
 
@@ -148,7 +151,8 @@ def fill_buffer(
         return True
     begun = time.perf_counter() - buffer.seconds
     batch = 16 if encoder.device.type == "cuda" else 1  # on a CPU one image at a time is the fastest
-    jobs = ((index // len(recording.frames), index % len(recording.frames)) for index in range(buffer.done, buffer.views))
+    first, step = buffer.part
+    jobs = (divmod(first + number * step, len(recording.frames)) for number in range(buffer.done, buffer.views))
     maker = ViewMaker(recording, encoder.config.input_size, config)
     try:
         with ThreadPoolExecutor(max_workers=1 if batch == 1 else 8) as pool:

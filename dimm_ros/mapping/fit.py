@@ -20,6 +20,7 @@ from dimm_ros.errors import DataError
 from dimm_ros.head.model import DimmHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.calibrate import calibrate, calibrate_short, held_out_frames
+from dimm_ros.mapping.distributed import ALONE, Workers
 from dimm_ros.mapping.features import recorded_views
 from dimm_ros.mapping.rehearse import join
 from dimm_ros.mapping.trainer import Normalisation, Trainer
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _CHECKPOINT_SECONDS = 60.0
 _FOCAL_FRAMES = 24  # mapped frames that say how far off focal lengths are
-_ALL_FRAMES_FROM = 0.8  # share of the steps after which the held-out frames are trained on too
+CALIBRATING = 0.5  # share of the steps that the head is trained for that is calibrated
 _WHOLE_MIN_SHARE = 0.3  # of a full view's patches
 _CURVE_POINTS, _CURVES = 100, 8  # of a training, and trainings of a map
 
@@ -55,7 +56,7 @@ class Fitted:
 
 def fit_map(
     header: MapHeader, data: dict[str, Tensor], checkpoint: Path, fingerprint: str, device: torch.device, watch: Watcher, *,
-    start: SceneMap | None = None, rehearsal: dict[str, Tensor] | None = None,
+    start: SceneMap | None = None, rehearsal: dict[str, Tensor] | None = None, workers: Workers = ALONE,
 ) -> Fitted:
     """Train a map on features.
 
@@ -66,6 +67,7 @@ def fit_map(
         fingerprint: of all that the training depends on.
         start: map whose head goes on learning.
         rehearsal: its views, see ``rehearse``.
+        workers: processes that train together; only the first one's map is calibrated, and its data need be complete.
 
     Raises:
         DataError: the training diverged.
@@ -79,40 +81,65 @@ def fit_map(
         everything = join(data, whole_views(data), rehearsal)
         views = torch.cat([views, torch.arange(len(data["frame_of"]), len(everything["frame_of"]))])
     normalisation = Normalisation(torch.tensor(header.origin, dtype=torch.float64), header.radius)
-    torch.manual_seed(training.seed)
-    model = DimmHead(header.patch_dim, header.context_dim, head) if start is None else _learning(start.head)
-    trainer = Trainer(model.to(device), everything, normalisation, training, standardise=start is None)
     session = _Session(checkpoint, fingerprint)
-    calibration = session.resume(trainer) or Calibration()
+    session.open()
+    workers.wait()  # before the first one writes the checkpoint anew
     begun = time.perf_counter() - session.seconds
 
-    def current(figures: dict[str, float], chosen: Tensor | None, known: Calibration) -> SceneMap:
+    def learner(steps: int, chosen: Tensor | None) -> Trainer:
+        """A new head, or the old map's, about to learn from these views (all), or where it was stopped."""
+        torch.manual_seed(training.seed)
+        model = DimmHead(header.patch_dim, header.context_dim, head) if start is None else _learning(start.head)
+        config = training.changed(steps=steps)
+        trainer = Trainer(model.to(device), everything, normalisation, config, chosen, standardise=start is None, workers=workers)
+        session.resume(trainer)
+        return trainer
+
+    def current(trainer: Trainer, figures: dict[str, float], chosen: Tensor | None, known: Calibration) -> SceneMap:
         made = trainer.averaged_head()
         made.whole = whole_image(everything, chosen, normalisation, head, device)
         curve = Curve(name=header.sources[-1].name if header.sources else header.name, points=tuple(session.curve))
         changes = {"calibration": known, "figures": header.figures | figures, "curves": (*header.curves, curve)[-_CURVES:]}
         return SceneMap(header.model_copy(update=changes), made)
 
-    join_at, every = int(_ALL_FRAMES_FROM * training.steps), max(1, training.steps // _CURVE_POINTS)
     losses: list[float] = []
-    stopped = False
-    while trainer.done < training.steps and not stopped:
-        if trainer.done == join_at and len(held_out):
-            calibration = calibrate(current({}, views, Calibration()), data, held_out)
-        trainer.train_on(views if trainer.done < join_at else None)
-        losses = [*losses[-99:], trainer.step()]
-        if not np.isfinite(losses[-1]):
-            raise DataError(f"The training of '{header.name}' diverged at step {trainer.done}; try a lower learning rate or another seed.")
-        if trainer.done % every == 0 or trainer.done == training.steps:
-            session.curve.append((trainer.done, round(float(np.mean(losses[-every:])), 4)))
-        stopped = watch("training", trainer.done, training.steps, f"loss {np.mean(losses):.2f}")
-        session.seconds = time.perf_counter() - begun
-        session.checkpoint(trainer, calibration, force=stopped)
+
+    def learn(trainer: Trainer, stage: str) -> bool:
+        """Train to the end; False when stopped."""
+        steps, stopped = trainer.config.steps, False
+        every = max(1, steps // _CURVE_POINTS)
+        losses.clear()
+        while trainer.done < steps and not stopped:
+            losses[:] = [*losses[-99:], trainer.step()]
+            if not np.isfinite(losses[-1]):
+                raise DataError(f"The training of '{header.name}' diverged at step {trainer.done}; try a lower learning rate or another seed.")
+            if session.calibrated and (trainer.done % every == 0 or trainer.done == steps):
+                session.curve.append((trainer.done, round(float(np.mean(losses[-every:])), 4)))
+            stopped = workers.any(watch(stage, trainer.done, steps, f"loss {np.mean(losses):.2f}"))
+            session.seconds = time.perf_counter() - begun
+            if workers.first:
+                session.checkpoint(trainer, force=stopped)
+        return trainer.done == steps
+
+    # A head that has not seen the held-out frames is calibrated; the map's own head starts over and sees them all.
+    session.calibrated |= not len(held_out)
+    if not session.calibrated:
+        trainer = learner(max(1, int(CALIBRATING * training.steps)), views)
+        if not learn(trainer, "calibration"):
+            if not workers.first:
+                return Fitted(SceneMap(header, trainer.averaged_head()), False, session.seconds)
+            return Fitted(current(trainer, {}, None, session.calibration), False, session.seconds)
+        if workers.first:
+            session.calibration = calibrate(current(trainer, {}, views, Calibration()), data, held_out)
+        session.calibrated = True
+    trainer = learner(training.steps, None)
+    complete, calibration = learn(trainer, "training"), session.calibration
     figures = {"steps": trainer.done, "views": len(data["frame_of"]), "patches": len(data["view_of"]), "training_seconds": round(session.seconds, 1)}
     if losses:
         figures["loss"] = float(np.mean(losses))
-    complete = trainer.done == training.steps
-    made = current(figures, None, calibration)
+    if not workers.first:
+        return Fitted(SceneMap(header, trainer.averaged_head()), complete, session.seconds)
+    made = current(trainer, figures, None, calibration)
     changes: dict[str, float] = {}
     if calibration.max_novelty is None and made.head.whole is not None:
         enough = whole_views(data)
@@ -169,33 +196,48 @@ def _whole_arguments(data: dict[str, Tensor], views: Tensor | None, normalisatio
 
 
 class _Session:
-    """The training's checkpoint file: saved now and then, gone on from when it is of the same build."""
+    """The training's checkpoint file: saved now and then, gone on from when it is of the same build.
+
+    Attributes:
+        seconds: spent on the training, in all calls together.
+        curve: of the loss, steps and means.
+        calibration, calibrated: what is known of the errors, and whether that part of the work is done.
+    """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
         self._path, self._fingerprint, self._saved = path, fingerprint, time.monotonic()
-        self.seconds = 0.0  # spent on the training, in all calls together
-        self.curve: list[tuple[int, float]] = []
+        self.seconds, self.curve = 0.0, []
+        self.calibration, self.calibrated = Calibration(), False
+        self._trained: tuple[dict[str, Tensor], dict[str, str]] | None = None
 
-    def resume(self, trainer: Trainer) -> Calibration | None:
+    def open(self) -> None:
+        """Read the file, if it is of this build."""
         try:
             with safe_open(str(self._path), "pt") as file:
                 text = file.metadata() or {}
                 if text.get("fingerprint") != self._fingerprint:
-                    return None
-                trainer.restore({name: file.get_tensor(name) for name in file.keys()}, text)
+                    return
+                self._trained = {name: file.get_tensor(name) for name in file.keys()}, text
         except (OSError, SafetensorError):
-            return None
+            return
         self.seconds, self.curve = float(text.get("seconds", 0.0)), [tuple(point) for point in json.loads(text.get("curve", "[]"))]
-        log.info("training goes on from step %d", trainer.done)
-        return Calibration.model_validate(json.loads(text["calibration"]))
+        self.calibration, self.calibrated = Calibration.model_validate(json.loads(text["calibration"])), text["calibrated"] == "yes"
 
-    def checkpoint(self, trainer: Trainer, calibration: Calibration, *, force: bool) -> None:
+    def resume(self, trainer: Trainer) -> None:
+        """Bring the first trainer that asks to where the file was written."""
+        if self._trained is not None:
+            trainer.restore(*self._trained)
+            self._trained = None
+            log.info("training goes on from step %d", trainer.done)
+
+    def checkpoint(self, trainer: Trainer, *, force: bool) -> None:
+        """Write the file, if it is time."""
         if not force and time.monotonic() - self._saved < _CHECKPOINT_SECONDS:
             return
         tensors, text = trainer.state()
         text |= {
-            "fingerprint": self._fingerprint, "seconds": str(self.seconds), "calibration": calibration.model_dump_json(),
-            "curve": json.dumps(self.curve),
+            "fingerprint": self._fingerprint, "seconds": str(self.seconds), "calibration": self.calibration.model_dump_json(),
+            "calibrated": "yes" if self.calibrated else "no", "curve": json.dumps(self.curve),
         }
         write_safetensors(tensors, self._path, text)
         self._saved = time.monotonic()

@@ -12,6 +12,7 @@ from torch import Tensor
 from dimm_ros.config import TrainingConfig
 from dimm_ros.head.loss import ray_loss
 from dimm_ros.head.model import DimmHead, Rays
+from dimm_ros.mapping.distributed import ALONE, Workers
 from dimm_ros.mapping.features import recorded_views
 
 #: Patches of one image in a batch: few enough to keep the batch mixed, while the image's context is multiplied only once.
@@ -53,12 +54,14 @@ class Trainer:
         views: (K,) views of the buffer to train on; None for all.
         patches_per_view: drawn together; their images are drawn at random.
         standardise: by the data's own context; False goes on with the head's statistics, which its weights rest on.
+        workers: processes that train together, each on its share of the views and of every batch.
     """
 
     def __init__(
         self, head: DimmHead, data: dict[str, Tensor], normalisation: Normalisation, config: TrainingConfig, views: Tensor | None = None,
-        patches_per_view: int = PATCHES_PER_VIEW, standardise: bool = True,
+        patches_per_view: int = PATCHES_PER_VIEW, standardise: bool = True, workers: Workers = ALONE,
     ) -> None:
+        self._workers = workers
         self.head, self.config, self._together = head, config, patches_per_view
         self.device = next(head.parameters()).device
         self.data = data
@@ -73,11 +76,12 @@ class Trainer:
         self._recorded = recorded_views(data)
         self._first, self._counts = counts.cumsum(0) - counts, counts  # rows of a view follow one another
         self.train_on(views)
+        self._network = workers.synchronised(head)
         self.done = 0
 
     def train_on(self, views: Tensor | None) -> None:
         """Draw from these views alone from now on; None for all that have patches."""
-        enough = torch.nonzero(self._counts >= self._together)[:, 0]
+        enough = self._workers.share(torch.nonzero(self._counts >= self._together)[:, 0])
         self._views = enough if views is None else enough[torch.isin(enough, views)]
         self._real = self._views[self._recorded[self._views]]
 
@@ -85,8 +89,8 @@ class Trainer:
         """One optimiser step on a batch drawn from all images, a few patches of each; returns the loss."""
         config = self.config
         # Seeded by the step, so that a resumed training draws what an uninterrupted one would have drawn.
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.done)
-        count = max(1, config.batch // self._together)
+        generator = torch.Generator().manual_seed((config.seed * 1_000_003 + self.done) * self._workers.size + self._workers.rank)
+        count = max(1, config.batch // self._together // self._workers.size)
         views = self._views[torch.randint(len(self._views), (count,), generator=generator)]
         if config.recorded_share and len(self._real):
             real = self._real[torch.randint(len(self._real), (count,), generator=generator)]
@@ -101,14 +105,14 @@ class Trainer:
             group["lr"] = learning_rate(self.done, config)
         self.head.train()
         camera_rays = self.data["camera_rays"][rows].to(self.device)
-        loss = self._loss(self.head(patches, context, camera_rays), camera_rays, directions, moments, views)
+        loss = self._loss(self._network(patches, context, camera_rays), camera_rays, directions, moments, views)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
         self.optimiser.step()
         self.done += 1
         self._average()
-        return float(loss.detach())
+        return self._workers.mean(float(loss.detach()))
 
     def _loss(self, predicted: Rays, camera_rays: Tensor, directions: Tensor, moments: Tensor, views: Tensor) -> Tensor:
         """Of a batch's patches, consecutive ones of each of (V,) views; heads that predict something else (benchmarks) override it."""
