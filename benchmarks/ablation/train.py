@@ -82,7 +82,9 @@ def _figures(answers: list[Answer], start: float) -> dict:
     return summarise(answers) | {"seconds": round(time.perf_counter() - start, 1)}
 
 
-def _train(row: Row, seed: int, train: Features, data: dict[str, Tensor], normalisation: Normalisation, watch: Watch) -> tuple[SceneMap, SceneMap | None]:
+def _train(
+    row: Row, seed: int, train: Features, data: dict[str, Tensor], normalisation: Normalisation, watch: Watch,
+) -> tuple[SceneMap, SceneMap | None]:
     """As ``build_map``: a head that has not seen the held-out frames is calibrated, the map's own sees them all."""
     head, training, _ = row.configs(seed)
     held_out = held_out_frames(len(train.recording.frames))
