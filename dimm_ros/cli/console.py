@@ -91,18 +91,19 @@ class Bars:
 
 
 @contextmanager
-def bars(*, stoppable: bool = False) -> Iterator[Bars]:
+def bars(*, stoppable: bool = False, visible: bool = True) -> Iterator[Bars]:
     """Progress bars while the block runs.
 
     Args:
         stoppable: the block heeds what the bars return: the first Ctrl-C asks it to stop safely, the second interrupts it.
             Otherwise the first one interrupts.
+        visible: one of several processes shows them, the others heed Ctrl-C only.
     """
     columns = (
         TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
         TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=errors) as progress:
+    with Progress(*columns, console=errors, disable=not visible) as progress:
         shown = Bars(progress)
 
         def on_interrupt(*_: object) -> None:

@@ -82,6 +82,7 @@ def run(
     from dimm_ros.encoder.patches import PATCH
     from dimm_ros.encoder.weights import encoder_config
     from dimm_ros.mapping.build import build_map
+    from dimm_ros.mapping.distributed import joined_workers, local_device
 
     if input_size is not None and input_size % PATCH:
         raise typer.BadParameter(f"must be a multiple of {PATCH}, such as {round(input_size / PATCH) * PATCH}.", param_hint="--input-size")
@@ -91,13 +92,17 @@ def run(
     chosen = preset_of(preset.value, choose_device(device).type)
     training = chosen.training.changed(seed=seed, steps=steps, passes=passes, depth=depth and depth.value)
     network = encoder_config(encoder or chosen.encoder.name, chosen.encoder).changed(input_size=input_size)
+    device = local_device(device)
     opened = Encoder.open(network, device=device, weights=weights)
     kept = f"the work so far is kept in {output}.work: run the same command to go on"
     try:
-        with bars(stoppable=True) as progress:
+        with joined_workers(opened.device) as workers, bars(stoppable=True, visible=workers.first) as progress:
             result = build_map(
                 recording, output, opened, head=chosen.head, training=training, name=name, licence=licence, keep=keep_features, watch=progress,
+                workers=workers,
             )
+        if not workers.first:
+            return  # the first one has said it all
     except (DimmError, OSError, KeyboardInterrupt):
         if Path(f"{output}.work").exists():
             note(f"no map was written; {kept}")

@@ -35,6 +35,10 @@ _JUMP_BACK_NS = 10**9
 
 _WATCHDOG_S = 1.0
 
+#: How long one thread may keep Python from the other: between two operators of the network the worker asks for it again and again,
+#: and at Python's own 5 ms the executor's messages would hold each of them up.
+_SWITCH_S = 0.0005
+
 #: How long an image that is under way may hold up a transition.
 _SETTLE_S = 10.0
 
@@ -262,6 +266,7 @@ def main(args: list[str] | None = None) -> int:
     # Before torch is loaded: on a busy computer its threads, spinning while they wait for each other, cost ten times
     # the computation itself.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.setswitchinterval(_SWITCH_S)
     rclpy.init(args=args)
     node = None
     try:

@@ -132,11 +132,19 @@ class Pipeline:
         self._take_word(odometry)
         search = self._health.state(self._reporter.now_ns(), config.lost_after) in (State.UNINITIALIZED, State.LOST)
         answer = self._estimator.solve(shots, odometry, search=search)
-        localizer = answer.localizer
-        map_frame = config.map_frame or localizer.frame_id
         _fill(status, answer)
         self._reporter.saw(answer.estimate)
-        self._debug.publish(answer.seen.image, answer.shown, answer.seen.frame, map_frame, stamp)
+        map_frame = config.map_frame or answer.localizer.frame_id
+        try:
+            self._publish(answer, status, stamp, map_frame, body_frame, odometry)
+        finally:  # pictures can wait, the pose cannot
+            self._debug.publish(answer.seen.image, answer.shown, answer.seen.frame, map_frame, stamp)
+
+    def _publish(
+        self, answer: Answer, status: LocalizationStatus, stamp: int, map_frame: str, body_frame: str, odometry: Odometry,
+    ) -> None:
+        """The pose of an estimate that is accepted and believed, and then the transform; else the reason in the status."""
+        config, localizer = self._config(), answer.localizer
         if not answer.estimate.accepted:
             self._reject(status, why_blind(answer.seen.image) or answer.estimate.reason)
             return
