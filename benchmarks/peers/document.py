@@ -30,7 +30,7 @@ How to read it:
   {few_mapped} images at most, and `sift` maps {sift_mapped}, for they take long for each on a CPU.
 - *mapping* is features + training (or matching and triangulation); the encoder's features are made once and counted for every peer that uses them:
   recorded and virtual views for what is trained, the recorded images alone for retrieval. *memory* is the process's peak until the map
-  was made, Python and libraries included (some 600 MB).
+  was made, Python and libraries included.
 - *query* is the median time from image to pose, *x encoder* the same as a multiple of DINOv2's forward pass on the same images, timed by
   turns. Milliseconds are those of a busy machine; ratios hold better.
 - `scene_coordinates` and `pose_regression` are our own code on the product's tokens, with its schedule and number of steps: references of
@@ -93,10 +93,10 @@ def _versions() -> list[str]:
 
 def _scene(scene: str, rows: dict[str, dict | None], remarks: dict[str, str]) -> str:
     known = [row for row in rows.values() if row is not None]
-    lines = [f"## {scene}", ""]
-    if known:
-        lines += [known[0]["note"][0].upper() + known[0]["note"][1:] + ".", ""]
-    conditions = list(known[0]["conditions"]) if known else [""]
+    if not known:
+        return f"## {scene}\n\nAll peers: {_NOT_MEASURED}.\n"
+    lines = [f"## {scene}", "", known[0]["note"][0].upper() + known[0]["note"][1:] + ".", ""]
+    conditions = list(known[0]["conditions"])
     lines += ["| peer | median | 5 cm / 5 deg | 10 cm / 5 deg | 25 cm / 2 deg | failed | mapping | memory | map | query | x encoder | queries/s |"]
     lines += ["|" + "---|" * 12]
     lines += [_row(peer, row, conditions[0]) for peer, row in rows.items()]
