@@ -204,6 +204,10 @@ class SceneMap:
         if not path.is_file():
             raise MapError(f"The map {path} does not exist; make one with 'dimm map BAG_OR_FOLDER -o {path.name}'.")
         try:
+            path.open("rb").close()  # safetensors says of a file that may not be read that it does not exist
+        except OSError as error:
+            raise MapError(f"The map {path} cannot be read ({error.strerror}); check who may read it.") from None
+        try:
             with safe_open(str(path), "pt") as file:
                 text = (file.metadata() or {}).get(_KEY)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
@@ -241,7 +245,8 @@ def write_safetensors(tensors: dict[str, torch.Tensor], path: Path, metadata: di
         finally:
             partial.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
-        raise MapError(f"{path} cannot be written ({error}); free space or choose another place with -o.") from error
+        cause = getattr(error, "strerror", None) or error
+        raise MapError(f"{path} cannot be written ({cause}); free space or choose another place with -o.") from error
 
 
 def merged_head(header: MapHeader, heads: Sequence[DimmHead]) -> MergedHead:

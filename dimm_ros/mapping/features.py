@@ -74,7 +74,10 @@ class FeatureBuffer:
                     _reserve(file)
                 setattr(self, name, array)
         except (OSError, ValueError) as error:
-            raise DataError(f"The feature buffer in {folder} cannot be opened ({error}); free disk space, or delete that folder.") from error
+            raise DataError(
+                f"The feature buffer in {folder} cannot be opened ({getattr(error, 'strerror', None) or error}); free disk space, write the map "
+                "where you may write, or delete that folder if it is an old one.",
+            ) from error
         self.done, self.rows, self.seconds = (state["done"], state["rows"], state.get("seconds", 0.0)) if state else (0, 0, 0.0)
         self.fingerprint = fingerprint
 

@@ -41,6 +41,10 @@ VERBS = set(_verbs(get_command(app)))
 IMPOSSIBLE = {
     ("gallery", "empty"): "it reads nothing, and an empty folder of the bag's name is a bag that exists",
     ("gallery", "unreadable"): "it reads nothing",
+    ("map info", "unreadable"): "it reads no image",
+    ("map info", "Ctrl-C"): "it reads a header of a few kilobytes",
+    ("map merge", "unreadable"): "it reads no image",
+    ("export", "unreadable"): "it reads no image",
     ("weights", "missing"): "weights that are missing are fetched: test_weights.py",
     ("weights", "empty"): "it reads no folder",
     ("weights", "unreadable"): "weights that are damaged are fetched again: test_weights.py",
@@ -57,6 +61,13 @@ MISSING = [
     (["convert", "absent", "out_bag"], "'absent' does not exist; give"),
     (["doctor", "absent"], "'absent' does not exist; give"),
     (["demo", "--data", "absent"], "'absent' does not exist; give"),
+    (["map", "info", "absent"], "The map absent does not exist"),
+    (["map", "report", "absent"], "The map absent does not exist"),
+    (["map", "report", "room.dimm", "absent"], "'absent' does not exist; give"),
+    (["map", "update", "absent", "scene"], "The map absent does not exist"),
+    (["map", "update", "room.dimm", "absent"], "'absent' does not exist; give"),
+    (["map", "merge", "room.dimm", "absent", "-o", "out.dimm"], "The map absent does not exist"),
+    (["export", "absent"], "The map absent does not exist"),
     (["audit", "privacy", "absent"], "The map absent does not exist"),
     (["audit", "privacy", "room.dimm", "absent"], "'absent' does not exist; give"),
     (["gallery", "good.jpg/out_bag"], "Bag 'good.jpg/out_bag' cannot be written: 'good.jpg' is no folder"),
@@ -70,12 +81,21 @@ EMPTY = [
     (["convert", "empty", "out_bag"], "'empty' is empty; give"),
     (["doctor", "empty"], "'empty' is empty; give"),
     (["demo", "--data", "empty"], "'empty' is empty; give"),
+    (["map", "info", "empty"], "The map empty is a folder"),
+    (["map", "report", "empty"], "The map empty is a folder"),
+    (["map", "report", "room.dimm", "empty"], "'empty' is empty; give"),
+    (["map", "update", "empty", "scene"], "The map empty is a folder"),
+    (["map", "update", "room.dimm", "empty"], "'empty' is empty; give"),
+    (["map", "merge", "room.dimm", "empty", "-o", "out.dimm"], "The map empty is a folder"),
+    (["export", "empty"], "The map empty is a folder"),
     (["audit", "privacy", "empty"], "The map empty is a folder"),
     (["audit", "privacy", "room.dimm", "empty"], "'empty' is empty; give"),
 ]
 UNREADABLE = [
     (["map", "broken", "-o", "out.dimm", "--input-size", "112", "--passes", "1"], "frame-000004.color.jpg"),
     (["map", "broken_first", "-o", "out.dimm", "--input-size", "112", "--passes", "1"], "frame-000000.color.jpg"),
+    (["map", "report", "room.dimm", "broken", "-o", "out.html"], "frame-000004.color.jpg"),
+    (["map", "update", "room.dimm", "broken_first", "-o", "out.dimm", "--passes", "1"], "frame-000000.color.jpg"),
     (["eval", "room.dimm", "broken"], "frame-000004.color.jpg"),
     (["localize", "room.dimm", "broken/frame-000004.color.jpg", "--focal", "150"], "frame-000004.color.jpg"),
     (["convert", "broken", "out_bag"], "frame-000004.color.jpg"),
@@ -85,9 +105,9 @@ UNREADABLE = [
 ]
 FORBIDDEN = [
     (["map", "secret", "-o", "out.dimm"], "secret"),
-    (["map", "scene", "-o", "readonly/out.dimm"], "readonly"),
+    (["map", "scene", "-o", "readonly/out.dimm"], "readonly/out.dimm.work/features cannot be opened (Permission denied)"),
     (["map", "scene", "-o", "out.dimm", "--weights", "secret.dimm"], "secret.dimm"),
-    (["eval", "secret.dimm", "scene"], "secret.dimm"),
+    (["eval", "secret.dimm", "scene"], "The map secret.dimm cannot be read (Permission denied)"),
     (["eval", "room.dimm", "secret"], "secret"),
     (["eval", "room.dimm", "scene", "--results", "readonly/results"], "readonly"),
     (["localize", "secret.dimm", "good.jpg", "--focal", "150"], "secret.dimm"),
@@ -98,6 +118,16 @@ FORBIDDEN = [
     (["doctor", "scene", "--results", "readonly"], "readonly"),
     (["demo", "--data", "secret"], "secret"),
     (["demo", "--results", "readonly/results"], "readonly"),
+    (["map", "info", "secret.dimm"], "secret.dimm"),
+    (["map", "report", "secret.dimm"], "secret.dimm"),
+    (["map", "report", "room.dimm", "-o", "readonly/out.html"], "readonly"),
+    (["map", "update", "secret.dimm", "scene"], "secret.dimm"),
+    (["map", "update", "room.dimm", "secret"], "secret"),
+    (["map", "update", "room.dimm", "scene", "-o", "readonly/out.dimm", "--passes", "1"], "readonly"),
+    (["map", "merge", "room.dimm", "secret.dimm", "-o", "out.dimm"], "secret.dimm"),
+    (["map", "merge", "room.dimm", "room.dimm", "-o", "readonly/out.dimm"], "readonly"),
+    (["export", "secret.dimm", "-o", "out.onnx"], "secret.dimm"),
+    (["export", "room.dimm", "-o", "readonly/out.onnx"], "readonly"),
     (["audit", "privacy", "secret.dimm"], "secret.dimm"),
     (["audit", "privacy", "room.dimm", "secret"], "secret"),
     (["audit", "privacy", "room.dimm", "--foreign", "scene", "--results", "readonly/results"], "readonly"),
@@ -109,12 +139,21 @@ FULL = [
     (["convert", "scene", "full/old_bag", "--overwrite", "--images", "raw"], "Bag 'full/old_bag' cannot be written"),
     (["doctor", "scene", "--results", "full/results"], ""),
     (["demo", "--data", "scene", "--split", "half", "--results", "full/results"], ""),
+    (["map", "report", "room.dimm", "-o", "full/room.html"], "full/room.html"),
+    (["map", "update", "room.dimm", "scene", "-o", "full/room.dimm", "--passes", "1"], "full/room.dimm"),
+    (["map", "merge", "room.dimm", "room.dimm", "-o", "full/room.dimm"], "full/room.dimm"),
+    (["export", "room.dimm", "-o", "full/room.onnx"], "full/room.onnx"),
     (["audit", "privacy", "room.dimm", "--foreign", "scene", "--images", "4", "--results", "full/results"], ""),
     (["gallery", "full/out_bag", "--seconds", "2", "--raw"], "Bag 'full/out_bag' cannot be written"),
 ]
-PIPED = [["localize", "room.dimm", "good.jpg", "--focal", "150", "--json"], ["weights"], ["weights", "--json"], ["--version"]]
+PIPED = [
+    ["map", "info", "room.dimm"], ["localize", "room.dimm", "good.jpg", "--focal", "150", "--json"], ["weights"], ["weights", "--json"],
+    ["--version"],
+]
 INTERRUPTED = [
     (["map", "scene", "-o", "out.dimm", "--input-size", "112", "--passes", "1"], r"training *\S+ *[1-9]"),
+    (["map", "report", "room.dimm", "scene", "-o", "out.html"], r"\w+ *\S+ *[1-9]"),
+    (["map", "update", "room.dimm", "scene", "-o", "out.dimm", "--passes", "1"], r"features *\S+ *[1-9]"),
     (["eval", "room.dimm", "scene"], r"localizing *\S+ *[1-9]"),
     (["convert", "scene", "out_bag", "--images", "png"], r"converting *\S+ *[1-9]"),
     (["doctor", "scene"], r"(geometry|images) *\S+ *[1-9]"),
@@ -123,6 +162,8 @@ INTERRUPTED = [
     (["gallery", "out_bag"], r"rendering *\S+ *[1-9]"),
 ]
 BLIND = [
+    (["map", "merge", "room.dimm", "room.dimm", "-o", "out.dimm"], "dimm_ros.mapping.merge.merge_maps"),
+    (["export", "room.dimm", "-o", "out.onnx"], "dimm_ros.runtime.export.export_map"),
     (["localize", "room.dimm", "good.jpg", "--focal", "150"], "dimm_ros.localizer.Localizer.localize"),
     (["weights"], "dimm_ros.encoder.weights.find_weights"),
 ]
@@ -180,7 +221,7 @@ def place(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def verb_of(words: list[str]) -> str:
-    return next(name for name in (" ".join(words[:2]), words[0]) if name in VERBS or name == words[0])
+    return next(name for name in (" ".join(words[:2]), words[0], f"{words[0]} new", "") if name in VERBS or not name)
 
 
 def dimm(words: list[str]) -> Result:
@@ -197,7 +238,6 @@ def check(result, expected: str) -> None:
     assert "Traceback" not in said
     complaints = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(complaints) == 1 and complaints[0].endswith("."), result.stderr
-    print(complaints[0])
     assert expected in complaints[0]
     assert result.exit_code == 1
 
@@ -220,7 +260,7 @@ def test_unreadable_image(words: list[str], expected: str, place: Path) -> None:
     before = tree(place)
     result = dimm(words)
     check(result, expected)
-    if "broken" in words and words[0] == "map":  # half an hour's work may be in there
+    if words[:2] == ["map", "broken"]:  # half an hour's work may be in there
         assert "the work so far is kept in out.dimm.work" in result.stderr
         shutil.rmtree("out.dimm.work")
     assert tree(place) == before
@@ -271,24 +311,25 @@ def test_full_disk_behind_stdout(words: list[str], place: Path, monkeypatch: pyt
     assert end.value.code == 1 and complaints == ["error: No space left on device; free some space or write to another disk."]
 
 
-@pytest.mark.parametrize(("words", "at"), INTERRUPTED, ids=lambda value: value[0] if isinstance(value, list) else "")
+@pytest.mark.parametrize(("words", "at"), INTERRUPTED, ids=lambda value: verb_of(value) if isinstance(value, list) else "")
 def test_ctrl_c(words: list[str], at: str, place: Path) -> None:
     if words[0] == "demo" and importlib.util.find_spec("rclpy") is None:
         pytest.skip("ROS 2 is not installed")
     before = tree(place)
     ended = interrupted(words, at, place)
     assert ended.code == 130 and "Traceback" not in ended.stderr + ended.stdout, ended.stderr
-    if words[0] == "map":  # a usable map, and what is needed to go on
-        assert "Unfinished but usable map" in ended.stdout
-        for name in ("out.dimm", "out.dimm.retrieval.safetensors"):
-            Path(name).unlink()
+    if "out.dimm" in words:  # what is needed to go on, and of the training a usable map
+        assert "un the same command to go on" in ended.stderr
         shutil.rmtree("out.dimm.work")
+        if "Unfinished but usable map" in ended.stdout:
+            for name in ("out.dimm", "out.dimm.retrieval.safetensors"):
+                Path(name).unlink()
     else:
         assert ended.stderr.rstrip().splitlines()[-1].strip() == "stopped"
     assert tree(place) == before
 
 
-@pytest.mark.parametrize(("words", "during"), BLIND, ids=lambda value: value[0] if isinstance(value, list) else "")
+@pytest.mark.parametrize(("words", "during"), BLIND, ids=lambda value: verb_of(value) if isinstance(value, list) else "")
 def test_ctrl_c_of_verbs_without_progress(words: list[str], during: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def press(*_, **__) -> None:
         os.kill(os.getpid(), signal.SIGINT)
