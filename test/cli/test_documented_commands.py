@@ -78,6 +78,7 @@ def test_commands_in_text() -> None:
                     break
                 command = command.commands[words[0]]
                 name.append(words.pop(0))
+            command = getattr(command, "default", command)  # of dimm map
             known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)} | {"--help"}
             assert {word for word in words if word.startswith("--")} <= known, f"{page.name}: dimm {code}"
             checked += 1
