@@ -35,6 +35,7 @@ setup(
     extras_require={
         "demo": ["scikit-image", "pillow"],  # the gallery's photographs
         "onnx": ["onnxruntime"],  # the back end 'onnx'; onnxruntime-gpu for CUDA and TensorRT
+        "rerun": ["rerun-sdk"],  # 'dimm eval --rerun'
         "test": ["pytest", "pytest-timeout", "hypothesis", "cyclonedds", "ruff", "onnxruntime"],
     },
     entry_points={"console_scripts": ["dimm = dimm_ros.cli.main:main"]},

@@ -41,7 +41,7 @@ class Plan:
     stations: int = 6
     around: int = 16
     asked: int = 256
-    fitted: int = 40
+    fitted: int = 24
     rebuilt: int = 6
     steps: int = 100
     point_steps: int = 600
@@ -131,7 +131,7 @@ def _path(scene_map: SceneMap, loot: Loot | None, evidence: Evidence) -> dict | 
     """How many poses came out, and how near the true ones they are."""
     if loot is None:
         return None
-    result = {"images": loot.recorded, "views": len(loot.poses), "extent_m": float(np.ptp(loot.path[:, :3, 3], axis=0).max())}
+    result = {"images": len(loot.path), "views": len(loot.poses), "extent_m": float(np.ptp(loot.path[:, :3, 3], axis=0).max())}
     if evidence.true_path is None:
         return result
     nearest = _nearest(loot.path, evidence.true_path)
@@ -153,7 +153,7 @@ def _contexts(loot: Loot, evidence: Evidence) -> dict | None:
     photos = [photo for photo in evidence.mapped if photo.pose is not None]
     if len(photos) < 2:
         return None
-    stored = loot.contexts[_nearest(loot.path, np.stack([photo.pose for photo in photos]))].cpu()
+    stored = loot.contexts.cpu()[loot.recorded][_nearest(loot.path, np.stack([photo.pose for photo in photos]))]
     true = torch.stack([photo.context for photo in photos])
     mean, spread = true.mean(dim=0), true.std(dim=0).clamp_min(1e-6)
     stored, true = (stored - mean) / spread, (true - mean) / spread

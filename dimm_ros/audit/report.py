@@ -123,18 +123,22 @@ def _draw_path(file: Path, title: str, audit: Audit, true_path: np.ndarray | Non
 def _draw_clouds(file: Path, title: str, audit: Audit) -> Path:
     """Every attack's points from above, beside the true surface; floor and ceiling are left out of it."""
     plt = _pyplot()
-    clouds = dict(audit.clouds)
+    clouds = dict(sorted(audit.clouds.items(), key=lambda item: not item[0].startswith(("guess", "scene-coordinate"))))  # yardsticks first
     reference = np.concatenate([points for points in clouds.values() if len(points)] or [np.zeros((1, 3))])
     if audit.surface is not None:
         reference = audit.surface.points
     x, y, up = _from_above(reference, audit.path)
     low, high = np.quantile(reference, _SLICE[0], axis=0), np.quantile(reference, _SLICE[1], axis=0)
     true = None if audit.surface is None else audit.surface.points[((audit.surface.points > low) & (audit.surface.points < high))[:, up]]
+    if audit.path is not None:
+        low, high = np.minimum(low, audit.path[:, :3, 3].min(axis=0)), np.maximum(high, audit.path[:, :3, 3].max(axis=0))
     panels = {} if true is None else {"the true surface": true}
     panels |= clouds
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 3.6 * rows), layout="constrained", squeeze=False, sharex=True, sharey=True)
+    shape = (high[y] - low[y] + 2 * _ROOM_M) / (high[x] - low[x] + 2 * _ROOM_M)
+    size = (4 * columns, (4 * min(max(shape, 0.3), 2.0) + 0.6) * rows + 0.4)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, sharex=True, sharey=True)
     for axis, (name, points) in zip(axes.flat, panels.items(), strict=False):
         if true is not None:
             axis.plot(true[:, x], true[:, y], ",", color="0.8")

@@ -53,7 +53,9 @@ class Probe:
     @classmethod
     def of(cls, scene_map: SceneMap, loot: Loot) -> Probe:
         """A probe of a map whose poses and contexts were read out."""
-        return cls(alone(scene_map.head), loot.path, loot.contexts[: loot.recorded], np.array(scene_map.header.origin), scene_map.header.radius)
+        header = scene_map.header
+        contexts = loot.contexts[torch.from_numpy(loot.recorded)]
+        return cls(alone(scene_map.head), loot.path, contexts, np.array(header.origin), header.radius)
 
     def pose(self, view: int) -> tuple[Tensor, Tensor]:
         """Rotation (3, 3) and normalised centre (3,) of a view, as the head's numbers."""

@@ -1,7 +1,6 @@
 """Reference views for the retrieval baseline: the CLS token and pose of each mapped image.
 
-They stand in a file of their own beside the map, so that the map itself holds no pose of the recording; the robot needs
-only the map, the evaluation reads this file when it is there.
+They stand in a file of their own beside the map: the robot needs only the map, the evaluation reads this file when it is there.
 """
 
 from __future__ import annotations
