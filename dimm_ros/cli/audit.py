@@ -48,6 +48,7 @@ def privacy(
     With DATA the attacks are judged against the truth; where it has depth images, so is the structure, beside a scene-coordinate
     map of the same images.
     """
+    from dimm_ros.audit.attacker import read_out
     from dimm_ros.audit.photos import foreign_frames, take
     from dimm_ros.audit.privacy import Evidence, attack
     from dimm_ros.audit.report import tables, write_report
@@ -64,8 +65,8 @@ def privacy(
     other = None if unseen is None else open_recording(source, split=unseen, **topics)
     scene_map = SceneMap.load(map_file, choose_device(device))
     header = scene_map.header
+    read_out(scene_map)  # refuses merged maps before anything is encoded
     elsewhere = foreign_frames(images) if foreign is None else _some(open_recording(foreign).frames, images)
-    title = header.name
     with new_results(f"audit_{header.name}", results) as folder:
         encoder = Encoder.open(header.encoder, device=device, weights=weights, sha256=header.encoder_sha256)
         with bars() as progress:
@@ -79,7 +80,7 @@ def privacy(
             }
             true_path = None if mapped is None else mapped.poses()
             audit = attack(scene_map, Evidence(**photos, true_path=true_path), watch=progress)
-        write_report(folder, title, audit, true_path)
+        write_report(folder, header.name, audit, true_path)
     if as_json:
         say_json(audit.figures)
         return
