@@ -8,6 +8,7 @@ sees as many patches of as many images as that of one process. The first process
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,11 +60,15 @@ class Workers:
         """Those of (K,) view numbers that are this process's."""
         return views[views % self.size == self.rank]
 
-    def synchronised(self, network: nn.Module) -> nn.Module:
-        """The network, or one around it that averages its gradients over the processes; its weights are made the first one's."""
-        if self.size == 1:
-            return network
-        return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False, static_graph=True)  # some heads have unused parameters
+    def synchronised(self, network: nn.Module, *, unused: bool) -> nn.Module:
+        """A network around this one that averages its gradients over the processes; its weights are made the first one's.
+
+        ``unused`` says that some of its parameters do not count.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the option is about to be called otherwise
+            # No static_graph: it looks for the outputs in vain where they are a dataclass, and averages nothing.
+            return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False, find_unused_parameters=unused)
 
 
 ALONE = Workers()

@@ -76,7 +76,7 @@ class Trainer:
         self._recorded = recorded_views(data)
         self._first, self._counts = counts.cumsum(0) - counts, counts  # rows of a view follow one another
         self.train_on(views)
-        self._network = workers.synchronised(head)
+        self._network = head if workers.size == 1 else workers.synchronised(head, unused=head.config.fusion == "mean")
         self.done = 0
 
     def train_on(self, views: Tensor | None) -> None:
