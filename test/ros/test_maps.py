@@ -137,3 +137,10 @@ def test_a_real_map_replaced_by_another_and_by_garbage(make_robot, walk, tmp_pat
     assert robot.collector.wait_for(lambda: robot.collector.reports[-1].message.map_name == "second", 60.0)
     assert robot.node._maps.atlas.current.encoder is encoder  # not loaded again
     assert robot.node._reporter.map_frame == "second_frame" and not robot.node._maps.trouble
+
+
+def test_the_back_end_reaches_the_maps(make_robot) -> None:
+    robot = make_robot(localizer=KnownPose(), backend="onnx", onnx_provider="cpu")
+    assert (robot.localizer.options["backend"], robot.localizer.options["onnx_provider"]) == ("onnx", "cpu")
+    (result,) = robot.node.set_parameters([Parameter("backend", value="torch")])
+    assert not result.successful and "can be set only while the node is unconfigured" in result.reason
