@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from dimm_ros.cli import options
-from dimm_ros.cli.console import console
+from dimm_ros.cli.console import say, say_json
 
 
 def register(app: typer.Typer) -> None:
@@ -20,6 +20,7 @@ def run(
     output: Annotated[Optional[Path], typer.Option("-o", "--output", help="file.onnx or folder to write; default: beside the map")] = None,
     precision: Annotated[str, typer.Option(help="fp32, or int8: faster on most CPUs, a little less accurate")] = "fp32",
     weights: options.WeightsFile = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Export encoder and head of a map to ONNX, for ONNX Runtime (backend: onnx) and other runtimes.
 
@@ -28,4 +29,8 @@ def run(
     from dimm_ros.runtime.export import export_map
 
     path = export_map(map_file, output, weights=weights, precision=precision)
-    console.print(f"{path} ({path.stat().st_size / 1e6:.1f} MB, {precision})", markup=False, highlight=False, soft_wrap=True)
+    size = path.stat().st_size
+    if as_json:
+        say_json({"network": str(path), "precision": precision, "bytes": size})
+    else:
+        say(f"{path} ({size / 1e6:.1f} MB, {precision})")

@@ -98,6 +98,11 @@ def test_examples_of_the_help_pages(verb) -> None:
         parse(words)
 
 
+@pytest.mark.parametrize("verb", list(leaves(get_command(app))), ids=lambda verb: verb.name)
+def test_every_verb_has_json(verb) -> None:
+    assert any("--json" in param.opts for param in verb.params)
+
+
 def test_wrong_commands_are_noticed() -> None:
     usage_error = typer.BadParameter.__mro__[1]  # click's, or that of the click in newer typers
 
