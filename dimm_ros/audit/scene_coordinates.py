@@ -51,7 +51,7 @@ def train(photos: list[Photo], steps: int, device: torch.device, watch: Callable
     optimiser = torch.optim.AdamW(head.parameters(), lr=_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps, pct_start=0.1)
     for step in range(steps):
-        rows = torch.randint(len(points), (_BATCH,), device=device)
+        rows = torch.randint(len(points), (min(_BATCH, len(points)),), device=device)
         loss = F.pairwise_distance(head(patches[rows].float()), points[rows]).mean()
         optimiser.zero_grad()
         loss.backward()
