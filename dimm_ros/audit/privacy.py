@@ -41,7 +41,7 @@ class Plan:
     stations: int = 6
     around: int = 16
     asked: int = 256
-    fitted: int = 24
+    fitted: int = 40
     rebuilt: int = 6
     steps: int = 100
     point_steps: int = 600
