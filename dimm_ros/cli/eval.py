@@ -35,6 +35,7 @@ def run(
     as_json: options.AsJson = False,
     weights: options.WeightsFile = None,
     device: options.Device = "auto",
+    backend: options.Backend = options.Engine.torch,
     image_topic: options.ImageTopic = None,
     camera_info_topic: options.CameraInfoTopic = None,
     pose_topic: options.PoseTopic = None,
@@ -64,7 +65,7 @@ def run(
         note(line)
     title = f"{map_file.stem} on {recording.name}"
     with new_results(recording.name, results) as folder:
-        localizer = Localizer.open(map_file, device=device, weights=weights)
+        localizer = Localizer.open(map_file, device=device, weights=weights, backend=backend.value)
         reference = ReferenceViews.load(reference_path(map_file), localizer.map.header.encoder_sha256)
         run_shown = ShownRun.of(title, localizer.frame_id, recording.frames)
         with sinks(run_shown, folder, rerun=rerun, spawn=rerun_spawn, mcap=mcap) as show, bars() as progress:

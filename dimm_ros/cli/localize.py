@@ -32,6 +32,7 @@ def run(
     as_json: options.AsJson = False,
     weights: options.WeightsFile = None,
     device: options.Device = "auto",
+    backend: options.Backend = options.Engine.torch,
 ) -> None:
     """Print where one image was taken. Files that are asked for go to a dated folder in --results."""
     import numpy as np
@@ -47,7 +48,7 @@ def run(
     from dimm_ros.pictures.shown import ShownRun
     from dimm_ros.pictures.sinks import sinks
 
-    localizer = Localizer.open(map_file, device=device, weights=weights)
+    localizer = Localizer.open(map_file, device=device, weights=weights, backend=backend.value)
     image = load_rgb(image_file)
     height, width = image.shape[:2]
     camera = Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)

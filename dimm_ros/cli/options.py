@@ -16,6 +16,13 @@ class Storage(str, Enum):
     sqlite3 = "sqlite3"
 
 
+class Engine(str, Enum):
+    """What runs a map's network."""
+
+    torch = "torch"
+    onnx = "onnx"
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON and nothing else to stdout")]
 Results = Annotated[Path, typer.Option("--results", help="where the dated result folder is made")]
 RESULTS = Path("results")
@@ -26,6 +33,7 @@ Mcap = Annotated[bool, typer.Option("--mcap", help="also write foxglove/foxglove
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 WeightsFile = Annotated[Optional[Path], typer.Option("--weights", help="the encoder's weights (safetensors); default: found as 'dimm weights' says")]
+Backend = Annotated[Engine, typer.Option("--backend", help="torch, or onnx for the network that 'dimm export' wrote beside the map")]
 Licence = Annotated[Optional[str], typer.Option("--licence", help="of the recording, as text for the map's header, such as CC-BY-4.0")]
 BagStorage = Annotated[Storage, typer.Option("--storage", help="the bag's files")]
 Split = Annotated[Optional[str], typer.Option(help="part of the data, NAME:PART, such as official:train or one of its split.json")]
