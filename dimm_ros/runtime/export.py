@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import logging
 import os
 import tempfile
 import warnings
@@ -118,7 +119,11 @@ def _quantised(model: onnx.ModelProto) -> onnx.ModelProto:
     kept = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.name.startswith("/head/")]
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "int8.onnx"
-        quantize_dynamic(model, target, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=kept)
+        logging.disable(logging.WARNING)  # its advice is for who quantises by hand
+        try:
+            quantize_dynamic(model, target, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=kept)
+        finally:
+            logging.disable(logging.NOTSET)
         return onnx.load(target)
 
 

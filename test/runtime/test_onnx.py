@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -201,3 +202,15 @@ def test_cell_weights_average_as_adaptive_pooling_does(rows: int, columns: int, 
         expected.append(torch.nn.functional.adaptive_avg_pool2d(image, grid)[0].flatten(1).T)
     weights = torch.from_numpy(cell_weights(rows, columns, grid)).double()
     torch.testing.assert_close(weights @ image[0].flatten(1).T, torch.cat(expected), atol=1e-6, rtol=0)
+
+
+def test_verbs_take_the_back_end(exported: Path, frames: Sequence[Frame], tmp_path: Path) -> None:
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "view.png"), frames[8].load()[..., ::-1])
+    command = ["localize", str(exported), str(tmp_path / "view.png"), "--focal", "150", "--json"]
+    torchs, onnxs = (json.loads(CliRunner().invoke(app, [*command, "--backend", backend]).stdout) for backend in ("torch", "onnx"))
+    np.testing.assert_allclose(onnxs["translation"], torchs["translation"], atol=1e-3)
+    (tmp_path / "alone.dimm").write_bytes(exported.read_bytes())
+    result = CliRunner().invoke(app, ["localize", str(tmp_path / "alone.dimm"), *command[2:], "--backend", "onnx"])
+    assert result.exit_code == 1 and "dimm export alone.dimm" in " ".join(result.stderr.split())
