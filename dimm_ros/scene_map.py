@@ -24,6 +24,8 @@ _OLDEST_FORMAT = 2  # that is still read: it lacks sources' licence, dates and c
 _FACTORS = ("position_factor", "rotation_factor", "position_growth", "rotation_growth", "reference_novelty")  # of older calibrations
 _ADDED = ("whole.ridge", "whole.bandwidth")  # since format 2, whose maps have what an empty head has
 _KEY = "dimm_map"
+#: Errors grow with novelty to this power.
+GROWTH = 0.9
 #: No view is so familiar that its error is nought.
 LEAST_NOVELTY = 0.02
 _FULL = ("whole.weights", "whole.left", "whole.spread", "whole.ridge", "whole.bandwidth")  # large numbers, some of which nearly cancel
@@ -85,11 +87,11 @@ class Calibration(BaseModel):
     """What held-out frames of the recording said about the map's own errors.
 
     The errors of an image's rays are nearly the same for all of them, because they come from the image as a whole: their size is told
-    by how new the view is, not by how well the rays agree. Measured, they grow in proportion to novelty (docs/benchmarks.md).
+    by how new the view is, not by how well the rays agree. Measured, they grow nearly in proportion to novelty (docs/benchmarks.md).
 
     Attributes:
-        position_rate, rotation_rate_deg: standard deviation per axis of the error that all rays share, metres and degrees per unit of
-            novelty. The defaults are what other maps had.
+        position_rate, rotation_rate_deg: standard deviation per axis of the error that all rays share at novelty 1, metres and degrees;
+            it grows with novelty^0.9. The defaults are what other maps had.
         max_novelty: images beyond it are not of this map; None when nothing is known about that.
         focal_factor: by which the map finds focal lengths of uncalibrated cameras too long, from mapped frames; see ``uncalibrated``.
         frames: held-out frames the others rest on; 0 when the recording was too short to hold any out.
@@ -138,8 +140,8 @@ class Calibration(BaseModel):
 
     def sigmas(self, novelty: float | None) -> tuple[float, float]:
         """Standard deviation of position (metres) and of rotation (radians) that an image of this novelty has beside its rays' own."""
-        novelty = 1.0 if novelty is None else max(novelty, LEAST_NOVELTY)
-        return self.position_rate * novelty, math.radians(self.rotation_rate_deg) * novelty
+        grown = 1.0 if novelty is None else max(novelty, LEAST_NOVELTY) ** GROWTH
+        return self.position_rate * grown, math.radians(self.rotation_rate_deg) * grown
 
 
 class Part(BaseModel):

@@ -104,7 +104,7 @@ def test_calibration_adds_what_all_rays_share(localizer: Localizer, frames: Sequ
         return Localizer(SceneMap(header, localizer.map.head), localizer.encoder).localize(frames[8].load(), frames[8].camera)
 
     rays, shared = calibrated(0.0, 0.0), calibrated(2.0, 5.0)
-    added = np.diag(np.repeat([(2.0 * shared.novelty) ** 2, np.radians(5.0 * shared.novelty) ** 2], 3))
+    added = np.diag(np.repeat(np.square(Calibration(position_rate=2.0, rotation_rate_deg=5.0).sigmas(shared.novelty)), 3))
     np.testing.assert_allclose(shared.covariance, rays.covariance + added, rtol=1e-9, atol=1e-18)
     assert np.linalg.eigvalsh(rays.covariance).min() > 0
 

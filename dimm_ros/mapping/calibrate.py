@@ -9,7 +9,7 @@ from torch import Tensor
 from dimm_ros.config import SolverConfig
 from dimm_ros.geometry.poses import rotation_vector
 from dimm_ros.head.whole_image import WholeImage
-from dimm_ros.scene_map import LEAST_NOVELTY, Calibration, SceneMap
+from dimm_ros.scene_map import GROWTH, LEAST_NOVELTY, Calibration, SceneMap
 from dimm_ros.solver import solve_pose
 
 _PERIOD, _BLOCK = 120, 20  # whole stretches: a single frame between its neighbours would make it too easy
@@ -61,7 +61,7 @@ def _limit(novelty: np.ndarray, bounds: tuple[float, float]) -> float:
 
 def _rates(errors: np.ndarray, novelty: np.ndarray) -> list[float]:
     """Standard deviations per axis and unit of novelty from (N, 2) lengths of errors and angles."""
-    squares = (errors / np.maximum(novelty, LEAST_NOVELTY)[:, None]) ** 2 / 3
+    squares = (errors / np.maximum(novelty, LEAST_NOVELTY)[:, None] ** GROWTH) ** 2 / 3
     return (_TAILS * np.sqrt(np.minimum(squares, _OUTLIER * np.median(squares, axis=0)).mean(axis=0))).tolist()
 
 

@@ -14,8 +14,8 @@ from dimm_ros.scene_map import Calibration
 def test_rates_are_standard_deviations_per_axis_and_novelty() -> None:
     """Lengths of Gaussian errors that grow with novelty; 15 % are added for the tails of real ones, and one blunder counts little."""
     rng = np.random.default_rng(0)
-    novelty = np.exp(rng.normal(-2, 1, 5000))
-    errors = novelty[:, None] * np.linalg.norm(rng.normal(0, 1, (5000, 2, 3)), axis=2) * [0.4, 13.0]
+    novelty = np.exp(rng.normal(-1, 0.5, 5000))
+    errors = novelty[:, None] ** 0.9 * np.linalg.norm(rng.normal(0, 1, (5000, 2, 3)), axis=2) * [0.4, 13.0]
     assert _rates(errors, novelty) == pytest.approx([1.15 * 0.4, 1.15 * 13.0], rel=0.03)
     errors[7] *= 1000
     assert _rates(errors, novelty) == pytest.approx([1.15 * 0.4, 1.15 * 13.0], rel=0.03)
@@ -23,8 +23,8 @@ def test_rates_are_standard_deviations_per_axis_and_novelty() -> None:
 
 def test_sigmas_grow_with_novelty() -> None:
     calibration = Calibration(position_rate=0.4, rotation_rate_deg=12.0)
-    assert calibration.sigmas(0.1) == pytest.approx((0.04, np.radians(1.2)))
-    assert calibration.sigmas(0.3) == pytest.approx((0.12, np.radians(3.6)))
+    assert calibration.sigmas(0.1) == pytest.approx((0.4 * 0.1**0.9, np.radians(12.0) * 0.1**0.9))
+    assert np.divide(calibration.sigmas(0.3), calibration.sigmas(0.1)) == pytest.approx(3**0.9)
     assert calibration.sigmas(None) == calibration.sigmas(1.0)  # nothing is known
 
 
