@@ -141,6 +141,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="the folder of the shared data sets")
     parser.add_argument("--images", type=int, default=40, help="of each split, evenly chosen")
+    parser.add_argument("--rows", nargs="*", choices=[*ROWS, "batches"], default=[*ROWS, "batches"], help="what to measure, if it is missing")
+    parser.add_argument("--splits", nargs="*", choices=SPLITS, default=SPLITS, help="which left-out images")
     given = parser.parse_args()
     ROOT.mkdir(parents=True, exist_ok=True)
     store = ROOT / "figures.json"
@@ -152,22 +154,21 @@ def main() -> None:
         partial.write_text(json.dumps(figures, indent=1) + "\n")
         os.replace(partial, store)
 
-    for split in SPLITS:
+    for split in given.splits:
         frames = open_recording(given.data / "redkitchen", split=f"{split}:val").frames
         frames = [frames[index] for index in np.linspace(0, len(frames) - 1, min(given.images, len(frames))).round().astype(int)]
         for name in ROWS:
             key = f"{name}/{split}/{len(frames)}"
-            if key not in figures:
+            if key not in figures and name in given.rows:
                 keep(key, compare(name, split, frames))
                 console.print(key, markup=False)
-        if "batches" not in figures:
+        if "batches" not in figures and "batches" in given.rows:
             keep("batches", batches(frames))
     shown = [{name: value for name, value in row.items() if name != "machine"} for key, row in figures.items() if key.endswith(f"/{given.images}")]
-    for row in shown:
-        row["accepted"] = row.pop("accepted")
     if shown:
         console.print(table("each way to run the encoder against the default, image by image", shown))
-    console.print(table("several images at once", [{name: value for name, value in figures["batches"].items() if name != "machine"}]))
+    if "batches" in figures:
+        console.print(table("several images at once", [{name: value for name, value in figures["batches"].items() if name != "machine"}]))
 
 
 if __name__ == "__main__":
