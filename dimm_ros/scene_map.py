@@ -117,7 +117,8 @@ class Calibration(BaseModel):
     def rescaled(self, unit: float) -> Calibration:
         """The same for novelties that are ``unit`` times as large."""
         limit = None if self.max_novelty is None else self.max_novelty * unit
-        rates = {"position_rate": self.position_rate / unit, "rotation_rate_deg": self.rotation_rate_deg / unit}
+        grown = unit**GROWTH
+        rates = {"position_rate": self.position_rate / grown, "rotation_rate_deg": self.rotation_rate_deg / grown}
         return self.model_copy(update=rates | {"max_novelty": limit})
 
     def joined(self, other: Calibration) -> Calibration:

@@ -20,7 +20,7 @@ from dimm_ros.mapping.build import build_map
 from dimm_ros.mapping.rehearse import Stacked, features_path, keep_features, load_features, remembered_views
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 from dimm_ros.mapping.update import one_recording, update_map
-from dimm_ros.scene_map import SceneMap
+from dimm_ros.scene_map import Calibration, SceneMap
 
 STEPS = 150
 
@@ -194,6 +194,18 @@ def test_a_map_that_remembers_nothing_is_not_updated(tmp_path: Path, small_map: 
     build_map(open_recording(other_walk), path, encoder, head=HeadConfig(mappers=1, width=16, depth=1, whole_share=0.0), training=config)
     with pytest.raises(MapError, match="remembers no view .*--keep-features"):
         update_map(path, [open_recording(other_walk)], encoder)
+
+
+def test_calibrations_of_other_units_and_of_two_recordings() -> None:
+    one = Calibration(position_rate=0.4, rotation_rate_deg=10.0, max_novelty=0.5, frames=40, position_error=0.02, rotation_error_deg=1.0)
+    np.testing.assert_allclose(one.rescaled(0.5).sigmas(0.1), one.sigmas(0.2))
+    assert one.rescaled(0.5).max_novelty == 0.25
+    other = Calibration(position_rate=0.8, rotation_rate_deg=20.0, max_novelty=0.4, frames=120, position_error=0.06, rotation_error_deg=2.0)
+    both = one.joined(other)
+    assert (both.frames, both.max_novelty) == (160, 0.5) and both.position_error == pytest.approx(0.05)
+    assert one.sigmas(0.2)[0] < both.sigmas(0.2)[0] < other.sigmas(0.2)[0]
+    short = Calibration(position_rate=3.0, max_novelty=0.9)  # no frame was held out: the other's rates rest on something
+    assert one.joined(short) == short.joined(one) == one.model_copy(update={"max_novelty": 0.9})
 
 
 def test_several_recordings_are_one(walk: Path, other_walk: Path) -> None:
