@@ -86,7 +86,8 @@ def measure(images: int, folder: Path, stream: bool) -> list[Row]:
 
 
 def _row(collector, stamps: set[int]) -> Row:
-    """Figures of the images with these stamps that were answered."""
+    """Medians of the images with these stamps that were answered: ``localize()``, stamp to arrival, their difference ("added"; its 90th
+    percentile as well), and how much of that is over when the node publishes."""
     wall_minus_steady = time.time() - time.monotonic()  # stamps are wall time, arrivals are steady
     reports = {report.stamp_ns: report.message for report in collector.reports if report.stamp_ns in stamps and report.message.accepted}
     found = []
@@ -98,9 +99,8 @@ def _row(collector, stamps: set[int]) -> Row:
     latency, localize, published = np.array(found).T
     added = latency - localize
     return {
-        "taken": len(stamps), "answered": len(found), "localize()": float(np.median(localize)), "stamp to arrival": float(np.median(latency)),
-        "added, median": float(np.median(added)), "added, 90th percentile": float(np.percentile(added, 90)),
-        "of it until published": float(np.median(published - localize)),
+        "taken": len(stamps), "answered": len(found), "localize": float(np.median(localize)), "arrival": float(np.median(latency)),
+        "added": float(np.median(added)), "p90": float(np.percentile(added, 90)), "to publish": float(np.median(published - localize)),
     }
 
 
