@@ -53,8 +53,8 @@ def test_every_row_holds_the_figures_of_the_table(rows: dict[str, dict]) -> None
         (asked,) = figures["conditions"].values()
         assert asked["frames"] == 3 and len(asked["errors_m"]) == 3
         assert figures["map_bytes"] > 0 and figures["mapping_peak_mb"] > 50 and sum(figures["mapping_seconds"].values()) > 0
-        assert asked["encoder_ms"] > 0 and asked["ratio"] == pytest.approx(asked["latency_ms"] / asked["encoder_ms"])
-        assert asked["stage_ms"]["encode"] > 0 and set(asked["stage_ms"]) == set(asked["stage_ratio"]), key
+        assert asked["latency_ms"] > asked["stage_ms"]["encode"] > 0 and asked["ratio"] > 1 == asked["stage_ratio"]["encode"]
+        assert set(asked["stage_ms"]) == set(asked["stage_ratio"]) and asked["ratio"] >= max(asked["stage_ratio"].values()), key
         json.dumps(figures)
 
 

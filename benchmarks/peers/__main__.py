@@ -86,18 +86,26 @@ def _run(scene: str, peer: str, given: argparse.Namespace, store: Store) -> None
     if lacking:
         console.print(f"{scene}/{peer}: not measured, {', '.join(lacking)} not installed (make bench-peers installs it)", highlight=False)
         return
-    command = [sys.executable, "-m", "benchmarks.peers", str(given.data), "--results", str(given.results), "--row", scene, peer]
+    command = [sys.executable, "-m", "benchmarks.peers", str(given.data), "--results", str(given.results)] + ["--quick"] * given.quick
     start = time.monotonic()
-    result = subprocess.run(command + ["--quick"] * given.quick, stdout=subprocess.PIPE, text=True)
-    if result.returncode:
+    if _child([*command, "--row", scene, "features"]) is None:  # in its own process, whose memory is not the peer's
+        console.print(f"{scene}: features failed (see above)", highlight=False)
+        return
+    figures = _child([*command, "--row", scene, peer])
+    if figures is None:
         console.print(f"{scene}/{peer}: failed (see above)", highlight=False)
         return
-    figures = json.loads(result.stdout.strip().splitlines()[-1])
     store.put(f"{scene}/{peer}", figures)
     first = next(iter(figures["conditions"].values()))
     cm = first["median_translation_m"]
     median = "no median" if cm is None else f"{100 * cm:.1f} cm / {first['median_rotation_deg']:.2f} deg"
     console.print(f"{scene}/{peer}: {median}, {time.monotonic() - start:.0f} s", highlight=False)
+
+
+def _child(command: list[str]) -> dict | None:
+    """What a process of this module prints as its last line, None if it failed."""
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    return None if result.returncode else json.loads(result.stdout.strip().splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ How to read it:
 - *mapping* is features + training (or matching and triangulation); the encoder's features are made once and counted for every peer that uses them:
   recorded and virtual views for what is trained, the recorded images alone for retrieval. *memory* is the process's peak until the map
   was made, Python and libraries included.
-- *query* is the median time from image to pose, *x encoder* the same as a multiple of DINOv2's forward pass on the same images, timed by
-  turns. Milliseconds are those of a busy machine; ratios hold better.
+- *query* is the median time from image to pose, *x encoder* the median of it as a multiple of DINOv2's forward pass in the same
+  query, which every peer needs. Milliseconds are those of a busy machine; ratios hold better.
 - `scene_coordinates` and `pose_regression` are our own code on the product's tokens, with its schedule and number of steps: references of
   method, not of anybody's engineering. ACE itself trains 25 000 steps on features of its own.
 - Scenes beside red kitchen are mapped from at most {mapped} images, for lack of processor time.
@@ -132,16 +132,16 @@ def _condition(row: dict | None, name: str) -> str:
 def _stages(figures: dict[str, dict]) -> str:
     """Where the time of a query goes, from the first scene that has most peers."""
     scene = max(SCENES, key=lambda name: sum(f"{name}/{peer}" in figures for peer in PEERS))
-    lines = [f"## Time of a query by stage ({scene})", "", "Medians in ms; in brackets as a multiple of the encoder's forward pass.", ""]
-    lines += ["| peer | encoder alone | stages |", "|---|---|---|"]
+    lines = [f"## Time of a query by stage ({scene})", "", "Medians in ms; in brackets as a multiple of `encode`, the encoder's forward pass.", ""]
+    lines += ["| peer | stages |", "|---|---|"]
     for peer in PEERS:
         row = figures.get(f"{scene}/{peer}")
         if row is None:
-            lines.append(f"| {peer_of(peer).TITLE} | {_NOT_MEASURED} | |")
+            lines.append(f"| {peer_of(peer).TITLE} | {_NOT_MEASURED} |")
             continue
         asked = next(iter(row["conditions"].values()))
         stages = ", ".join(f"{stage} {ms:.1f} ({asked['stage_ratio'][stage]:.2f})" for stage, ms in asked["stage_ms"].items())
-        lines.append(f"| {peer_of(peer).TITLE} | {asked['encoder_ms']:.0f} | {stages} |")
+        lines.append(f"| {peer_of(peer).TITLE} | {stages} |")
     return "\n".join([*lines, ""])
 
 

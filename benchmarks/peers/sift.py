@@ -11,8 +11,8 @@ from dimm_ros.geometry.camera import Camera
 NAME = "sift"
 TITLE = "hloc with SIFT (pycolmap features and triangulation, PoseLib)"
 NEEDS = ("pycolmap", "poselib")
-#: Images it maps at most, for two CPU cores' sake; the table says so where it matters.
-MAPPED = 150
+#: What two CPU cores leave time for: images mapped, queries answered at most; the table says so.
+MAPPED, QUERIES = 100, 25
 
 _FEATURES = 1500  # keypoints; some have two orientations
 _RATIO, _MAX_ANGLE = 0.8, 0.7  # COLMAP's
