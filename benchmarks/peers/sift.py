@@ -12,7 +12,7 @@ NAME = "sift"
 TITLE = "hloc with SIFT (pycolmap features and triangulation, PoseLib)"
 NEEDS = ("pycolmap", "poselib")
 #: What two CPU cores leave time for: images mapped, queries answered at most; the table says so.
-MAPPED, QUERIES = 100, 25
+MAPPED, QUERIES = 150, 25
 
 _FEATURES = 1500  # keypoints; some have two orientations
 _RATIO, _MAX_ANGLE = 0.8, 0.7  # COLMAP's
