@@ -10,8 +10,9 @@ context says how new a view is; the covariance and the rejection of images from 
     pose = offset + sum_i w_i exp(-|z - z_i|^2 / bs)     i over mapped views, s: median squared distance, b: bandwidth
     novelty = min_i |z - z_i|^2 / s + max(0, |x|^2 - |z|^2 - r) / s     r: what the axes leave of mapped views, on average
 
-The weights solve (K + diag(ridge)) w = poses - offset. Recorded images have a small ridge, so that their poses are met; virtual views,
-whose images are not quite what a camera would see there, have a large one: they guide where nothing was recorded, and nowhere else.
+The weights solve (K + diag(ridge)) w = poses - offset. Recorded images have a small ridge, so that their poses are met. Virtual views
+are turned exactly, but moved by a depth that is not exact, and their images are not quite what a camera would see there: for their
+positions the ridge is large, so that they guide where nothing was recorded, and nowhere else.
 """
 
 from __future__ import annotations
@@ -86,10 +87,11 @@ class WholeImage(nn.Module):
         result.ridge.copy_(torch.where(recorded, _RIDGE, _VIRTUAL_RIDGE))
         result.bandwidth.fill_(_BANDWIDTH)
         kernel = torch.exp(-squared / (result.bandwidth * result.spread).double())
-        kernel.diagonal().add_(result.ridge.double())
         targets = torch.cat([centres.double(), rotations.double().flatten(1)], dim=1)
         result.offset.copy_(targets.mean(dim=0))
-        result.weights.copy_(torch.linalg.solve(kernel, targets - result.offset.double()))
+        targets -= result.offset.double()
+        for columns, ridge in ((slice(0, 3), result.ridge.double()), (slice(3, 12), torch.full_like(result.ridge, _RIDGE).double())):
+            result.weights[:, columns] = torch.linalg.solve(kernel + torch.diag(ridge), targets[:, columns]).float()
         return result.to(centres.device)
 
     def forward(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -118,7 +120,10 @@ class WholeImage(nn.Module):
         """
         context = self.mean + self.deviation * (self.views.float() @ self.basis.T.float())
         squared = _squared_distance(self.views.double(), self.views.double()) / (self.bandwidth * self.spread).double()
-        pose = self.offset.double() + torch.exp(-squared) @ self.weights.double() + self.ridge.double()[:, None] * self.weights.double()
+        weights = self.weights.double()
+        pose = self.offset.double() + torch.exp(-squared) @ weights
+        pose[:, :3] += self.ridge.double()[:, None] * weights[:, :3]
+        pose[:, 3:] += _RIDGE * weights[:, 3:]
         return context, nearest_rotations(pose[:, 3:].reshape(-1, 3, 3)), pose[:, :3], self.ridge < _VIRTUAL_RIDGE
 
     def median_distance(self, context: Tensor) -> Tensor:
