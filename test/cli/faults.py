@@ -93,7 +93,7 @@ class Ended:
     stderr: str
 
 
-def interrupted(words: list[str], at: str, cwd: Path, limit_s: float = 150.0) -> Ended:
+def interrupted(words: list[str], at: str, cwd: Path, limit_s: float = 400.0) -> Ended:
     """Run dimm at a terminal and press Ctrl-C as soon as it shows something.
 
     Args:
