@@ -1,7 +1,9 @@
 # make demo   the main job, end to end (on real data: make demo DATA=folder-of-posed-images)
 # make test   the tests
 # make soak   20 minutes of faults against the localizer, and 5000 fuzzed messages of each kind
-# Both do their own set-up in .venv; it takes minutes the first time and a moment after that.
+# make bench-peers   this package beside what people use today, on ../shared/data: docs/benchmarks_peers.md (hours; goes on where it was)
+# make bench-check   has it become slower or worse than benchmarks/committed.json?
+# All do their own set-up in .venv; it takes minutes the first time and a moment after that.
 
 PYTHON ?= python3
 VENV := .venv
@@ -33,7 +35,7 @@ demo: setup
 bench: setup
 	$(BIN)/python -m benchmarks
 
-# Hours the first time; it goes on where it was. Installs what the peers need beside this package.
+# Installs what the peers need beside this package.
 bench-peers:
 	@$(PYTHON) .ci/setup.py peers
 	$(BIN)/python -m benchmarks.peers $(or $(DATA),../shared/data)

@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--scenes", nargs="+", choices=SCENES, help="these alone")
     parser.add_argument("--peers", nargs="+", choices=PEERS, help="these alone")
     parser.add_argument("--quick", action="store_true", help="a handful of images and steps, to see that it runs; its figures mean nothing")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no row after this time")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no row after this time; 0 writes the document alone")
     parser.add_argument("--no-cost", action="store_true", help="leave the cost curves out")
     parser.add_argument("--results", type=Path, default=ROOT, help="where figures, features and maps are kept")
     parser.add_argument("--document", type=Path, default=DOCUMENT, help="the document to write")

@@ -102,7 +102,9 @@ def _errors(pyplot, figures: dict[str, dict], scenes: list[str]):
 def _cost(pyplot, figures: dict[str, dict], scenes: list[str]):
     figure, axes = _grid(pyplot, 4, 3.4, 2.8)
     mapping = mapping_seconds(figures)
-    axes[0].plot(IMAGES, [np.nan if value is None else value / 60 for value in mapping], "o-", color=_COLOURS["dimm"], label="dimm, worked out")
+    if any(mapping):
+        worked_out = [np.nan if value is None else value / 60 for value in mapping]
+        axes[0].plot(IMAGES, worked_out, "o-", color=_COLOURS["dimm"], label="dimm, worked out")
     for peer in PEERS:
         whole = [(row["mapped"], sum(row["mapping_seconds"].values()) / 60) for key, row in figures.items() if key.endswith(f"/{peer}")]
         if whole:
@@ -122,6 +124,8 @@ def _cost(pyplot, figures: dict[str, dict], scenes: list[str]):
     axes[3].legend(fontsize=6)
     for axis in axes:
         axis.grid(alpha=0.3)
+        if not any(np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any() for line in axis.lines):
+            axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center")
     return figure
 
 
