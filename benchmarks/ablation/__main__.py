@@ -40,7 +40,12 @@ class Bench:
             if key in self._store.figures:
                 continue
             val = self._of(split, "val", row)
-            if row.solver and (split, seed) in self._baselines:
+            stored = ROOT / "maps" / f"{split}_{seed}.dimm"
+            if row.head == {"whole_share": 0.0} and row.training == rows.DEFAULT.training and stored.is_file():
+                scene_map = SceneMap.load(stored)  # the head itself is trained without the whole-image part anyway
+                scene_map.head.whole = None
+                judged = train.judge_solver(row, seed, scene_map, val)
+            elif row.solver and (split, seed) in self._baselines:
                 judged = train.judge_solver(row, seed, self._baselines[split, seed], val)
             else:
                 judged = train.judge(row, seed, self._of(split, "train", row), val, self._watch)
