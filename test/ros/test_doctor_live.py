@@ -180,7 +180,7 @@ def test_two_clocks(session: LocalSession) -> None:
     node.destroy_node()
 
 
-@pytest.mark.parametrize(("faults", "code"), [(Faults(), 0), (Faults(mounting=None), 1)])
+@pytest.mark.parametrize(("faults", "code"), [(Faults(), 0), (Faults(mounting=None), 3)])
 def test_command(session: LocalSession, faults: Faults, code: int) -> None:
     """In a process of its own, beside the robot's."""
     Driver(session, faults)

@@ -203,8 +203,9 @@ def test_parameters_that_need_a_cleanup_say_so(managed) -> None:
     robot.wait_ready()
     robot.send_info()
     robot.send_static("base_link", "camera_optical_frame", robot.BASE_FROM_CAMERA)
-    robot.answer_of(robot.send_image())  # tf_mode none needs no odometry
-    assert robot.collector.reports[-1].message.reason == ""
+    stamp = robot.send_image()
+    robot.answer_of(stamp)  # tf_mode none needs no odometry
+    assert robot.report_of(stamp).message.reason == ""  # comes after the pose
 
 
 def test_autostart_survives_a_bad_map_and_recovers(make_robot, session) -> None:
