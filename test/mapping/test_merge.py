@@ -13,6 +13,7 @@ from dimm_ros.config import HeadConfig, TrainingConfig
 from dimm_ros.data.open import open_recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.errors import MapError
+from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.head.merged import MergedHead
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.build import build_map
@@ -42,7 +43,9 @@ def test_each_image_is_answered_by_the_map_that_knows_it(merged: Path, small_map
         alone = Localizer.open(path, device="cpu")
         for frame in open_recording(bag).frames[::5]:
             one, other = (localizer.localize(frame.load(), frame.camera) for localizer in (both, alone))
-            np.testing.assert_allclose(one.world_from_camera, other.world_from_camera, atol=0.02)  # RANSAC draws differ
+            np.testing.assert_allclose(one.world_rays, other.world_rays, atol=2e-3)
+            metres, degrees = pose_errors(one.world_from_camera, other.world_from_camera)  # another origin, other draws of the RANSAC
+            assert metres < 0.05 and degrees < 4.0
             assert one.novelty < 0.05
 
 
