@@ -1,6 +1,6 @@
 """The localizer on a robot.
 
-ros2 launch dimm_ros localization.launch.py map:=/maps/kitchen.safetensors image:=/camera/image_raw camera_info:=/camera/camera_info
+ros2 launch dimm_ros localization.launch.py map:=/maps/kitchen.dimm image:=/camera/image_raw camera_info:=/camera/camera_info
 """
 
 from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler, SetEnvironmentVariable, TimerAction

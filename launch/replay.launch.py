@@ -1,6 +1,6 @@
 """A recorded bag played into the localizer.
 
-ros2 launch dimm_ros replay.launch.py bagfile:=/bags/drive map:=/maps/kitchen.safetensors image:=/camera/image_raw camera_info:=/camera/camera_info
+ros2 launch dimm_ros replay.launch.py bagfile:=/bags/drive map:=/maps/kitchen.dimm image:=/camera/image_raw camera_info:=/camera/camera_info
 """
 
 from launch.actions import DeclareLaunchArgument, EmitEvent, IncludeLaunchDescription, RegisterEventHandler
