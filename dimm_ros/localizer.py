@@ -224,14 +224,8 @@ class Localizer:
     @torch.inference_mode()
     def _solvable(self, rays: Rays, grid: PatchGrid) -> dict[str, torch.Tensor | None]:
         """The solver's arguments: valid patches only, metres."""
-        radius = self.map.header.radius
         _, valid, camera_rays = _uploaded(grid, rays.directions.device)
-        confident = rays.direction_scale is not None
-        return {
-            "camera_rays": camera_rays, "directions": rays.directions[valid], "moments": rays.moments[valid] * radius,
-            "direction_sigma": rays.direction_scale[valid] if confident else None,
-            "moment_sigma": rays.moment_scale[valid] * radius if confident else None,
-        }
+        return {"camera_rays": camera_rays} | rays.in_metres(self.map.header.radius, valid)
 
     def _solve(self, observations: Sequence[Observation], poses: np.ndarray, newest: int | None = None) -> Estimate:
         """The joint estimate of observations at (K, 4, 4) poses in the base; ``newest`` of them count for the time (all)."""

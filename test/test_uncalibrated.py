@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -121,9 +120,8 @@ def test_the_whole_image_part_has_no_say(localizer: Localizer, walk: Path) -> No
     """It agrees with any focal length, so it would only flatten the search."""
     frame = open_recording(walk).frames[4]
     tokens = encode_image(localizer, frame.load())
-    head = copy.copy(localizer.map.head)
-    head._modules = head._modules | {"whole": None}
-    alone = Localizer(SceneMap(localizer.map.header, head), localizer.encoder)
+    assert localizer.map.head.whole is not None and localizer.map.head.alone().whole is None
+    alone = Localizer(SceneMap(localizer.map.header, localizer.map.head.alone()), localizer.encoder)
     assert find_focal(localizer, tokens, frame.load().shape) == find_focal(alone, tokens, frame.load().shape)
 
 

@@ -16,6 +16,7 @@ import numpy as np  # noqa: E402
 
 from benchmarks.ablation import features, rows, train, windows  # noqa: E402
 from benchmarks.report import Store  # noqa: E402
+from dimm_ros.audit.membership import auc  # noqa: E402
 from dimm_ros.cli.console import Bars, bars, console  # noqa: E402
 from dimm_ros.scene_map import SceneMap  # noqa: E402
 
@@ -69,7 +70,7 @@ class Bench:
         ])
         most = scene_map.header.calibration.max_novelty
         more |= {
-            "auc": float(np.mean(here[:, None] < there) + 0.5 * np.mean(here[:, None] == there)), "other_images": len(there),
+            "auc": auc(there, here), "other_images": len(there),
             "kept_here": float(np.mean(here <= most)), "rejected_there": float(np.mean(there > most)),
         }
         return more

@@ -140,11 +140,7 @@ def localized(scene_map: SceneMap, features: Features, row: Row, seed: int, fram
         camera_rays = data["camera_rays"][rows]
         with torch.inference_mode():
             rays = head(data["patches"][rows].float(), data["context"][index, None].float(), camera_rays)
-            confident = rays.direction_scale is not None
-            solution = solve_pose(
-                camera_rays.double(), rays.directions, rays.moments * header.radius, config=solver,
-                direction_sigma=rays.direction_scale if confident else None, moment_sigma=rays.moment_scale * header.radius if confident else None,
-            )
+            solution = solve_pose(camera_rays.double(), **rays.in_metres(header.radius), config=solver)
         pose = solution.world_from_camera.numpy().copy()
         pose[:3, 3] += header.origin
         sigmas = header.calibration.sigmas(None if rays.novelty is None else float(rays.novelty[0]))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from dimm_ros.audit.photos import Photo
-from dimm_ros.audit.structure import alone, confidence
+from dimm_ros.audit.structure import confidence
 from dimm_ros.scene_map import SceneMap
 
 #: How an attacker may ask, and what of the map he needs for it.
@@ -27,7 +27,7 @@ def scores(scene_map: SceneMap, photos: list[Photo]) -> dict[str, np.ndarray]:
     if head.whole is not None:
         result["novelty"] = -head.whole(contexts)[2].double().cpu().numpy()
     if scene_map.header.head.confidence:
-        bare = alone(head)
+        bare = head.alone()
         result["confidence"] = np.array([confidence(bare, photo) for photo in photos])
     standardised = (contexts - head.context_mean) / head.context_std
     result["mean context"] = -standardised.square().mean(dim=1).double().cpu().numpy()

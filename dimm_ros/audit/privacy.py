@@ -14,7 +14,7 @@ from dimm_ros.audit.attacker import Loot, read_out
 from dimm_ros.audit.membership import auc, scores
 from dimm_ros.audit.photos import Photo
 from dimm_ros.audit.rebuild import Prior, likeness, rebuild
-from dimm_ros.audit.structure import Probe, alone, answer, best_fit, same_place
+from dimm_ros.audit.structure import Probe, answer, best_fit, same_place
 from dimm_ros.audit.surface import Surface
 from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.scene_map import SceneMap
@@ -178,18 +178,11 @@ def _membership(scene_map: SceneMap, evidence: Evidence) -> dict:
 
 def _foreign_poses(scene_map: SceneMap, evidence: Evidence) -> dict:
     """Where the head alone, without what the map stores of single views, places images of other places."""
-    header, head = scene_map.header, alone(scene_map.head)
+    header, head = scene_map.header, scene_map.head.alone()
     centres = []
     for photo in evidence.foreign:
         rays = answer(head, photo)
-        sigma = {} if rays.direction_scale is None else {
-            "direction_sigma": rays.direction_scale, "moment_sigma": rays.moment_scale * header.radius,
-        }
-        solution = solve_pose(
-            photo.camera_rays.double().to(rays.directions.device), rays.directions, rays.moments * header.radius, **({
-                "direction_sigma": None, "moment_sigma": None,
-            } | sigma),
-        )
+        solution = solve_pose(photo.camera_rays.double().to(rays.directions.device), **rays.in_metres(header.radius))
         if solution.ok:
             centres.append(solution.world_from_camera[:3, 3].cpu().numpy() + header.origin)
     result: dict = {"images": len(evidence.foreign), "answered": len(centres)}

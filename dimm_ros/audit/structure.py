@@ -55,7 +55,7 @@ class Probe:
         """A probe of a map whose poses and contexts were read out."""
         header = scene_map.header
         contexts = loot.contexts[torch.from_numpy(loot.recorded)]
-        return cls(alone(scene_map.head), loot.path, contexts, np.array(header.origin), header.radius)
+        return cls(scene_map.head.alone(), loot.path, contexts, np.array(header.origin), header.radius)
 
     def pose(self, view: int) -> tuple[Tensor, Tensor]:
         """Rotation (3, 3) and normalised centre (3,) of a view, as the head's numbers."""
@@ -79,13 +79,6 @@ class Probe:
             away = np.linalg.norm(places - places[first], axis=1) + _TURN_M_PER_RAD * turn
             groups.append(np.argsort(away)[: _SPACING * around : _SPACING])
         return groups
-
-
-def alone(head: DimmHead) -> DimmHead:
-    """The per-patch head of a finished map, which shares its weights."""
-    result = DimmHead(head.from_patch.in_features, head.from_context.in_features, head.config)
-    result.load_state_dict({name: value for name, value in head.state_dict().items() if not name.startswith("whole.")}, assign=True)
-    return result.eval().requires_grad_(False)
 
 
 @torch.inference_mode()

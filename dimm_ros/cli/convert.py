@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dimm_ros.cli import options
-from dimm_ros.cli.console import bars, note, say, say_json
+from dimm_ros.cli.console import bars, say, say_json
 
 _EPILOG = (
     "Examples:\n\n  dimm convert 7scenes/chess chess_bag --split official:val\n\n  dimm convert KingsCollege kings_bag --images png\n\n"
@@ -50,12 +50,9 @@ def run(
     Stamps, intrinsics and poses stay as they are; odom -> base_link carries the true poses. Data sets without times get 30 images a
     second, with their sequences an hour apart. The bag appears only when it is complete.
     """
-    from dimm_ros.data.open import open_recording
     from dimm_ros.data.record import record_frames
 
-    recording = open_recording(source, split=split, **options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
-    for line in recording.notes:
-        note(line)
+    recording = options.opened(source, split, options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
     with bars() as progress:
         record_frames(
             output, recording.frames, depth=depth, compressed=images is not Images.raw, lossless=images is Images.png, jpeg_quality=quality,

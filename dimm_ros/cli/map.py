@@ -77,7 +77,6 @@ def run(
     Ctrl-C stops safely: during the training it saves a usable map. The same command goes on from there.
     """
     from dimm_ros.config import preset_of
-    from dimm_ros.data.open import open_recording
     from dimm_ros.encoder.dinov2 import Encoder, choose_device
     from dimm_ros.encoder.patches import PATCH
     from dimm_ros.encoder.weights import encoder_config
@@ -86,9 +85,7 @@ def run(
 
     if input_size is not None and input_size % PATCH:
         raise typer.BadParameter(f"must be a multiple of {PATCH}, such as {round(input_size / PATCH) * PATCH}.", param_hint="--input-size")
-    recording = open_recording(source, split=split, **options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
-    for line in recording.notes:
-        note(line)
+    recording = options.opened(source, split, options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
     chosen = preset_of(preset.value, choose_device(device).type)
     training = chosen.training.changed(seed=seed, steps=steps, passes=passes, depth=depth and depth.value)
     network = encoder_config(encoder or chosen.encoder.name, chosen.encoder).changed(input_size=input_size)

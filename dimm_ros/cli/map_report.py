@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from dimm_ros.cli import options
-from dimm_ros.cli.console import bars, note, say, say_json
+from dimm_ros.cli.console import bars, say, say_json
 
 _EPILOG = (
     "Examples:\n\n  dimm map report office.dimm\n\n  dimm map report office.dimm second_bag -o office.html\n\n"
@@ -37,7 +37,6 @@ def run(
 
     One HTML file with everything in it. It shows images of DATA, so give it to nobody who may not see them.
     """
-    from dimm_ros.data.open import open_recording
     from dimm_ros.errors import InputError
     from dimm_ros.evaluation.map_report import write_map_report
 
@@ -45,9 +44,7 @@ def run(
     if output.is_dir():
         raise InputError(f"{output} is a folder; give a file name with -o, such as {output / 'map.html'}.")
     topics = options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame)
-    recordings = [open_recording(source, split=split, **topics) for source in sources or ()]
-    for line in (line for recording in recordings for line in recording.notes):
-        note(line)
+    recordings = [options.opened(source, split, topics) for source in sources or ()]
     with bars() as progress:
         figures = write_map_report(
             map_file, output, recordings, device=device, weights=weights, watch=lambda name, done, total: progress(name, done, total),

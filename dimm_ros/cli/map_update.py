@@ -47,16 +47,13 @@ def run(
     stays as it is until the new one is complete. Ctrl-C stops safely; the same command goes on from there.
     """
     from dimm_ros.cli.map import describe
-    from dimm_ros.data.open import open_recording
     from dimm_ros.encoder.dinov2 import Encoder
     from dimm_ros.mapping.update import update_map
     from dimm_ros.scene_map import SceneMap
 
     header = SceneMap.load(map_file).header
     topics = options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame)
-    recordings = [open_recording(source, split=split, **topics) for source in sources]
-    for line in (line for recording in recordings for line in recording.notes):
-        note(line)
+    recordings = [options.opened(source, split, topics) for source in sources]
     encoder = Encoder.open(header.encoder, device=device, weights=weights, sha256=header.encoder_sha256)
     training = header.training.changed(seed=seed, steps=steps, passes=passes)
     kept = f"{map_file} is as it was; the work so far is kept in {output or map_file}.work: run the same command to go on"

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+
+from dimm_ros.cli.console import note
+
+if TYPE_CHECKING:
+    from dimm_ros.data.recording import Recording
 
 
 class Storage(str, Enum):
@@ -41,6 +46,16 @@ ImageTopic = Annotated[Optional[str], typer.Option(help="bag: image topic; defau
 CameraInfoTopic = Annotated[Optional[str], typer.Option(help="bag: camera_info topic; default: the one beside the image topic")]
 PoseTopic = Annotated[Optional[str], typer.Option(help="bag: PoseStamped, PoseWithCovarianceStamped or Odometry topic; default: /tf")]
 MapFrame = Annotated[str, typer.Option(help="bag: the world frame in /tf")]
+
+
+def opened(source: Path, split: str | None, bag: dict) -> Recording:
+    """The recording that a verb was given; what its reader noticed goes to stderr."""
+    from dimm_ros.data.open import open_recording
+
+    recording = open_recording(source, split=split, **bag)
+    for line in recording.notes:
+        note(line)
+    return recording
 
 
 def bag_options(image_topic: str | None, camera_info_topic: str | None, pose_topic: str | None, map_frame: str) -> dict:

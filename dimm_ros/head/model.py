@@ -44,6 +44,15 @@ class Rays:
     moment_scale: Tensor | None
     novelty: Tensor | None = None
 
+    def in_metres(self, radius: float, chosen: Tensor | slice = slice(None)) -> dict[str, Tensor | None]:
+        """Arguments of ``solve_pose`` for these of the rays (all), in metres about the map's origin; ``radius``: the unit's length."""
+        confident = self.direction_scale is not None
+        return {
+            "directions": self.directions[chosen], "moments": self.moments[chosen] * radius,
+            "direction_sigma": self.direction_scale[chosen] if confident else None,
+            "moment_sigma": self.moment_scale[chosen] * radius if confident else None,
+        }
+
 
 def fourier(camera_rays: Tensor, frequencies: int) -> Tensor:
     """XY token: Fourier encoding of a patch centre, (..., 3) unit camera rays -> (..., 2 + 4 * frequencies).
@@ -133,8 +142,8 @@ class DimmHead(nn.Module):
         scales = F.softplus(raw[:, 6:] - 2.0) + _MIN_SCALE
         return Rays(directions, moments, scales[:, 0], scales[:, 1], novelty)
 
-    def alone(self, context: Tensor) -> DimmHead:
-        """This head without its whole-image part, with the same weights; for a merged head that of the map that knows the (1, C) context."""
+    def alone(self, context: Tensor | None = None) -> DimmHead:
+        """This head without its whole-image part, with the same weights; a merged head needs an image's (1, C) context to choose one."""
         head = copy.copy(self)
         head._modules = {**self._modules, "whole": None}
         return head

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,7 +20,7 @@ from dimm_ros.encoder.patches import patch_grid
 from dimm_ros.errors import DataError, MapError
 from dimm_ros.mapping.distributed import ALONE, Workers, joined_tensors
 from dimm_ros.mapping.features import FeatureBuffer, fill_buffer, has_views
-from dimm_ros.mapping.fit import Fitted, Watcher, fit_map, whole_image  # noqa: F401  the benchmarks look for it here
+from dimm_ros.mapping.fit import Fitted, Watcher, fit_map
 from dimm_ros.mapping.rehearse import features_path, keep_features
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 from dimm_ros.mapping.sources import source_of
@@ -71,12 +73,8 @@ def build_map(
     output = Path(output)
     check_target(output, recording)
     work = work_folder(output)
-    try:
+    with kept_for_views(work) if workers.size == 1 else nullcontext():
         return _build(recording, output, work, encoder, head, training, name, licence, keep, watch or (lambda *_: False), workers)
-    except BaseException:
-        if workers.size == 1 and not has_views(work / "features"):
-            shutil.rmtree(work, ignore_errors=True)
-        raise
 
 
 def _build(
@@ -137,6 +135,17 @@ def check_target(output: Path, recording: Recording) -> None:
 def work_folder(output: Path) -> Path:
     """Where the features and checkpoints of a map in the making are."""
     return output.with_name(output.name + ".work")
+
+
+@contextmanager
+def kept_for_views(work: Path) -> Iterator[None]:
+    """What goes wrong leaves a work folder behind only if it holds views to go on from."""
+    try:
+        yield
+    except BaseException:
+        if not has_views(work / "features"):
+            shutil.rmtree(work, ignore_errors=True)
+        raise
 
 
 def now() -> str:

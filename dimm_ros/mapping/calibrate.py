@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from dimm_ros.config import SolverConfig
-from dimm_ros.geometry.poses import rotation_vector
+from dimm_ros.geometry.poses import make_pose, pose_errors, rotation_angle_deg
 from dimm_ros.head.whole_image import WholeImage
+from dimm_ros.mapping.features import recorded_views
 from dimm_ros.scene_map import GROWTH, LEAST_NOVELTY, Calibration, SceneMap
 from dimm_ros.solver import solve_pose
 
@@ -45,12 +46,12 @@ def calibrate_short(context: Tensor, rotations: Tensor, centres: Tensor, frame_o
     for number in part.unique():
         left_out, rest = part == number, part != number
         turned, places, new = WholeImage.fit(context[rest], rotations[rest], centres[rest], recorded[rest])(context[left_out].float())
-        cosine = ((turned * rotations[left_out]).sum(dim=(1, 2)) - 1) / 2
-        error = torch.stack([(places - centres[left_out]).norm(dim=1), torch.rad2deg(cosine.clamp(-1, 1).arccos())], dim=1)
-        novelty[left_out.cpu().numpy()], errors[left_out.cpu().numpy()] = new.cpu().numpy(), error.cpu().numpy()
+        distance, angle = (places - centres[left_out]).norm(dim=1), rotation_angle_deg(turned.cpu().numpy(), rotations[left_out].cpu().numpy())
+        here = left_out.cpu().numpy()
+        novelty[here], errors[here] = new.cpu().numpy(), np.stack([distance.cpu().numpy(), angle], axis=1)
     frames = int(frame_of.max()) + 1
-    of_recording = recorded.cpu().numpy()
-    position, rotation = _rates(errors[of_recording], novelty[of_recording])
+    recorded = recorded.cpu().numpy()
+    position, rotation = _rates(errors[recorded], novelty[recorded])
     limit = _limit(novelty, _NOVELTY_OF_SHORT if frames < _FEW_FRAMES else _NOVELTY)
     return {"max_novelty": limit, "position_rate": position, "rotation_rate_deg": rotation}
 
@@ -60,13 +61,13 @@ def _limit(novelty: np.ndarray, bounds: tuple[float, float]) -> float:
 
 
 def _rates(errors: np.ndarray, novelty: np.ndarray) -> list[float]:
-    """Standard deviations per axis and unit of novelty from (N, 2) lengths of errors and angles."""
+    """Standard deviations per axis at novelty 1 from (N, 2) lengths of errors and angles."""
     squares = (errors / np.maximum(novelty, LEAST_NOVELTY)[:, None] ** GROWTH) ** 2 / 3
     return (_TAILS * np.sqrt(np.minimum(squares, _OUTLIER * np.median(squares, axis=0)).mean(axis=0))).tolist()
 
 
 def calibrate(scene_map: SceneMap, data: dict[str, Tensor], frames: np.ndarray, solver: SolverConfig | None = None) -> Calibration:
-    """Errors of held-out frames in proportion to their novelty, and the largest novelty that is still of this map.
+    """Errors of held-out frames as they grow with novelty, and the largest novelty that is still of this map.
 
     The held-out frames' virtual views count for the largest novelty alone: what makes them new is in part that they are not real.
 
@@ -74,8 +75,8 @@ def calibrate(scene_map: SceneMap, data: dict[str, Tensor], frames: np.ndarray, 
         scene_map: the map at hand, made without ``frames``.
         data: ``FeatureBuffer.tensors()``.
     """
-    radius, origin = scene_map.header.radius, np.asarray(scene_map.header.origin)
     novelties, recorded, errors = [], [], []
+    of_recording = recorded_views(data).numpy()
     frame_of = data["frame_of"].numpy()
     sizes = torch.bincount(data["view_of"].long(), minlength=len(frame_of)).numpy()
     first = np.cumsum(sizes) - sizes
@@ -85,24 +86,19 @@ def calibrate(scene_map: SceneMap, data: dict[str, Tensor], frames: np.ndarray, 
         camera_rays = data["camera_rays"][rows].to(device)
         with torch.inference_mode():
             rays = scene_map.head(data["patches"][rows].to(device).float(), data["context"][view, None].to(device).float(), camera_rays)
-            confident = rays.direction_scale is not None
-            solution = solve_pose(
-                camera_rays.double(), rays.directions, rays.moments * radius, config=solver or SolverConfig(),
-                direction_sigma=rays.direction_scale if confident else None, moment_sigma=rays.moment_scale * radius if confident else None,
-            )
+            solution = solve_pose(camera_rays.double(), **rays.in_metres(scene_map.header.radius), config=solver or SolverConfig())
         if not solution.ok:
             continue
-        pose = solution.world_from_camera.cpu().numpy()
-        offset = pose[:3, 3] + origin - data["centres"][view].numpy()
-        turn = rotation_vector(pose[:3, :3] @ data["rotations"][view].numpy().T)
-        recorded.append(view <= frame_of.max())  # the first pass
-        errors.append([np.linalg.norm(offset), np.degrees(np.linalg.norm(turn))])
+        pose = solution.world_from_camera.cpu().numpy().copy()
+        pose[:3, 3] += scene_map.header.origin
+        recorded.append(of_recording[view])
+        errors.append(pose_errors(pose, make_pose(data["rotations"][view].numpy(), data["centres"][view].numpy())))
         novelties.append(1.0 if rays.novelty is None else float(rays.novelty[0]))
     if sum(recorded) < _MIN_FRAMES:
         return Calibration()
-    novelty, errors, of_recording = np.array(novelties), np.array(errors), np.array(recorded)
-    position_rate, rotation_rate_deg = _rates(errors[of_recording], novelty[of_recording])
-    position_error, rotation_error_deg = np.median(errors[of_recording], axis=0).tolist()
+    novelty, errors, recorded = np.array(novelties), np.array(errors), np.array(recorded)
+    position_rate, rotation_rate_deg = _rates(errors[recorded], novelty[recorded])
+    position_error, rotation_error_deg = np.median(errors[recorded], axis=0).tolist()
     known = scene_map.head.whole is not None
     return Calibration(
         position_rate=position_rate, rotation_rate_deg=rotation_rate_deg, frames=len(frames),

@@ -126,9 +126,12 @@ class FeatureBuffer:
 
 
 def recorded_views(data: dict[str, Tensor]) -> Tensor:
-    """(V,) bool: the views that are images of the recording; the first pass, unless the data say otherwise."""
-    known = data.get("recorded")
-    return torch.arange(len(data["frame_of"])) <= int(data["frame_of"].max()) if known is None else known
+    """(V,) bool: the views that are images of a recording; the first of each frame, unless the data say otherwise."""
+    if "recorded" in data:
+        return data["recorded"]
+    recorded = torch.zeros(len(data["frame_of"]), dtype=torch.bool)
+    recorded[np.unique(data["frame_of"].numpy(), return_index=True)[1]] = True
+    return recorded
 
 
 def has_views(folder: Path) -> bool:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dimm_ros.errors import MapError
+from dimm_ros.mapping.features import recorded_views
 from dimm_ros.scene_map import MapHeader, SceneMap, write_safetensors
 
 log = logging.getLogger(__name__)
@@ -162,12 +163,5 @@ def join(data: dict[str, Tensor], good: Tensor, rehearsal: dict[str, Tensor]) ->
     joined |= {name: Stacked(data[name], rehearsal[name]) for name in ("patches", "camera_rays", "directions")}
     joined["view_of"] = torch.cat([data["view_of"], rehearsal["view_of"] + len(data["frame_of"])])
     joined["frame_of"] = torch.cat([data["frame_of"], rehearsal["frame_of"] + int(data["frame_of"].max()) + 1])
-    recorded = [part.get("recorded", _first_of_frame(part["frame_of"])) for part in (data, rehearsal)]
-    return joined | {"good": torch.cat([good, torch.ones(len(rehearsal["frame_of"]), dtype=torch.bool)]), "recorded": torch.cat(recorded)}
-
-
-def _first_of_frame(frame_of: Tensor) -> Tensor:
-    """(V,) bool: the first view of each frame, which is the recorded one."""
-    frames, first = frame_of.unique(), torch.zeros(len(frame_of), dtype=torch.bool)
-    first[(frame_of[:, None] == frames).int().argmax(dim=0)] = True
-    return first
+    recorded = torch.cat([recorded_views(part) for part in (data, rehearsal)])
+    return joined | {"good": torch.cat([good, torch.ones(len(rehearsal["frame_of"]), dtype=torch.bool)]), "recorded": recorded}

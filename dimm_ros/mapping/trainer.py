@@ -73,17 +73,12 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         self.average = {name: value.detach().clone() for name, value in head.state_dict().items()}
         counts = torch.bincount(data["view_of"].long(), minlength=len(data["frame_of"]))
-        self._recorded = recorded_views(data)
         self._first, self._counts = counts.cumsum(0) - counts, counts  # rows of a view follow one another
-        self.train_on(views)
+        enough = workers.share(torch.nonzero(counts >= patches_per_view)[:, 0])
+        self._views = enough if views is None else enough[torch.isin(enough, views)]
+        self._real = self._views[recorded_views(data)[self._views]]
         self._network = head if workers.size == 1 else workers.synchronised(head, unused=head.config.fusion == "mean")
         self.done = 0
-
-    def train_on(self, views: Tensor | None) -> None:
-        """Draw from these views alone from now on; None for all that have patches."""
-        enough = self._workers.share(torch.nonzero(self._counts >= self._together)[:, 0])
-        self._views = enough if views is None else enough[torch.isin(enough, views)]
-        self._real = self._views[self._recorded[self._views]]
 
     def step(self) -> float:
         """One optimiser step on a batch drawn from all images, a few patches of each; returns the loss."""

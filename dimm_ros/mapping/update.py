@@ -17,9 +17,9 @@ from dimm_ros.config import TrainingConfig
 from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.errors import DataError, MapError, WeightsError
-from dimm_ros.geometry.poses import rotation_vector
-from dimm_ros.mapping.build import BuildResult, check_target, fingerprint, now, open_buffer, work_folder
-from dimm_ros.mapping.features import fill_buffer, has_views
+from dimm_ros.geometry.poses import rotation_angle_deg
+from dimm_ros.mapping.build import BuildResult, check_target, fingerprint, kept_for_views, now, open_buffer, work_folder
+from dimm_ros.mapping.features import fill_buffer
 from dimm_ros.mapping.fit import Watcher, fit_map
 from dimm_ros.mapping.rehearse import check_memory, features_path, keep_features, load_features, remembered_views
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
@@ -67,7 +67,7 @@ def update_map(
         check_memory(old)
     training = training or old.header.training
     work = work_folder(output)
-    try:
+    with kept_for_views(work):
         buffer = open_buffer(work / "features", recording, encoder, training)
         watch = watch or (lambda *_: False)
         if not fill_buffer(buffer, recording, encoder, training, lambda done, total: watch("features", done, total, "")):
@@ -98,10 +98,6 @@ def update_map(
             keep_features(features_path(output), header, data, kept)
         shutil.rmtree(work, ignore_errors=True)
         return BuildResult(output, True, seconds)
-    except BaseException:
-        if not has_views(work / "features"):
-            shutil.rmtree(work, ignore_errors=True)
-        raise
 
 
 def updated_header(old: MapHeader, sources: tuple[Source, ...], training: TrainingConfig, figures: dict[str, float]) -> MapHeader:
@@ -182,8 +178,7 @@ def disagreement(scene_map: SceneMap, context: Tensor, centres: Tensor, rotation
     if known.sum() < _MIN_FAMILIAR:
         return None
     metres = (places * header.radius + torch.tensor(header.origin, dtype=torch.float64) - centres).norm(dim=1).numpy()[known]
-    turns = (turned @ rotations.double().transpose(1, 2)).numpy()[known]
-    degrees = np.degrees([np.linalg.norm(rotation_vector(turn)) for turn in turns])
+    degrees = rotation_angle_deg(turned.numpy(), rotations.double().numpy())[known]
     apart = float(np.median(metres)), float(np.median(degrees))
     return apart if apart[0] > _APART_RADII * header.radius or apart[1] > _APART_DEG else None
 
