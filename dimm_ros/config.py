@@ -45,9 +45,11 @@ class HeadConfig(_Section):
     frequencies: int = Field(6, ge=0, le=16, description="Fourier bands of the patch centre (XY token)")
     fusion: Literal["attention", "mean"] = Field("attention", description="how the N ray embeddings are fused")
     confidence: bool = Field(True, description="predict a per-ray scale of direction and moment error")
-    whole_share: float = Field(0.8, ge=0, lt=1, description="largest share of the whole-image regression in the rays; 0 leaves it out, as the paper")
-    whole_least: float = Field(0.3, ge=0, lt=1, description="its share in the rays of a view that is not new at all")
-    whole_novelty: float = Field(2.0, gt=0, description="novelty over which the share grows by one")
+    whole_share: float = Field(0.8, ge=0, lt=1, description="largest share of the whole image's pose in the rays; 0 leaves it out, as the paper")
+    whole_least: float = Field(0.3, ge=0, lt=1, description="share of its position in the rays of a view that is not new at all")
+    whole_novelty: float = Field(1.0, gt=0, description="novelty over which the share grows by one")
+    turn_width: int = Field(512, ge=0, le=4096, description="width of the part that tells the whole image's rotation from its context; 0 for none")
+    turn_least: float = Field(0.6, ge=0, lt=1, description="share of that rotation in the rays of a view that is not new at all")
 
 
 class TrainingConfig(_Section):

@@ -19,8 +19,9 @@ from dimm_ros.head.merged import MergedHead
 from dimm_ros.head.model import DimmHead
 from dimm_ros.head.whole_image import WholeImage
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _OLDEST_FORMAT = 2  # that is still read: it lacks sources' licence, dates and coverage, held-out errors, curves and parts
+_TURNED = 4  # the first whose heads tell the whole image's rotation
 _FACTORS = ("position_factor", "rotation_factor", "position_growth", "rotation_growth", "reference_novelty")  # of older calibrations
 _ADDED = ("whole.ridge", "whole.bandwidth")  # since format 2, whose maps have what an empty head has
 _KEY = "dimm_map"
@@ -286,6 +287,9 @@ def _parse(text: str, path: Path) -> MapHeader:
             raise MapError(f"The map {path} has format {version}, of an early dimm_ros, and is not read any more; rebuild it with 'dimm map'.")
         if version > FORMAT_VERSION:
             raise MapError(f"The map {path} has format {version}, this dimm_ros reads up to {FORMAT_VERSION}; update dimm_ros.")
+        if version < _TURNED:
+            for part in (fields, *fields.get("parts", ())):
+                part["head"]["turn_width"] = 0
         return MapHeader.model_validate(fields)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise MapError(f"The header of map {path} cannot be read ({str(error).splitlines()[0]}); rebuild it with 'dimm map'.") from error

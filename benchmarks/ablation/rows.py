@@ -94,6 +94,7 @@ TRIALS = [
     Row("5 head", "the follow-up's weighted squares", training=trial(loss="weighted")),
     Row("5 head", "without the whole-image part", head={"whole_share": 0.0}),
     Row("5 head", "whole-image share 0.5, whatever the novelty", head={"whole_share": 0.5, "whole_novelty": 1e-4}),
+    Row("5 head", "rotation of the whole image from the kernel, not from the head", head={"turn_width": 0}),
     Row("6 encoder", "input size 336", views="small", input_size=336),
     Row("7 solver", "fixed thresholds, no weights from confidence", solver={"use_confidence": False}),
     Row("7 solver", "thresholds follow the confidence ten times further", solver={"confidence_range": 10.0}),

@@ -15,6 +15,11 @@ def ray_loss(rays: Rays, directions: Tensor, moments: Tensor, kind: str = "lapla
     return ray_losses(rays, directions, moments, kind).mean()
 
 
+def turn_loss(turned: Tensor, rotations: Tensor) -> Tensor:
+    """Mean distance (Frobenius norm) of (V, 3, 3) told from true rotations: not its square, so that a few odd views do not lead."""
+    return (turned - rotations).flatten(1).norm(dim=1).mean()
+
+
 def ray_losses(rays: Rays, directions: Tensor, moments: Tensor, kind: str = "laplace") -> Tensor:
     """(...) loss of each predicted ray against the true one, both in the map's normalised frame.
 

@@ -6,7 +6,8 @@
     fused = attention of the semantic projection over the N embeddings
     ray = MLP(fused): direction, moment, and the scale of each one's error
 
-Beyond the paper: a finished map's rays are averaged with those of a pose regressed from the whole image, see ``whole_image``.
+Beyond the paper: the head also tells the whole image's rotation from its context, and a finished map's rays are drawn towards those of
+that rotation and of a position regressed from the whole image, see ``whole_image``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dimm_ros.config import HeadConfig
-from dimm_ros.head.whole_image import WholeImage, blend
+from dimm_ros.head.whole_image import WholeImage, blend, nearest_rotations
 
 #: Smallest predicted scale (radians, and scene radii): keeps the likelihood finite on memorised rays.
 _MIN_SCALE = 1e-3
@@ -36,6 +37,7 @@ class Rays:
         direction_scale: (...) typical error of the direction, radians; None without confidence.
         moment_scale: (...) typical error of the moment, scene radii; None without confidence.
         novelty: (V,) how unlike all mapped views each image as a whole is, see ``whole_image``; None while a head is trained.
+        turned: (V, 3, 3) world_from_camera of each image as a whole, not yet orthogonal; None from a head that does not tell it.
     """
 
     directions: Tensor
@@ -43,6 +45,7 @@ class Rays:
     direction_scale: Tensor | None
     moment_scale: Tensor | None
     novelty: Tensor | None = None
+    turned: Tensor | None = None
 
     def in_metres(self, radius: float, chosen: Tensor | slice = slice(None)) -> dict[str, Tensor | None]:
         """Arguments of ``solve_pose`` for these of the rays (all), in metres about the map's origin; ``radius``: the unit's length."""
@@ -91,7 +94,7 @@ class DimmHead(nn.Module):
         patch_dim: width of a patch token.
         context_dim: width of the CLS token.
         config: sizes and choices.
-        whole: regression on the whole image that joins the rays of a finished map; None leaves the head to itself.
+        whole: regression on the whole image that joins the rays of a finished map; None leaves the rays to the patches.
     """
 
     def __init__(self, patch_dim: int, context_dim: int, config: HeadConfig, whole: WholeImage | None = None) -> None:
@@ -112,6 +115,10 @@ class DimmHead(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(),
             nn.Linear(width, 8 if config.confidence else 6),
         )
+        turn = config.turn_width if config.whole_share else 0
+        self.turn = nn.Sequential(
+            nn.LayerNorm(2 * width), nn.GELU(), nn.Linear(2 * width, turn), nn.LayerNorm(turn), nn.GELU(), nn.Linear(turn, 9),
+        ) if turn else None
         self.whole = whole
 
     def forward(self, patches: Tensor, context: Tensor, camera_rays: Tensor) -> Rays:
@@ -124,7 +131,9 @@ class DimmHead(nn.Module):
         """
         standardised = (context - self.context_mean) / self.context_std
         token = self.from_patch(patches).add_(self.from_xy(fourier(camera_rays, self.config.frequencies)))
-        token = token.unflatten(0, (context.shape[0], -1)).add_(self.from_context(standardised)[:, None]).flatten(0, 1)
+        seen = self.from_context(standardised)
+        turned = None if self.turn is None else self.turn(seen).float().unflatten(-1, (3, 3))
+        token = token.unflatten(0, (context.shape[0], -1)).add_(seen[:, None]).flatten(0, 1)
         semantic, geometric = token.chunk(2, dim=-1)
         embeddings = self.mappers(F.gelu(self.geometric_norm(geometric)))
         raw = self.ray(self._fuse(F.gelu(self.semantic_norm(semantic)), embeddings)).float()
@@ -133,20 +142,25 @@ class DimmHead(nn.Module):
         moments = moments - (moments * directions).sum(-1, keepdim=True) * directions
         novelty = None
         if self.whole is not None:
-            *whole, novelty = self.whole.rays(context, camera_rays)
-            share = (self.config.whole_least + novelty / self.config.whole_novelty).clamp_max(self.config.whole_share)
-            share = share[:, None].expand(-1, patches.shape[0] // context.shape[0]).reshape(-1, 1)
-            directions, moments = blend((directions, moments), whole, share)
+            rotations, centres, novelty = self.whole(context)
+            moved = self._share(self.config.whole_least, novelty)
+            told = moved if turned is None else self._share(self.config.turn_least, novelty)
+            rotations = rotations if turned is None else nearest_rotations(turned)
+            directions, moments = blend(directions, moments, camera_rays, rotations, centres, told, moved)
         if not self.config.confidence:
-            return Rays(directions, moments, None, None, novelty)
+            return Rays(directions, moments, None, None, novelty, turned)
         scales = F.softplus(raw[:, 6:] - 2.0) + _MIN_SCALE
-        return Rays(directions, moments, scales[:, 0], scales[:, 1], novelty)
+        return Rays(directions, moments, scales[:, 0], scales[:, 1], novelty, turned)
 
     def alone(self, context: Tensor | None = None) -> DimmHead:
         """This head without its whole-image part, with the same weights; a merged head needs an image's (1, C) context to choose one."""
         head = copy.copy(self)
         head._modules = {**self._modules, "whole": None}
         return head
+
+    def _share(self, least: float, novelty: Tensor) -> Tensor:
+        """(V,) the whole image's share in rays, which grows with novelty."""
+        return (least + novelty / self.config.whole_novelty).clamp_max(self.config.whole_share)
 
     def _fuse(self, semantic: Tensor, embeddings: Tensor) -> Tensor:
         """(B, W) queries over (N, B, W) embeddings -> (B, W)."""

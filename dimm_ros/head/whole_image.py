@@ -1,9 +1,10 @@
 """The camera's pose from the image as a whole: kernel ridge regression on its context.
 
 The per-patch head knows every mapped view by heart and, between them, tends to the nearest; a smooth regression on the global
-context, which is solved in closed form, does not. Their errors differ in part, so the head's rays are averaged with the rays of
-this pose, which count the more the newer the view is (docs/benchmarks.md has what that gains). The distance to the nearest mapped
-context says how new a view is; the covariance and the rejection of images from elsewhere rest on it, too.
+context, which is solved in closed form, does not. Their errors differ in part, so the head's rays are drawn towards the rays of
+this pose, the more so the newer the view is (docs/benchmarks.md has what that gains). Its rotation gives way to the one that the head
+itself learns to tell from the context, which is better; without that, as in maps of format 3, it serves. The distance to the nearest
+mapped context says how new a view is; the covariance and the rejection of images from elsewhere rest on it, too.
 
     x = (context - mean) / deviation
     z = P x                                              P: principal axes of the mapped views' x
@@ -106,13 +107,6 @@ class WholeImage(nn.Module):
         novelty = squared.amin(dim=1) + (left - self.left).clamp_min(0) / self.spread
         return nearest_rotations(pose[:, 3:].reshape(-1, 3, 3)), pose[:, :3], novelty.clamp_min(_SAME)
 
-    def rays(self, context: Tensor, camera_rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """World rays (B, 3) + (B, 3) of B / V consecutive camera rays of each of V images, and the images' novelty (V,)."""
-        rotations, centres, novelty = self(context)
-        directions = torch.einsum("vij,vbj->vbi", rotations, camera_rays.reshape(len(context), -1, 3))
-        moments = torch.linalg.cross(centres[:, None].expand_as(directions), directions)
-        return directions.reshape(-1, 3), moments.reshape(-1, 3), novelty
-
     def mapped(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What the map holds of the M views it was fitted to: contexts (M, C), rotations, centres, and which were recorded.
 
@@ -163,11 +157,29 @@ def nearest_rotations(matrices: Tensor) -> Tensor:
     return torch.stack(rotation, dim=-1).unflatten(-1, (3, 3))
 
 
-def blend(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], share: Tensor) -> tuple[Tensor, Tensor]:
-    """(1 - share) one + share other, as rays: directions of unit length, moments perpendicular to them; ``share`` broadcasts."""
-    directions = F.normalize(torch.lerp(one[0], other[0], share), dim=-1)
-    moments = torch.lerp(one[1], other[1], share)
-    return directions, moments - (moments * directions).sum(-1, keepdim=True) * directions
+def blend(
+    directions: Tensor, moments: Tensor, camera_rays: Tensor, rotations: Tensor, centres: Tensor, turned: Tensor, moved: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Rays drawn towards those of known poses.
+
+    A moment about the pose's own centre says how far beside it the ray passes; that is what shrinks, whatever the turn.
+
+        d' = normalised((1 - t) d + t R u)      m' = c x d' + (1 - s) (m - c x d), less its part along d'
+
+    Args:
+        directions, moments: (B, 3) world rays, B / V consecutive ones of each of V images.
+        camera_rays: (B, 3) u.
+        rotations, centres: (V, 3, 3) R world_from_camera, (V, 3) c.
+        turned, moved: (V,) shares t of the rotation and s of the centre.
+    """
+    count, shape = len(rotations), directions.shape
+    directions, moments, camera_rays = (part.reshape(count, -1, 3) for part in (directions, moments, camera_rays))
+    posed = torch.einsum("vij,vbj->vbi", rotations, camera_rays)
+    centres = centres[:, None].expand_as(directions)
+    drawn = F.normalize(torch.lerp(directions, posed, turned[:, None, None]), dim=-1)
+    beside = (1 - moved[:, None, None]) * (moments - torch.linalg.cross(centres, directions))
+    moments = torch.linalg.cross(centres, drawn) + beside - (beside * drawn).sum(-1, keepdim=True) * drawn
+    return drawn.reshape(shape), moments.reshape(shape)
 
 
 def _squared_distance(one: Tensor, other: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dimm_ros.config import TrainingConfig
-from dimm_ros.head.loss import ray_loss
+from dimm_ros.head.loss import ray_loss, turn_loss
 from dimm_ros.head.model import DimmHead, Rays
 from dimm_ros.mapping.distributed import ALONE, Workers
 from dimm_ros.mapping.features import recorded_views
@@ -111,7 +111,8 @@ class Trainer:
 
     def _loss(self, predicted: Rays, camera_rays: Tensor, directions: Tensor, moments: Tensor, views: Tensor) -> Tensor:
         """Of a batch's patches, consecutive ones of each of (V,) views; heads that predict something else (benchmarks) override it."""
-        return ray_loss(predicted, directions, moments, self.config.loss)
+        loss = ray_loss(predicted, directions, moments, self.config.loss)
+        return loss if predicted.turned is None else loss + turn_loss(predicted.turned, self.data["rotations"][views].to(predicted.turned))
 
     def _regularise(self, context: Tensor, generator: torch.Generator) -> Tensor:
         """Noise on the CLS token and random replacement of its entries by their mean, so that it is not memorised."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dimm_ros.config import HeadConfig
-from dimm_ros.head.loss import ray_loss
+from dimm_ros.head.loss import ray_loss, turn_loss
 from dimm_ros.head.model import DimmHead, Rays, fourier
 
 
@@ -45,7 +45,8 @@ def test_every_parameter_gets_a_gradient() -> None:
     torch.manual_seed(0)
     head = DimmHead(24, 16, HeadConfig(mappers=3, width=32))
     directions = torch.nn.functional.normalize(torch.randn(40, 3), dim=-1)
-    ray_loss(head(*make_inputs()), directions, torch.linalg.cross(torch.randn(40, 3), directions)).backward()
+    rays = head(*make_inputs())
+    (ray_loss(rays, directions, torch.linalg.cross(torch.randn(40, 3), directions)) + turn_loss(rays.turned, torch.eye(3))).backward()
     unused = [name for name, value in head.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0]
     assert unused == []
 

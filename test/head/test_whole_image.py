@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from dimm_ros.config import HeadConfig
 from dimm_ros.head.model import DimmHead
-from dimm_ros.head.whole_image import WholeImage, blend
+from dimm_ros.head.whole_image import WholeImage, blend, nearest_rotations
 
 CONTEXT = 48
 
@@ -77,44 +77,64 @@ def test_what_a_map_holds_of_its_views() -> None:
     assert (held - context).norm() < 0.02 * context.norm()
 
 
-def test_its_rays_pass_through_the_camera_centre() -> None:
-    whole = WholeImage.fit(*_world(100, 0))
-    context = _world(2, 3)[0]
-    camera_rays = torch.nn.functional.normalize(torch.randn(10, 3, generator=torch.Generator().manual_seed(0)), dim=1)
-    directions, moments, _ = whole.rays(context, camera_rays)
-    rotations, centres, _ = whole(context)
-    torch.testing.assert_close(directions[5:], camera_rays[5:] @ rotations[1].T)
-    torch.testing.assert_close(moments[:5], torch.linalg.cross(centres[:1].expand(5, 3), directions[:5]))
+def _posed(rotations: torch.Tensor, centres: torch.Tensor, camera_rays: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rays of an equal number of camera rays for each pose."""
+    directions = torch.einsum("vij,vbj->vbi", rotations, camera_rays.unflatten(0, (len(rotations), -1)))
+    return directions.flatten(0, 1), torch.linalg.cross(centres[:, None].expand_as(directions), directions).flatten(0, 1)
 
 
-def test_blended_rays_are_lines_between_the_two() -> None:
+def test_blended_rays_lie_between_those_of_the_two_poses() -> None:
     generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(2, 3, generator=generator)
-    directions = torch.nn.functional.normalize(torch.randn(20, 3, generator=generator), dim=1)
-    one, other = ((directions, torch.linalg.cross(centre.expand(20, 3), directions)) for centre in centres)
-    mixed, moments = blend(one, other, torch.tensor(0.25))
-    torch.testing.assert_close(mixed, directions)
-    torch.testing.assert_close(moments, torch.linalg.cross((0.75 * centres[0] + 0.25 * centres[1]).expand(20, 3), directions))
-    turned = blend(one, (other[0].roll(1, dims=1), other[1]), torch.tensor(0.5))
-    torch.testing.assert_close(turned[0].norm(dim=1), torch.ones(20))
-    torch.testing.assert_close((turned[0] * turned[1]).sum(1), torch.zeros(20), atol=1e-6, rtol=0)
+    camera_rays = torch.nn.functional.normalize(torch.randn(20, 3, generator=generator), dim=1)
+    one, other = torch.randn(2, 2, 3, generator=generator)
+    angles = torch.tensor([[10.0, -20, 5], [3, 8, -15]])
+    rotations, near = (torch.from_numpy(Rotation.from_euler("xyz", turn.numpy(), degrees=True).as_matrix()).float() for turn in (angles, angles + 2))
+    rays = _posed(rotations, one, camera_rays)
+    none, some, all_ = torch.zeros(2), torch.tensor([0.25, 0.5]), torch.ones(2)
+    for mixed, expected in (
+        (blend(*rays, camera_rays, near, other, none, none), rays),
+        (blend(*rays, camera_rays, near, other, all_, all_), _posed(near, other, camera_rays)),
+        (blend(*rays, camera_rays, rotations, other, some, some), _posed(rotations, torch.lerp(one, other, some[:, None]), camera_rays)),
+        # What is left of the distance between the centres is turned by the other pose's share of a small turn.
+        (blend(*rays, camera_rays, near, one, all_, none), _posed(near, one, camera_rays)),
+    ):
+        torch.testing.assert_close(mixed[0], expected[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(mixed[1], expected[1], atol=1e-5, rtol=0)
+    directions, moments = blend(*rays, camera_rays, near, other, some, some.flip(0))
+    torch.testing.assert_close(directions.norm(dim=1), torch.ones(20))
+    torch.testing.assert_close((directions * moments).sum(1), torch.zeros(20), atol=1e-6, rtol=0)
 
 
 def test_a_head_without_share_is_the_head_alone() -> None:
     torch.manual_seed(0)
     context, rotations, centres = _world(60, 0)
     whole = WholeImage.fit(context, rotations, centres)
-    heads = [DimmHead(24, CONTEXT, HeadConfig(mappers=2, width=32, whole_share=share), whole) for share in (0.0, 0.7)]
+    heads = [DimmHead(24, CONTEXT, HeadConfig(mappers=2, width=32, whole_share=share, turn_width=0), whole) for share in (0.0, 0.7)]
     heads[1].load_state_dict(heads[0].state_dict())
-    alone = DimmHead(24, CONTEXT, HeadConfig(mappers=2, width=32))
-    alone.load_state_dict({name: value for name, value in heads[0].state_dict().items() if not name.startswith("whole.")})
     camera_rays = torch.nn.functional.normalize(torch.rand(8, 3) + torch.tensor([0.0, 0.0, 1.0]), dim=1)
     patches = torch.randn(8, 24)
-    results = [head(patches, context[:1], camera_rays) for head in (*heads, alone)]
+    results = [head(patches, context[:1], camera_rays) for head in (*heads, heads[1].alone())]
     torch.testing.assert_close(results[0].moments, results[2].moments)
     assert (results[1].moments - results[0].moments).abs().max() > 1e-3
     share = (HeadConfig().whole_least + results[1].novelty / HeadConfig().whole_novelty).clamp_max(0.7)
-    directions, moments = blend((results[0].directions, results[0].moments), whole.rays(context[:1], camera_rays)[:2], share)
+    turned, places, _ = whole(context[:1])
+    directions, moments = blend(results[0].directions, results[0].moments, camera_rays, turned, places, share, share)
     torch.testing.assert_close(results[1].directions, directions)
     torch.testing.assert_close(results[1].moments, moments)
     assert results[2].novelty is None and results[0].novelty.shape == (1,)
+
+
+def test_the_rotation_that_the_head_tells_takes_the_place_of_the_regressed_one() -> None:
+    torch.manual_seed(0)
+    context, rotations, centres = _world(60, 0)
+    whole = WholeImage.fit(context, rotations, centres)
+    config = HeadConfig(mappers=2, width=32, turn_width=16)
+    head = DimmHead(24, CONTEXT, config, whole)
+    camera_rays = torch.nn.functional.normalize(torch.rand(8, 3) + torch.tensor([0.0, 0.0, 1.0]), dim=1)
+    patches = torch.randn(8, 24)
+    alone, together = head.alone()(patches, context[:2], camera_rays), head(patches, context[:2], camera_rays)
+    grown = together.novelty / config.whole_novelty
+    told, moved = ((least + grown).clamp_max(config.whole_share) for least in (config.turn_least, config.whole_least))
+    expected = blend(alone.directions, alone.moments, camera_rays, nearest_rotations(together.turned), whole(context[:2])[1], told, moved)
+    torch.testing.assert_close((together.directions, together.moments), expected)
+    assert DimmHead(24, CONTEXT, HeadConfig(whole_share=0.0)).turn is None
