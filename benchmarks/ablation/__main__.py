@@ -89,18 +89,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="the folder of the shared data sets")
     parser.add_argument("--only", choices=["default", "parts", "trials", "print"], help="a part of the table")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="these alone")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="of the default and of the parts that have several")
     given = parser.parse_args()
     ROOT.mkdir(parents=True, exist_ok=True)
     store = Store(ROOT / "figures.json")
     with bars() as watch:
         bench = Bench(given.data / "redkitchen", store, watch)
-        for split in SPLITS:
+        for split in given.splits:
             if given.only in (None, "default"):
-                bench.run(rows.DEFAULT, split, SEEDS)
+                bench.run(rows.DEFAULT, split, given.seeds)
             for row in rows.PARTS if given.only in (None, "parts") else ():
-                bench.run(row, split, SEEDS if row.kind in ("head", "regression") else SEEDS[:1])
-        for row in rows.TRIALS if given.only in (None, "trials") else ():
-            bench.run(row, TRIAL_SPLIT, SEEDS if row is rows.TRIALS[0] else SEEDS[:1])
+                bench.run(row, split, given.seeds if row.kind in ("head", "regression") else given.seeds[:1])
+        for row in rows.TRIALS if given.only in (None, "trials") and TRIAL_SPLIT in given.splits else ():
+            bench.run(row, TRIAL_SPLIT, given.seeds[:1])
     from benchmarks.ablation.table import print_tables
 
     print_tables(store.figures, console)
