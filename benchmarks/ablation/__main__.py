@@ -42,8 +42,8 @@ class Bench:
                 continue
             val = self._of(split, "val", row)
             stored = ROOT / "maps" / f"{split}_{seed}.dimm"
-            if row.head == {"whole_share": 0.0} and row.training == rows.DEFAULT.training and stored.is_file():
-                scene_map = SceneMap.load(stored)  # the head itself is trained without the whole-image part anyway
+            if row.lever == "parts" and row.head == {"whole_share": 0.0} and stored.is_file():
+                scene_map = SceneMap.load(stored)  # the patches' rays have no part in the whole image's until the map is made
                 scene_map.head.whole = None
                 judged = train.judge_solver(row, seed, scene_map, val)
             elif row.solver and (split, seed) in self._baselines:

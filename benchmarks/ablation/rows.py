@@ -58,7 +58,7 @@ PARTS = [
     Row("parts", "retrieval (most similar CLS token)", kind="retrieval"),
     Row("parts", "direct pose regression, network on the context", kind="regression", training={}),
     Row("parts", "direct pose regression, kernel on the context (the whole-image part alone)", kind="kernel"),
-    Row("parts", "head alone, without the whole-image part (the paper's head)", head={"whole_share": 0.0}, training={}),
+    Row("parts", "the patches' rays alone, without what the whole image tells", head={"whole_share": 0.0}, training={}),
     Row("parts", "one mapper (N = 1)", head={"mappers": 1}, training={}),
     Row("parts", "no attention: mean of the mappers", head={"fusion": "mean"}, training={}),
 ]
@@ -92,7 +92,7 @@ TRIALS = [
     Row("5 head", "no confidence (plain distances)", head={"confidence": False}),
     Row("5 head", "Student-t likelihood", training=trial(loss="student")),
     Row("5 head", "the follow-up's weighted squares", training=trial(loss="weighted")),
-    Row("5 head", "without the whole-image part", head={"whole_share": 0.0}),
+    Row("5 head", "nothing from the whole image (the paper's head)", head={"whole_share": 0.0}),
     Row("5 head", "whole-image share 0.5, whatever the novelty", head={"whole_share": 0.5, "whole_novelty": 1e-4}),
     Row("5 head", "rotation of the whole image from the kernel, not from the head", head={"turn_width": 0}),
     Row("6 encoder", "input size 336", views="small", input_size=336),
