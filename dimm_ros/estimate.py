@@ -13,7 +13,7 @@ from dimm_ros.head.model import Rays
 
 @dataclass(frozen=True)
 class Observation:
-    """The rays that one image's patches predict: all that the solver needs of an image, in some 50 kB.
+    """The rays that one image's valid patches predict: all that the solver needs of an image, in some 50 kB.
 
     Attributes:
         grid: which camera ray each patch stands for.

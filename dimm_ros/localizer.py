@@ -15,7 +15,7 @@ import torch
 
 from dimm_ros.config import AcceptanceConfig, SolverConfig
 from dimm_ros.encoder.dinov2 import Encoder, Tokens, choose_device
-from dimm_ros.encoder.patches import PatchGrid, fit, normalise, patch_grid
+from dimm_ros.encoder.patches import PatchGrid, fit, normalise, patch_grid, thinned
 from dimm_ros.errors import InputError, WeightsError
 from dimm_ros.estimate import Estimate, Observation
 from dimm_ros.geometry.camera import Camera
@@ -169,7 +169,7 @@ class Localizer:
         with clock("head"):
             height, width = image.shape[:2]
             camera = square_camera(width, height, find_focal(self, tokens, image.shape))
-            grid = patch_grid(camera, self.encoder.config.input_size)
+            grid = self._grid(camera)
             rays = self.predict_rays(tokens, grid)
         times = {"prepare": 0.0} | clock.stages
         return self._solve([Observation(grid, rays, tokens.context[0], tokens.cls[0], times)], np.eye(4)[None]), camera
@@ -186,7 +186,7 @@ class Localizer:
         """
         if len(images) != len(cameras):
             raise InputError(f"{len(images)} images but {len(cameras)} cameras were given; each image needs its camera.")
-        grids = [patch_grid(camera, self.encoder.config.input_size) for camera in cameras]
+        grids = [self._grid(camera) for camera in cameras]
         sizes: dict[tuple[int, int], list[int]] = {}
         for index, grid in enumerate(grids):
             sizes.setdefault((grid.rows, grid.columns), []).append(index)
@@ -199,6 +199,7 @@ class Localizer:
             if isinstance(self.encoder, OnnxNetwork):
                 with clock("encode"):
                     context, cls, rays = self.encoder.observe(pixels, [grids[index].rays for index in members])
+                    rays = [each.at(_uploaded(grids[index], each.directions.device)[0]) for each, index in zip(rays, members, strict=True)]
                 clock.stages["head"] = 0.0  # one graph with the encoder
             else:
                 with clock("encode"):
@@ -213,9 +214,9 @@ class Localizer:
 
     @torch.inference_mode()
     def predict_rays(self, tokens: Tokens, grid: PatchGrid, row: int = 0) -> Rays:
-        """World rays of one image's patches (that of a row of the batch), in the map's normalised frame."""
-        camera_rays = _uploaded(grid, self.encoder.device)[0]
-        return self.map.head(tokens.patches[row].float(), tokens.context[row, None].float(), camera_rays)
+        """World rays of one image's valid patches (that of a row of the batch), in the map's normalised frame."""
+        valid, camera_rays, _ = _uploaded(grid, self.encoder.device)
+        return self.map.head(tokens.patches[row][valid].float(), tokens.context[row, None].float(), camera_rays)
 
     def solve(self, rays: Rays, grid: PatchGrid) -> PoseSolution:
         """Pose from one image's rays: metres, about the map's origin (the solver's noise grows with the distance from it)."""
@@ -223,9 +224,12 @@ class Localizer:
 
     @torch.inference_mode()
     def _solvable(self, rays: Rays, grid: PatchGrid) -> dict[str, torch.Tensor | None]:
-        """The solver's arguments: valid patches only, metres."""
-        _, valid, camera_rays = _uploaded(grid, rays.directions.device)
-        return {"camera_rays": camera_rays} | rays.in_metres(self.map.header.radius, valid)
+        """The solver's arguments, metres."""
+        return {"camera_rays": _uploaded(grid, rays.directions.device)[2]} | rays.in_metres(self.map.header.radius)
+
+    def _grid(self, camera: Camera) -> PatchGrid:
+        """The camera's patches, no more than are worth asking."""
+        return thinned(patch_grid(camera, self.encoder.config.input_size), self.solver.rays)
 
     def _solve(self, observations: Sequence[Observation], poses: np.ndarray, newest: int | None = None) -> Estimate:
         """The joint estimate of observations at (K, 4, 4) poses in the base; ``newest`` of them count for the time (all)."""
@@ -269,7 +273,7 @@ class Localizer:
         """Predicted rays in metres about the map frame's origin."""
         directions, moments = (part.float().cpu().numpy().astype(np.float64) for part in (predicted.directions, predicted.moments))
         moments = moments * self.map.header.radius + np.cross(self.map.header.origin, directions)
-        return np.concatenate([directions, moments], axis=-1).reshape(grid.rows, grid.columns, 6)
+        return _on_grid(np.concatenate([directions, moments], axis=-1), grid)
 
     def _why_rejected(self, inlier_ratio: float, covariance: np.ndarray, novelty: float | None) -> str:
         rules, most = self.acceptance, self.map.header.calibration.max_novelty
@@ -334,14 +338,14 @@ def _checked(*lists: Sequence) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def _uploaded(grid: PatchGrid, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rays of all patches (float32), indices of the valid ones and their rays (float64): kept, since an upload waits for a GPU."""
+    """Indices of the valid patches, their rays in float32 and in float64: kept, since an upload waits for a GPU."""
     valid = torch.from_numpy(np.flatnonzero(grid.valid)).to(device)
-    rays = torch.from_numpy(np.array(grid.rays)).to(device)
-    return rays.float(), valid, rays[valid]
+    rays = torch.from_numpy(np.array(grid.rays)).to(device)[valid]
+    return valid, rays.float(), rays
 
 
 def _on_grid(values: np.ndarray, grid: PatchGrid) -> np.ndarray:
-    """Per-ray values laid out as the image's patches, NaN where no ray is."""
-    field = np.full(grid.rows * grid.columns, np.nan)
+    """(K, ...) values of rays laid out as the image's patches, NaN where no ray is."""
+    field = np.full((grid.rows * grid.columns, *values.shape[1:]), np.nan)
     field[grid.valid] = values
-    return field.reshape(grid.rows, grid.columns)
+    return field.reshape(grid.rows, grid.columns, *values.shape[1:])

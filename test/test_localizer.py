@@ -68,6 +68,17 @@ def test_an_image_of_the_walk(localizer: Localizer, frames: Sequence[Frame]) -> 
     assert np.count_nonzero(agreeing) >= estimate.inliers
 
 
+def test_half_of_the_patches_tell_the_same(localizer: Localizer, frames: Sequence[Frame]) -> None:
+    frame = frames[8]
+    every = localizer.localize(frame.load(), frame.camera)
+    half = Localizer(localizer.map, localizer.encoder, SolverConfig(rays=96)).localize(frame.load(), frame.camera)
+    known = np.isfinite(half.angle_residual_deg)
+    assert half.rays == known.sum() == 96 and (known == np.isfinite(half.world_rays).all(axis=-1)).all()
+    np.testing.assert_allclose(half.world_rays[known], every.world_rays[known], atol=1e-5)
+    distance, angle = pose_errors(half.world_from_camera, every.world_from_camera)
+    assert distance < 0.02 and angle < 0.5
+
+
 def test_the_same_image_gives_the_same_answer(localizer: Localizer, frames: Sequence[Frame]) -> None:
     image, camera = frames[3].load(), frames[3].camera
     one = localizer.localize(image, camera)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -26,7 +27,7 @@ class PatchGrid:
         camera: camera of the encoder's input (resized and cut to multiples of 14).
         rows, columns: patches down and across.
         rays: (rows * columns, 3) unit camera rays through the patch centres, row by row.
-        valid: (rows * columns,) bool: whether the lens model holds at the patch centre.
+        valid: (rows * columns,) bool: whether a ray is asked for: the lens model holds at the patch centre, and it is not thinned out.
     """
 
     resized: Camera
@@ -55,6 +56,18 @@ def patch_grid(camera: Camera, input_size: int) -> PatchGrid:
     rays, valid = cut.bearings(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2))
     rays.flags.writeable = valid.flags.writeable = False
     return PatchGrid(resized, cut, rows, columns, rays, valid)
+
+
+@lru_cache(maxsize=32)
+def thinned(grid: PatchGrid, most: int) -> PatchGrid:
+    """The grid with at most about ``most`` of its valid patches, evenly spread over the image (for half of them, like a chessboard)."""
+    every = -(-int(grid.valid.sum()) // most)
+    if every <= 1:
+        return grid
+    row, column = np.divmod(np.arange(len(grid.valid)), grid.columns)
+    valid = grid.valid & ((row * math.isqrt(every) + column) % every == 0)
+    valid.flags.writeable = False
+    return replace(grid, valid=valid)
 
 
 def fit(image: np.ndarray, camera: Camera, grid: PatchGrid) -> np.ndarray:

@@ -47,13 +47,16 @@ class Rays:
     novelty: Tensor | None = None
     turned: Tensor | None = None
 
-    def in_metres(self, radius: float, chosen: Tensor | slice = slice(None)) -> dict[str, Tensor | None]:
-        """Arguments of ``solve_pose`` for these of the rays (all), in metres about the map's origin; ``radius``: the unit's length."""
-        confident = self.direction_scale is not None
+    def at(self, chosen: Tensor) -> Rays:
+        """These of one image's rays."""
+        scales = (None if scale is None else scale[chosen] for scale in (self.direction_scale, self.moment_scale))
+        return Rays(self.directions[chosen], self.moments[chosen], *scales, self.novelty, self.turned)
+
+    def in_metres(self, radius: float) -> dict[str, Tensor | None]:
+        """Arguments of ``solve_pose``, in metres about the map's origin; ``radius``: the unit's length."""
         return {
-            "directions": self.directions[chosen], "moments": self.moments[chosen] * radius,
-            "direction_sigma": self.direction_scale[chosen] if confident else None,
-            "moment_sigma": self.moment_scale[chosen] * radius if confident else None,
+            "directions": self.directions, "moments": self.moments * radius, "direction_sigma": self.direction_scale,
+            "moment_sigma": None if self.moment_scale is None else self.moment_scale * radius,
         }
 
 

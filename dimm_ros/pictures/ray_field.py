@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dimm_ros.config import EVERY_RAY
 from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.patches import PATCH, patch_grid
 from dimm_ros.estimate import Estimate
@@ -30,7 +31,9 @@ def chosen_frames(answers: Sequence[Answer]) -> dict[str, int]:
 
 
 def draw_ray_fields(folder: Path, localizer: Localizer, recording: Recording, answers: Sequence[Answer]) -> list[Path]:
-    """Write rays_best.png, rays_median.png and rays_worst.png of an evaluation; its frames are localized once more, with the same result."""
+    """Write rays_best.png, rays_median.png and rays_worst.png of an evaluation; its frames are localized once more, with every patch's ray."""
+    every = localizer.solver.changed(rays=EVERY_RAY)
+    localizer = Localizer(localizer.map, localizer.encoder, every, localizer.acceptance)
     paths = []
     for name, number in chosen_frames(answers).items():
         frame = recording.frames[number]

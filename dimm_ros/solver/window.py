@@ -14,8 +14,8 @@ from dimm_ros.geometry.poses import rotation_angle_deg
 
 #: Distance (metres) and turn (degrees) between two views over which the correlation of their errors falls to 1/e.
 CORRELATION_DISTANCE, CORRELATION_ANGLE_DEG = 0.5, 20.0
-#: Neighbouring patches see the same things: so many rays say what one independent ray would.
-_ALIKE = 50.0
+#: Neighbouring patches see the same things: so many rays of a thinned grid (``SolverConfig.rays``) say what one independent ray would.
+_ALIKE = 25.0
 
 
 def redundancy(base_from_cameras: np.ndarray, weights: np.ndarray) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimm_ros.encoder.patches import PATCH, fit, normalise, patch_grid
+from dimm_ros.encoder.patches import PATCH, fit, normalise, patch_grid, thinned
 from dimm_ros.errors import InputError
 from dimm_ros.geometry.camera import Camera
 
@@ -62,3 +64,20 @@ def test_another_image_than_the_cameras_is_refused(image: np.ndarray, words: str
 def test_a_sliver_of_an_image_is_refused() -> None:
     with pytest.raises(InputError, match="too narrow"):
         patch_grid(Camera(2000, 20, 500, 500, 1000, 10), 448)
+
+
+@pytest.mark.parametrize(("most", "left"), [(1000, 768), (768, 768), (767, 384), (384, 384), (300, 256), (200, 192), (100, 96)])
+def test_thinned_grids_keep_patches_evenly(most: int, left: int) -> None:
+    grid = patch_grid(Camera(640, 480, 525, 525, 320, 240), 448)
+    fewer = thinned(grid, most)
+    assert fewer.valid.sum() == left and fewer is thinned(grid, most)
+    kept = fewer.valid.reshape(grid.rows, grid.columns)
+    assert np.ptp([part.mean() for part in (kept[:12, :16], kept[:12, 16:], kept[12:, :16], kept[12:, 16:])]) < 0.05
+    if most == 767:
+        assert (kept[:, :-1] != kept[:, 1:]).all() and (kept[:-1] != kept[1:]).all()  # a chessboard
+
+
+def test_thinning_counts_valid_patches_alone() -> None:
+    grid = patch_grid(Camera(640, 480, 525, 525, 320, 240), 448)
+    masked = replace(grid, valid=np.arange(768) < 300)
+    assert thinned(masked, 300) is masked and not thinned(masked, 150).valid[300:].any() and 140 <= thinned(masked, 150).valid.sum() <= 160
