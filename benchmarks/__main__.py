@@ -12,10 +12,10 @@ from typing import Annotated  # noqa: E402
 import typer  # noqa: E402
 
 from benchmarks import localize_speed, solver_speed  # noqa: E402
-from benchmarks.report import machine, table, write_json  # noqa: E402
-from dimm_ros.cli.console import console, errors  # noqa: E402
+from benchmarks.report import machine, run, table, write_json  # noqa: E402
+from dimm_ros.cli.console import console  # noqa: E402
 from dimm_ros.encoder.dinov2 import choose_device  # noqa: E402
-from dimm_ros.errors import DimmError, InputError  # noqa: E402
+from dimm_ros.errors import InputError  # noqa: E402
 
 BENCHMARKS = {module.NAME: module for module in (localize_speed, solver_speed)}
 
@@ -44,8 +44,4 @@ def main(
     console.print(f"figures: {write_json(figures, results)}", highlight=False, soft_wrap=True)
 
 
-try:
-    typer.run(main)
-except DimmError as error:
-    errors.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
-    raise SystemExit(2) from None
+run(main)

@@ -17,9 +17,8 @@ from typing import Annotated  # noqa: E402
 import numpy as np  # noqa: E402
 import typer  # noqa: E402
 
-from benchmarks.report import Row, machine, table, write_json  # noqa: E402
-from dimm_ros.cli.console import console, errors  # noqa: E402
-from dimm_ros.errors import DimmError  # noqa: E402
+from benchmarks.report import Row, machine, run, table, write_json  # noqa: E402
+from dimm_ros.cli.console import console  # noqa: E402
 from dimm_ros.evaluation.demo_bags import GALLERY_CAMERA  # noqa: E402
 from dimm_ros.gallery.render import render  # noqa: E402
 from dimm_ros.gallery.scene import Scene, build_room  # noqa: E402
@@ -99,8 +98,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except DimmError as error:
-        errors.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
-        raise SystemExit(2) from None
+    run(main)

@@ -22,7 +22,8 @@ from typing import Annotated  # noqa: E402
 import numpy as np  # noqa: E402
 import typer  # noqa: E402
 
-from dimm_ros.cli.console import console, errors  # noqa: E402
+from benchmarks.report import run  # noqa: E402
+from dimm_ros.cli.console import console  # noqa: E402
 from dimm_ros.errors import DimmError  # noqa: E402
 from dimm_ros.gallery.odometry import drifting_odometry  # noqa: E402
 from dimm_ros.geometry import poses  # noqa: E402
@@ -111,7 +112,7 @@ def draw(path: Path, drive: Drive, by_tf: np.ndarray) -> Path:
     return path
 
 
-def run(folder: Path, log: Path) -> tuple[Drive, np.ndarray]:
+def driven(folder: Path, log: Path) -> tuple[Drive, np.ndarray]:
     """Map the route, drive it with the localizer in a process of its own; returns the drive and what TF said."""
     from sensor_msgs.msg import CameraInfo, Image
     from tf2_msgs.msg import TFMessage
@@ -168,7 +169,7 @@ def main(results: Annotated[Path, typer.Option(help="where the picture and the f
     """Drive with drifting odometry, print the errors and draw the picture."""
     results.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="dimm_drift_") as folder:
-        drive, by_tf = run(Path(folder), results / "localizer.log")
+        drive, by_tf = driven(Path(folder), results / "localizer.log")
     said = figures(drive, by_tf)
     for name, value in said.items():
         console.print(f"{name:32} {value if isinstance(value, int) else f'{value:.3f} m'}", highlight=False)
@@ -177,8 +178,4 @@ def main(results: Annotated[Path, typer.Option(help="where the picture and the f
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except DimmError as error:
-        errors.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
-        raise SystemExit(2) from None
+    run(main)

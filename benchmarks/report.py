@@ -5,16 +5,29 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import torch
+import typer
 from rich import box
 from rich.table import Table
 
+from dimm_ros.cli.console import EXIT_ERROR, errors
+from dimm_ros.errors import DimmError
+
 #: A row of figures: column name -> text or number. All rows of a benchmark have the same columns.
 Row = dict[str, str | int | float]
+
+
+def run(main: Callable) -> None:
+    """A benchmark's command line; what goes wrong is one sentence."""
+    try:
+        typer.run(main)
+    except DimmError as error:
+        errors.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise SystemExit(EXIT_ERROR) from None
 
 
 def machine(devices: Sequence[str]) -> dict[str, str | int | float]:

@@ -28,9 +28,10 @@ from dimm_ros.mapping.trainer import Normalisation, Trainer
 
 IMAGES = (100, 200, 400, 700)
 INPUT_SIZES = (224, 336, 448, 560, 672)  # longer side of the encoder's input
+RAYS = (96, 192, 384, 768)  # asked of an image at the preset's input size
 PATCHES = 768  # of one view at the preset's input size, 4:3
 #: Kinds of cost, with the points each is measured at.
-KINDS = {"rays": INPUT_SIZES, "map_size": IMAGES, "training": IMAGES}
+KINDS = {"input": INPUT_SIZES, "rays": RAYS, "map_size": IMAGES, "training": IMAGES}
 
 _STEPS, _WARM_UP, _ROUNDS = 8, 2, 3
 
@@ -51,16 +52,24 @@ def run(data: Path, store: Store, end: float, watch: Watch) -> None:
 
 def measure(kind: str, point: int) -> dict:
     """Figures of one point."""
-    figures = {"rays": _rays, "map_size": _map_size, "training": _training}[kind](point)
+    figures = {"input": _input, "rays": _rays, "map_size": _map_size, "training": _training}[kind](point)
     return figures | {"machine": machine(["cpu"])}
 
 
-def _rays(input_size: int) -> dict:
+def _input(input_size: int) -> dict:
     """Stages of a query at an input size, beside the encoder alone."""
     preset = PRESETS["cpu"]
     with tempfile.TemporaryDirectory() as folder:
         changed = preset.changed(encoder=preset.encoder.changed(input_size=input_size))
         return localize_speed.measure(localize_speed.untrained(changed, "cpu", Path(folder) / "untrained.dimm"), _ROUNDS)
+
+
+def _rays(most: int) -> dict:
+    """Stages of a query that asks so many of the image's patches."""
+    with tempfile.TemporaryDirectory() as folder:
+        localizer = localize_speed.untrained(PRESETS["cpu"], "cpu", Path(folder) / "untrained.dimm")
+        localizer.solver = localizer.solver.changed(rays=most)
+        return localize_speed.measure(localizer, _ROUNDS)
 
 
 def _map_size(images: int) -> dict:

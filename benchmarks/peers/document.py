@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks.peers import pictures
-from benchmarks.peers.cost import IMAGES, INPUT_SIZES
+from benchmarks.peers.cost import IMAGES, INPUT_SIZES, RAYS
 from benchmarks.peers.measure import PEERS, peer_of
 from benchmarks.peers.published import NOTE, ROWS
 from benchmarks.peers.scenes import MAPPED, QUERIES, SCENES
@@ -158,8 +158,8 @@ def _pictures(figures: dict[str, dict], folder: Path) -> str:
 
 def _cost(figures: dict[str, dict]) -> str:
     """How the cost grows."""
-    lines = ["## How the cost grows", "", "The product's default preset. Mapping time is worked out: three views an image at the rate of red"]
-    lines += ["kitchen's features, and the preset's steps at the measured step time; the rest is measured (`benchmarks/peers/cost.py`).", ""]
+    lines = ["## How the cost grows", "", "The product's default preset. Mapping time is worked out: three views an image at the median rate of"]
+    lines += ["the other scenes' features, and the preset's steps, with those of the head that is calibrated, at the measured step time; the rest is measured", "(`benchmarks/peers/cost.py`).", ""]
     lines += ["| images mapped | " + " | ".join(map(str, IMAGES)) + " |", "|" + "---|" * (len(IMAGES) + 1)]
     training, sizes = _points(figures, "training", IMAGES), _points(figures, "map_size", IMAGES)
     mapping = pictures.mapping_seconds(figures)
@@ -173,13 +173,18 @@ def _cost(figures: dict[str, dict]) -> str:
         _line("head, x encoder", [None if p is None else f"{p['head'] / p['encoder alone']:.3f}" for p in sizes]),
         "", "| input size (longer side) | " + " | ".join(map(str, INPUT_SIZES)) + " |", "|" + "---|" * (len(INPUT_SIZES) + 1),
     ]
-    rays = _points(figures, "rays", INPUT_SIZES)
-    lines += [
-        _line("rays", [None if p is None else f"{p['rays']:.0f}" for p in rays]),
-        *(_line(name, [None if p is None else f"{p[name]:.1f} ms" for p in rays]) for name in ("encoder alone", "head", "solve", "localize")),
-        _line("query, x encoder", [None if p is None else f"{p['ratio']:.2f}" for p in rays]),
-    ]
+    lines += _queries(_points(figures, "input", INPUT_SIZES))
+    lines += ["", "| rays asked, at most | " + " | ".join(map(str, RAYS)) + " |", "|" + "---|" * (len(RAYS) + 1)]
+    lines += _queries(_points(figures, "rays", RAYS))
     return "\n".join([*lines, ""])
+
+
+def _queries(points: Sequence[dict | None]) -> list[str]:
+    return [
+        _line("rays", [None if p is None else f"{p['rays']:.0f}" for p in points]),
+        *(_line(name, [None if p is None else f"{p[name]:.1f} ms" for p in points]) for name in ("encoder alone", "head", "solve", "localize")),
+        _line("query, x encoder", [None if p is None else f"{p['ratio']:.2f}" for p in points]),
+    ]
 
 
 def _points(figures: dict[str, dict], kind: str, points: Sequence[int]) -> list[dict | None]:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.peers.cost import IMAGES, INPUT_SIZES
+from benchmarks.peers.cost import IMAGES, RAYS
 from benchmarks.peers.measure import PEERS
 from benchmarks.peers.scenes import SCENES
 from dimm_ros.config import PRESETS
+from dimm_ros.mapping.fit import CALIBRATING
 
 _COLOURS = dict(zip(PEERS, ("tab:red", "tab:blue", "tab:cyan", "0.4", "0.65", "tab:olive", "tab:green", "tab:purple"), strict=True))
 
@@ -42,9 +43,9 @@ def mapping_seconds(figures: dict[str, dict]) -> list[float | None]:
     rates = []
     for scene in SCENES:
         row = figures.get(f"{scene}/dimm")
-        if row is not None and scene.startswith("redkitchen"):
+        if row is not None and row["mapping_peak_mb"] is not None:  # made in this benchmark, at its load
             rates.append(row["mapping_seconds"]["features"] / row["mapped"])
-    steps = PRESETS["cpu"].training.steps
+    steps = (1 + CALIBRATING) * PRESETS["cpu"].training.steps
     points = [figures.get(f"cost/training/{images}") for images in IMAGES]
     return [
         None if point is None or not rates else images * float(np.median(rates)) + steps * point["step_seconds"]
@@ -117,7 +118,7 @@ def _cost(pyplot, figures: dict[str, dict], scenes: list[str]):
     sizes = {images: figures.get(f"cost/map_size/{images}") for images in IMAGES}
     axes[2].plot(list(sizes), [np.nan if point is None else point["ratio"] for point in sizes.values()], "o-", color=_COLOURS["dimm"])
     axes[2].set(xlabel="images mapped", ylabel="query, x encoder", ylim=(0.9, None))
-    rays = [figures.get(f"cost/rays/{size}") for size in INPUT_SIZES]
+    rays = [figures.get(f"cost/rays/{most}") for most in RAYS]
     for name in ("localize", "encoder alone", "head", "solve"):
         axes[3].plot(*_known(rays, "rays", name), "o-", label=name)
     axes[3].set(xlabel="rays", ylabel="ms", yscale="log")

@@ -16,10 +16,10 @@ from typing import Annotated  # noqa: E402
 import typer  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from benchmarks.report import run  # noqa: E402
 from benchmarks.soak.prepare import make_maps, second_of  # noqa: E402
 from benchmarks.soak.run import Soak  # noqa: E402
-from dimm_ros.cli.console import console, errors  # noqa: E402
-from dimm_ros.errors import DimmError  # noqa: E402
+from dimm_ros.cli.console import console  # noqa: E402
 
 
 def main(
@@ -73,8 +73,4 @@ def _table(figures: dict) -> Table:
     return table
 
 
-try:
-    typer.run(main)
-except DimmError as error:
-    errors.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
-    raise SystemExit(2) from None
+run(main)
