@@ -87,7 +87,7 @@ class TrainingConfig(_Section):
 class SolverConfig(_Section):
     """The two RANSACs (rotation, then centre), the joint refinement and the covariance."""
 
-    rays: int = Field(400, ge=32, le=EVERY_RAY, description="most patches of an image that are asked for rays, evenly spread: more tell the same")
+    rays: int = Field(400, ge=32, le=EVERY_RAY, description="most patches of an image that are asked for rays, every k-th of all: more tell the same")
     hypotheses: int = Field(64, ge=4, le=4096, description="two-ray hypotheses of each RANSAC, scored at once")
     local_steps: int = Field(4, ge=0, le=50, description="truncated-loss refits of the best hypotheses (LO-RANSAC)")
     rotation_threshold_deg: float = Field(3.0, gt=0, le=45, description="inlier angle between rotated camera ray and direction")

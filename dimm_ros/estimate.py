@@ -43,9 +43,10 @@ class Estimate:
         rays: rays the solver saw.
         stage_ms: time of each stage in milliseconds: prepare, encode, head, solve, total. Of a window, the newest images' stages.
         cls: (W,) float32 CLS token of the (last) image.
-        angle_residual_deg: (rows, columns) angle between predicted and solved direction of each patch, NaN where masked; last image.
+        angle_residual_deg: (rows, columns) angle between predicted and solved direction of each patch, NaN where masked (the lens model
+            does not hold there, or ``solver.rays`` are asked already); last image.
         centre_residual: (rows, columns) distance of the solved centre from each predicted ray, metres, NaN where masked; last image.
-        world_rays: (rows, columns, 6) predicted ray of each patch: unit direction, moment about the map frame's origin (metres);
+        world_rays: (rows, columns, 6) predicted ray of each patch, NaN where masked: unit direction, moment about the map frame's origin (metres);
             last image.
         image_inlier_ratios: share of each image's rays that agree, in the order given; fewer than given when earlier images of a
             window were left out, because the newest contradicts them.

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from dimm_ros.config import AcceptanceConfig, SolverConfig
+from dimm_ros.config import EVERY_RAY, AcceptanceConfig, SolverConfig
 from dimm_ros.encoder.dinov2 import Encoder, Tokens, choose_device
 from dimm_ros.encoder.patches import PatchGrid, fit, normalise, patch_grid, thinned
 from dimm_ros.errors import InputError, WeightsError
@@ -84,6 +84,10 @@ class Localizer:
     def name(self) -> str:
         """The map's name."""
         return self.map.header.name
+
+    def asking_every_patch(self) -> Localizer:
+        """The same, but for rays that are to be seen: no patch is left out."""
+        return Localizer(self.map, self.encoder, self.solver.changed(rays=EVERY_RAY), self.acceptance)
 
     def warm_up(self, camera: Camera) -> None:
         """Run once on a grey image, so that the first real image is not the slow one."""
@@ -259,6 +263,7 @@ class Localizer:
         novelty = _median_novelty(observations)
         covariance = calibrated_covariance(
             solution.covariance.cpu().numpy(), arm, *header.calibration.sigmas(novelty), redundancy(poses, inliers), effective_images(inliers),
+            float(np.mean([each.grid.asked for each in observations])),
         )
         ratio = inliers.sum() / max(rays.sum(), 1)
         reason = solution.reason if not solution.ok else self._why_rejected(ratio, covariance, novelty)

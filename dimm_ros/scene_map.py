@@ -289,7 +289,7 @@ def _parse(text: str, path: Path) -> MapHeader:
             raise MapError(f"The map {path} has format {version}, this dimm_ros reads up to {FORMAT_VERSION}; update dimm_ros.")
         if version < _TURNED:
             for part in (fields, *fields.get("parts", ())):
-                part["head"]["turn_width"] = 0
+                part["head"] = {"whole_novelty": 2.0} | part["head"] | {"turn_width": 0}
         return MapHeader.model_validate(fields)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise MapError(f"The header of map {path} cannot be read ({str(error).splitlines()[0]}); rebuild it with 'dimm map'.") from error

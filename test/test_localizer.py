@@ -79,6 +79,19 @@ def test_half_of_the_patches_tell_the_same(localizer: Localizer, frames: Sequenc
     assert distance < 0.02 and angle < 0.5
 
 
+def test_half_of_a_rigs_patches_tell_the_same(localizer: Localizer, frames: Sequence[Frame]) -> None:
+    images, cameras = loaded(frames[6:12:2])
+    images[1], cameras[1] = images[1][:120], cameras[1].cropped(0, 0, 224, 120)
+    poses = relative(frames[6:12:2], frames[8].world_from_camera)
+    every = localizer.localize_rig(images, cameras, poses)
+    half = Localizer(localizer.map, localizer.encoder, SolverConfig(rays=70)).localize_rig(images, cameras, poses)
+    assert every.rays == 2 * 192 + 16 * 8 and half.rays == 2 * 64 + 64
+    distance, angle = pose_errors(half.world_from_camera, every.world_from_camera)
+    assert distance < 0.02 and angle < 0.5
+    # Fewer rays are less alike: the covariance hardly depends on how many are asked.
+    np.testing.assert_allclose(np.diag(half.covariance), np.diag(every.covariance), rtol=0.6)
+
+
 def test_the_same_image_gives_the_same_answer(localizer: Localizer, frames: Sequence[Frame]) -> None:
     image, camera = frames[3].load(), frames[3].camera
     one = localizer.localize(image, camera)

@@ -42,8 +42,9 @@ class Bench:
                 continue
             val = self._of(split, "val", row)
             stored = ROOT / "maps" / f"{split}_{seed}.dimm"
-            if row.lever == "parts" and row.head == {"whole_share": 0.0} and stored.is_file():
-                scene_map = SceneMap.load(stored)  # the patches' rays have no part in the whole image's until the map is made
+            if row is rows.PATCHES_ALONE:
+                self.run(rows.DEFAULT, split, (seed,))
+                scene_map = SceneMap.load(stored)
                 scene_map.head.whole = None
                 judged = train.judge_solver(row, seed, scene_map, val)
             elif row.solver and (split, seed) in self._baselines:

@@ -53,12 +53,15 @@ def trial(**training: object) -> dict:
 #: The configuration that is shipped, as long as it is shipped; judged on every split with three seeds.
 DEFAULT = Row("default", f"the default ({PRESETS['cpu'].training.steps} steps)", training={})
 
+#: Of the default's map itself.
+PATCHES_ALONE = Row("parts", "the patches' rays alone, without what the whole image tells", training={})
+
 #: What else the same features can be used for; judged like the default.
 PARTS = [
     Row("parts", "retrieval (most similar CLS token)", kind="retrieval"),
     Row("parts", "direct pose regression, network on the context", kind="regression", training={}),
     Row("parts", "direct pose regression, kernel on the context (the whole-image part alone)", kind="kernel"),
-    Row("parts", "the patches' rays alone, without what the whole image tells", head={"whole_share": 0.0}, training={}),
+    PATCHES_ALONE,
     Row("parts", "one mapper (N = 1)", head={"mappers": 1}, training={}),
     Row("parts", "no attention: mean of the mappers", head={"fusion": "mean"}, training={}),
 ]

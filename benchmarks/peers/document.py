@@ -159,7 +159,7 @@ def _pictures(figures: dict[str, dict], folder: Path) -> str:
 def _cost(figures: dict[str, dict]) -> str:
     """How the cost grows."""
     lines = ["## How the cost grows", "", "The product's default preset. Mapping time is worked out: three views an image at the median rate of"]
-    lines += ["the other scenes' features, and the preset's steps, with those of the head that is calibrated, at the measured step time;"]
+    lines += ["the features made for this page, and the preset's steps, with those of the head that is calibrated, at the measured step time;"]
     lines += ["the rest is measured (`benchmarks/peers/cost.py`).", ""]
     lines += ["| images mapped | " + " | ".join(map(str, IMAGES)) + " |", "|" + "---|" * (len(IMAGES) + 1)]
     training, sizes = _points(figures, "training", IMAGES), _points(figures, "map_size", IMAGES)

@@ -52,7 +52,7 @@ def run(
     image = load_rgb(image_file)
     height, width = image.shape[:2]
     camera = Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
-    estimate = localizer.localize(image, camera)
+    estimate = (localizer.asking_every_patch() if picture else localizer).localize(image, camera)
     if picture or rerun or rerun_spawn or mcap:
         frame = Frame(image_file.name, 0, camera, None, lambda: image)
         with new_results(f"localize_{image_file.stem}", results) as folder:

@@ -142,9 +142,9 @@ def draw_checks(path: Path, answers: Sequence[Answer], novelty: np.ndarray, limi
 
 
 def draw_frame(path: Path, localizer: Localizer, frame: Frame) -> Path:
-    """A frame's rays, predicted beside true; it is localized once more, with the same result."""
+    """A frame's rays, predicted beside true; it is localized once more, with every patch's ray."""
     image = frame.load()
-    estimate = localizer.localize(image, frame.camera)
+    estimate = localizer.asking_every_patch().localize(image, frame.camera)
     return draw_ray_field(path, frame.name, image, frame.camera, estimate, frame.world_from_camera, localizer.map.header.origin)
 
 

@@ -24,7 +24,7 @@ def residual_colours(residual: np.ndarray, limit: float) -> np.ndarray:
 def ray_residual_picture(image: np.ndarray, estimate: Estimate, *, limit_deg: float = LIMIT_DEG, opacity: float = 0.5) -> np.ndarray:
     """The image with the angle between each patch's predicted ray and the solved pose drawn over it, and a legend.
 
-    Patches without a ray (outside the lens model) and the image's edges that the encoder does not see keep their own
+    Patches without a ray (outside the lens model, or not asked: ``solver.rays``) and the image's edges that the encoder does not see keep their own
     colours.
 
     Args:

@@ -37,7 +37,8 @@ class Rays:
         direction_scale: (...) typical error of the direction, radians; None without confidence.
         moment_scale: (...) typical error of the moment, scene radii; None without confidence.
         novelty: (V,) how unlike all mapped views each image as a whole is, see ``whole_image``; None while a head is trained.
-        turned: (V, 3, 3) world_from_camera of each image as a whole, not yet orthogonal; None from a head that does not tell it.
+        turned: (V, 3, 3) world_from_camera of each image as a whole, not yet orthogonal; None where nobody needs it any more (merged and
+            exported heads), and from a head that does not tell it.
     """
 
     directions: Tensor

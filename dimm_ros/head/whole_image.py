@@ -172,7 +172,7 @@ def blend(
         rotations, centres: (V, 3, 3) R world_from_camera, (V, 3) c.
         turned, moved: (V,) shares t of the rotation and s of the centre.
     """
-    count, shape = len(rotations), directions.shape
+    count, shape = rotations.shape[0], directions.shape  # not len(): a traced graph would hold that number
     directions, moments, camera_rays = (part.reshape(count, -1, 3) for part in (directions, moments, camera_rays))
     posed = torch.einsum("vij,vbj->vbi", rotations, camera_rays)
     centres = centres[:, None].expand_as(directions)

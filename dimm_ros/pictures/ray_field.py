@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from dimm_ros.config import EVERY_RAY
 from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.patches import PATCH, patch_grid
 from dimm_ros.estimate import Estimate
@@ -31,9 +30,11 @@ def chosen_frames(answers: Sequence[Answer]) -> dict[str, int]:
 
 
 def draw_ray_fields(folder: Path, localizer: Localizer, recording: Recording, answers: Sequence[Answer]) -> list[Path]:
-    """Write rays_best.png, rays_median.png and rays_worst.png of an evaluation; its frames are localized once more, with every patch's ray."""
-    every = localizer.solver.changed(rays=EVERY_RAY)
-    localizer = Localizer(localizer.map, localizer.encoder, every, localizer.acceptance)
+    """Write rays_best.png, rays_median.png and rays_worst.png of an evaluation.
+
+    Its frames are localized once more with every patch's ray, so that errors may differ a little from the evaluation's.
+    """
+    localizer = localizer.asking_every_patch()
     paths = []
     for name, number in chosen_frames(answers).items():
         frame = recording.frames[number]

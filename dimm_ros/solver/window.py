@@ -14,8 +14,8 @@ from dimm_ros.geometry.poses import rotation_angle_deg
 
 #: Distance (metres) and turn (degrees) between two views over which the correlation of their errors falls to 1/e.
 CORRELATION_DISTANCE, CORRELATION_ANGLE_DEG = 0.5, 20.0
-#: Neighbouring patches see the same things: so many rays of a thinned grid (``SolverConfig.rays``) say what one independent ray would.
-_ALIKE = 25.0
+#: Neighbouring patches see the same things: so many rays say what one independent ray would, where every patch is asked.
+_ALIKE = 50.0
 
 
 def redundancy(base_from_cameras: np.ndarray, weights: np.ndarray) -> float:
@@ -43,10 +43,11 @@ def redundancy(base_from_cameras: np.ndarray, weights: np.ndarray) -> float:
 
 def calibrated_covariance(
     covariance: np.ndarray, arm: np.ndarray, position_sigma: float, rotation_sigma: float, redundant: float = 1.0, images: float = 1.0,
+    asked: float = 1.0,
 ) -> np.ndarray:
     """Covariance of a pose whose rays err each for itself and, far more, all alike.
 
-        redundant (rho Sigma_rays + L diag(position_sigma^2, rotation_sigma^2) L^T / images)
+        redundant (rho asked Sigma_rays + L diag(position_sigma^2, rotation_sigma^2) L^T / images)
 
     Args:
         covariance: (6, 6) of the base for independent rays, order x, y, z, rx, ry, rz about fixed world axes.
@@ -55,10 +56,11 @@ def calibrated_covariance(
         position_sigma, rotation_sigma: of the error that all rays of one image share, metres and radians; see ``Calibration``.
         redundant: see ``redundancy``.
         images: number of images that the pose rests on, as weights say: (sum w)^2 / sum w^2.
+        asked: share of the patches that gave the rays: the fewer, the less they are alike.
     """
     carried = lever(-np.asarray(arm, dtype=np.float64))
     shared = carried @ np.diag(np.repeat([position_sigma**2, rotation_sigma**2], 3)) @ carried.T
-    result = redundant * (_ALIKE * covariance + shared / images)
+    result = redundant * (_ALIKE * asked * covariance + shared / images)
     return (result + result.T) / 2.0
 
 

@@ -23,6 +23,8 @@ from dimm_ros.errors import DataError, MapError
 from dimm_ros.evaluation.map_figures import mapped_poses
 from dimm_ros.evaluation.map_info import map_info, preset_of_map, table
 from dimm_ros.evaluation.map_report import write_map_report
+from dimm_ros.geometry.poses import pose_errors
+from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.merge import merge_maps
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 from dimm_ros.mapping.sources import sectors, source_of
@@ -80,7 +82,22 @@ def test_headings_turn_counter_clockwise_about_up() -> None:
     assert sectors(lying, (0, 2, 1), 1).tolist() == [0, 7, 6, 4, 2]
 
 
-def test_maps_of_the_format_before_are_read(small_map: Path, tmp_path: Path) -> None:
+def test_maps_of_the_format_before_localize(small_map: Path, tmp_path: Path, walk: Path, encoder) -> None:
+    with safe_open(str(small_map), "pt") as file:
+        header = json.loads(file.metadata()["dimm_map"])
+    header["format_version"] = 3
+    for field in ("turn_width", "turn_least"):
+        del header["head"][field]
+    path = tmp_path / "old.dimm"
+    save_file({name: value for name, value in load_file(small_map).items() if not name.startswith("turn.")}, path, {"dimm_map": json.dumps(header)})
+    old, frame = SceneMap.load(path), open_recording(walk).frames[8]
+    assert old.header.head.turn_width == 0 and old.head.turn is None
+    estimate = Localizer(old, encoder).localize(frame.load(), frame.camera)
+    distance, angle = pose_errors(estimate.world_from_camera, frame.world_from_camera)
+    assert estimate.accepted and distance < 0.15 and angle < 5.0
+
+
+def test_maps_of_the_first_readable_format_are_read(small_map: Path, tmp_path: Path) -> None:
     with safe_open(str(small_map), "pt") as file:
         header = json.loads(file.metadata()["dimm_map"])
     header |= {"format_version": 2, "sources": [{"name": "walk", "frames": 24}]}

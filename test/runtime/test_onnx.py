@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from dimm_ros.atlas import Atlas
 from dimm_ros.cli.main import app
+from dimm_ros.config import SolverConfig
 from dimm_ros.data.open import open_recording
 from dimm_ros.data.recording import Frame
 from dimm_ros.encoder.dinov2 import cell_weights
@@ -65,16 +66,25 @@ def test_poses_are_the_same(pair: tuple[Localizer, Localizer], frames: Sequence[
 
 
 def test_any_number_and_size_of_images(pair: tuple[Localizer, Localizer], frames: Sequence[Frame]) -> None:
-    """One graph serves every camera: two images of one size in one batch, and one of an odd size."""
+    """One graph serves every camera: three images of one size in one batch, and one with an odd number of patches."""
     camera = frames[0].camera
-    images = [frames[3].load(), frames[9].load(), frames[6].load()[:137]]
-    cameras = [camera, camera, Camera(camera.width, 137, camera.fx, camera.fy, camera.cx, camera.cy)]
+    images = [frames[3].load(), frames[9].load(), frames[12].load(), frames[6].load()[:137, :213]]
+    cameras = [camera] * 3 + [Camera(213, 137, camera.fx, camera.fy, camera.cx, camera.cy)]
     for torchs, onnxs in zip(*(localizer.observe_all(images, cameras) for localizer in pair), strict=True):
         assert torchs.rays.directions.shape == onnxs.rays.directions.shape
         torch.testing.assert_close(onnxs.rays.directions, torchs.rays.directions, atol=1e-4, rtol=0)
         torch.testing.assert_close(onnxs.rays.moments, torchs.rays.moments, atol=1e-4, rtol=0)
         torch.testing.assert_close(onnxs.rays.direction_scale, torchs.rays.direction_scale, atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(onnxs.context, torchs.context, atol=1e-3, rtol=0)
+
+
+def test_thinned_grids(pair: tuple[Localizer, Localizer], frames: Sequence[Frame]) -> None:
+    torchs, onnxs = (
+        Localizer(one.map, one.encoder, SolverConfig(rays=96)).localize(frames[8].load(), frames[8].camera) for one in pair
+    )
+    assert_same_pose(torchs.world_from_camera, onnxs.world_from_camera)
+    assert torchs.rays == onnxs.rays == 96
+    np.testing.assert_allclose(torchs.world_rays, onnxs.world_rays, atol=1e-3)
 
 
 def test_unknown_focal_length(pair: tuple[Localizer, Localizer], frames: Sequence[Frame]) -> None:
