@@ -35,7 +35,7 @@ ORDER = [
     *(("herzjesu", peer) for peer in [*_CHEAP, "sift", "scene_coordinates"]),
     ("redkitchen_near", "lightglue"), ("redkitchen_far", "lightglue"),
     *((scene, peer) for scene in ("gallery", "bonsai", "office_hololens") for peer in [*_CHEAP, "sift", "scene_coordinates"]),
-    *((scene, "scene_coordinates_context") for scene in [*_KITCHEN, "herzjesu"]),
+    *((scene, "scene_coordinates_context") for scene in [*_KITCHEN, "herzjesu", "gallery", "bonsai", "office_hololens"]),
     ("redkitchen_mid", "lightglue"), *((scene, "lightglue") for scene in ("herzjesu", "gallery", "bonsai", "office_hololens")),
 ]
 
