@@ -75,9 +75,25 @@ def _accuracy(pyplot, figures: dict[str, dict], scenes: list[str]):
                 if asked and asked["median_translation_m"] is not None:
                     axis.plot(value(row, asked), 100 * asked["median_translation_m"], "o", color=_COLOURS[peer], label=peer)
             axis.set(xscale="log", yscale="log", xlabel=label, ylabel="median error [cm]", title=scene)
-            axis.grid(alpha=0.3, which="both")
-    axes[0].legend(fontsize=7)
+            axis.grid(alpha=0.3)
+            for scale in (axis.xaxis, axis.yaxis):
+                _plain(scale)
+    _legend(figure, axes[0])
     return figure
+
+
+def _plain(scale) -> None:
+    """1, 2, 5, 10, ... on a logarithmic axis, as numbers."""
+    from matplotlib import ticker
+
+    scale.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    scale.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    scale.set_minor_formatter(ticker.NullFormatter())
+
+
+def _legend(figure, axis) -> None:
+    """One legend for all panels, below them."""
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=len(PEERS), fontsize=8)
 
 
 def _errors(pyplot, figures: dict[str, dict], scenes: list[str]):
@@ -96,22 +112,22 @@ def _errors(pyplot, figures: dict[str, dict], scenes: list[str]):
         axis.set(xscale="log", xlim=(0.3, 300), ylim=(0, 101), xlabel="error [cm]", ylabel="queries [%]")
         axis.set_title(f"{scene} {condition}".replace("_", " "))
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=7)
+        _plain(axis.xaxis)
+    _legend(figure, axes[0])
     return figure
 
 
 def _cost(pyplot, figures: dict[str, dict], scenes: list[str]):
-    figure, axes = _grid(pyplot, 4, 3.4, 2.8)
+    figure, axes = _grid(pyplot, 4, 3.4, 3.1)
     mapping = mapping_seconds(figures)
     if any(mapping):
         worked_out = [np.nan if value is None else value / 60 for value in mapping]
-        axes[0].plot(IMAGES, worked_out, "o-", color=_COLOURS["dimm"], label="dimm, worked out")
+        axes[0].plot(IMAGES, worked_out, "o-", color=_COLOURS["dimm"], label=None)
     for peer in PEERS:
         whole = [(row["mapped"], sum(row["mapping_seconds"].values()) / 60) for key, row in figures.items() if key.endswith(f"/{peer}")]
         if whole:
-            axes[0].plot(*zip(*whole, strict=True), "x", color=_COLOURS[peer], label=f"{peer}, measured")
-    axes[0].set(xlabel="images mapped", ylabel="mapping [min]")
-    axes[0].legend(fontsize=6)
+            axes[0].plot(*zip(*whole, strict=True), "x", color=_COLOURS[peer], label=peer)
+    axes[0].set(xlabel="images mapped", ylabel="mapping [min]", title="o worked out, x measured")
     training = [figures.get(f"cost/training/{images}") for images in IMAGES]
     axes[1].plot(*_known(training, "buffer_mb", "peak_mb"), "o-", color=_COLOURS["dimm"])
     axes[1].set(xlabel="feature buffer [MB]", ylabel="peak memory [MB]")
@@ -127,6 +143,7 @@ def _cost(pyplot, figures: dict[str, dict], scenes: list[str]):
         axis.grid(alpha=0.3)
         if not any(np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any() for line in axis.lines):
             axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center")
+    _legend(figure, axes[0])
     return figure
 
 
