@@ -10,9 +10,11 @@ import errno
 import json
 import logging
 import math
+import os
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -109,7 +111,8 @@ def bars(*, stoppable: bool = False, visible: bool = True) -> Iterator[Bars]:
         def on_interrupt(*_: object) -> None:
             shown.stop = True
             signal.signal(signal.SIGINT, previous)
-            errors.print("stopping at the next safe moment; press Ctrl-C again to stop at once")
+            with suppress(OSError):  # past Python's buffer: the signal may have come in the middle of a write to it
+                os.write(sys.stderr.fileno(), b"\nstopping at the next safe moment; press Ctrl-C again to stop at once\n")
 
         previous = signal.signal(signal.SIGINT, on_interrupt) if stoppable else signal.getsignal(signal.SIGINT)
         try:
