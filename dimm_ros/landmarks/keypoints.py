@@ -1,0 +1,123 @@
+"""Keypoints of an image: where they are, as bearings of whatever lens, and what they look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from dimm_ros.errors import InputError
+from dimm_ros.geometry.camera import Camera
+
+#: A unit descriptor's entries are kept as integers of this many to one.
+SCALE = 512.0
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """Keypoints of one image, those whose bearing the lens model knows.
+
+    Attributes:
+        bearings: (N, 3) unit rays, optical frame.
+        pixels: (N, 2) in the image as it was given, (0, 0) the centre of the top-left pixel.
+        sizes: (N,) diameter of the described patch as an angle, radians.
+        sigma: angle of one pixel of the image that was searched, radians: the unit of thresholds.
+        descriptors: (N, D) uint8, unit vectors times ``SCALE``.
+    """
+
+    bearings: np.ndarray
+    pixels: np.ndarray
+    sizes: np.ndarray
+    sigma: float
+    descriptors: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.bearings)
+
+    def unit_descriptors(self) -> np.ndarray:
+        """(N, D) float32 of length one."""
+        return unit(self.descriptors)
+
+
+def unit(descriptors: np.ndarray) -> np.ndarray:
+    """(N, D) float32 rows of length one."""
+    values = descriptors.astype(np.float32)
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
+
+
+class Detector(Protocol):
+    """Finds and describes keypoints in grey images.
+
+    Attributes:
+        name: as the map's header has it; landmarks of one detector are matched with keypoints of the same.
+        dim: entries of a descriptor.
+    """
+
+    name: str
+    dim: int
+
+    def detect(self, grey: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Keypoints of an (H, W) uint8 image, ``most`` at most, the strongest first.
+
+        Returns:
+            (N, 2) pixels, (0, 0) the centre of the top-left one; (N,) diameters in pixels; (N, D) descriptors that are not
+            negative, or of either sign, of length one.
+        """
+
+
+class Sift:
+    """OpenCV's SIFT with descriptors as RootSIFT (Arandjelovic and Zisserman, CVPR 2012)."""
+
+    name, dim = "sift", 128
+    _CONTRAST = 0.02  # half of OpenCV's own: indoor walls are plain
+
+    def __init__(self) -> None:
+        self._finders: dict[int, cv2.SIFT] = {}
+
+    def detect(self, grey: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See ``Detector``."""
+        finder = self._finders.get(most)
+        if finder is None:
+            finder = self._finders[most] = cv2.SIFT_create(nfeatures=most, contrastThreshold=self._CONTRAST)
+        found, descriptors = finder.detectAndCompute(grey, None)
+        if not found:
+            return np.empty((0, 2)), np.empty(0), np.empty((0, self.dim), np.float32)
+        pixels = np.array([point.pt for point in found])
+        sizes = np.array([point.size for point in found])
+        descriptors = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-6))
+        return pixels, sizes, descriptors
+
+
+DETECTORS: dict[str, type[Detector]] = {Sift.name: Sift}
+
+
+def detector_of(name: str) -> Detector:
+    """The detector of a name.
+
+    Raises:
+        InputError: no such detector.
+    """
+    if name not in DETECTORS:
+        raise InputError(f"Keypoint detector '{name}' is not known; choose {', '.join(DETECTORS)}.")
+    return DETECTORS[name]()
+
+
+def find_keypoints(image: np.ndarray, camera: Camera, detector: Detector, longest: int, most: int) -> Keypoints:
+    """Keypoints of an (H, W, 3) uint8 RGB image; one whose longer side exceeds ``longest`` pixels is reduced first."""
+    scale = max(1.0, max(image.shape[:2]) / longest)
+    if scale > 1.0:
+        # Reduced before it is made grey: a third of the work for the larger part.
+        size = (round(image.shape[1] / scale), round(image.shape[0] / scale))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    pixels, sizes, descriptors = detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), most)
+    factor = np.array([camera.width / image.shape[1], camera.height / image.shape[0]])
+    pixels = (pixels + 0.5) * factor - 0.5
+    bearings, valid = camera.bearings(pixels)
+    sigma = float(np.sqrt(factor.prod() / (camera.fx * camera.fy)))
+    quantised = np.rint(descriptors[valid] * SCALE).clip(0, 255).astype(np.uint8)
+    return Keypoints(
+        bearings=bearings[valid], pixels=pixels[valid].astype(np.float32), sizes=(sizes[valid] * sigma).astype(np.float32),
+        sigma=sigma, descriptors=quantised,
+    )

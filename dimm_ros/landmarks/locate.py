@@ -1,0 +1,187 @@
+"""Pose of images from their keypoints and a map's landmarks: guided by a pose where there is one, else against all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dimm_ros.landmarks.keypoints import Keypoints
+from dimm_ros.landmarks.matching import mutual_matches
+from dimm_ros.landmarks.store import Landmarks
+from dimm_ros.solver.landmark_pose import LandmarkPose, chance_of, solve_landmarks
+from dimm_ros.solver.landmarks import LandmarkMatches, Prior
+
+#: Search radius around a prediction, in standard deviations and as limits in radians and pixels.
+_SIGMAS, _WIDEST, _LEAST_PX = 3.0, 0.35, 8.0
+#: Landmarks seen most that a search without any pose goes through first; the pose found guides the search for the others.
+_FAMILIAR = 8000
+#: A pose found among all landmarks is this sure, for the search that it guides: metres as a share of the distance, radians.
+_FOUND_PX = 12.0
+#: Proof from which a pose is believed: one false alarm in so many, as a power of ten.
+MIN_PROOF = 6.0
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Matches of keypoints with landmarks, camera after camera.
+
+    Attributes:
+        matches: for the solver.
+        ratio: (N,) lower is clearer.
+        landmarks: (N,) indices.
+        camera: (N,) index of the image.
+        keypoints: (N,) index in that image's keypoints.
+        region_px: radius of the region in which each was looked for, pixels (median).
+    """
+
+    matches: LandmarkMatches
+    ratio: np.ndarray
+    landmarks: np.ndarray
+    camera: np.ndarray
+    keypoints: np.ndarray
+    region_px: float
+
+
+@dataclass(frozen=True)
+class Located:
+    """A pose from landmarks and the matches that it rests on."""
+
+    pose: LandmarkPose
+    matched: Matched
+
+    @property
+    def proven(self) -> bool:
+        """Whether so many matches agree that chance is out of the question."""
+        return self.pose.proof > MIN_PROOF
+
+
+def locate(
+    keypoints: Sequence[Keypoints], rig_from_camera: np.ndarray, landmarks: Landmarks, prior: Prior | None, seed: int = 0,
+) -> Located | None:
+    """Pose of a rig, or of one camera, from what its images show.
+
+    Args:
+        keypoints: of each image.
+        rig_from_camera: (K, 4, 4), metres.
+        landmarks: of the map.
+        prior: pose about which to look, and its information; None looks everywhere.
+        seed: of the sampling.
+
+    Returns:
+        None when nothing agrees.
+    """
+    if prior is None:
+        matched = match_all(keypoints, rig_from_camera, landmarks)
+    else:
+        matched = match_near(keypoints, rig_from_camera, landmarks, prior)
+    found = _solved(matched, prior, seed=seed)
+    if found is None or not found.proven or matched.region_px < 3 * _FOUND_PX:
+        return found
+    # From the pose found, the search is narrower and reaches landmarks that were left out or unclear before.
+    pose = found.pose
+    turn = keypoints[0].sigma * _FOUND_PX / _SIGMAS
+    sure = Prior(pose.rotation, pose.centre, np.diag([1e12] * 3 + [turn**-2] * 3))
+    again = match_near(keypoints, rig_from_camera, landmarks, sure)
+    better = _solved(again, pose.prior, (pose.rotation, pose.centre))
+    if better is None or better.pose.inliers.sum() < pose.inliers.sum():
+        return found
+    # The wide search is the proof: in a narrow one, chance alone agrees often.
+    return replace(better, pose=replace(better.pose, proof=max(better.pose.proof, pose.proof)))
+
+
+def _solved(
+    matched: Matched, prior: Prior | None, start: tuple[np.ndarray, np.ndarray] | None = None, seed: int = 0,
+) -> Located | None:
+    chance = chance_of(matched.matches.equations, matched.region_px)
+    pose = solve_landmarks(matched.matches, matched.ratio, chance, prior, start, seed)
+    return None if pose is None else Located(pose, matched)
+
+
+def match_all(keypoints: Sequence[Keypoints], rig_from_camera: np.ndarray, landmarks: Landmarks) -> Matched:
+    """Matches with the landmarks that were seen most, wherever they are."""
+    rows = np.argsort(-landmarks.views.astype(int), kind="stable")[:_FAMILIAR]
+    descriptors = landmarks.unit_descriptors[rows]
+    parts = []
+    for index, points in enumerate(keypoints):
+        pairs, ratio = mutual_matches(points.unit_descriptors(), descriptors)
+        parts.append((index, pairs[:, 0], rows[pairs[:, 1]], ratio, _field_px(points)))
+    return _gather(parts, keypoints, rig_from_camera, landmarks)
+
+
+def match_near(keypoints: Sequence[Keypoints], rig_from_camera: np.ndarray, landmarks: Landmarks, prior: Prior) -> Matched:
+    """Matches with landmarks that the prior's pose predicts near the keypoint."""
+    covariance = np.linalg.inv(prior.information)
+    metres, radians = (float(np.sqrt(np.linalg.eigvalsh(block)[-1])) for block in (covariance[:3, :3], covariance[3:, 3:]))
+    parts = []
+    for index, points in enumerate(keypoints):
+        pose = rig_from_camera[index]
+        rotation = prior.rotation @ pose[:3, :3]
+        centre = prior.centre + prior.rotation @ pose[:3, 3]
+        rows, allowed, region = _candidates(points, rotation, centre, landmarks, metres, radians)
+        pairs, ratio = mutual_matches(points.unit_descriptors(), landmarks.unit_descriptors[rows], allowed)
+        parts.append((index, pairs[:, 0], rows[pairs[:, 1]], ratio, region / points.sigma))
+    return _gather(parts, keypoints, rig_from_camera, landmarks)
+
+
+def _candidates(
+    points: Keypoints, rotation: np.ndarray, centre: np.ndarray, landmarks: Landmarks, metres: float, radians: float,
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Landmarks (V,) that the image may show, which keypoint may show which (N, V) bool, and the usual search radius."""
+    least = _LEAST_PX * points.sigma
+
+    def radii(distance: np.ndarray) -> np.ndarray:
+        radius = _SIGMAS * np.sqrt(radians**2 + (metres / np.maximum(distance, 1e-6)) ** 2)
+        return np.clip(radius, least, _WIDEST)
+
+    turned = points.bearings @ rotation.T
+    if landmarks.kind == "points":
+        arm = landmarks.exact_places - centre
+        distance = np.linalg.norm(arm, axis=1)
+        seen = arm / np.maximum(distance, 1e-9)[:, None]
+        radius = radii(distance)
+        axis = turned.mean(axis=0) if len(turned) else rotation[:, 2]
+        axis = axis / max(np.linalg.norm(axis), 1e-9)
+        field = float(np.arccos(np.clip(turned @ axis, -1, 1)).max(initial=0.0))
+        inside = np.arccos(np.clip(seen @ axis, -1, 1)) < field + radius
+        rows = np.flatnonzero(inside & landmarks.visible_from(centre, _SIGMAS * metres))
+        allowed = turned.astype(np.float32) @ seen[rows].T.astype(np.float32) > np.cos(radius[rows]).astype(np.float32) - 1e-7
+        return rows, allowed, float(np.median(radius[rows])) if len(rows) else _WIDEST
+    normal = landmarks.exact_places[:, 3:] - np.cross(centre, landmarks.exact_places[:, :3])
+    distance = np.linalg.norm(normal, axis=1)
+    normal = normal / np.maximum(distance, 1e-9)[:, None]
+    rows = np.arange(len(landmarks))
+    radius = radii(distance)
+    allowed = np.abs(turned.astype(np.float32) @ normal.T.astype(np.float32)) < np.sin(radius).astype(np.float32)
+    return rows, allowed, float(np.median(radius)) if len(rows) else _WIDEST
+
+
+def _field_px(points: Keypoints) -> float:
+    """Radius in pixels of a disc as large as the part of the image that keypoints are in."""
+    if len(points) < 2:
+        return 2 * _LEAST_PX
+    width, height = np.ptp(points.bearings[:, :2], axis=0) / points.sigma
+    return max(float(np.sqrt(width * height / np.pi)), 2 * _LEAST_PX)
+
+
+def _gather(
+    parts: list[tuple[int, np.ndarray, np.ndarray, np.ndarray, float]], keypoints: Sequence[Keypoints], rig_from_camera: np.ndarray,
+    landmarks: Landmarks,
+) -> Matched:
+    bearings, offsets, sigma = [], [], []
+    for index, chosen, *_ in parts:
+        pose = rig_from_camera[index]
+        bearings.append(keypoints[index].bearings[chosen] @ pose[:3, :3].T)
+        offsets.append(np.broadcast_to(pose[:3, 3], (len(chosen), 3)))
+        sigma.append(np.full(len(chosen), keypoints[index].sigma))
+    rows = np.concatenate([part[2] for part in parts])
+    return Matched(
+        matches=LandmarkMatches(
+            np.concatenate(bearings), np.concatenate(offsets), landmarks.exact_places[rows], np.concatenate(sigma),
+        ),
+        ratio=np.concatenate([part[3] for part in parts]), landmarks=rows,
+        camera=np.concatenate([np.full(len(part[1]), part[0]) for part in parts]),
+        keypoints=np.concatenate([part[1] for part in parts]),
+        region_px=float(np.median([part[4] for part in parts])),
+    )

@@ -1,0 +1,39 @@
+"""Which descriptor is whose: nearest neighbours that are mutual and clearly nearer than the second."""
+
+from __future__ import annotations
+
+import numpy as np
+
+#: Largest angle between descriptors of one thing, radians; and of a match to the second best, as a share.
+MAX_ANGLE, RATIO = 0.9, 0.9
+
+
+def mutual_matches(ones: np.ndarray, others: np.ndarray, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Matches between two sets of unit descriptors.
+
+    Args:
+        ones, others: (N, D) and (M, D) float32 of length one.
+        allowed: (N, M) bool; None allows every pair.
+
+    Returns:
+        (K, 2) indices, and (K,) how much nearer each match is than the second best of its row: the ratio of angles, 0 to
+        ``RATIO``.
+    """
+    if min(len(ones), len(others)) < 2:
+        return np.empty((0, 2), int), np.empty(0)
+    cosine = ones @ others.T
+    if allowed is not None:
+        np.copyto(cosine, -1.0, where=~allowed)
+    nearest = cosine.argmax(axis=1)
+    back = cosine.argmax(axis=0)
+    rows = np.flatnonzero(back[nearest] == np.arange(len(nearest)))
+    columns = nearest[rows]
+    best = cosine[rows, columns]
+    near = best > np.cos(MAX_ANGLE)
+    rows, columns, best = rows[near], columns[near], best[near]
+    chosen = cosine[rows]
+    chosen[np.arange(len(rows)), columns] = -1.0
+    second = chosen.max(axis=1, initial=-1.0)
+    ratio = np.arccos(np.clip(best, -1, 1)) / np.arccos(np.clip(second, -1, 1))
+    clear = ratio < RATIO
+    return np.column_stack([rows[clear], columns[clear]]), ratio[clear]

@@ -1,0 +1,103 @@
+"""The landmarks of a map: places as points, or hidden in lines of random direction, with what they look like.
+
+A line (l, n = X x l) through a landmark X says less than the point: the camera ray d of a keypoint that shows it meets the
+line, d . (n - c x l) = 0, one equation instead of two (Speciale et al., CVPR 2019). What would tell where on its line a
+landmark is (the directions and distances it was seen from) is not kept with lines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from dimm_ros.landmarks.keypoints import unit
+
+Kind = Literal["points", "lines"]
+
+#: What a landmark may be seen from beyond what was recorded: angle in radians, and factor of distance.
+_SLACK_ANGLE, _SLACK_DISTANCE = 0.6, 1.8
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """L landmarks, metres about the map's origin.
+
+    Attributes:
+        kind: points or lines.
+        places: (L, 3) float32 of points; (L, 6) float32 of lines: direction l and moment n = X x l.
+        descriptors: (L, D) uint8, see ``Keypoints``: the mean of what was seen.
+        views: (L,) uint8: images that a landmark was seen in, 255 for more.
+        seen_from: (L, 6) float16 of points: mean unit direction from landmark to camera, cosine of the widest angle from it,
+            nearest and furthest distance, metres. Empty (L, 0) for lines.
+    """
+
+    kind: Kind
+    places: np.ndarray
+    descriptors: np.ndarray
+    views: np.ndarray
+    seen_from: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @cached_property
+    def unit_descriptors(self) -> np.ndarray:
+        """(L, D) float32 of length one."""
+        return unit(self.descriptors)
+
+    @cached_property
+    def exact_places(self) -> np.ndarray:
+        """``places`` in float64."""
+        return self.places.astype(np.float64)
+
+    def visible_from(self, centre: np.ndarray, slack: float) -> np.ndarray:
+        """(L,) bool: landmarks that an image from about here may show, as far as it is known from where they were seen.
+
+        Args:
+            centre: (3,) metres.
+            slack: how uncertain the centre is, metres.
+        """
+        if self.kind == "lines":
+            return np.ones(len(self), bool)
+        arm = centre - self.exact_places
+        distance = np.linalg.norm(arm, axis=1)
+        axis, cosine = self.seen_from[:, :3].astype(np.float64), self.seen_from[:, 3].astype(np.float64)
+        near, far = self.seen_from[:, 4].astype(np.float64), self.seen_from[:, 5].astype(np.float64)
+        angle = np.arccos(np.clip((arm * axis).sum(axis=1) / np.maximum(distance, 1e-9), -1.0, 1.0))
+        widest = np.arccos(np.clip(cosine, -1.0, 1.0)) + _SLACK_ANGLE + np.arctan2(slack, np.maximum(distance, 1e-9))
+        return (angle < widest) & (distance + slack > near / _SLACK_DISTANCE) & (distance - slack < far * _SLACK_DISTANCE)
+
+    def chosen(self, rows: np.ndarray) -> Landmarks:
+        """Some of the landmarks: (L,) bool or indices."""
+        arrays = {name: getattr(self, name)[rows] for name in ("places", "descriptors", "views", "seen_from")}
+        return Landmarks(self.kind, **arrays)
+
+    def moved(self, offset: np.ndarray) -> Landmarks:
+        """The same about another origin: ``offset`` (3,) is the old origin as seen from the new one, metres."""
+        places = self.exact_places.copy()
+        if self.kind == "points":
+            places += offset
+        else:
+            places[:, 3:] += np.cross(offset, places[:, :3])
+        return Landmarks(self.kind, places.astype(np.float32), self.descriptors, self.views, self.seen_from)
+
+    @classmethod
+    def joined(cls, parts: list[Landmarks]) -> Landmarks:
+        """All landmarks of several maps about one origin, of one kind."""
+        arrays = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("places", "descriptors", "views", "seen_from")
+        }
+        return cls(parts[0].kind, **arrays)
+
+
+def hide_in_lines(landmarks: Landmarks, seed: int) -> Landmarks:
+    """Points as lines of random directions; nothing in the result tells where on its line a landmark is."""
+    direction = np.random.default_rng(seed).normal(size=(len(landmarks), 3))
+    direction = (direction / np.linalg.norm(direction, axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
+    moment = np.cross(landmarks.exact_places, direction)
+    places = np.concatenate([direction, moment], axis=1).astype(np.float32)
+    return Landmarks("lines", places, landmarks.descriptors, landmarks.views, np.empty((len(landmarks), 0), np.float16))
