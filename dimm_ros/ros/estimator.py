@@ -17,13 +17,13 @@ from dimm_ros.ros.images import to_rgb
 from dimm_ros.ros.messages import transport_covariance
 from dimm_ros.ros.odometry import Odometry
 from dimm_ros.ros.tf import Transforms
+from dimm_ros.uncalibrated import FocalFinder
 
 if TYPE_CHECKING:
     from dimm_ros.atlas import Atlas
     from dimm_ros.geometry.camera import Camera
     from dimm_ros.localizer import Estimate, Localizer, Observation
     from dimm_ros.ros.parameters import NodeConfig
-    from dimm_ros.uncalibrated import FocalFinder
 
 #: Older frames are left out of a window, seconds: odometry has drifted since.
 _WINDOW_S = 5.0
@@ -97,12 +97,12 @@ class Estimator:
     def __init__(self, config: Callable[[], NodeConfig], atlas: Callable[[], Atlas], transforms: Transforms) -> None:
         self._config, self._atlas, self._transforms = config, atlas, transforms
         self._windows: dict[str, deque[_Moment]] = {}
-        self._focal: FocalFinder | None = None
+        self._focal = FocalFinder()
 
     def forget(self) -> None:
         """Start anew: time, the robot, the camera or the map has changed."""
         self.forget_windows()
-        self._focal = None
+        self._focal = FocalFinder()
 
     def forget_windows(self) -> None:
         """Drop earlier images: the robot may be elsewhere."""
@@ -126,9 +126,6 @@ class Estimator:
         decode_ms = (time.perf_counter() - started) * 1e3
         last = seen[-1]
         if config.focal == "unknown":
-            from dimm_ros.uncalibrated import FocalFinder  # not before: it brings PyTorch, which the worker's thread loads
-
-            self._focal = self._focal or FocalFinder()
             found = self._focal.ask(last.image, last.stamp_ns, lambda estimate: atlas.localize(estimate, search=search))
             if found is not None:
                 return Answer(*found, last, None, decode_ms)
