@@ -72,7 +72,7 @@ def focal_row(localizer: Localizer, world_from_base: np.ndarray) -> Row:
     found = []
     for number, pose in enumerate(world_from_base):
         image = film(camera, pose @ mount, 1000 + number)
-        found.append(find_focal(localizer, encode_image(localizer, image), image.shape))
+        found.append(find_focal(localizer.map, encode_image(localizer.encoder, image), image.shape))
     ratio = np.array(found) / _FOCAL
     return {
         "images": len(found), "true (px)": _FOCAL, "median (px)": float(np.median(found)), "error (%)": 100 * float(np.median(ratio) - 1),

@@ -111,13 +111,13 @@ def _step_ratio() -> float:
 
     from benchmarks.peers.cost import constant_buffer
     from dimm_ros.encoder.dinov2 import Encoder
-    from dimm_ros.head.model import DimmHead
+    from dimm_ros.head.model import MapHead
     from dimm_ros.mapping.trainer import Normalisation, Trainer
 
     preset = PRESETS["cpu"]
     encoder = Encoder.open(preset.encoder, device="cpu")
     data = constant_buffer(32, encoder)
-    trainer = Trainer(DimmHead(encoder.dim, encoder.context_dim, preset.head), data, Normalisation.of(data["centres"]), preset.training)
+    trainer = Trainer(MapHead(encoder.dim, encoder.context_dim, preset.head), data, Normalisation.of(data["centres"]), preset.training)
     image = torch.zeros(1, 3, 336, 448)
     steps, passes = [], []
     for number in range(_STEPS + 1):

@@ -21,7 +21,7 @@ from dimm_ros.config import PRESETS, Preset
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.encoder.patches import fit, normalise, patch_grid
 from dimm_ros.geometry.camera import Camera
-from dimm_ros.head.model import DimmHead
+from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.localizer import Estimate, Localizer
 from dimm_ros.scene_map import MapHeader, SceneMap
@@ -51,7 +51,7 @@ def untrained(preset: Preset, device: str, path: Path) -> Localizer:
     """With an untrained map of the preset's sizes, by way of a file as always."""
     encoder = Encoder.open(preset.encoder, device="cpu")
     torch.manual_seed(0)
-    head = DimmHead(encoder.dim, encoder.context_dim, preset.head, WholeImage(encoder.context_dim, _VIEWS))
+    head = MapHead(encoder.dim, encoder.context_dim, preset.head, WholeImage(encoder.context_dim, _VIEWS))
     header = MapHeader(
         name="random", frame_id="map", created="", dimm_version=__version__, encoder=preset.encoder, encoder_sha256=encoder.weights.sha256,
         encoder_origin=encoder.weights.origin, patch_dim=encoder.dim, context_dim=encoder.context_dim, head=preset.head,

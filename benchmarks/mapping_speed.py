@@ -27,7 +27,7 @@ from dimm_ros.config import PRESETS, TrainingConfig  # noqa: E402
 from dimm_ros.data.open import open_recording  # noqa: E402
 from dimm_ros.encoder.dinov2 import Encoder  # noqa: E402
 from dimm_ros.encoder.patches import fit, normalise, patch_grid  # noqa: E402
-from dimm_ros.head.model import DimmHead  # noqa: E402
+from dimm_ros.head.model import MapHead  # noqa: E402
 from dimm_ros.mapping.build import build_map  # noqa: E402
 from dimm_ros.mapping.distributed import joined_workers  # noqa: E402
 from dimm_ros.mapping.trainer import Normalisation, Trainer  # noqa: E402
@@ -91,7 +91,7 @@ def apart(recording: Path) -> tuple[float, float]:
         "view_of": torch.arange(views, dtype=torch.int32).repeat_interleave(patches), "context": torch.randn(views, encoder.context_dim).half(),
         "centres": torch.randn(views, 3).double(), "rotations": torch.eye(3).double().repeat(views, 1, 1), "frame_of": torch.arange(views).int(),
     }
-    trainer = Trainer(DimmHead(encoder.dim, encoder.context_dim, _PRESET.head), data, Normalisation.of(data["centres"]), training)
+    trainer = Trainer(MapHead(encoder.dim, encoder.context_dim, _PRESET.head), data, Normalisation.of(data["centres"]), training)
     return _median(lambda: encoder.encode(pixels)), _median(trainer.step)
 
 

@@ -30,7 +30,7 @@ from dimm_ros.encoder.patches import fit, normalise, patch_grid  # noqa: E402
 from dimm_ros.geometry.poses import pose_errors  # noqa: E402
 from dimm_ros.localizer import Localizer  # noqa: E402
 from dimm_ros.runtime.export import export_map  # noqa: E402
-from dimm_ros.runtime.network import network_path  # noqa: E402
+from dimm_ros.runtime.onnx_network import network_path  # noqa: E402
 from dimm_ros.scene_map import SceneMap  # noqa: E402
 
 MAPS = Path("results") / "ablation" / "maps"

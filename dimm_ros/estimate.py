@@ -11,7 +11,7 @@ from dimm_ros.encoder.patches import PatchGrid
 from dimm_ros.head.model import Rays
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Observation:
     """The rays that one image's valid patches predict: all that the solver needs of an image, in some 50 kB.
 
@@ -30,7 +30,7 @@ class Observation:
     stage_ms: dict[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Estimate:
     """What one image, a rig's images or a window of frames say about a pose.
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -14,18 +11,24 @@ import numpy as np
 import torch
 
 from dimm_ros.config import EVERY_RAY, AcceptanceConfig, SolverConfig
-from dimm_ros.encoder.dinov2 import Encoder, Tokens, choose_device
-from dimm_ros.encoder.patches import PatchGrid, fit, normalise, patch_grid, thinned
+from dimm_ros.encoder.dinov2 import Encoder, choose_device
+from dimm_ros.encoder.patches import PatchGrid, patch_grid, thinned
 from dimm_ros.errors import InputError, WeightsError
 from dimm_ros.estimate import Estimate, Observation
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import is_rigid
 from dimm_ros.head.model import Rays
-from dimm_ros.runtime.network import OnnxNetwork, Provider, network_path
+from dimm_ros.runtime.clock import Clock
+from dimm_ros.runtime.network import Network, Prepared, observe, on_device, prepare
+from dimm_ros.runtime.onnx_network import OnnxNetwork, Provider, network_path
+from dimm_ros.runtime.torch_network import TorchNetwork
 from dimm_ros.scene_map import SceneMap
-from dimm_ros.solver import PoseSolution, solve_pose, solve_rig
+from dimm_ros.solver import PoseSolution, solve_rig
 from dimm_ros.solver.window import calibrated_covariance, effective_images, redundancy
-from dimm_ros.uncalibrated import encode_image, find_focal, square_camera
+from dimm_ros.uncalibrated import observe_uncalibrated
+
+#: The pose of a camera that is the base itself.
+_AT_BASE = np.eye(4)[None]
 
 
 class Localizer:
@@ -34,6 +37,7 @@ class Localizer:
     Attributes:
         map: the scene map.
         encoder: the encoder that the map was trained with, or the network exported from the map.
+        network: encoder and the map's head together.
         solver: thresholds of the two RANSACs.
         acceptance: when an estimate is good enough.
     """
@@ -49,6 +53,7 @@ class Localizer:
                 f"{header.encoder.input_size}), not with this encoder; open it with Localizer.open."
             )
         self.map, self.encoder = scene_map, encoder
+        self.network: Network = encoder if isinstance(encoder, Network) else TorchNetwork(encoder, scene_map.head)
         self.solver, self.acceptance = solver or SolverConfig(), acceptance or AcceptanceConfig()
 
     @classmethod
@@ -99,7 +104,9 @@ class Localizer:
         Raises:
             InputError: the image's size is not the camera's, or it is not RGB uint8.
         """
-        return self._solve([self.observe(image, camera)], np.eye(4)[None])
+        images = self.preprocess([image], [camera])
+        observations = self.predict(images)
+        return self.estimate(observations, _AT_BASE)
 
     def localize_rig(self, images: Sequence[np.ndarray], cameras: Sequence[Camera], base_from_cameras: Sequence[np.ndarray]) -> Estimate:
         """Pose of a base, world_from_base, from images that its cameras took at one instant.
@@ -113,7 +120,7 @@ class Localizer:
             InputError: as ``localize``; no image, lists of different lengths, or a pose that is not rigid.
         """
         poses = _checked(images, cameras, base_from_cameras)
-        return self._solve(self.observe_all(images, cameras), poses)
+        return self.estimate(self.observe_all(images, cameras), poses)
 
     def localize_window(self, images: Sequence[np.ndarray], cameras: Sequence[Camera], relative_poses: Sequence[np.ndarray]) -> Estimate:
         """Pose of the newest camera from the frames of a short odometry window; see ``solve_window``, which encodes nothing again.
@@ -151,13 +158,13 @@ class Localizer:
         poses = _checked(observations, newest_from_observed)
         if not 1 <= newest <= len(observations):
             raise InputError(f"A window of {len(observations)} images cannot have {newest} newest ones; give 1 to {len(observations)}.")
-        estimate = self._solve(observations, poses, newest)
+        estimate = self.estimate(observations, poses, newest)
         if newest == len(observations):
             return estimate
         agreeing, novelty = float(np.mean(estimate.image_inlier_ratios[-newest:])), _median_novelty(observations[-newest:])
         if estimate.accepted and not self._why_rejected(agreeing, estimate.covariance, novelty):
             return estimate
-        return self._solve(observations[-newest:], poses[-newest:])
+        return self.estimate(observations[-newest:], poses[-newest:])
 
     def localize_unknown_focal(self, image: np.ndarray) -> tuple[Estimate, Camera]:
         """Pose of one (H, W, 3) uint8 RGB image of an uncalibrated camera, and that camera; ``uncalibrated`` says what is assumed.
@@ -167,16 +174,8 @@ class Localizer:
         Raises:
             InputError: the image is not RGB uint8, or no focal length explains it.
         """
-        clock = _Clock(self.encoder.device)
-        with clock("encode"):
-            tokens = encode_image(self, image)
-        with clock("head"):
-            height, width = image.shape[:2]
-            camera = square_camera(width, height, find_focal(self, tokens, image.shape))
-            grid = self._grid(camera)
-            rays = self.predict_rays(tokens, grid)
-        times = {"prepare": 0.0} | clock.stages
-        return self._solve([Observation(grid, rays, tokens.context[0], tokens.cls[0], times)], np.eye(4)[None]), camera
+        observation, camera = observe_uncalibrated(self.map, self.encoder, image, self.solver.rays)
+        return self.estimate([observation], _AT_BASE), camera
 
     def observe(self, image: np.ndarray, camera: Camera) -> Observation:
         """Rays of one (H, W, 3) uint8 RGB image; raises as ``localize``."""
@@ -190,89 +189,68 @@ class Localizer:
         """
         if len(images) != len(cameras):
             raise InputError(f"{len(images)} images but {len(cameras)} cameras were given; each image needs its camera.")
-        grids = [self._grid(camera) for camera in cameras]
-        sizes: dict[tuple[int, int], list[int]] = {}
-        for index, grid in enumerate(grids):
-            sizes.setdefault((grid.rows, grid.columns), []).append(index)
-        result: dict[int, Observation] = {}
-        for members in sizes.values():
-            clock = _Clock(self.encoder.device)
-            with clock("prepare"):
-                prepared = [normalise(fit(images[index], cameras[index], grids[index])) for index in members]
-                pixels = torch.from_numpy(prepared[0][None] if len(prepared) == 1 else np.stack(prepared))
-            if isinstance(self.encoder, OnnxNetwork):
-                with clock("encode"):
-                    context, cls, rays = self.encoder.observe(pixels, [grids[index].rays for index in members])
-                    rays = [each.at(_uploaded(grids[index], each.directions.device)[0]) for each, index in zip(rays, members, strict=True)]
-                clock.stages["head"] = 0.0  # one graph with the encoder
-            else:
-                with clock("encode"):
-                    tokens = self.encoder.encode(pixels)
-                    context, cls = tokens.context, tokens.cls
-                with clock("head"):
-                    rays = [self.predict_rays(tokens, grids[index], row) for row, index in enumerate(members)]
-            share = {stage: ms / len(members) for stage, ms in clock.stages.items()}
-            for row, index in enumerate(members):
-                result[index] = Observation(grids[index], rays[row], context[row], cls[row], share)
-        return [result[index] for index in range(len(images))]
+        return self.predict(self.preprocess(images, cameras))
 
-    @torch.inference_mode()
-    def predict_rays(self, tokens: Tokens, grid: PatchGrid, row: int = 0) -> Rays:
-        """World rays of one image's valid patches (that of a row of the batch), in the map's normalised frame."""
-        valid, camera_rays, _ = _uploaded(grid, self.encoder.device)
-        return self.map.head(tokens.patches[row][valid].float(), tokens.context[row, None].float(), camera_rays)
+    def estimate(self, observations: Sequence[Observation], base_from_cameras: np.ndarray, newest: int | None = None) -> Estimate:
+        """The judged joint pose of observations: solve, calibrate, accept.
 
-    def solve(self, rays: Rays, grid: PatchGrid) -> PoseSolution:
-        """Pose from one image's rays: metres, about the map's origin (the solver's noise grows with the distance from it)."""
-        return solve_pose(**self._solvable(rays, grid), config=self.solver)
-
-    @torch.inference_mode()
-    def _solvable(self, rays: Rays, grid: PatchGrid) -> dict[str, torch.Tensor | None]:
-        """The solver's arguments, metres."""
-        return {"camera_rays": _uploaded(grid, rays.directions.device)[2]} | rays.in_metres(self.map.header.radius)
-
-    def _grid(self, camera: Camera) -> PatchGrid:
-        """The camera's patches, no more than are worth asking."""
-        return thinned(patch_grid(camera, self.encoder.config.input_size), self.solver.rays)
-
-    def _solve(self, observations: Sequence[Observation], poses: np.ndarray, newest: int | None = None) -> Estimate:
-        """The joint estimate of observations at (K, 4, 4) poses in the base; ``newest`` of them count for the time (all)."""
-        clock = _Clock(self.encoder.device)
+        Args:
+            observations: at least one.
+            base_from_cameras: (K, 4, 4) rigid pose of each observation's camera in the base, metres.
+            newest: how many of the last observations the estimate has the times of; None for all.
+        """
+        clock = Clock(self.encoder.device)
         with clock("solve"):
-            parts = [self._solvable(each.rays, each.grid) for each in observations]
-            if len(parts) == 1 and np.array_equal(poses[0], np.eye(4)):
-                solution = solve_pose(**parts[0], config=self.solver)
-            else:
-                joint: dict = {name: [part[name] for part in parts] for name in parts[0]}
-                if not self.map.header.head.confidence:
-                    joint["direction_sigma"] = joint["moment_sigma"] = None
-                solution = solve_rig(rig_from_camera=list(torch.from_numpy(poses)), **joint, config=self.solver)
-        return self._judge(solution, observations, poses, _stages(observations[-(newest or len(observations)):], clock.stages["solve"]))
+            solution = self.solve(observations, base_from_cameras)
+        estimate = self.calibrate(solution, observations, base_from_cameras)
+        return replace(self.accept(estimate), stage_ms=_stages(observations[-(newest or len(observations)):], clock.stages["solve"]))
 
-    def _judge(
-        self, solution: PoseSolution, observations: Sequence[Observation], poses: np.ndarray, stage_ms: dict[str, float],
-    ) -> Estimate:
-        """The solution in the map frame with calibrated covariance, accepted or not."""
+    def preprocess(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Prepared]:
+        """Images as the network takes them, each with the camera rays of its patches, of no more than are worth asking; as ``localize``."""
+        size, rays = self.encoder.config.input_size, self.solver.rays
+        return [prepare(image, camera, thinned(patch_grid(camera, size), rays)) for image, camera in zip(images, cameras, strict=True)]
+
+    def predict(self, images: Sequence[Prepared]) -> list[Observation]:
+        """World rays of the images' patches, in the map's normalised frame."""
+        return observe(self.network, images)
+
+    @torch.inference_mode()
+    def solve(self, observations: Sequence[Observation], base_from_cameras: np.ndarray) -> PoseSolution:
+        """Pose of the base from rays: metres, about the map's origin (the solver's noise grows with the distance from it)."""
+        radius = self.map.header.radius
+        parts = [each.rays.in_metres(radius) for each in observations]
+        arguments = {name: None if any(part[name] is None for part in parts) else [part[name] for part in parts] for name in parts[0]}
+        camera_rays = [on_device(each.grid, each.rays.directions.device)[2] for each in observations]
+        return solve_rig(camera_rays, list(torch.from_numpy(base_from_cameras)), **arguments, config=self.solver)
+
+    def calibrate(self, solution: PoseSolution, observations: Sequence[Observation], base_from_cameras: np.ndarray) -> Estimate:
+        """The solution in the map frame, with the covariance that the map's calibration and the images' novelty say."""
         header, last = self.map.header, observations[-1]
         world_from_base = solution.world_from_camera.cpu().numpy().copy()
         world_from_base[:3, 3] += header.origin
         rays = np.array([each.grid.valid.sum() for each in observations])
         agreeing = (solution.rotation_inliers & solution.centre_inliers).cpu().numpy()
         inliers = np.array([part.sum() for part in np.split(agreeing, np.cumsum(rays)[:-1])])
-        arm = world_from_base[:3, :3] @ (inliers @ poses[:, :3, 3]) / max(inliers.sum(), 1)
+        arm = world_from_base[:3, :3] @ (inliers @ base_from_cameras[:, :3, 3]) / max(inliers.sum(), 1)
         novelty = _median_novelty(observations)
         covariance = calibrated_covariance(
-            solution.covariance.cpu().numpy(), arm, *header.calibration.sigmas(novelty), redundancy(poses, inliers), effective_images(inliers),
-            float(np.mean([each.grid.asked for each in observations])),
+            solution.covariance.cpu().numpy(), arm, *header.calibration.sigmas(novelty), redundancy(base_from_cameras, inliers),
+            effective_images(inliers), float(np.mean([each.grid.asked for each in observations])),
         )
-        ratio = inliers.sum() / max(rays.sum(), 1)
-        reason = solution.reason if not solution.ok else self._why_rejected(ratio, covariance, novelty)
-        angle, distance = (residual.cpu().numpy()[len(agreeing) - rays[-1]:] for residual in (solution.angle_residual, solution.centre_residual))
+        of_last = slice(len(agreeing) - rays[-1], None)
         return Estimate(
-            world_from_base, covariance, not reason, reason, int(inliers.sum()), int(rays.sum()), stage_ms, last.cls.float().cpu().numpy(),
-            np.degrees(_on_grid(angle, last.grid)), _on_grid(distance, last.grid), self._in_map(last.rays, last.grid),
-            tuple((inliers / np.maximum(rays, 1)).tolist()), novelty, _on_grid(agreeing[len(agreeing) - rays[-1]:], last.grid) == 1,
+            world_from_camera=world_from_base, covariance=covariance, accepted=solution.ok, reason=solution.reason, inliers=int(inliers.sum()),
+            rays=int(rays.sum()), cls=last.cls.float().cpu().numpy(), angle_residual_deg=np.degrees(
+                _on_grid(solution.angle_residual.cpu().numpy()[of_last], last.grid),
+            ), centre_residual=_on_grid(solution.centre_residual.cpu().numpy()[of_last], last.grid),
+            world_rays=self._in_map(last.rays, last.grid), image_inlier_ratios=tuple((inliers / np.maximum(rays, 1)).tolist()),
+            novelty=novelty, inlier_mask=_on_grid(agreeing[of_last], last.grid) == 1,
         )
+
+    def accept(self, estimate: Estimate) -> Estimate:
+        """The estimate as the acceptance rules judge it; one that has no pose keeps the reason for that."""
+        reason = estimate.reason or self._why_rejected(estimate.inlier_ratio, estimate.covariance, estimate.novelty)
+        return replace(estimate, accepted=not reason, reason=reason)
 
     def _in_map(self, predicted: Rays, grid: PatchGrid) -> np.ndarray:
         """Predicted rays in metres about the map frame's origin."""
@@ -304,22 +282,6 @@ def _median_novelty(observations: Sequence[Observation]) -> float | None:
     return float(np.median(known)) if known else None
 
 
-class _Clock:
-    """Times named stages in milliseconds; waits for CUDA so that a stage's time is its own."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.stages: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        self.stages[stage] = (time.perf_counter() - start) * 1e3
-
-
 def _stages(observations: Sequence[Observation], solve_ms: float) -> dict[str, float]:
     """Summed times of the observations' stages and of the solver, and their total."""
     stages = {stage: sum(each.stage_ms[stage] for each in observations) for stage in observations[0].stage_ms}
@@ -339,14 +301,6 @@ def _checked(*lists: Sequence) -> np.ndarray:
         if not is_rigid(pose):
             raise InputError(f"Pose {index} is not a rigid (4, 4) transform; check the extrinsics or the odometry it comes from.")
     return np.stack(poses)
-
-
-@lru_cache(maxsize=32)
-def _uploaded(grid: PatchGrid, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Indices of the valid patches, their rays in float32 and in float64: kept, since an upload waits for a GPU."""
-    valid = torch.from_numpy(np.flatnonzero(grid.valid)).to(device)
-    rays = torch.from_numpy(np.array(grid.rays)).to(device)[valid]
-    return valid, rays.float(), rays
 
 
 def _on_grid(values: np.ndarray, grid: PatchGrid) -> np.ndarray:

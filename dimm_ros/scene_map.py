@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from dimm_ros.config import EncoderConfig, HeadConfig, TrainingConfig
 from dimm_ros.errors import MapError
 from dimm_ros.head.merged import MergedHead
-from dimm_ros.head.model import DimmHead
+from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
 
 FORMAT_VERSION = 4
@@ -192,7 +192,7 @@ class SceneMap:
         head: the network, in evaluation mode.
     """
 
-    def __init__(self, header: MapHeader, head: DimmHead | MergedHead) -> None:
+    def __init__(self, header: MapHeader, head: MapHead | MergedHead) -> None:
         self.header, self.head = header, head
 
     @classmethod
@@ -253,7 +253,7 @@ def write_safetensors(tensors: dict[str, torch.Tensor], path: Path, metadata: di
         raise MapError(f"{path} cannot be written ({cause}); free space or choose another place with -o.") from error
 
 
-def merged_head(header: MapHeader, heads: Sequence[DimmHead]) -> MergedHead:
+def merged_head(header: MapHeader, heads: Sequence[MapHead]) -> MergedHead:
     """The head of a merged map from those of its parts."""
     origins, radii = ([getattr(part, field) for part in header.parts] for field in ("origin", "radius"))
     limits = [part.calibration.max_novelty or 1.0 for part in header.parts]
@@ -264,12 +264,12 @@ def merged_head(header: MapHeader, heads: Sequence[DimmHead]) -> MergedHead:
     )
 
 
-def _empty_head(header: MapHeader, tensors: dict[str, torch.Tensor]) -> DimmHead | MergedHead:
+def _empty_head(header: MapHeader, tensors: dict[str, torch.Tensor]) -> MapHead | MergedHead:
     """A head of the header's shape, with a whole-image regression if the tensors hold one."""
-    def one(config: HeadConfig, prefix: str) -> DimmHead:
+    def one(config: HeadConfig, prefix: str) -> MapHead:
         views, basis = tensors.get(f"{prefix}whole.views"), tensors.get(f"{prefix}whole.basis")
         whole = None if views is None or basis is None else WholeImage(header.context_dim, len(views), basis.shape[-1])
-        return DimmHead(header.patch_dim, header.context_dim, config, whole)
+        return MapHead(header.patch_dim, header.context_dim, config, whole)
 
     if not header.parts:
         return one(header.head, "")

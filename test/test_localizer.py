@@ -242,6 +242,27 @@ def test_observing_and_solving_is_localizing(localizer: Localizer, frames: Seque
         assert estimate.inliers == whole.inliers and estimate.image_inlier_ratios == (estimate.inlier_ratio,)
 
 
+def test_the_steps_one_after_another_are_localizing(localizer: Localizer, frames: Sequence[Frame]) -> None:
+    image, camera = frames[8].load(), frames[8].camera
+    observations, at_base = localizer.predict(localizer.preprocess([image], [camera])), np.eye(4)[None]
+    solution = localizer.solve(observations, at_base)
+    estimate = localizer.accept(localizer.calibrate(solution, observations, at_base))
+    whole = localizer.localize(image, camera)
+    np.testing.assert_array_equal(estimate.world_from_camera, whole.world_from_camera)
+    np.testing.assert_array_equal(estimate.covariance, whole.covariance)
+    assert estimate.accepted and (estimate.inliers, estimate.rays, estimate.novelty) == (whole.inliers, whole.rays, whole.novelty)
+    covariance = solution.covariance.numpy()
+    assert np.linalg.eigvalsh(estimate.covariance - covariance).min() > 0  # calibration adds what all rays share
+    uncertain = localizer.accept(replace(estimate, covariance=1e4 * np.eye(6)))
+    assert not uncertain.accepted and "uncertain by 100.00 m" in uncertain.reason
+    assert localizer.accept(replace(estimate, reason="No pose.")).reason == "No pose."
+
+
+def test_an_estimate_is_built_by_keyword() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        Estimate(np.eye(4), np.eye(6), True, "", 3, 4)
+
+
 def test_a_batch_observes_what_single_images_do(localizer: Localizer, frames: Sequence[Frame]) -> None:
     images, cameras = loaded(frames[4:7])
     images[1], cameras[1] = images[1][:120], cameras[1].cropped(0, 0, 224, 120)  # encoded apart, and put back in its place

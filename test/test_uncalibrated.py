@@ -119,16 +119,16 @@ def localizer(small_map: Path, encoder: Encoder) -> Localizer:
 def test_the_whole_image_part_has_no_say(localizer: Localizer, walk: Path) -> None:
     """It agrees with any focal length, so it would only flatten the search."""
     frame = open_recording(walk).frames[4]
-    tokens = encode_image(localizer, frame.load())
+    tokens = encode_image(localizer.encoder, frame.load())
     assert localizer.map.head.whole is not None and localizer.map.head.alone().whole is None
-    alone = Localizer(SceneMap(localizer.map.header, localizer.map.head.alone()), localizer.encoder)
-    assert find_focal(localizer, tokens, frame.load().shape) == find_focal(alone, tokens, frame.load().shape)
+    alone = SceneMap(localizer.map.header, localizer.map.head.alone())
+    assert find_focal(localizer.map, tokens, frame.load().shape) == find_focal(alone, tokens, frame.load().shape)
 
 
 def test_the_camera_of_mapped_images(localizer: Localizer, walk: Path) -> None:
     """A map of seconds, without zoomed views: it knows its own images, whose true focal length is 150."""
     frames = open_recording(walk).frames
-    camera = estimate_camera(localizer, [frame.load() for frame in frames[::4]])
+    camera = estimate_camera(localizer.map, localizer.encoder, [frame.load() for frame in frames[::4]])
     assert (camera.width, camera.height, camera.cx, camera.cy) == (224, 168, 111.5, 83.5) and camera.fx == camera.fy
     assert camera.fx == pytest.approx(150.0, rel=0.02)
 
@@ -144,9 +144,9 @@ def test_the_camera_of_mapped_images(localizer: Localizer, walk: Path) -> None:
 def test_images_that_cannot_be_of_one_camera(localizer: Localizer) -> None:
     image = np.zeros((168, 224, 3), np.uint8)
     with pytest.raises(InputError, match="No image was given"):
-        estimate_camera(localizer, [])
+        estimate_camera(localizer.map, localizer.encoder, [])
     with pytest.raises(InputError, match="Images of one camera have one size"):
-        estimate_camera(localizer, [np.full_like(image, 127), image[:100]])
+        estimate_camera(localizer.map, localizer.encoder, [np.full_like(image, 127), image[:100]])
     for wrong in (image[..., 0], image.astype(float)):
         with pytest.raises(InputError, match="uint8 RGB is needed"):
             localizer.localize_unknown_focal(wrong)

@@ -16,7 +16,7 @@ from benchmarks.peers import pose_regression
 from dimm_ros.config import SolverConfig
 from dimm_ros.evaluation.metrics import Answer, summarise
 from dimm_ros.geometry.poses import make_pose
-from dimm_ros.head.model import DimmHead, fourier
+from dimm_ros.head.model import MapHead, fourier
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.calibrate import calibrate, held_out_frames
 from dimm_ros.mapping.fit import CALIBRATING, whole_image
@@ -31,7 +31,7 @@ _CHECKS = 8  # of the early stop
 Watch = Callable[[str, int, int], object]
 
 
-class SelfAttentionHead(DimmHead):
+class SelfAttentionHead(MapHead):
     """The head with self-attention over the patches of an image before the mappers: no longer one patch at a time."""
 
     def __init__(self, patch_dim: int, *rest: object, width: int = 128) -> None:
@@ -98,7 +98,7 @@ def _train(
     def learner(steps: int, chosen: Tensor | None) -> Trainer:
         torch.manual_seed(seed)
         attention = row.kind == "self-attention"
-        model = (SelfAttentionHead if attention else DimmHead)(header.patch_dim, header.context_dim, head)
+        model = (SelfAttentionHead if attention else MapHead)(header.patch_dim, header.context_dim, head)
         return Trainer(model, data, normalisation, training.changed(steps=steps), chosen, 256 if attention else PATCHES_PER_VIEW)
 
     def current(trainer: Trainer, chosen: Tensor | None, calibration: Calibration) -> SceneMap:
@@ -151,7 +151,10 @@ def localized(scene_map: SceneMap, features: Features, row: Row, seed: int, fram
 
 def _answer(features: Features, index: int, pose: np.ndarray | None, covariance: np.ndarray | None = None) -> Answer:
     frame = features.recording.frames[index]
-    return Answer(frame.name, frame.stamp_ns, frame.world_from_camera, pose, covariance, "" if pose is not None else "no pose", 0.0, 0.0)
+    return Answer(
+        name=frame.name, stamp_ns=frame.stamp_ns, true=frame.world_from_camera, estimated=pose, covariance=covariance,
+        reason="" if pose is not None else "no pose", latency_ms=0.0, encoder_ms=0.0,
+    )
 
 
 def _retrieved(train: Features, val: Features) -> list[Answer]:

@@ -74,5 +74,7 @@ def _observations(localizer: Localizer, val: Features) -> list[Observation]:
         with torch.inference_mode():
             rays = localizer.map.head(data["patches"][rows].float(), context[None], data["camera_rays"][rows])
         stages = {"prepare": 0.0, "encode": 0.0, "head": 0.0}
-        result.append(Observation(patch_grid(frame.camera, 448), rays, context, context[: val.width], stages))
+        result.append(Observation(
+            grid=patch_grid(frame.camera, 448), rays=rays, context=context, cls=context[: val.width], stage_ms=stages,
+        ))
     return result

@@ -22,7 +22,7 @@ from benchmarks.peers.peer import Watch
 from benchmarks.report import Store, machine
 from dimm_ros.config import PRESETS
 from dimm_ros.encoder.dinov2 import Encoder
-from dimm_ros.head.model import DimmHead
+from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.trainer import Normalisation, Trainer
 
@@ -91,7 +91,7 @@ def _training(images: int) -> dict:
     before = peak_mb()
     encoder = Encoder.open(preset.encoder, device="cpu")
     data = constant_buffer(images * preset.training.passes, encoder)
-    trainer = Trainer(DimmHead(encoder.dim, encoder.context_dim, preset.head), data, Normalisation.of(data["centres"]), preset.training)
+    trainer = Trainer(MapHead(encoder.dim, encoder.context_dim, preset.head), data, Normalisation.of(data["centres"]), preset.training)
     times = []
     for _ in range(_WARM_UP + _STEPS):
         start = time.perf_counter()

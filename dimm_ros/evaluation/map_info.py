@@ -12,7 +12,7 @@ from safetensors import safe_open
 from dimm_ros.config import PRESETS
 from dimm_ros.mapping.rehearse import features_path
 from dimm_ros.mapping.retrieval import reference_path
-from dimm_ros.runtime.network import network_path
+from dimm_ros.runtime.onnx_network import network_path
 from dimm_ros.scene_map import MapHeader, SceneMap
 
 _NOT_SAID = "not said"

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dimm_ros.head.model import DimmHead, Rays
+from dimm_ros.head.model import DimmHead, MapHead, Rays
 
 
 class MergedHead(nn.Module):
-    """Answers as a ``DimmHead`` does.
+    """Answers as a ``MapHead`` does.
 
     Args:
         heads: each with a whole-image part.
@@ -26,7 +26,7 @@ class MergedHead(nn.Module):
     """
 
     def __init__(
-        self, heads: Sequence[DimmHead], origins: Tensor, radii: Tensor, origin: Tensor, radius: float, limits: Tensor, limit: float,
+        self, heads: Sequence[MapHead], origins: Tensor, radii: Tensor, origin: Tensor, radius: float, limits: Tensor, limit: float,
     ) -> None:
         super().__init__()
         self.parts = nn.ModuleList(heads)
@@ -36,7 +36,7 @@ class MergedHead(nn.Module):
         self.register_buffer("unit", (limit / limits).float(), persistent=False)
 
     def forward(self, patches: Tensor, context: Tensor, camera_rays: Tensor) -> Rays:
-        """Arguments and result as of ``DimmHead.forward``."""
+        """Arguments and result as of ``MapHead.forward``."""
         novelty, chosen = self.novelty(context).min(dim=0)
         answers: list[tuple[Tensor, Rays]] = []
         for number in chosen.unique().tolist():
@@ -49,10 +49,10 @@ class MergedHead(nn.Module):
             parts = [getattr(rays, field) for _, rays in answers]
             return None if any(part is None for part in parts) else torch.cat(parts)[order]
 
-        return Rays(*(gathered(field) for field in ("directions", "moments", "direction_scale", "moment_scale")), novelty)
+        return Rays(**{field: gathered(field) for field in ("directions", "moments", "direction_scale", "moment_scale")}, novelty=novelty)
 
     def alone(self, context: Tensor) -> DimmHead:
-        """See ``DimmHead.alone``."""
+        """See ``MapHead.alone``."""
         return self.parts[int(self.novelty(context)[:, 0].argmin())].alone(context)
 
     def novelty(self, context: Tensor) -> Tensor:
@@ -63,4 +63,5 @@ class MergedHead(nn.Module):
         """A head's rays in the result's normalised frame."""
         scale = self.scale[number]
         moments = scale * rays.moments + torch.linalg.cross(self.shift[number].expand_as(rays.directions), rays.directions)
-        return Rays(rays.directions, moments, rays.direction_scale, None if rays.moment_scale is None else scale * rays.moment_scale)
+        moment_scale = None if rays.moment_scale is None else scale * rays.moment_scale
+        return Rays(directions=rays.directions, moments=moments, direction_scale=rays.direction_scale, moment_scale=moment_scale)

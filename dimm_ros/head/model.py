@@ -6,15 +6,15 @@
     fused = attention of the semantic projection over the N embeddings
     ray = MLP(fused): direction, moment, and the scale of each one's error
 
-Beyond the paper: the head also tells the whole image's rotation from its context, and a finished map's rays are drawn towards those of
-that rotation and of a position regressed from the whole image, see ``whole_image``.
+``DimmHead`` is that, and no more. ``MapHead`` goes beyond the paper: it also tells the whole image's rotation from its context, and a
+finished map's rays are drawn towards those of that rotation and of a position regressed from the whole image, see ``whole_image``.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -43,15 +43,16 @@ class Rays:
 
     directions: Tensor
     moments: Tensor
-    direction_scale: Tensor | None
-    moment_scale: Tensor | None
+    direction_scale: Tensor | None = None
+    moment_scale: Tensor | None = None
     novelty: Tensor | None = None
     turned: Tensor | None = None
 
     def at(self, chosen: Tensor) -> Rays:
         """These of one image's rays."""
-        scales = (None if scale is None else scale[chosen] for scale in (self.direction_scale, self.moment_scale))
-        return Rays(self.directions[chosen], self.moments[chosen], *scales, self.novelty, self.turned)
+        names = ("directions", "moments", "direction_scale", "moment_scale")
+        parts = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: None if part is None else part[chosen] for name, part in parts.items()})
 
     def in_metres(self, radius: float) -> dict[str, Tensor | None]:
         """Arguments of ``solve_pose``, in metres about the map's origin; ``radius``: the unit's length."""
@@ -92,16 +93,15 @@ class Mappers(nn.Module):
 
 
 class DimmHead(nn.Module):
-    """Regresses one world ray per patch.
+    """The paper's head: regresses one world ray per patch.
 
     Args:
         patch_dim: width of a patch token.
-        context_dim: width of the CLS token.
+        context_dim: width of the context.
         config: sizes and choices.
-        whole: regression on the whole image that joins the rays of a finished map; None leaves the rays to the patches.
     """
 
-    def __init__(self, patch_dim: int, context_dim: int, config: HeadConfig, whole: WholeImage | None = None) -> None:
+    def __init__(self, patch_dim: int, context_dim: int, config: HeadConfig) -> None:
         super().__init__()
         self.config = config
         width = config.width
@@ -119,11 +119,6 @@ class DimmHead(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(),
             nn.Linear(width, 8 if config.confidence else 6),
         )
-        turn = config.turn_width if config.whole_share else 0
-        self.turn = nn.Sequential(
-            nn.LayerNorm(2 * width), nn.GELU(), nn.Linear(2 * width, turn), nn.LayerNorm(turn), nn.GELU(), nn.Linear(turn, 9),
-        ) if turn else None
-        self.whole = whole
 
     def forward(self, patches: Tensor, context: Tensor, camera_rays: Tensor) -> Rays:
         """Rays of patches.
@@ -133,38 +128,26 @@ class DimmHead(nn.Module):
             context: (V, C) context of the V images that the patches are of, B / V consecutive patches each.
             camera_rays: (B, 3) unit rays through the patch centres in the camera's frame.
         """
-        standardised = (context - self.context_mean) / self.context_std
+        return self._rays(patches, self._project_context(context), camera_rays)
+
+    def _project_context(self, context: Tensor) -> Tensor:
+        """(V, 2 W) the context's part of the token's two projections."""
+        return self.from_context((context - self.context_mean) / self.context_std)
+
+    def _rays(self, patches: Tensor, projected: Tensor, camera_rays: Tensor) -> Rays:
+        """As ``forward``, from projected contexts."""
         token = self.from_patch(patches).add_(self.from_xy(fourier(camera_rays, self.config.frequencies)))
-        seen = self.from_context(standardised)
-        turned = None if self.turn is None else self.turn(seen).float().unflatten(-1, (3, 3))
-        token = token.unflatten(0, (context.shape[0], -1)).add_(seen[:, None]).flatten(0, 1)
+        token = token.unflatten(0, (projected.shape[0], -1)).add_(projected[:, None]).flatten(0, 1)
         semantic, geometric = token.chunk(2, dim=-1)
         embeddings = self.mappers(F.gelu(self.geometric_norm(geometric)))
         raw = self.ray(self._fuse(F.gelu(self.semantic_norm(semantic)), embeddings)).float()
         directions = F.normalize(raw[:, :3], dim=-1)
         moments = raw[:, 3:6]
         moments = moments - (moments * directions).sum(-1, keepdim=True) * directions
-        novelty = None
-        if self.whole is not None:
-            rotations, centres, novelty = self.whole(context)
-            moved = self._share(self.config.whole_least, novelty)
-            told = moved if turned is None else self._share(self.config.turn_least, novelty)
-            rotations = rotations if turned is None else nearest_rotations(turned)
-            directions, moments = blend(directions, moments, camera_rays, rotations, centres, told, moved)
         if not self.config.confidence:
-            return Rays(directions, moments, None, None, novelty, turned)
+            return Rays(directions=directions, moments=moments)
         scales = F.softplus(raw[:, 6:] - 2.0) + _MIN_SCALE
-        return Rays(directions, moments, scales[:, 0], scales[:, 1], novelty, turned)
-
-    def alone(self, context: Tensor | None = None) -> DimmHead:
-        """This head without its whole-image part, with the same weights; a merged head needs an image's (1, C) context to choose one."""
-        head = copy.copy(self)
-        head._modules = {**self._modules, "whole": None}
-        return head
-
-    def _share(self, least: float, novelty: Tensor) -> Tensor:
-        """(V,) the whole image's share in rays, which grows with novelty."""
-        return (least + novelty / self.config.whole_novelty).clamp_max(self.config.whole_share)
+        return Rays(directions=directions, moments=moments, direction_scale=scales[:, 0], moment_scale=scales[:, 1])
 
     def _fuse(self, semantic: Tensor, embeddings: Tensor) -> Tensor:
         """(B, W) queries over (N, B, W) embeddings -> (B, W)."""
@@ -174,3 +157,49 @@ class DimmHead(nn.Module):
         query = self.query(semantic) / math.sqrt(self.config.width)
         score = (embeddings * (query @ self.key.weight)).sum(dim=-1) + query @ self.key.bias
         return (embeddings * score.softmax(dim=0)[..., None]).sum(dim=0)
+
+
+class MapHead(DimmHead):
+    """A map's head: the paper's, whose rays are drawn towards those of the whole image's pose.
+
+    A subclass, so that its tensors keep the names that map files give them.
+
+    Args:
+        patch_dim, context_dim, config: as of ``DimmHead``.
+        whole: regression on the whole image that joins the rays of a finished map; None leaves the rays to the patches.
+    """
+
+    def __init__(self, patch_dim: int, context_dim: int, config: HeadConfig, whole: WholeImage | None = None) -> None:
+        super().__init__(patch_dim, context_dim, config)
+        width, turn = config.width, config.turn_width if config.whole_share else 0
+        self.turn = nn.Sequential(
+            nn.LayerNorm(2 * width), nn.GELU(), nn.Linear(2 * width, turn), nn.LayerNorm(turn), nn.GELU(), nn.Linear(turn, 9),
+        ) if turn else None
+        self.whole = whole
+
+    def forward(self, patches: Tensor, context: Tensor, camera_rays: Tensor) -> Rays:
+        """Arguments as of ``DimmHead.forward``; the rays have novelty and ``turned`` as well, where the head has what tells them."""
+        projected = self._project_context(context)
+        rays = self._rays(patches, projected, camera_rays)
+        if self.turn is not None:
+            rays = replace(rays, turned=self.turn(projected).float().unflatten(-1, (3, 3)))
+        return rays if self.whole is None else self._blended(rays, context, camera_rays)
+
+    def alone(self, context: Tensor | None = None) -> DimmHead:
+        """The paper's head in this one, with the same weights; a merged head needs an image's (1, C) context to choose one."""
+        head = copy.copy(self)
+        head._modules = {**self._modules, "turn": None, "whole": None}
+        return head
+
+    def _blended(self, rays: Rays, context: Tensor, camera_rays: Tensor) -> Rays:
+        """The rays drawn towards those of the whole image's pose."""
+        rotations, centres, novelty = self.whole(context)
+        moved = turned = self._share(self.config.whole_least, novelty)
+        if rays.turned is not None:
+            rotations, turned = nearest_rotations(rays.turned), self._share(self.config.turn_least, novelty)
+        directions, moments = blend(rays.directions, rays.moments, camera_rays, rotations, centres, turned, moved)
+        return replace(rays, directions=directions, moments=moments, novelty=novelty)
+
+    def _share(self, least: float, novelty: Tensor) -> Tensor:
+        """(V,) the whole image's share in rays, which grows with novelty."""
+        return (least + novelty / self.config.whole_novelty).clamp_max(self.config.whole_share)

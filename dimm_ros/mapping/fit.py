@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dimm_ros.config import HeadConfig
 from dimm_ros.errors import DataError
-from dimm_ros.head.model import DimmHead
+from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.calibrate import calibrate, calibrate_short, held_out_frames
 from dimm_ros.mapping.distributed import ALONE, Workers
@@ -89,7 +89,7 @@ def fit_map(
     def learner(steps: int, chosen: Tensor | None) -> Trainer:
         """A new head, or the old map's, about to learn from these views (all), or where it was stopped."""
         torch.manual_seed(training.seed)
-        model = DimmHead(header.patch_dim, header.context_dim, head) if start is None else _learning(start.head)
+        model = MapHead(header.patch_dim, header.context_dim, head) if start is None else _learning(start.head)
         config = training.changed(steps=steps)
         trainer = Trainer(model.to(device), everything, normalisation, config, chosen, standardise=start is None, workers=workers)
         session.resume(trainer)
@@ -163,7 +163,7 @@ def _unit(made: SceneMap, rehearsal: dict[str, Tensor] | None) -> float:
     return float(made.head.whole.median_distance(rehearsal["context"].to(made.head.whole.mean.device)) / made.head.whole.spread)
 
 
-def _learning(head: DimmHead) -> DimmHead:
+def _learning(head: MapHead) -> MapHead:
     """A copy of a map's head that can be trained."""
     model = copy.deepcopy(head)
     model.whole = None

@@ -10,7 +10,7 @@ import numpy as np
 from dimm_ros import __version__
 from dimm_ros.errors import MapError
 from dimm_ros.head.merged import MergedHead
-from dimm_ros.head.model import DimmHead
+from dimm_ros.head.model import MapHead
 from dimm_ros.mapping.build import now
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 from dimm_ros.mapping.update import disagreement
@@ -50,7 +50,7 @@ def merge_maps(paths: Sequence[str | Path], output: str | Path, *, name: str | N
     return output
 
 
-def parts_of(scene_map: SceneMap) -> list[tuple[Part, DimmHead]]:
+def parts_of(scene_map: SceneMap) -> list[tuple[Part, MapHead]]:
     """A map as parts of a merged one: itself, or those that it was merged from."""
     header, head = scene_map.header, scene_map.head
     if isinstance(head, MergedHead):

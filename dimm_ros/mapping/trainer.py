@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dimm_ros.config import TrainingConfig
 from dimm_ros.head.loss import ray_loss, turn_loss
-from dimm_ros.head.model import DimmHead, Rays
+from dimm_ros.head.model import MapHead, Rays
 from dimm_ros.mapping.distributed import ALONE, Workers
 from dimm_ros.mapping.features import recorded_views
 
@@ -58,7 +58,7 @@ class Trainer:
     """
 
     def __init__(
-        self, head: DimmHead, data: dict[str, Tensor], normalisation: Normalisation, config: TrainingConfig, views: Tensor | None = None,
+        self, head: MapHead, data: dict[str, Tensor], normalisation: Normalisation, config: TrainingConfig, views: Tensor | None = None,
         patches_per_view: int = PATCHES_PER_VIEW, standardise: bool = True, workers: Workers = ALONE,
     ) -> None:
         self._workers = workers
@@ -133,7 +133,7 @@ class Trainer:
         for name, value in self.head.state_dict().items():
             self.average[name].lerp_(value, 1 - decay)
 
-    def averaged_head(self) -> DimmHead:
+    def averaged_head(self) -> MapHead:
         """A copy of the head with the averaged weights."""
         head = copy.deepcopy(self.head)
         head.load_state_dict(self.average)

@@ -17,7 +17,7 @@ from dimm_ros.ros.images import to_rgb
 from dimm_ros.ros.messages import transport_covariance
 from dimm_ros.ros.odometry import Odometry
 from dimm_ros.ros.tf import Transforms
-from dimm_ros.tracking.focal import NEEDED, FocalFinder
+from dimm_ros.uncalibrated import FocalFinder
 
 if TYPE_CHECKING:
     from dimm_ros.atlas import Atlas
@@ -126,9 +126,9 @@ class Estimator:
         decode_ms = (time.perf_counter() - started) * 1e3
         last = seen[-1]
         if config.focal == "unknown":
-            answer = self._find_focal(last, decode_ms, search)
-            if answer is not None:
-                return answer
+            found = self._focal.ask(last.image, last.stamp_ns, lambda estimate: atlas.localize(estimate, search=search))
+            if found is not None:
+                return Answer(*found, last, None, decode_ms)
             last = replace(last, camera=self._focal.camera)
             seen = [last]
         if len(shots) == 1 and config.window == 1:
@@ -159,33 +159,6 @@ class Estimator:
             while len(window) >= config.window:  # the next image is one of the window
                 window.popleft()
         return Answer(localizer, estimate, last, extrinsics[-1], decode_ms, tuple(left_out))
-
-    def _find_focal(self, seen: Seen, decode_ms: float, search: bool) -> Answer | None:
-        """Ask an image for the focal length, if it is its turn; its answer while the focal length is not known well enough."""
-        finder, (height, width) = self._focal, seen.image.shape[:2]
-        asked = finder.wants(width, height, seen.stamp_ns)
-        if not asked and finder.ready:
-            return None
-        found: dict[str, Camera] = {}
-
-        def estimate_focal(localizer: Localizer) -> Estimate:
-            estimate, found[localizer.name] = localizer.localize_unknown_focal(seen.image)
-            return estimate
-
-        try:
-            localizer, estimate = self._atlas().localize(estimate_focal, search=search)
-        except InputError:
-            if finder.ready:
-                return None
-            raise
-        if asked and estimate.accepted:
-            finder.add(found[localizer.name].fx, seen.stamp_ns)
-        if finder.ready:
-            return None
-        if estimate.accepted:
-            reason = f"The focal length is being found: {finder.count} of {NEEDED} images have told it."
-            estimate = replace(estimate, accepted=False, reason=reason)
-        return Answer(localizer, estimate, seen, None, decode_ms)
 
     def _decode(self, shots: Sequence[Shot]) -> tuple[list[Seen], list[str]]:
         """The images that can be used, and sentences on the others."""

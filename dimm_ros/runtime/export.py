@@ -19,7 +19,7 @@ from dimm_ros.encoder.dinov2 import Encoder, cell_weights
 from dimm_ros.encoder.patches import PATCH
 from dimm_ros.encoder.weights import file_sha256
 from dimm_ros.errors import InputError, MapError
-from dimm_ros.runtime.network import INPUTS, OUTPUTS, SUFFIX, Exported, network_path
+from dimm_ros.runtime.onnx_network import INPUTS, OUTPUTS, SUFFIX, Exported, network_path
 from dimm_ros.scene_map import SceneMap
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def export_map(map_path: str | Path, output: str | Path | None = None, *, weight
     """Write a map's network as an ONNX file, whole or not at all.
 
     Inputs are ``pixels`` (images, 3, height, width), prepared as ``encoder.patches`` does, ``camera_rays`` (images, patches, 3) and
-    ``cells``, the ``cell_weights`` of the size; any number of images and any size. Outputs are named in ``network.OUTPUTS``.
+    ``cells``, the ``cell_weights`` of the size; any number of images and any size. Outputs are named in ``onnx_network.OUTPUTS``.
 
     Args:
         map_path: the map; the file is only good for this very one, whose digest it holds.

@@ -1,221 +1,116 @@
-"""An exported network in ONNX Runtime: prepared images and camera rays in, world rays out, in place of encoder and head.
-
-ONNX files are data, but a graph may name other files and foreign operators: neither is accepted, and a network that was not exported
-from the very map beside it is refused.
-"""
+"""The network: prepared images and their camera rays in, world rays out; run by PyTorch or by ONNX Runtime."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from dimm_ros.encoder.dinov2 import Tokens, cell_weights
-from dimm_ros.encoder.patches import PATCH
-from dimm_ros.encoder.weights import MODELS, Weights, file_sha256
-from dimm_ros.errors import InputError, MapError
+from dimm_ros.config import EncoderConfig
+from dimm_ros.encoder.patches import PatchGrid, fit, normalise
+from dimm_ros.encoder.weights import Weights
+from dimm_ros.estimate import Observation
+from dimm_ros.geometry.camera import Camera
 from dimm_ros.head.model import Rays
-
-if TYPE_CHECKING:
-    import onnx
-    from onnxruntime import InferenceSession
-
-    from dimm_ros.scene_map import MapHeader
-
-FORMAT_VERSION = 1
-SUFFIX = ".onnx"
-_KEY = "dimm_onnx"
-
-#: Names of the graph's inputs and outputs. The last three outputs are there where the map's head has them.
-INPUTS = ("pixels", "camera_rays", "cells")
-OUTPUTS = ("patches", "context", "cls", "directions", "moments", "direction_scale", "moment_scale", "novelty")
-
-#: Operators that ONNX Runtime itself brings.
-_DOMAINS = {"", "ai.onnx", "com.microsoft"}
-
-Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+from dimm_ros.runtime.clock import Clock
 
 
-class Exported(BaseModel):
-    """What an exported file says of itself: of which map it is, and how it computes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format_version: int = FORMAT_VERSION
-    dimm_version: str
-    map_name: str
-    map_sha256: str
-    precision: Literal["fp32", "int8"]
-
-    def write(self, model: onnx.ModelProto) -> None:
-        """Into a model's metadata."""
-        entry = model.metadata_props.add()
-        entry.key, entry.value = _KEY, self.model_dump_json()
-
-
-class OnnxNetwork:
-    """Encoder and head of one map; stands where an ``Encoder`` does, and gives the rays as well.
+@dataclass(frozen=True)
+class Prepared:
+    """One image as the network takes it.
 
     Attributes:
-        config: the map's encoder configuration.
-        weights: the exported file, with the digest of the weights that it was made from.
-        device: where tokens and rays are put, torch's.
-        cls_dim: width W of the CLS token.
-        exported: what the file says of itself.
-        provider: ONNX Runtime's execution provider in use.
+        pixels: (3, h, w) float32, of the encoder's input size, normalised.
+        grid: its patches and their camera rays.
+        prepare_ms: time that it took.
     """
 
-    def __init__(self, session: InferenceSession, exported: Exported, path: Path, header: MapHeader, device: torch.device) -> None:
-        self._session, self._header, self.device, self.exported = session, header, device, exported
-        self.config, self.cls_dim = header.encoder, MODELS[header.encoder.name].dim
-        self.weights = Weights(path, header.encoder_sha256, f"{header.encoder_origin}; exported to {path.name} ({exported.precision})")
-        self.provider = session.get_providers()[0]
-        self._outputs = {output.name for output in session.get_outputs()}
+    pixels: np.ndarray
+    grid: PatchGrid
+    prepare_ms: float
 
-    @classmethod
-    def open(
-        cls, path: str | Path, map_path: str | Path, header: MapHeader, device: torch.device, provider: Provider = "auto",
-    ) -> OnnxNetwork:
-        """Load a file that ``dimm export`` wrote.
 
-        Args:
-            path: the ONNX file.
-            map_path: the map it must have been exported from, and ``header``, that map's.
-            device: where tokens and rays are put.
-            provider: what runs the graph; auto is CUDA where ``device`` and ONNX Runtime allow, else the CPU. TensorRT is never
-                chosen by itself: it builds an engine for each image size first, which takes minutes.
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says about a batch of B images.
 
-        Raises:
-            MapError: the file is missing, damaged, or of another map.
-            InputError: ONNX Runtime is not installed, or has no such provider.
-        """
-        path, map_path = Path(path), Path(map_path)
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise InputError(
-                "The back end 'onnx' needs ONNX Runtime: pip install onnxruntime (onnxruntime-gpu for CUDA and TensorRT), or take backend torch."
-            ) from error
-        if not path.is_file():
-            raise MapError(f"The network {path} does not exist; write it with 'dimm export {map_path.name}', or take backend torch.")
-        content = path.read_bytes()
-        exported = _checked(content, path, map_path)
-        providers = choose_providers(provider, device, onnxruntime.get_available_providers())
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as OMP_WAIT_POLICY=PASSIVE: idle threads sleep
-        options.log_severity_level = 3
-        try:
-            session = onnxruntime.InferenceSession(content, options, providers=providers)
-        except Exception as error:  # noqa: BLE001  ONNX Runtime's own kinds, one for each way to be damaged
-            raise MapError(f"ONNX Runtime cannot load {path} ({_first_line(error)}); write it again with 'dimm export {map_path.name}'.") from error
-        if {put.name for put in session.get_inputs()} != set(INPUTS) or not set(OUTPUTS[:5]) <= {put.name for put in session.get_outputs()}:
-            raise MapError(f"{path} does not have the inputs and outputs of an exported map; write it again with 'dimm export {map_path.name}'.")
-        return cls(session, exported, path, header, device)
+    Attributes:
+        context: (B, C) global contexts.
+        cls: (B, W) CLS tokens.
+        rays: of each image, the world rays of its grid's valid patches, in the map's normalised frame.
+        stage_ms: time of encode and head, milliseconds, of the whole batch.
+    """
 
-    def encode(self, images: Tensor) -> Tokens:
-        """As ``Encoder.encode``; float32."""
-        count, rows, columns = len(images), images.shape[-2] // PATCH, images.shape[-1] // PATCH
-        ahead = np.broadcast_to(np.array([0.0, 0.0, 1.0], dtype=np.float32), (count, rows * columns, 3))
-        found = self._run(images, ahead, ("patches", "context", "cls"))
-        return Tokens(found["patches"], found["context"], found["cls"])
+    context: Tensor
+    cls: Tensor
+    rays: list[Rays]
+    stage_ms: dict[str, float]
 
-    def observe(self, images: Tensor, camera_rays: Sequence[np.ndarray]) -> tuple[Tensor, Tensor, list[Rays]]:
-        """What images of one size show.
+
+@runtime_checkable
+class Network(Protocol):
+    """Encoder and head of one map.
+
+    Attributes:
+        config: the encoder's configuration.
+        weights: the encoder's, with their digest.
+        device: where rays and tokens are put.
+    """
+
+    config: EncoderConfig
+    weights: Weights
+    device: torch.device
+
+    def predict(self, pixels: Tensor, grids: Sequence[PatchGrid]) -> Prediction:
+        """What B images of one size show.
 
         Args:
-            images: (B, 3, h, w) float images normalised by ``patches.normalise``; h and w are multiples of 14.
-            camera_rays: of each image, (P, 3) unit rays through its patches' centres.
-
-        Returns:
-            (B, C) context, (B, W) CLS tokens, and each image's rays as ``DimmHead`` gives them.
+            pixels: (B, 3, h, w) float images normalised by ``patches.normalise``; h and w are multiples of 14.
+            grids: of each image.
         """
-        found = self._run(images, np.stack(camera_rays).astype(np.float32), [name for name in OUTPUTS[1:] if name in self._outputs])
-        rays = []
-        for row in range(len(images)):
-            scales = [found[name][row] if name in found else None for name in ("direction_scale", "moment_scale")]
-            novelty = found["novelty"][row, None] if "novelty" in found else None
-            rays.append(Rays(found["directions"][row], found["moments"][row], *scales, novelty))
-        return found["context"], found["cls"], rays
-
-    def _run(self, images: Tensor, camera_rays: np.ndarray, outputs: Sequence[str]) -> dict[str, Tensor]:
-        cells = cell_weights(images.shape[-2] // PATCH, images.shape[-1] // PATCH, self.config.context_grid)
-        feed = dict(zip(INPUTS, (images.float().cpu().numpy(), np.ascontiguousarray(camera_rays), cells), strict=True))
-        return {name: torch.from_numpy(value).to(self.device) for name, value in zip(outputs, self._session.run(list(outputs), feed), strict=True)}
 
 
-def network_path(map_path: str | Path) -> Path:
-    """Where a map's exported network is looked for: beside it."""
-    return Path(map_path).with_suffix(SUFFIX)
-
-
-def choose_providers(name: str, device: torch.device, available: Sequence[str]) -> list[str | tuple[str, dict[str, str]]]:
-    """ONNX Runtime's providers for a choice, the best first; each falls back on the next for operators that it lacks.
+def prepare(image: np.ndarray, camera: Camera, grid: PatchGrid) -> Prepared:
+    """Resize, cut and normalise an (H, W, 3) uint8 RGB image of ``camera``.
 
     Raises:
-        InputError: unknown, or not in this build of ONNX Runtime.
+        InputError: the image's size is not the camera's, or it is not RGB uint8.
     """
-    if name not in ("auto", *_PROVIDERS):
-        raise InputError(f"The ONNX provider '{name}' is not known; choose auto, {', '.join(_PROVIDERS)}.")
-    if name == "auto":
-        name = "cuda" if device.type == "cuda" and _PROVIDERS["cuda"] in available else "cpu"
-    if _PROVIDERS[name] not in available:
-        raise InputError(f"This ONNX Runtime has no {name} provider; install onnxruntime-gpu in place of onnxruntime, or choose cpu.")
-    chosen = list(_PROVIDERS)[list(_PROVIDERS).index(name)::-1]
-    number = {"device_id": str(device.index or 0)}
-    return [_PROVIDERS[each] if each == "cpu" else (_PROVIDERS[each], number) for each in chosen if _PROVIDERS[each] in available]
+    clock = Clock(torch.device("cpu"))
+    with clock("prepare"):
+        pixels = normalise(fit(image, camera, grid))
+    return Prepared(pixels, grid, clock.stages["prepare"])
 
 
-def _checked(content: bytes, path: Path, map_path: Path) -> Exported:
-    """What the file says of itself, if it is whole, keeps to itself, and is of the map."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    again = f"write it again with 'dimm export {map_path.name}'"
-    try:
-        model = onnx.load_from_string(content)
-    except DecodeError as error:
-        raise MapError(f"{path} is damaged or not an ONNX file ({_first_line(error)}); {again}.") from error
-    text = next((entry.value for entry in model.metadata_props if entry.key == _KEY), None)
-    if text is None:
-        raise MapError(f"{path} was not written by 'dimm export'; {again}.")
-    try:
-        version = int(json.loads(text)["format_version"])
-        if version != FORMAT_VERSION:
-            raise MapError(f"{path} has format {version}, this dimm_ros reads {FORMAT_VERSION}; {again}.")
-        exported = Exported.model_validate_json(text)
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise MapError(f"What {path} says of itself cannot be read ({_first_line(error)}); {again}.") from error
-    if exported.map_sha256 != file_sha256(map_path):
-        raise MapError(f"{path.name} was exported from another map than {map_path.name} is now; {again}.")
-    foreign = {entry.domain for entry in model.opset_import} | {function.domain for function in model.functions}
-    if not foreign <= _DOMAINS or any(_is_external(tensor) for tensor in _tensors(model.graph)):
-        raise MapError(f"{path} refers to other files or to foreign operators, which no export does; {again}.")
-    return exported
+def observe(network: Network, images: Sequence[Prepared]) -> list[Observation]:
+    """Predict the rays of images, in their order; those of one size are one batch, and share its time evenly."""
+    batches: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(images):
+        batches.setdefault(image.pixels.shape, []).append(index)
+    found: dict[int, Observation] = {}
+    for members in batches.values():
+        batch = [images[index] for index in members]
+        clock = Clock(network.device)
+        with clock("prepare"):
+            pixels = torch.from_numpy(batch[0].pixels[None] if len(batch) == 1 else np.stack([image.pixels for image in batch]))
+        predicted = network.predict(pixels, [image.grid for image in batch])
+        share = {stage: ms / len(batch) for stage, ms in (clock.stages | predicted.stage_ms).items()}
+        for row, (index, image) in enumerate(zip(members, batch, strict=True)):
+            found[index] = Observation(
+                grid=image.grid, rays=predicted.rays[row], context=predicted.context[row], cls=predicted.cls[row],
+                stage_ms=share | {"prepare": image.prepare_ms + share["prepare"]},
+            )
+    return [found[index] for index in range(len(images))]
 
 
-def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
-    """All constants of a graph and of the graphs in it."""
-    found = [*graph.initializer, *(part for sparse in graph.sparse_initializer for part in (sparse.values, sparse.indices))]
-    for node in graph.node:
-        for attribute in node.attribute:
-            found += [attribute.t, *attribute.tensors]
-            for inner in (attribute.g, *attribute.graphs):
-                if len(inner.node) or len(inner.initializer):
-                    found += _tensors(inner)
-    return found
-
-
-def _is_external(tensor: onnx.TensorProto) -> bool:
-    return tensor.data_location == tensor.EXTERNAL or len(tensor.external_data) > 0
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+@lru_cache(maxsize=32)
+def on_device(grid: PatchGrid, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices of the valid patches, their (N, 3) rays in float32 and in float64: kept, since an upload waits for a GPU."""
+    valid = torch.from_numpy(np.flatnonzero(grid.valid)).to(device)
+    rays = torch.from_numpy(np.array(grid.rays)).to(device)[valid]
+    return valid, rays.float(), rays

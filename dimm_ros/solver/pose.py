@@ -104,13 +104,14 @@ def solve_rig(
     """
     if not len(camera_rays) == len(rig_from_camera) == len(directions) == len(moments) > 0:
         raise ValueError("a rig needs rays, a pose, directions and moments for each of its cameras")
-    bearings, offsets = [], []
-    for rays, pose in zip(camera_rays, rig_from_camera):
-        pose = pose.to(dtype=torch.float64, device=rays.device)
-        bearings.append(rays.to(torch.float64) @ pose[:3, :3].T)
-        offsets.append(pose[:3, 3].expand(len(rays), 3))
+    bearings, offsets = list(camera_rays), None
+    # A camera that is the rig itself needs no product, and no upload, for which a GPU would wait.
+    if not all(torch.equal(pose, torch.eye(4, dtype=pose.dtype, device=pose.device)) for pose in rig_from_camera):
+        poses = [pose.to(dtype=torch.float64, device=rays.device) for rays, pose in zip(camera_rays, rig_from_camera)]
+        bearings = [rays.to(torch.float64) @ pose[:3, :3].T for rays, pose in zip(camera_rays, poses)]
+        offsets = torch.cat([pose[:3, 3].expand(len(rays), 3) for rays, pose in zip(camera_rays, poses)])
     return _solve(
-        torch.cat(bearings), torch.cat(offsets), torch.cat(list(directions)), torch.cat(list(moments)),
+        torch.cat(bearings), offsets, torch.cat(list(directions)), torch.cat(list(moments)),
         None if direction_sigma is None else torch.cat(list(direction_sigma)),
         None if moment_sigma is None else torch.cat(list(moment_sigma)), config, covariance_scale,
     )

@@ -16,7 +16,10 @@ from dimm_ros.scene_map import SceneMap
 
 
 def estimate_of(residual: np.ndarray | None, accepted: bool = True) -> Estimate:
-    return Estimate(np.eye(4), np.eye(6), accepted, "" if accepted else "No.", 3, 4, angle_residual_deg=residual)
+    return Estimate(
+        world_from_camera=np.eye(4), covariance=np.eye(6), accepted=accepted, reason="" if accepted else "No.", inliers=3, rays=4,
+        angle_residual_deg=residual,
+    )
 
 
 def test_colours_go_from_blue_to_red() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from dimm_ros.config import HeadConfig
 from dimm_ros.head.loss import ray_loss, turn_loss
-from dimm_ros.head.model import DimmHead, Rays, fourier
+from dimm_ros.head.model import DimmHead, MapHead, Rays, fourier
 
 
 def make_inputs(count: int = 40, patch_dim: int = 24, context_dim: int = 16) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -43,7 +43,7 @@ def test_one_context_for_all_patches_is_the_same_as_repeating_it() -> None:
 
 def test_every_parameter_gets_a_gradient() -> None:
     torch.manual_seed(0)
-    head = DimmHead(24, 16, HeadConfig(mappers=3, width=32))
+    head = MapHead(24, 16, HeadConfig(mappers=3, width=32))
     directions = torch.nn.functional.normalize(torch.randn(40, 3), dim=-1)
     rays = head(*make_inputs())
     (ray_loss(rays, directions, torch.linalg.cross(torch.randn(40, 3), directions)) + turn_loss(rays.turned, torch.eye(3))).backward()
@@ -94,3 +94,16 @@ def test_the_loss_is_least_at_the_truth_and_its_scale() -> None:
     error = 0.1 / 3**0.5  # each of three coordinates: a distance of 0.1; the direction is exact
     values = [loss(error, scale) - 2 * float(torch.tensor(scale).log()) for scale in (0.03, 0.05, 0.08)]
     assert values[1] < values[0] and values[1] < values[2], values
+
+
+def test_a_maps_head_is_the_papers_and_what_joins_its_rays() -> None:
+    torch.manual_seed(0)
+    config = HeadConfig(mappers=3, width=32, turn_width=16)
+    paper, head = DimmHead(24, 16, config), MapHead(24, 16, config)
+    assert set(head.state_dict()) - set(paper.state_dict()) == {name for name in head.state_dict() if name.startswith("turn.")}
+    paper.load_state_dict({name: head.state_dict()[name] for name in paper.state_dict()})  # the names that map files have, old and new
+    expected, together, alone = (each(*make_inputs()) for each in (paper, head, head.alone()))
+    assert expected.turned is None and alone.turned is None and together.turned.shape == (40, 3, 3)
+    for rays in (together, alone):
+        for field in ("directions", "moments", "direction_scale", "moment_scale"):
+            assert torch.equal(getattr(rays, field), getattr(expected, field))

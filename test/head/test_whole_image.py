@@ -7,7 +7,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from dimm_ros.config import HeadConfig
-from dimm_ros.head.model import DimmHead
+from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage, blend, nearest_rotations
 
 CONTEXT = 48
@@ -109,7 +109,7 @@ def test_a_head_without_share_is_the_head_alone() -> None:
     torch.manual_seed(0)
     context, rotations, centres = _world(60, 0)
     whole = WholeImage.fit(context, rotations, centres)
-    heads = [DimmHead(24, CONTEXT, HeadConfig(mappers=2, width=32, whole_share=share, turn_width=0), whole) for share in (0.0, 0.7)]
+    heads = [MapHead(24, CONTEXT, HeadConfig(mappers=2, width=32, whole_share=share, turn_width=0), whole) for share in (0.0, 0.7)]
     heads[1].load_state_dict(heads[0].state_dict())
     camera_rays = torch.nn.functional.normalize(torch.rand(8, 3) + torch.tensor([0.0, 0.0, 1.0]), dim=1)
     patches = torch.randn(8, 24)
@@ -129,7 +129,7 @@ def test_the_rotation_that_the_head_tells_takes_the_place_of_the_regressed_one()
     context, rotations, centres = _world(60, 0)
     whole = WholeImage.fit(context, rotations, centres)
     config = HeadConfig(mappers=2, width=32, turn_width=16)
-    head = DimmHead(24, CONTEXT, config, whole)
+    head = MapHead(24, CONTEXT, config, whole)
     camera_rays = torch.nn.functional.normalize(torch.rand(8, 3) + torch.tensor([0.0, 0.0, 1.0]), dim=1)
     patches = torch.randn(8, 24)
     alone, together = head.alone()(patches, context[:2], camera_rays), head(patches, context[:2], camera_rays)
@@ -137,4 +137,4 @@ def test_the_rotation_that_the_head_tells_takes_the_place_of_the_regressed_one()
     told, moved = ((least + grown).clamp_max(config.whole_share) for least in (config.turn_least, config.whole_least))
     expected = blend(alone.directions, alone.moments, camera_rays, nearest_rotations(together.turned), whole(context[:2])[1], told, moved)
     torch.testing.assert_close((together.directions, together.moments), expected)
-    assert DimmHead(24, CONTEXT, HeadConfig(whole_share=0.0)).turn is None
+    assert MapHead(24, CONTEXT, HeadConfig(whole_share=0.0)).turn is None

@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from dimm_ros.config import HeadConfig, TrainingConfig
-from dimm_ros.head.model import DimmHead
+from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import nearest_rotations
 from dimm_ros.mapping.trainer import Normalisation, Trainer
 
@@ -30,7 +30,7 @@ def _buffer() -> dict[str, torch.Tensor]:
 def test_a_head_learns_rays_and_the_rotation_of_the_image() -> None:
     data = _buffer()
     torch.manual_seed(0)
-    head = DimmHead(WIDTH, CONTEXT, HeadConfig(mappers=2, width=32, turn_width=32))
+    head = MapHead(WIDTH, CONTEXT, HeadConfig(mappers=2, width=32, turn_width=32))
     trainer = Trainer(head, data, Normalisation.of(data["centres"]), TrainingConfig(steps=150, batch=256, average=0.9))
 
     def errors() -> tuple[float, float]:
@@ -48,7 +48,7 @@ def test_a_head_learns_rays_and_the_rotation_of_the_image() -> None:
 def test_a_head_without_that_part_learns_rays_alone() -> None:
     data = _buffer()
     torch.manual_seed(0)
-    head = DimmHead(WIDTH, CONTEXT, HeadConfig(mappers=2, width=32, turn_width=0))
+    head = MapHead(WIDTH, CONTEXT, HeadConfig(mappers=2, width=32, turn_width=0))
     trainer = Trainer(head, data, Normalisation.of(data["centres"]), TrainingConfig(steps=60, batch=256))
     losses = [trainer.step() for _ in range(trainer.config.steps)]
     assert head.turn is None and sum(losses[-10:]) < sum(losses[:10])

@@ -101,7 +101,10 @@ class KnownPose:
         if self.only is not None and not set(values) <= self.only:
             reason = f"The view is not of {self.name}."
         stages = {"prepare": 1.0, "encode": 5.0, "head": 1.0, "solve": 2.0, "total": 9.0}
-        return Estimate(self.world_from_camera.copy(), self.covariance, not reason, reason, 90, 100, stages)
+        return Estimate(
+            world_from_camera=self.world_from_camera.copy(), covariance=self.covariance, accepted=not reason, reason=reason, inliers=90, rays=100,
+            stage_ms=stages,
+        )
 
 
 class Robot:

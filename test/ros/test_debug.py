@@ -29,7 +29,10 @@ def estimate(offset: float = 0.0) -> Estimate:
     rays = np.concatenate([directions, np.cross(CENTRE + sideways, directions)], axis=-1)
     residual = np.linspace(0, 6, 12).reshape(3, 4)
     residual[1, 1] = np.nan
-    return Estimate(WORLD_FROM_CAMERA, np.eye(6), True, "", 9, 11, angle_residual_deg=residual, world_rays=rays)
+    return Estimate(
+        world_from_camera=WORLD_FROM_CAMERA, covariance=np.eye(6), accepted=True, reason="", inliers=9, rays=11, angle_residual_deg=residual,
+        world_rays=rays,
+    )
 
 
 def test_markers_are_the_predicted_rays() -> None:

@@ -24,7 +24,7 @@ from dimm_ros.encoder.dinov2 import Tokens
 from dimm_ros.encoder.patches import PATCH
 from dimm_ros.errors import DimmError
 from dimm_ros.geometry.camera import DISTORTION_MODELS, Camera
-from dimm_ros.head.model import DimmHead
+from dimm_ros.head.model import MapHead
 from dimm_ros.localizer import Estimate, Localizer
 from dimm_ros.ros.images import to_rgb
 from dimm_ros.scene_map import MapHeader, SceneMap
@@ -128,7 +128,7 @@ class RandomTokens:
 def localizer(encoder) -> Localizer:
     """With an untrained map: its rays are noise."""
     torch.manual_seed(0)
-    head = DimmHead(encoder.dim, encoder.context_dim, HeadConfig(mappers=2, width=32, depth=1))
+    head = MapHead(encoder.dim, encoder.context_dim, HeadConfig(mappers=2, width=32, depth=1))
     header = MapHeader(
         name="noise", frame_id="map", created="", dimm_version=__version__, encoder=encoder.config, encoder_sha256=encoder.weights.sha256,
         encoder_origin=encoder.weights.origin, patch_dim=encoder.dim, context_dim=encoder.context_dim, head=head.config,

@@ -134,7 +134,9 @@ class Guided(KnownPose):
         pose = next(self.next) @ MOUNT
         pose[:3, :3] = poses.exp_so3(np.radians(0.5) * self._rng.standard_normal(3)) @ pose[:3, :3]
         pose[:3, 3] += self.sigma * self._rng.standard_normal(3)
-        return Estimate(pose, self.covariance, True, "", 90, 100, estimate.stage_ms)
+        return Estimate(
+            world_from_camera=pose, covariance=self.covariance, accepted=True, reason="", inliers=90, rays=100, stage_ms=estimate.stage_ms,
+        )
 
 
 def test_map_base_stays_bounded_while_odometry_drifts(make_robot, tmp_path: Path) -> None:

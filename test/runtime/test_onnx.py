@@ -25,7 +25,7 @@ from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.localizer import Localizer
 from dimm_ros.runtime.export import export_map
-from dimm_ros.runtime.network import choose_providers, network_path
+from dimm_ros.runtime.onnx_network import choose_providers, network_path
 from dimm_ros.scene_map import SceneMap
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed (the extra 'onnx')")
@@ -115,10 +115,10 @@ def test_an_atlas_of_networks(exported: Path, frames: Sequence[Frame]) -> None:
 def test_a_head_without_confidence_nor_whole_image(exported: Path, frames: Sequence[Frame], tmp_path: Path) -> None:
     whole = SceneMap.load(exported)
     header = whole.header.model_copy(update={"head": whole.header.head.changed(confidence=False, fusion="mean")})
-    from dimm_ros.head.model import DimmHead
+    from dimm_ros.head.model import MapHead
 
     torch.manual_seed(0)
-    SceneMap(header, DimmHead(header.patch_dim, header.context_dim, header.head)).save(tmp_path / "plain.dimm")
+    SceneMap(header, MapHead(header.patch_dim, header.context_dim, header.head)).save(tmp_path / "plain.dimm")
     export_map(tmp_path / "plain.dimm")
     torchs, onnxs = (Localizer.open(tmp_path / "plain.dimm", device="cpu", backend=backend).observe(frames[0].load(), frames[0].camera)
                      for backend in ("torch", "onnx"))
