@@ -56,6 +56,20 @@ class HeadConfig(_Section):
     turn_least: float = Field(0.6, ge=0, lt=1, description="share of that rotation in the rays of a view that is not new at all")
 
 
+class LandmarkConfig(_Section):
+    """The landmarks of a map: keypoints whose places the recording's poses fix."""
+
+    kind: Literal["points", "lines", "none"] = Field(
+        "points", description="places as points, hidden in lines, or none (rays alone, the paper's private form)",
+    )
+    detector: str = Field("sift", description="keypoint detector, see dimm_ros.landmarks.keypoints.DETECTORS")
+    longest: int = Field(1024, ge=160, le=8192, description="longer side of the image that keypoints are looked for in, pixels")
+    keypoints: int = Field(2500, ge=50, le=50_000, description="most keypoints of an image")
+    images: int = Field(250, ge=2, le=100_000, description="most images that landmarks are made of; key frames of a longer recording")
+    most: int = Field(15_000, ge=100, le=1_000_000, description="most landmarks of a map, those that more images show first")
+    seed: int = Field(0, ge=0, description="seed of the lines' directions")
+
+
 class TrainingConfig(_Section):
     """How a map is trained."""
 
@@ -141,8 +155,9 @@ class GateConfig(_Section):
 
 
 class Preset(_Section):
-    """Encoder, head and training that belong together."""
+    """Landmarks, encoder, head and training that belong together."""
 
+    landmarks: LandmarkConfig = LandmarkConfig()
     encoder: EncoderConfig = EncoderConfig()
     head: HeadConfig = HeadConfig()
     training: TrainingConfig = TrainingConfig()

@@ -1,0 +1,188 @@
+"""Landmarks of a recording: keypoints, matches of chosen pairs, tracks, places; calibrated on frames that are left out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from dimm_ros.config import LandmarkConfig
+from dimm_ros.data.recording import Frame
+from dimm_ros.errors import DataError
+from dimm_ros.landmarks.calibrate import LandmarkCalibration, calibrate_landmarks, left_out
+from dimm_ros.landmarks.keyframes import choose_keyframes
+from dimm_ros.landmarks.keypoints import SCALE, Keypoints, detector_of, find_keypoints, unit
+from dimm_ros.landmarks.matching import mutual_matches
+from dimm_ros.landmarks.pairs import choose_pairs
+from dimm_ros.landmarks.store import Landmarks, hide_in_lines
+from dimm_ros.landmarks.tracks import Tracks, epipolar_agreement, join_matches
+from dimm_ros.landmarks.triangulation import MAX_PIXELS, Structure, triangulate
+
+#: Called with (stage, done, in all); returning True asks to stop.
+Watch = Callable[[str, int, int], bool]
+
+#: Least share of matches that the poses' epipolar geometry allows: below it poses and images do not belong together.
+_MIN_AGREEMENT, _MATCHES_THAT_TELL = 0.15, 30
+#: Fewer landmarks than this are none: a few keypoints on a white wall prove nothing.
+MIN_LANDMARKS = 50
+
+
+@dataclass(frozen=True)
+class BuiltLandmarks:
+    """Landmarks of a recording.
+
+    Attributes:
+        landmarks: about the origin given, or None where the images show too little; ``note`` says so.
+        calibration: what frames that were left out say of their errors.
+        images: that they were made of.
+        seconds: that it took.
+        note: one sentence for the user, or empty.
+    """
+
+    landmarks: Landmarks | None
+    calibration: LandmarkCalibration
+    images: int
+    seconds: float
+    note: str = ""
+
+
+def build_landmarks(
+    frames: Sequence[Frame], origin: np.ndarray, config: LandmarkConfig, watch: Watch | None = None,
+) -> BuiltLandmarks | None:
+    """Make landmarks of posed images.
+
+    Args:
+        frames: of one place.
+        origin: (3,) of the map, metres: landmarks are stored about it.
+        config: what kind, how many.
+        watch: progress; see ``Watch``.
+
+    Returns:
+        None when ``watch`` asked to stop.
+
+    Raises:
+        DataError: an image cannot be read, or the poses contradict the images.
+    """
+    begun, watch = time.perf_counter(), watch or (lambda *_: False)
+    frames = [frames[index] for index in choose_keyframes(np.stack([frame.world_from_camera for frame in frames]), config.images)]
+    poses = np.stack([frame.world_from_camera for frame in frames])
+    poses[:, :3, 3] -= origin
+    keypoints = _all_keypoints(frames, config, watch)
+    if keypoints is None:
+        return None
+    pairs = choose_pairs(poses)
+    matches = _all_matches(keypoints, poses, pairs, watch)
+    if matches is None:
+        return None
+    tracks = join_matches(keypoints, pairs, matches)
+
+    def made(images: np.ndarray) -> Landmarks:
+        chosen = tracks.of_images(images)
+        return keep_best(chosen, triangulate(chosen, poses), poses, config)
+
+    every = np.ones(len(frames), bool)
+    landmarks = made(every)
+    seconds = time.perf_counter() - begun
+    if len(landmarks) < MIN_LANDMARKS:
+        note = (
+            f"The images show only {len(landmarks)} landmarks (at least {MIN_LANDMARKS} are needed): few keypoints, or too "
+            "little movement between them; the map answers from rays alone."
+        )
+        return BuiltLandmarks(None, LandmarkCalibration(), len(frames), seconds, note)
+    apart = left_out(len(frames))
+    calibration = calibrate_landmarks(
+        made(~np.isin(np.arange(len(frames)), apart)), [keypoints[index] for index in apart], poses[apart],
+    )
+    return BuiltLandmarks(landmarks, calibration, len(frames), time.perf_counter() - begun)
+
+
+def keep_best(tracks: Tracks, structure: Structure, poses: np.ndarray, config: LandmarkConfig) -> Landmarks:
+    """The tracks that are worth keeping, those that most images show first.
+
+    Args:
+        tracks: observations.
+        structure: their places, in the frame of ``poses``.
+        poses: (N, 4, 4) world_from_camera.
+        config: how many, of what kind.
+    """
+    rank = np.argsort(-np.where(structure.good, structure.views, -1), kind="stable")[: min(config.most, int(structure.good.sum()))]
+    number = np.full(tracks.count, -1)
+    number[rank] = np.arange(len(rank))
+    kept = structure.agrees & (number[tracks.track] >= 0)
+    owner, points = number[tracks.track[kept]], structure.points[rank]
+    descriptors = np.zeros((len(rank), tracks.descriptors.shape[1]), np.float32)
+    np.add.at(descriptors, owner, unit(tracks.descriptors[kept]))
+    arm = poses[tracks.image[kept], :3, 3] - points[owner]
+    distance = np.maximum(np.linalg.norm(arm, axis=1), 1e-9)
+    arm /= distance[:, None]
+    axis = np.zeros((len(rank), 3))
+    np.add.at(axis, owner, arm)
+    axis /= np.maximum(np.linalg.norm(axis, axis=1, keepdims=True), 1e-9)
+    cosine, near, far = np.ones(len(rank)), np.full(len(rank), np.inf), np.zeros(len(rank))
+    np.minimum.at(cosine, owner, (arm * axis[owner]).sum(axis=1))
+    np.minimum.at(near, owner, distance)
+    np.maximum.at(far, owner, distance)
+    limit = np.finfo(np.float16).max
+    landmarks = Landmarks(
+        kind="points", places=points.astype(np.float32), descriptors=np.rint(unit(descriptors) * SCALE).clip(0, 255).astype(np.uint8),
+        views=structure.views[rank].clip(0, 255).astype(np.uint8),
+        seen_from=np.column_stack([axis, cosine, near, far]).clip(-limit, limit).astype(np.float16),
+    )
+    return hide_in_lines(landmarks, config.seed) if config.kind == "lines" else landmarks
+
+
+def _all_keypoints(frames: Sequence[Frame], config: LandmarkConfig, watch: Watch) -> list[Keypoints] | None:
+    detector = detector_of(config.detector)
+
+    def found(frame: Frame) -> Keypoints:
+        return find_keypoints(frame.load(), frame.camera, detector, config.longest, config.keypoints)
+
+    return _watched("keypoints", found, frames, watch)
+
+
+def _all_matches(keypoints: Sequence[Keypoints], poses: np.ndarray, pairs: np.ndarray, watch: Watch) -> list[np.ndarray] | None:
+    """Of each pair, matches that the poses allow."""
+    shares = []
+
+    def found(pair: np.ndarray) -> np.ndarray:
+        one, other = pair
+        matches, _ = mutual_matches(keypoints[one].unit_descriptors(), keypoints[other].unit_descriptors())
+        good = epipolar_agreement(keypoints[one], keypoints[other], poses[one], poses[other], matches, MAX_PIXELS)
+        if len(matches) >= _MATCHES_THAT_TELL:
+            shares.append(good.mean())
+        return matches[good]
+
+    result = _watched("matching", found, pairs, watch)
+    if result is not None and shares and np.median(shares) < _MIN_AGREEMENT:
+        raise DataError(
+            f"The recording's poses contradict its images: only {np.median(shares):.0%} of what two images share lies where their poses "
+            "say; run 'dimm doctor' on it, which tells a wrong camera or pose convention."
+        )
+    return result
+
+
+def _watched(stage: str, work: Callable, items: Sequence, watch: Watch) -> list | None:
+    """Results of work on all items, in order, on all cores; None when asked to stop."""
+    workers = os.cpu_count() or 1
+    results: list = []
+    with ThreadPoolExecutor(workers) as pool:
+        for result in _ahead(pool, work, items, 2 * workers):
+            results.append(result)
+            if watch(stage, len(results), len(items)) and len(results) < len(items):
+                return None
+    return results
+
+
+def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Sequence, ahead: int) -> Iterator:
+    """Results in order, so many of them under way at a time: images must not pile up in memory."""
+    waiting, rest = [], iter(items)
+    waiting.extend(pool.submit(work, item) for item in islice(rest, ahead))
+    while waiting:
+        result = waiting.pop(0).result()
+        waiting.extend(pool.submit(work, item) for item in islice(rest, 1))
+        yield result

@@ -1,0 +1,87 @@
+"""How large the errors of landmark poses are, from frames that were left out when the landmarks were made.
+
+What matches say of their own scatter leaves out what all landmarks of a place share: the recording's poses are off by
+centimetres, and so are landmarks made from them. Two standard deviations, of position and of rotation, are added; they are
+the likeliest for the errors seen (Gaussian errors, the matches' own covariance plus the shared part).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.optimize import minimize
+
+from dimm_ros.geometry.poses import rotation_vector
+from dimm_ros.landmarks.keypoints import Keypoints
+from dimm_ros.landmarks.locate import locate
+from dimm_ros.landmarks.store import Landmarks
+
+_PERIOD, _BLOCK = 20, 4  # whole stretches: a frame between its neighbours would make it too easy
+_SPARSE = 60  # so few frames are left out one by one
+_MIN_FRAMES = 5
+_TAILS = 1.2  # errors have heavier tails than a Gaussian
+_OUTLIER = 40.0  # largest squared Mahalanobis distance that counts: one blunder must not inflate every covariance
+
+
+class LandmarkCalibration(BaseModel):
+    """Errors of landmark poses beside what the matches' own scatter says.
+
+    Attributes:
+        position_sigma, rotation_sigma_deg: standard deviation per axis, metres and degrees; the defaults are what other maps had.
+        frames: that were left out and found; 0 when there were too few.
+        position_error, rotation_error_deg: their median errors.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    position_sigma: float = Field(0.02, ge=0)
+    rotation_sigma_deg: float = Field(0.5, ge=0)
+    frames: int = Field(0, ge=0)
+    position_error: float | None = Field(None, ge=0)
+    rotation_error_deg: float | None = Field(None, ge=0)
+
+    def covariance(self) -> np.ndarray:
+        """(6, 6) of the shared errors: x, y, z, rx, ry, rz; square metres and radians."""
+        return np.diag([self.position_sigma**2] * 3 + [np.radians(self.rotation_sigma_deg) ** 2] * 3)
+
+
+def left_out(count: int) -> np.ndarray:
+    """Indices of the frames that landmarks are judged on."""
+    indices = np.arange(count)
+    return indices[2::5] if count < _SPARSE else indices[indices % _PERIOD >= _PERIOD - _BLOCK]
+
+
+def calibrate_landmarks(landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray) -> LandmarkCalibration:
+    """Fit the shared errors.
+
+    Args:
+        landmarks: made without the frames.
+        keypoints: of the frames.
+        poses: (N, 4, 4) their world_from_camera, in the landmarks' frame.
+    """
+    errors, own = [], []
+    for points, pose in zip(keypoints, poses, strict=True):
+        found = locate([points], np.eye(4)[None], landmarks, None)
+        if found is None or not found.proven:
+            continue
+        turned = rotation_vector(found.pose.rotation @ pose[:3, :3].T)
+        errors.append(np.concatenate([found.pose.centre - pose[:3, 3], turned]))
+        own.append(np.linalg.inv(found.pose.information))
+    if len(errors) < _MIN_FRAMES:
+        return LandmarkCalibration()
+    errors, own = np.array(errors), np.array(own)
+    position, rotation = np.linalg.norm(errors[:, :3], axis=1), np.linalg.norm(errors[:, 3:], axis=1)
+
+    def unlikely(logarithms: np.ndarray) -> float:
+        spread = own + np.diag(np.exp(2 * np.repeat(logarithms, 3)))
+        distance = np.einsum("ni,nij,nj->n", errors, np.linalg.inv(spread), errors)
+        return float(np.minimum(distance, _OUTLIER).sum() + np.linalg.slogdet(spread)[1].sum())
+
+    start = np.log([max(np.median(position), 1e-6), max(np.median(rotation), 1e-7)])
+    fitted = np.exp(minimize(unlikely, start, method="Nelder-Mead").x) * _TAILS
+    return LandmarkCalibration(
+        position_sigma=float(fitted[0]), rotation_sigma_deg=float(np.degrees(fitted[1])), frames=len(errors),
+        position_error=float(np.median(position)), rotation_error_deg=float(np.degrees(np.median(rotation))),
+    )
