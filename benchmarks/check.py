@@ -117,7 +117,7 @@ def _step_ratio() -> float:
     preset = PRESETS["cpu"]
     encoder = Encoder.open(preset.encoder, device="cpu")
     data = constant_buffer(32, encoder)
-    trainer = Trainer(MapHead(encoder.dim, encoder.context_dim, preset.head), data, Normalisation.of(data["centres"]), preset.training)
+    trainer = Trainer(MapHead(encoder.dim, encoder.context_dim, preset.head), data, Normalisation.of(data.centres), preset.training)
     image = torch.zeros(1, 3, 336, 448)
     steps, passes = [], []
     for number in range(_STEPS + 1):

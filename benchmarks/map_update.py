@@ -25,10 +25,11 @@ from dimm_ros.cli.console import Bars, bars, console  # noqa: E402
 from dimm_ros.config import PRESETS, EncoderConfig  # noqa: E402
 from dimm_ros.evaluation.metrics import Answer, summarise  # noqa: E402
 from dimm_ros.mapping.build import now  # noqa: E402
-from dimm_ros.mapping.fit import fit_map  # noqa: E402
+from dimm_ros.mapping.fit import MapFit  # noqa: E402
 from dimm_ros.mapping.merge import merge_maps  # noqa: E402
 from dimm_ros.mapping.rehearse import features_path, keep_features, load_features, remembered_views  # noqa: E402
 from dimm_ros.mapping.trainer import Normalisation  # noqa: E402
+from dimm_ros.mapping.training_views import TrainingViews  # noqa: E402
 from dimm_ros.mapping.update import updated_header  # noqa: E402
 from dimm_ros.scene_map import MapHeader, SceneMap, Source  # noqa: E402
 
@@ -78,20 +79,21 @@ class Bench:
         (self._folder / f"{name}.training").unlink(missing_ok=True)
         return made
 
-    def _fit(self, name: str, header: MapHeader, data: dict[str, Tensor], **more) -> SceneMap:
+    def _fit(self, name: str, header: MapHeader, data: TrainingViews, **more) -> SceneMap:
         def watch(_: str, done: int, total: int, note: str) -> bool:
             self._watch(name, done, total, note)
             return False
 
         self._folder.mkdir(parents=True, exist_ok=True)
-        return fit_map(header, data, self._folder / f"{name}.training", f"{name} {self._training}", torch.device("cpu"), watch, **more).scene_map
+        checkpoint, mark = self._folder / f"{name}.training", f"{name} {self._training}"
+        return MapFit(header, data, checkpoint, mark, torch.device("cpu"), watch, **more).run().scene_map
 
-    def _header(self, name: str, data: dict[str, Tensor]) -> MapHeader:
-        frames = int(data["frame_of"].max()) + 1
-        normalisation = Normalisation.of(data["centres"][:frames])
+    def _header(self, name: str, data: TrainingViews) -> MapHeader:
+        frames = data.frames
+        normalisation = Normalisation.of(data.centres[:frames])
         return MapHeader(
             name=name, frame_id="map", created=now(), dimm_version=__version__, encoder=EncoderConfig(), encoder_sha256="0" * 64, encoder_origin="",
-            patch_dim=data["patches"].shape[1], context_dim=data["context"].shape[1], head=self._preset.head, training=self._training,
+            patch_dim=data.patches.shape[1], context_dim=data.context.shape[1], head=self._preset.head, training=self._training,
             origin=tuple(normalisation.origin.tolist()), radius=normalisation.radius, sources=(Source(name=name, frames=frames),),
         )
 
@@ -111,16 +113,16 @@ def _figures(answers: list[Answer]) -> dict:
     )}
 
 
-def cut(data: dict[str, Tensor], frames: Tensor) -> dict[str, Tensor]:
+def cut(data: TrainingViews, frames: Tensor) -> TrainingViews:
     """The views of some consecutive frames, numbered anew."""
-    views = torch.isin(data["frame_of"].long(), frames)
-    rows = views[data["view_of"].long()]
+    views = torch.isin(data.frame_of.long(), frames)
+    rows = views[data.view_of.long()]
     number = views.long().cumsum(0) - 1
-    result = {name: data[name][rows] for name in ("patches", "camera_rays", "directions")}
-    result |= {name: data[name][views] for name in ("context", "centres", "rotations")}
-    result["view_of"] = number[data["view_of"].long()[rows]].int()
-    result["frame_of"] = (data["frame_of"][views] - int(frames[0])).int()
-    return result
+    result = {name: getattr(data, name)[rows] for name in ("patches", "camera_rays", "directions")}
+    result |= {name: getattr(data, name)[views] for name in ("context", "centres", "rotations")}
+    return TrainingViews(
+        **result, view_of=number[data.view_of.long()[rows]].int(), frame_of=(data.frame_of[views] - int(frames[0])).int(),
+    )
 
 
 def row(name: str, figures: dict[str, dict]) -> str:

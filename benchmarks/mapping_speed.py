@@ -31,6 +31,7 @@ from dimm_ros.head.model import MapHead  # noqa: E402
 from dimm_ros.mapping.build import build_map  # noqa: E402
 from dimm_ros.mapping.distributed import joined_workers  # noqa: E402
 from dimm_ros.mapping.trainer import Normalisation, Trainer  # noqa: E402
+from dimm_ros.mapping.training_views import TrainingViews  # noqa: E402
 from dimm_ros.scene_map import SceneMap  # noqa: E402
 
 BAR = 1.5
@@ -86,12 +87,12 @@ def apart(recording: Path) -> tuple[float, float]:
     pixels = torch.from_numpy(normalise(fit(frame.load(), frame.camera, grid)))[None]
     patches, views = grid.rows * grid.columns, 8
     rays = torch.from_numpy(np.tile(grid.rays, (views, 1))).float()
-    data = {
-        "patches": torch.randn(patches * views, encoder.dim).half(), "camera_rays": rays, "directions": rays,
-        "view_of": torch.arange(views, dtype=torch.int32).repeat_interleave(patches), "context": torch.randn(views, encoder.context_dim).half(),
-        "centres": torch.randn(views, 3).double(), "rotations": torch.eye(3).double().repeat(views, 1, 1), "frame_of": torch.arange(views).int(),
-    }
-    trainer = Trainer(MapHead(encoder.dim, encoder.context_dim, _PRESET.head), data, Normalisation.of(data["centres"]), training)
+    data = TrainingViews(
+        patches=torch.randn(patches * views, encoder.dim).half(), camera_rays=rays, directions=rays,
+        view_of=torch.arange(views, dtype=torch.int32).repeat_interleave(patches), context=torch.randn(views, encoder.context_dim).half(),
+        centres=torch.randn(views, 3).double(), rotations=torch.eye(3).double().repeat(views, 1, 1), frame_of=torch.arange(views).int(),
+    )
+    trainer = Trainer(MapHead(encoder.dim, encoder.context_dim, _PRESET.head), data, Normalisation.of(data.centres), training)
     return _median(lambda: encoder.encode(pixels)), _median(trainer.step)
 
 

@@ -90,14 +90,6 @@ class Localizer:
         """The map's name."""
         return self.map.header.name
 
-    def asking_every_patch(self) -> Localizer:
-        """The same, but for rays that are to be seen: no patch is left out."""
-        return Localizer(self.map, self.encoder, self.solver.changed(rays=EVERY_RAY), self.acceptance)
-
-    def warm_up(self, camera: Camera) -> None:
-        """Run once on a grey image, so that the first real image is not the slow one."""
-        self.localize(np.full((camera.height, camera.width, 3), 127, dtype=np.uint8), camera)
-
     def localize(self, image: np.ndarray, camera: Camera) -> Estimate:
         """Pose of one (H, W, 3) uint8 RGB image.
 
@@ -107,6 +99,77 @@ class Localizer:
         images = self.preprocess([image], [camera])
         observations = self.predict(images)
         return self.estimate(observations, _AT_BASE)
+
+    def estimate(
+        self, observations: Sequence[Observation], base_from_cameras: np.ndarray, newest: int | None = None,
+    ) -> Estimate:
+        """The judged joint pose of observations: solve, calibrate, accept.
+
+        Args:
+            observations: at least one.
+            base_from_cameras: (K, 4, 4) rigid pose of each observation's camera in the base, metres.
+            newest: how many of the last observations the estimate has the times of; None for all.
+        """
+        clock = Clock(self.encoder.device)
+        with clock("solve"):
+            solution = self.solve(observations, base_from_cameras)
+        estimate = self.calibrate(solution, observations, base_from_cameras)
+        timed = observations[-(newest or len(observations)):]
+        return replace(self.accept(estimate), stage_ms=_stages(timed, clock.stages["solve"]))
+
+    def preprocess(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Prepared]:
+        """Images as the network takes them, with the camera rays of the patches it is asked for; raises as ``localize``."""
+        size = self.encoder.config.input_size
+        grids = [thinned(patch_grid(camera, size), self.solver.rays) for camera in cameras]
+        return [prepare(*each) for each in zip(images, cameras, grids, strict=True)]
+
+    def predict(self, images: Sequence[Prepared]) -> list[Observation]:
+        """World rays of the images' patches, in the map's normalised frame."""
+        return observe(self.network, images)
+
+    @torch.inference_mode()
+    def solve(self, observations: Sequence[Observation], base_from_cameras: np.ndarray) -> PoseSolution:
+        """Pose of the base from rays: metres, about the map's origin, since the solver's noise grows with the distance.
+
+        Scales of the rays' errors count where all images' rays have them.
+        """
+        camera_rays = [on_device(each.grid, each.rays.directions.device)[2] for each in observations]
+        parts = [each.rays.in_metres(self.map.header.radius) for each in observations]
+        joint = {name: [part[name] for part in parts] for name in parts[0]}
+        joint = {name: None if any(part is None for part in each) else each for name, each in joint.items()}
+        return solve_rig(camera_rays, list(torch.from_numpy(base_from_cameras)), **joint, config=self.solver)
+
+    def calibrate(
+        self, solution: PoseSolution, observations: Sequence[Observation], base_from_cameras: np.ndarray,
+    ) -> Estimate:
+        """The solution in the map frame, with the covariance that the map's calibration and the images' novelty say."""
+        header, last = self.map.header, observations[-1]
+        world_from_base = solution.world_from_camera.cpu().numpy().copy()
+        world_from_base[:3, 3] += header.origin
+        rays = np.array([each.grid.valid.sum() for each in observations])
+        agreeing = (solution.rotation_inliers & solution.centre_inliers).cpu().numpy()
+        inliers = np.array([part.sum() for part in np.split(agreeing, np.cumsum(rays)[:-1])])
+        arm = world_from_base[:3, :3] @ (inliers @ base_from_cameras[:, :3, 3]) / max(inliers.sum(), 1)
+        novelty = _median_novelty(observations)
+        covariance = calibrated_covariance(
+            solution.covariance.cpu().numpy(), arm, *header.calibration.sigmas(novelty),
+            redundant=redundancy(base_from_cameras, inliers), images=effective_images(inliers),
+            asked=float(np.mean([each.grid.asked for each in observations])),
+        )
+        of_last = slice(len(agreeing) - rays[-1], None)
+        angle, distance = (part.cpu().numpy()[of_last] for part in (solution.angle_residual, solution.centre_residual))
+        return Estimate(
+            world_from_camera=world_from_base, covariance=covariance, accepted=solution.ok, reason=solution.reason,
+            inliers=int(inliers.sum()), rays=int(rays.sum()), novelty=novelty,
+            image_inlier_ratios=tuple((inliers / np.maximum(rays, 1)).tolist()), cls=last.cls.float().cpu().numpy(),
+            angle_residual_deg=np.degrees(_on_grid(angle, last.grid)), centre_residual=_on_grid(distance, last.grid),
+            world_rays=self._in_map(last.rays, last.grid), inlier_mask=_on_grid(agreeing[of_last], last.grid) == 1,
+        )
+
+    def accept(self, estimate: Estimate) -> Estimate:
+        """The estimate as the acceptance rules judge it; one that has no pose keeps the reason for that."""
+        reason = estimate.reason or self._why_rejected(estimate.inlier_ratio, estimate.covariance, estimate.novelty)
+        return replace(estimate, accepted=not reason, reason=reason)
 
     def localize_rig(self, images: Sequence[np.ndarray], cameras: Sequence[Camera], base_from_cameras: Sequence[np.ndarray]) -> Estimate:
         """Pose of a base, world_from_base, from images that its cameras took at one instant.
@@ -191,66 +254,13 @@ class Localizer:
             raise InputError(f"{len(images)} images but {len(cameras)} cameras were given; each image needs its camera.")
         return self.predict(self.preprocess(images, cameras))
 
-    def estimate(self, observations: Sequence[Observation], base_from_cameras: np.ndarray, newest: int | None = None) -> Estimate:
-        """The judged joint pose of observations: solve, calibrate, accept.
+    def asking_every_patch(self) -> Localizer:
+        """The same, but for rays that are to be seen: no patch is left out."""
+        return Localizer(self.map, self.encoder, self.solver.changed(rays=EVERY_RAY), self.acceptance)
 
-        Args:
-            observations: at least one.
-            base_from_cameras: (K, 4, 4) rigid pose of each observation's camera in the base, metres.
-            newest: how many of the last observations the estimate has the times of; None for all.
-        """
-        clock = Clock(self.encoder.device)
-        with clock("solve"):
-            solution = self.solve(observations, base_from_cameras)
-        estimate = self.calibrate(solution, observations, base_from_cameras)
-        return replace(self.accept(estimate), stage_ms=_stages(observations[-(newest or len(observations)):], clock.stages["solve"]))
-
-    def preprocess(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Prepared]:
-        """Images as the network takes them, each with the camera rays of its patches, of no more than are worth asking; as ``localize``."""
-        size, rays = self.encoder.config.input_size, self.solver.rays
-        return [prepare(image, camera, thinned(patch_grid(camera, size), rays)) for image, camera in zip(images, cameras, strict=True)]
-
-    def predict(self, images: Sequence[Prepared]) -> list[Observation]:
-        """World rays of the images' patches, in the map's normalised frame."""
-        return observe(self.network, images)
-
-    @torch.inference_mode()
-    def solve(self, observations: Sequence[Observation], base_from_cameras: np.ndarray) -> PoseSolution:
-        """Pose of the base from rays: metres, about the map's origin (the solver's noise grows with the distance from it)."""
-        radius = self.map.header.radius
-        parts = [each.rays.in_metres(radius) for each in observations]
-        arguments = {name: None if any(part[name] is None for part in parts) else [part[name] for part in parts] for name in parts[0]}
-        camera_rays = [on_device(each.grid, each.rays.directions.device)[2] for each in observations]
-        return solve_rig(camera_rays, list(torch.from_numpy(base_from_cameras)), **arguments, config=self.solver)
-
-    def calibrate(self, solution: PoseSolution, observations: Sequence[Observation], base_from_cameras: np.ndarray) -> Estimate:
-        """The solution in the map frame, with the covariance that the map's calibration and the images' novelty say."""
-        header, last = self.map.header, observations[-1]
-        world_from_base = solution.world_from_camera.cpu().numpy().copy()
-        world_from_base[:3, 3] += header.origin
-        rays = np.array([each.grid.valid.sum() for each in observations])
-        agreeing = (solution.rotation_inliers & solution.centre_inliers).cpu().numpy()
-        inliers = np.array([part.sum() for part in np.split(agreeing, np.cumsum(rays)[:-1])])
-        arm = world_from_base[:3, :3] @ (inliers @ base_from_cameras[:, :3, 3]) / max(inliers.sum(), 1)
-        novelty = _median_novelty(observations)
-        covariance = calibrated_covariance(
-            solution.covariance.cpu().numpy(), arm, *header.calibration.sigmas(novelty), redundancy(base_from_cameras, inliers),
-            effective_images(inliers), float(np.mean([each.grid.asked for each in observations])),
-        )
-        of_last = slice(len(agreeing) - rays[-1], None)
-        return Estimate(
-            world_from_camera=world_from_base, covariance=covariance, accepted=solution.ok, reason=solution.reason, inliers=int(inliers.sum()),
-            rays=int(rays.sum()), cls=last.cls.float().cpu().numpy(), angle_residual_deg=np.degrees(
-                _on_grid(solution.angle_residual.cpu().numpy()[of_last], last.grid),
-            ), centre_residual=_on_grid(solution.centre_residual.cpu().numpy()[of_last], last.grid),
-            world_rays=self._in_map(last.rays, last.grid), image_inlier_ratios=tuple((inliers / np.maximum(rays, 1)).tolist()),
-            novelty=novelty, inlier_mask=_on_grid(agreeing[of_last], last.grid) == 1,
-        )
-
-    def accept(self, estimate: Estimate) -> Estimate:
-        """The estimate as the acceptance rules judge it; one that has no pose keeps the reason for that."""
-        reason = estimate.reason or self._why_rejected(estimate.inlier_ratio, estimate.covariance, estimate.novelty)
-        return replace(estimate, accepted=not reason, reason=reason)
+    def warm_up(self, camera: Camera) -> None:
+        """Run once on a grey image, so that the first real image is not the slow one."""
+        self.localize(np.full((camera.height, camera.width, 3), 127, dtype=np.uint8), camera)
 
     def _in_map(self, predicted: Rays, grid: PatchGrid) -> np.ndarray:
         """Predicted rays in metres about the map frame's origin."""

@@ -26,6 +26,7 @@ from dimm_ros.solver import search_focal
 
 if TYPE_CHECKING:
     from dimm_ros.localizer import Localizer
+    from dimm_ros.mapping.training_views import TrainingViews
 
 #: Fields of view across the longer side, degrees: the range that is searched, and how many focal lengths are tried in it.
 _WIDEST, _NARROWEST, _CANDIDATES = 115.0, 30.0, 8
@@ -72,7 +73,9 @@ def estimate_camera(scene_map: SceneMap, encoder: Encoder | OnnxNetwork, images:
     return square_camera(width, height, _median(focals))
 
 
-def observe_uncalibrated(scene_map: SceneMap, encoder: Encoder | OnnxNetwork, image: np.ndarray, rays: int) -> tuple[Observation, Camera]:
+def observe_uncalibrated(
+    scene_map: SceneMap, encoder: Encoder | OnnxNetwork, image: np.ndarray, rays: int,
+) -> tuple[Observation, Camera]:
     """Rays of one (H, W, 3) uint8 RGB image, about so many at most, and the camera that it says took it.
 
     Raises:
@@ -124,7 +127,9 @@ def find_focal(scene_map: SceneMap, tokens: Tokens, shape: tuple[int, ...]) -> f
 
 
 @torch.inference_mode()
-def focal_that_agrees(head: MapHead | MergedHead, patches: Tensor, context: Tensor, plane: Tensor, candidates: Sequence[float]) -> float:
+def focal_that_agrees(
+    head: MapHead | MergedHead, patches: Tensor, context: Tensor, plane: Tensor, candidates: Sequence[float],
+) -> float:
     """See ``search_focal``: for a head, in units in which the patch centres are given.
 
     Args:
@@ -143,7 +148,7 @@ def focal_that_agrees(head: MapHead | MergedHead, patches: Tensor, context: Tens
     return search_focal(directions, plane, candidates)
 
 
-def focal_bias(head: MapHead, data: dict[str, Tensor], views: Sequence[int]) -> float:
+def focal_bias(head: MapHead, views: TrainingViews, asked: Sequence[int]) -> float:
     """By which factor a map's head finds focal lengths too long: the median over mapped views, whose cameras are known.
 
     A head draws the directions of an image a little together, and the focal length that agrees with itself lies 2.5 times as far
@@ -151,23 +156,21 @@ def focal_bias(head: MapHead, data: dict[str, Tensor], views: Sequence[int]) -> 
 
     Args:
         head: of the finished map.
-        data: ``FeatureBuffer.tensors()``.
-        views: which views to ask; recorded ones.
+        views: of the recording.
+        asked: which of them to ask; recorded ones.
 
     Returns:
         The factor; 1 when fewer than three views can say.
     """
     device = next(head.parameters()).device
-    sizes = torch.bincount(data["view_of"].long(), minlength=len(data["frame_of"]))
-    ends = sizes.cumsum(dim=0)
     found = []
-    for view in views:
-        rows = slice(int(ends[view] - sizes[view]), int(ends[view]))
-        rays, patches = data["camera_rays"][rows].double(), data["patches"][rows]
+    for view in asked:
+        rows = views.rows(view)
+        rays, patches = views.camera_rays[rows].double(), views.patches[rows]
         rays, patches = rays[rays[:, 2] > 0.1], patches[rays[:, 2] > 0.1]  # a pinhole sees no further
         plane = (rays[:, :2] / rays[:, 2:]).to(device)
         try:
-            context = data["context"][int(view), None].to(device).float()
+            context = views.context[int(view), None].to(device).float()
             found.append(focal_that_agrees(head, patches.to(device).float(), context, plane, [0.6, 0.8, 1.0, 1.25, 1.6]))
         except InputError:
             continue
@@ -197,7 +200,8 @@ class FocalFinder:
         return square_camera(*self._size, _median(self._focals)) if self._focals else None
 
     def ask(
-        self, image: np.ndarray, stamp_ns: int, localize: Callable[[Callable[[Localizer], Estimate]], tuple[Localizer, Estimate]],
+        self, image: np.ndarray, stamp_ns: int,
+        localize: Callable[[Callable[[Localizer], Estimate]], tuple[Localizer, Estimate]],
     ) -> tuple[Localizer, Estimate] | None:
         """Ask an (H, W, 3) uint8 RGB image for the focal length, if it is its turn.
 

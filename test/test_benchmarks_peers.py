@@ -23,6 +23,7 @@ from dimm_ros.data.open import open_recording
 from dimm_ros.geometry.poses import make_pose, pose_errors
 from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.mapping.trainer import Normalisation
+from dimm_ros.mapping.training_views import TrainingViews
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -117,16 +118,16 @@ def test_scene_coordinates_learn_points_from_reprojection_alone() -> None:
     centres = torch.rand((views, 3), generator=generator, dtype=torch.float64) * 3 - 1.5
     local = points - centres[:, None].float()
     rays = torch.nn.functional.normalize(local, dim=2).reshape(-1, 3)
-    data = {
-        "patches": tokens.reshape(-1, 32).half(), "camera_rays": rays, "directions": rays, "context": torch.zeros((views, 4)).half(),
-        "view_of": torch.arange(views, dtype=torch.int32).repeat_interleave(patches), "centres": centres,
-        "rotations": torch.eye(3, dtype=torch.float64).repeat(views, 1, 1), "frame_of": torch.arange(views, dtype=torch.int32),
-    }
+    data = TrainingViews(
+        patches=tokens.reshape(-1, 32).half(), camera_rays=rays, directions=rays, context=torch.zeros((views, 4)).half(),
+        view_of=torch.arange(views, dtype=torch.int32).repeat_interleave(patches), centres=centres,
+        rotations=torch.eye(3, dtype=torch.float64).repeat(views, 1, 1), frame_of=torch.arange(views, dtype=torch.int32),
+    )
     normalisation = Normalisation.of(centres)
     training = TrainingConfig(steps=100, batch=256, learning_rate=5e-3)
     head = scene_coordinates.train(data, normalisation, 350.0, training, lambda *_: None, width=64)
     with torch.inference_mode():
-        found = head(data["patches"].float(), data["context"].float(), rays) * normalisation.radius + normalisation.origin.float()
+        found = head(data.patches.float(), data.context.float(), rays) * normalisation.radius + normalisation.origin.float()
     assert (found - points.reshape(-1, 3)).norm(dim=1).median() < 0.3  # they are 3 to 4 m away, 5 m across
 
 

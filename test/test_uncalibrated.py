@@ -19,6 +19,7 @@ from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.errors import InputError
 from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.localizer import Localizer
+from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.solver import search_focal
 from dimm_ros.solver.rays import exp_so3
@@ -102,13 +103,14 @@ class KnowingHead(torch.nn.Module):
 def test_the_bias_of_a_head_is_found_on_views_with_known_cameras(drawn: float) -> None:
     rays = torch.cat([pixel_grid() / 500.0, torch.ones(len(pixel_grid()), 1)], dim=1)
     rays = torch.nn.functional.normalize(rays, dim=1).float()
-    data = {
-        "view_of": torch.arange(3).repeat_interleave(len(rays)).int(), "frame_of": torch.arange(3), "context": torch.zeros(3, 4),
-        "camera_rays": rays.repeat(3, 1), "patches": rays.repeat(3, 1),
-    }
+    views = TrainingViews(
+        view_of=torch.arange(3).repeat_interleave(len(rays)).int(), frame_of=torch.arange(3), context=torch.zeros(3, 4),
+        camera_rays=rays.repeat(3, 1), patches=rays.repeat(3, 1), directions=rays.repeat(3, 1), centres=torch.zeros(3, 3),
+        rotations=torch.eye(3).repeat(3, 1, 1),
+    )
     # what it sees counts 0.4, so an error of its directions is multiplied by 1 / 0.4
-    assert focal_bias(KnowingHead(drawn), data, [0, 1, 2]) == pytest.approx(drawn**2.5, rel=2e-3)
-    assert focal_bias(KnowingHead(drawn), data, [0, 1]) == 1.0
+    assert focal_bias(KnowingHead(drawn), views, [0, 1, 2]) == pytest.approx(drawn**2.5, rel=2e-3)
+    assert focal_bias(KnowingHead(drawn), views, [0, 1]) == 1.0
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.encoder.patches import fit, normalise, patch_grid
 from dimm_ros.mapping.build import open_buffer
 from dimm_ros.mapping.features import fill_buffer
+from dimm_ros.mapping.training_views import TrainingViews
 
 LAYERS = (6, 9, 12)
 ENCODER = EncoderConfig(layers=LAYERS, context_layers=LAYERS, context_grid=2)
@@ -33,31 +34,31 @@ class Features:
     """Tokens of a recording's views.
 
     Attributes:
-        data: ``FeatureBuffer.tensors()``, patches stacked over the encoder's layers.
+        data: ``FeatureBuffer.training_views()``, patches stacked over the encoder's layers.
         recording: its frames.
         width: of one layer's token.
         layers, context_layers: of the encoder.
     """
 
-    data: dict[str, Tensor]
+    data: TrainingViews
     recording: Recording
     width: int
     layers: tuple[int, ...]
 
-    def chosen(self, layers: tuple[int, ...], context: str, passes: int) -> dict[str, Tensor]:
+    def chosen(self, layers: tuple[int, ...], context: str, passes: int) -> TrainingViews:
         """The first passes of the views, with these layers' patch tokens and this context: "cls", "mean" or "parts"."""
         views = passes * len(self.recording.frames)
-        rows = int((self.data["view_of"] < views).sum())
-        patches = self.data["patches"][:rows]
+        rows = int((self.data.view_of < views).sum())
+        patches = self.data.patches[:rows]
         if layers != self.layers:
             patches = torch.cat([patches[:, self._of(layer)] for layer in layers], dim=1)
-        result = {name: self.data[name][:rows] for name in ("camera_rays", "directions", "view_of")}
-        result |= {name: self.data[name][:views] for name in ("centres", "rotations", "frame_of")}
-        return result | {"patches": patches, "context": self.context(context)[:views]}
+        result = {name: getattr(self.data, name)[:rows] for name in ("camera_rays", "directions", "view_of")}
+        result |= {name: getattr(self.data, name)[:views] for name in ("centres", "rotations", "frame_of")}
+        return TrainingViews(**result, patches=patches, context=self.context(context)[:views])
 
     def context(self, kind: str) -> Tensor:
         """(V, C) contexts of all views."""
-        context, width = self.data["context"], self.width
+        context, width = self.data.context, self.width
         if kind == "cls":
             return context[:, :width]
         if kind == "parts":
@@ -85,7 +86,7 @@ def encode(
     needed = min(passes or training.passes, training.passes) * len(recording.frames)
     if buffer.done < needed:
         fill_buffer(buffer, recording, encoder, training, lambda done, _: watch(f"features {split} {views}", done, needed) or done >= needed)
-    return Features(buffer.tensors(training.memory_mb), recording, encoder.cls_dim, LAYERS)
+    return Features(buffer.training_views(training.memory_mb), recording, encoder.cls_dim, LAYERS)
 
 
 def contexts_of(data: Path, every: int, folder: Path, watch: Bars) -> Tensor:

@@ -22,6 +22,7 @@ from dimm_ros.mapping.calibrate import calibrate, held_out_frames
 from dimm_ros.mapping.fit import CALIBRATING, whole_image
 from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.mapping.trainer import PATCHES_PER_VIEW, Normalisation, Trainer
+from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.scene_map import Calibration, MapHeader, SceneMap
 from dimm_ros.solver import solve_pose
 from dimm_ros.solver.window import calibrated_covariance
@@ -61,7 +62,7 @@ def judge(row: Row, seed: int, train: Features, val: Features, watch: Watch) -> 
     start = time.perf_counter()
     if row.kind == "retrieval":
         return Judged(_figures(_retrieved(train, val), start), None)
-    normalisation = Normalisation.of(data["centres"][: len(train.recording.frames)])
+    normalisation = Normalisation.of(data.centres[: len(train.recording.frames)])
     if row.kind in ("regression", "kernel"):
         head, training, _ = row.configs(seed)
         network = pose_regression.train(data, normalisation, training, watch) if row.kind == "regression" else whole_image(
@@ -83,15 +84,15 @@ def _figures(answers: list[Answer], start: float) -> dict:
 
 
 def _train(
-    row: Row, seed: int, train: Features, data: dict[str, Tensor], normalisation: Normalisation, watch: Watch,
+    row: Row, seed: int, train: Features, data: TrainingViews, normalisation: Normalisation, watch: Watch,
 ) -> tuple[SceneMap, SceneMap | None]:
     """As ``build_map``: a head that has not seen the held-out frames is calibrated, the map's own sees them all."""
     head, training, _ = row.configs(seed)
     held_out = held_out_frames(len(train.recording.frames))
-    views = torch.from_numpy(np.flatnonzero(~np.isin(data["frame_of"].numpy(), held_out)))
+    views = torch.from_numpy(np.flatnonzero(~np.isin(data.frame_of.numpy(), held_out)))
     header = MapHeader(
         name=row.name, frame_id="map", created="", dimm_version="", encoder=ENCODER, encoder_sha256="", encoder_origin="",
-        patch_dim=data["patches"].shape[1], context_dim=data["context"].shape[1], head=head, training=training,
+        patch_dim=data.patches.shape[1], context_dim=data.context.shape[1], head=head, training=training,
         origin=tuple(normalisation.origin.tolist()), radius=normalisation.radius, sources=(),
     )
 
@@ -132,14 +133,12 @@ def localized(scene_map: SceneMap, features: Features, row: Row, seed: int, fram
     header, head = scene_map.header, scene_map.head
     own = features.layers == row.layers  # already cut to the row
     data = features.data if own else features.chosen(row.layers, row.context, 1)
-    sizes = torch.bincount(data["view_of"].long())
-    first = sizes.cumsum(0) - sizes
     answers = []
     for index in range(len(features.recording.frames)) if frames is None else frames:
-        rows = slice(int(first[index]), int(first[index] + sizes[index]))
-        camera_rays = data["camera_rays"][rows]
+        rows = data.rows(index)
+        camera_rays = data.camera_rays[rows]
         with torch.inference_mode():
-            rays = head(data["patches"][rows].float(), data["context"][index, None].float(), camera_rays)
+            rays = head(data.patches[rows].float(), data.context[index, None].float(), camera_rays)
             solution = solve_pose(camera_rays.double(), **rays.in_metres(header.radius), config=solver)
         pose = solution.world_from_camera.numpy().copy()
         pose[:3, 3] += header.origin

@@ -65,14 +65,12 @@ class _NoEncoder:
 
 def _observations(localizer: Localizer, val: Features) -> list[Observation]:
     data = val.chosen((12,), "parts", 1)
-    sizes = torch.bincount(data["view_of"].long())
-    first = sizes.cumsum(0) - sizes
     result = []
     for index, frame in enumerate(val.recording.frames):
-        rows = slice(int(first[index]), int(first[index] + sizes[index]))
-        context = data["context"][index].float()
+        rows = data.rows(index)
+        context = data.context[index].float()
         with torch.inference_mode():
-            rays = localizer.map.head(data["patches"][rows].float(), context[None], data["camera_rays"][rows])
+            rays = localizer.map.head(data.patches[rows].float(), context[None], data.camera_rays[rows])
         stages = {"prepare": 0.0, "encode": 0.0, "head": 0.0}
         result.append(Observation(
             grid=patch_grid(frame.camera, 448), rays=rays, context=context, cls=context[: val.width], stage_ms=stages,

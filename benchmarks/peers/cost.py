@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks import localize_speed
 from benchmarks.peers.peer import Watch
@@ -25,6 +24,7 @@ from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.trainer import Normalisation, Trainer
+from dimm_ros.mapping.training_views import ROWS, VIEWS, TrainingViews
 
 IMAGES = (100, 200, 400, 700)
 INPUT_SIZES = (224, 336, 448, 560, 672)  # longer side of the encoder's input
@@ -91,26 +91,25 @@ def _training(images: int) -> dict:
     before = peak_mb()
     encoder = Encoder.open(preset.encoder, device="cpu")
     data = constant_buffer(images * preset.training.passes, encoder)
-    trainer = Trainer(MapHead(encoder.dim, encoder.context_dim, preset.head), data, Normalisation.of(data["centres"]), preset.training)
+    trainer = Trainer(MapHead(encoder.dim, encoder.context_dim, preset.head), data, Normalisation.of(data.centres), preset.training)
     times = []
     for _ in range(_WARM_UP + _STEPS):
         start = time.perf_counter()
         trainer.step()
         times.append(time.perf_counter() - start)
-    buffer_mb = sum(tensor.nbytes for tensor in data.values()) / 2**20
+    buffer_mb = sum(getattr(data, name).nbytes for name in (*ROWS, *VIEWS)) / 2**20
     return {"step_seconds": statistics.median(times[_WARM_UP:]), "buffer_mb": buffer_mb, "imports_mb": before, "peak_mb": peak_mb()}
 
 
-def constant_buffer(views: int, encoder: Encoder) -> dict[str, Tensor]:
-    """A feature buffer's tensors, every page of them written."""
+def constant_buffer(views: int, encoder: Encoder) -> TrainingViews:
+    """A feature buffer's, every page of them written."""
     rng = np.random.default_rng(0)
     rows = views * PATCHES
     rays = torch.nn.functional.normalize(torch.from_numpy(rng.standard_normal((PATCHES, 3), dtype=np.float32)), dim=1)
-    return {
-        "patches": torch.full((rows, encoder.dim), 0.1, dtype=torch.float16),
-        "camera_rays": rays.repeat(views, 1), "directions": rays.repeat(views, 1),
-        "view_of": torch.arange(views, dtype=torch.int32).repeat_interleave(PATCHES),
-        "context": torch.from_numpy(rng.standard_normal((views, encoder.context_dim), dtype=np.float32)).half(),
-        "centres": torch.from_numpy(rng.standard_normal((views, 3))), "rotations": torch.eye(3, dtype=torch.float64).repeat(views, 1, 1),
-        "frame_of": torch.arange(views, dtype=torch.int32),
-    }
+    return TrainingViews(
+        patches=torch.full((rows, encoder.dim), 0.1, dtype=torch.float16), camera_rays=rays.repeat(views, 1), directions=rays.repeat(views, 1),
+        view_of=torch.arange(views, dtype=torch.int32).repeat_interleave(PATCHES),
+        context=torch.from_numpy(rng.standard_normal((views, encoder.context_dim), dtype=np.float32)).half(),
+        centres=torch.from_numpy(rng.standard_normal((views, 3))), rotations=torch.eye(3, dtype=torch.float64).repeat(views, 1, 1),
+        frame_of=torch.arange(views, dtype=torch.int32),
+    )

@@ -11,7 +11,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dimm_ros.config import PRESETS
 from dimm_ros.data.recording import Recording
@@ -20,6 +19,7 @@ from dimm_ros.encoder.patches import PatchGrid, fit, normalise, patch_grid
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.mapping.build import open_buffer
 from dimm_ros.mapping.features import FeatureBuffer
+from dimm_ros.mapping.training_views import TrainingViews
 
 #: Name of the feature buffer's folder.
 FEATURES = "features"
@@ -82,11 +82,11 @@ class Mapped:
     trained: Trained | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def features(self) -> dict[str, Tensor]:
-        """Tensors of the feature buffer (recorded and virtual views of the whole recording); their encoding counts as mapping."""
+    def features(self) -> TrainingViews:
+        """The feature buffer's (recorded and virtual views of the whole recording); their encoding counts as mapping."""
         buffer = self._buffer()
         self.seconds["features"] = buffer.seconds
-        return buffer.tensors(PRESETS["cpu"].training.memory_mb)
+        return buffer.training_views(PRESETS["cpu"].training.memory_mb)
 
     def cls(self) -> np.ndarray:
         """(V, W) float32 CLS tokens of the recorded images; their encoding counts as mapping."""

@@ -15,6 +15,7 @@ from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import make_pose
 from dimm_ros.head.whole_image import nearest_rotations
 from dimm_ros.mapping.trainer import Normalisation, learning_rate
+from dimm_ros.mapping.training_views import TrainingViews
 
 NAME = "pose_regression"
 TITLE = "direct pose regression (network on the same global context)"
@@ -49,16 +50,16 @@ class PoseNetwork(nn.Module):
         return nearest_rotations(out[:, 3:].reshape(-1, 3, 3)), out[:, :3]
 
 
-def train(data: dict[str, Tensor], normalisation: Normalisation, training: TrainingConfig, watch: Watch) -> PoseNetwork:
+def train(data: TrainingViews, normalisation: Normalisation, training: TrainingConfig, watch: Watch) -> PoseNetwork:
     """A network trained on a feature buffer's contexts with the head's schedule and regularisation."""
     torch.manual_seed(training.seed)
-    network = PoseNetwork(data["context"].float())
+    network = PoseNetwork(data.context.float())
     optimiser = torch.optim.AdamW(network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
-    centres = ((data["centres"] - normalisation.origin) / normalisation.radius).float()
-    rotations = data["rotations"].float().flatten(1)
+    centres = ((data.centres - normalisation.origin) / normalisation.radius).float()
+    rotations = data.rotations.float().flatten(1)
     for step in range(training.steps):
         drawn = torch.randint(len(centres), (_VIEWS,))
-        context = data["context"][drawn].float()
+        context = data.context[drawn].float()
         context = context + torch.randn_like(context) * network.std * training.context_noise
         context = torch.where(torch.rand_like(context) < training.context_dropout, network.mean, context)
         out = network.raw(context)
@@ -99,7 +100,7 @@ class RegressionMap:
 def build(mapped: Mapped, watch: Watch) -> RegressionMap:
     """Train on the mapped images' contexts."""
     data = mapped.features()
-    normalisation = Normalisation.of(data["centres"][: len(mapped.recording.frames)])
+    normalisation = Normalisation.of(data.centres[: len(mapped.recording.frames)])
     with mapped.timed("training"):
         network = train(data, normalisation, PRESETS["cpu"].training.changed(steps=mapped.steps), watch)
     return RegressionMap(network, normalisation, mapped.encoder)

@@ -8,7 +8,7 @@ reference of method, not of engineering.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.head.model import fourier
 from dimm_ros.mapping.trainer import Normalisation, Trainer
+from dimm_ros.mapping.training_views import TrainingViews
 
 NAME = "scene_coordinates"
 TITLE = "scene coordinates (ACE-style head on the same tokens, PnP)"
@@ -74,11 +75,11 @@ class SceneCoordinateTrainer(Trainer):
     """
 
     def __init__(
-        self, head: SceneCoordinateHead, data: dict[str, Tensor], normalisation: Normalisation, config: TrainingConfig, focal: float,
+        self, head: SceneCoordinateHead, data: TrainingViews, normalisation: Normalisation, config: TrainingConfig, focal: float,
     ) -> None:
         super().__init__(head, data, normalisation, config)
         self._focal, self._radius = focal, normalisation.radius
-        self._rotations = data["rotations"].float()
+        self._rotations = data.rotations.float()
 
     def _loss(self, predicted: Tensor, camera_rays: Tensor, directions: Tensor, moments: Tensor, views: Tensor) -> Tensor:
         return reprojection_loss(
@@ -113,11 +114,11 @@ def reprojection_loss(points: Tensor, camera_rays: Tensor, focal: float, clamp: 
 
 
 def train(
-    data: dict[str, Tensor], normalisation: Normalisation, focal: float, training: TrainingConfig, watch: Watch, width: int = _WIDTH,
+    data: TrainingViews, normalisation: Normalisation, focal: float, training: TrainingConfig, watch: Watch, width: int = _WIDTH,
 ) -> SceneCoordinateHead:
     """A head with averaged weights, trained on a feature buffer's tensors."""
     torch.manual_seed(training.seed)
-    head = SceneCoordinateHead(data["patches"].shape[1], data["context"].shape[1], width)
+    head = SceneCoordinateHead(data.patches.shape[1], data.context.shape[1], width)
     trainer = SceneCoordinateTrainer(head, data, normalisation, training, focal)
     while trainer.done < training.steps:
         trainer.step()
@@ -165,8 +166,8 @@ def build(mapped: Mapped, watch: Watch, context: bool = False) -> SceneCoordinat
     """Train on the mapped images' features; ``context`` adds the images' global context to their patches."""
     data = mapped.features()
     if not context:
-        data["context"] = _no_context(data["context"])
-    normalisation = Normalisation.of(data["centres"][: len(mapped.recording.frames)])
+        data = replace(data, context=_no_context(data.context))
+    normalisation = Normalisation.of(data.centres[: len(mapped.recording.frames)])
     training = PRESETS["cpu"].training.changed(steps=mapped.steps)
     with mapped.timed("training"):
         head = train(data, normalisation, mapped.focal, training, watch)

@@ -54,8 +54,9 @@ def take(frames: Iterable[Frame], encoder: Encoder, watch: Callable[[int], objec
         tokens = encoder.encode(torch.from_numpy(normalise(image))[None])
         points, surface = true_points(frame, np.array(grid.rays))
         photos.append(Photo(
-            tokens.patches[0].half().cpu(), tokens.context[0].float().cpu(), torch.from_numpy(np.array(grid.rays)).float(),
-            (grid.rows, grid.columns), image, frame.world_from_camera, points, surface,
+            patches=tokens.patches[0].half().cpu(), context=tokens.context[0].float().cpu(),
+            camera_rays=torch.from_numpy(np.array(grid.rays)).float(), shape=(grid.rows, grid.columns), image=image,
+            pose=frame.world_from_camera, points=points, surface=surface,
         ))
         watch(len(photos))
     return photos

@@ -13,7 +13,7 @@ from dimm_ros.doctor.findings import Finding, ok, unknown, warning
 _TURN_DEG = 30.0  # views within this angle count as looking the same way
 _THIN_FACTOR, _THIN_M = 3.0, 0.15  # spacing so many times the usual, and more than this, is thin
 _FEW = 20
-_SECTORS = 8
+SECTORS = 8  # of the circle that views look into
 _CELL = 1.0  # metres, for headings from one place
 
 
@@ -33,6 +33,16 @@ class Coverage:
     spacing: np.ndarray
     thin: np.ndarray
 
+    def sectors(self, forward: np.ndarray) -> np.ndarray:
+        """(N,) eighth of the circle that each of (N, 3) viewing directions looks into.
+
+        Counter-clockwise about up; the first one's middle is the first axis.
+        """
+        first, second, up = self.axes
+        right_handed = 1 if (first, second, up) in ((0, 1, 2), (1, 2, 0), (2, 0, 1)) else -1
+        angle = np.arctan2(forward[:, second] * right_handed * self.up_sign, forward[:, first])
+        return np.rint(angle / (2 * np.pi) * SECTORS).astype(int) % SECTORS
+
 
 def check_coverage(recording: Recording) -> tuple[list[Finding], Coverage]:
     """Extent, density and headings of the views."""
@@ -49,7 +59,7 @@ def check_coverage(recording: Recording) -> tuple[list[Finding], Coverage]:
     path = float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())
     figures = {"extent_m": size.tolist(), "path_m": path, "usual_spacing_m": usual, "thin_views": int(thin.sum())}
     area = f"{size[axes[0]]:.1f} x {size[axes[1]]:.1f} m, path {path:.1f} m, a view each {usual:.2f} m"
-    return [_thin_spots(recording, coverage, area, figures), _headings(centres, forward, axes)], coverage
+    return [_thin_spots(recording, coverage, area, figures), _headings(centres, forward, coverage)], coverage
 
 
 def _spacing(centres: np.ndarray, forward: np.ndarray) -> np.ndarray:
@@ -94,17 +104,16 @@ def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
-def _headings(centres: np.ndarray, forward: np.ndarray, axes: tuple[int, int, int]) -> Finding:
+def _headings(centres: np.ndarray, forward: np.ndarray, coverage: Coverage) -> Finding:
     """From how many of eight directions each square metre was looked at."""
-    cells = np.floor(centres[:, axes[:2]] / _CELL).astype(int)
-    sector = np.floor((np.arctan2(forward[:, axes[1]], forward[:, axes[0]]) + np.pi) / (2 * np.pi) * _SECTORS).astype(int) % _SECTORS
+    cells = np.floor(centres[:, coverage.axes[:2]] / _CELL).astype(int)
     places, number = np.unique(cells, axis=0, return_inverse=True)
-    seen = np.zeros((len(places), _SECTORS), dtype=bool)
-    seen[number.ravel(), sector] = True
-    opposite = (seen & np.roll(seen, _SECTORS // 2, axis=1)).any(axis=1).mean()
+    seen = np.zeros((len(places), SECTORS), dtype=bool)
+    seen[number.ravel(), coverage.sectors(forward)] = True
+    opposite = (seen & np.roll(seen, SECTORS // 2, axis=1)).any(axis=1).mean()
     mean, total = float(seen.sum(axis=1).mean()), int(seen.any(axis=0).sum())
     figures = {"sectors_per_cell": mean, "sectors_in_all": total, "cells_seen_both_ways": float(opposite)}
     return ok(
-        "headings", f"{mean:.1f} of {_SECTORS} directions from each square metre on average, {total} in all; {100 * opposite:.0f} % of the "
+        "headings", f"{mean:.1f} of {SECTORS} directions from each square metre on average, {total} in all; {100 * opposite:.0f} % of the "
         "places are seen both ways (a robot that looks another way there will not be localized)", **figures,
     )

@@ -127,7 +127,8 @@ class Search:
         for place in places:
             besides = [(quick._gain(before, other), other) for other in self._beside(alone[place][0])]
             (gain, error, typical), beside = max(besides, key=lambda one: one[0][0])
-            offers.append((Fault("convention", alone[place][0], gain, error, typical), beside))
+            fault = Fault(family="convention", state=alone[place][0], gain=gain, gain_error=error, error_px=typical)
+            offers.append((fault, beside))
         best = max(fault.gain for fault, _ in offers)
         # Sorted by likelihood: of equals, the first with the scene in front.
         equals = (fault for fault, beside in offers if fault.gain > best - _TIE and quick.in_front(beside) > _FRONT)
@@ -168,8 +169,9 @@ class Search:
         found = max(fine, key=lambda one: self._gain(before, one)[0])
         gain, error, typical = self._gain(before, found)
         moved = abs(self.shift_frames(found) - self.shift_frames(state))
-        return Fault("time", found, gain, error, typical) if moved > _MIN_SHIFT and gain > max(0.15,
-            _SIGMAS * error) and self._fits(typical) else None
+        if moved > _MIN_SHIFT and gain > max(0.15, _SIGMAS * error) and self._fits(typical):
+            return Fault(family="time", state=found, gain=gain, gain_error=error, error_px=typical)
+        return None
 
     def shift_frames(self, state: State) -> float:
         """A state's shift in frames."""
@@ -182,7 +184,7 @@ class Search:
         gain, error, typical = self._gain(self.errors(state), found)
         change = abs(np.log(factor / state.focal_factor))
         clear = change > max(_MIN_FOCAL, 3 * sigma / factor) and gain > max(0.04, 1.5 * error) and self._fits(typical)
-        return Fault("focal", found, gain, error, typical) if clear else None
+        return Fault(family="focal", state=found, gain=gain, gain_error=error, error_px=typical) if clear else None
 
     def best_focal(self, state: State) -> tuple[float, float]:
         """Factor of the given focal length with the least error, and its standard error by the jackknife over clips."""
@@ -209,7 +211,7 @@ class Search:
         found = replace(state, turn=tuple(float(value) for value in solved.x))
         gain, error, typical = self._gain(self.errors(state), found)
         clear = np.linalg.norm(solved.x - start) > _MIN_TURN and gain > max(0.15, 3 * error) and self._fits(typical)
-        return Fault("turn", found, gain, error, typical) if clear else None
+        return Fault(family="turn", state=found, gain=gain, gain_error=error, error_px=typical) if clear else None
 
     def is_fault(self, family: str, state: State) -> bool:
         """Whether a state still differs from the given recording in this; a later round may have taken it back."""

@@ -102,4 +102,6 @@ def _examine(recording: Recording, findings: list[Finding], watch: Watcher) -> E
         findings += [*found, check_jumps(recording)]
     findings += [*check_cameras(recording), check_gaps(recording)]
     found, images = check_images(recording, lambda done, total: watch("images", done, total))
-    return Examination(recording, findings + found, images, coverage, diagnosis)
+    return Examination(
+        recording=recording, findings=findings + found, images=images, coverage=coverage, diagnosis=diagnosis,
+    )

@@ -41,16 +41,16 @@ class Finding:
 
 
 def ok(check: str, what: str, **figures) -> Finding:
-    return Finding(Severity.OK, check, what, figures=figures)
+    return Finding(severity=Severity.OK, check=check, what=what, figures=figures)
 
 
 def unknown(check: str, what: str, cause: str = "", cure: str = "", **figures) -> Finding:
-    return Finding(Severity.UNKNOWN, check, what, cause, cure, figures)
+    return Finding(severity=Severity.UNKNOWN, check=check, what=what, cause=cause, cure=cure, figures=figures)
 
 
 def warning(check: str, what: str, cause: str, cure: str, **figures) -> Finding:
-    return Finding(Severity.WARNING, check, what, cause, cure, figures)
+    return Finding(severity=Severity.WARNING, check=check, what=what, cause=cause, cure=cure, figures=figures)
 
 
 def problem(check: str, what: str, cause: str, cure: str, **figures) -> Finding:
-    return Finding(Severity.PROBLEM, check, what, cause, cure, figures)
+    return Finding(severity=Severity.PROBLEM, check=check, what=what, cause=cause, cure=cure, figures=figures)

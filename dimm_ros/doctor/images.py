@@ -70,7 +70,10 @@ def check_images(recording: Recording, progress: Callable[[int, int], object] | 
         if progress is not None:
             progress(count + 1, len(chosen))
     frame, sharpness, clipped, brightness, same = (np.array(column) for column in zip(*rows)) if rows else (np.empty(0),) * 5
-    figures = ImageFigures(frame.astype(int), sharpness, _blurred(sharpness), clipped, brightness, same.astype(bool))
+    figures = ImageFigures(
+        frame=frame.astype(int), sharpness=sharpness, blurred=_blurred(sharpness), clipped=clipped,
+        brightness=brightness, same_as_previous=same.astype(bool),
+    )
     findings = _damage(unreadable, len(chosen))
     if rows:
         findings += [_blur(figures, recording), _exposure(figures, recording), _duplicates(figures, recording)]

@@ -138,7 +138,9 @@ def _features(frame: Frame) -> _Features | None:
     valid &= rays[:, 2] > _MAX_ANGLE
     descriptors = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
     plane = rays[:, :2] / np.maximum(rays[:, 2:], 1e-9) * [camera.fx, camera.fy]
-    return _Features(pixels[valid], plane[valid], rays[valid], descriptors[valid], camera)
+    return _Features(
+        pixels=pixels[valid], plane=plane[valid], rays=rays[valid], descriptors=descriptors[valid], camera=camera,
+    )
 
 
 def _match(first: int, second: int, a: _Features, b: _Features, clip: int) -> _Pair | None:
@@ -171,7 +173,10 @@ def _match(first: int, second: int, a: _Features, b: _Features, clip: int) -> _P
     focal = (b.camera.fx + b.camera.fy) / 2
     parallax = focal * float(np.median(np.linalg.norm(np.cross(turned, b.rays[other]), axis=1)))
     pixels = np.stack([a.pixels[one], b.pixels[other]])
-    return _Pair((first, second), clip, pixels, _floor(fundamental, a.plane[one], b.plane[other]), parallax, size)
+    return _Pair(
+        frames=(first, second), clip=clip, pixels=pixels, floor_px=_floor(fundamental, a.plane[one], b.plane[other]),
+        parallax_px=parallax, size=size,
+    )
 
 
 def _floor(fundamental: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:

@@ -57,7 +57,7 @@ def patch_grid(camera: Camera, input_size: int) -> PatchGrid:
     y = np.arange(rows) * PATCH + (PATCH - 1) / 2
     rays, valid = cut.bearings(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2))
     rays.flags.writeable = valid.flags.writeable = False
-    return PatchGrid(resized, cut, rows, columns, rays, valid)
+    return PatchGrid(resized=resized, camera=cut, rows=rows, columns=columns, rays=rays, valid=valid)
 
 
 @lru_cache(maxsize=32)

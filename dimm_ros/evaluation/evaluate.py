@@ -37,8 +37,8 @@ def evaluate(
         estimate = localizer.localize(image, frame.camera)
         answers.append(Answer(
             name=frame.name, stamp_ns=frame.stamp_ns, true=frame.world_from_camera,
-            estimated=estimate.world_from_camera if estimate.accepted else None, covariance=estimate.covariance, reason=estimate.reason,
-            latency_ms=estimate.stage_ms["total"], encoder_ms=estimate.stage_ms["encode"],
+            estimated=estimate.world_from_camera if estimate.accepted else None, covariance=estimate.covariance,
+            reason=estimate.reason, latency_ms=estimate.stage_ms["total"], encoder_ms=estimate.stage_ms["encode"],
             retrieved=reference.nearest(estimate.cls) if reference is not None else None,
             from_mapped=reference.distance(frame.world_from_camera) if reference is not None else None,
         ))

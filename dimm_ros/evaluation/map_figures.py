@@ -10,14 +10,13 @@ import numpy as np
 from scipy.stats import chi2
 
 from dimm_ros.data.recording import Frame, Recording
-from dimm_ros.doctor.coverage import check_coverage
+from dimm_ros.doctor.coverage import SECTORS, check_coverage
 from dimm_ros.evaluation.metrics import Answer, errors, normalised_squares
 from dimm_ros.evaluation.report import table
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import make_pose
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
-from dimm_ros.mapping.sources import SECTORS, sectors
 from dimm_ros.pictures.ray_field import draw_ray_field
 from dimm_ros.scene_map import Curve, SceneMap
 
@@ -78,7 +77,7 @@ def draw_coverage(path: Path, poses: np.ndarray) -> Path:
     above.set(xlabel=f"{'xyz'[first]} [m]", ylabel=f"{'xyz'[second]} [m]", aspect="equal", title=f"{len(poses)} mapped views")
     above.grid(alpha=0.3)
     rose = figure.add_subplot(1, 3, 3, projection="polar")
-    counts = np.bincount(sectors(forward, seen.axes, seen.up_sign), minlength=SECTORS)
+    counts = np.bincount(seen.sectors(forward), minlength=SECTORS)
     rose.bar(2 * np.pi * np.arange(SECTORS) / SECTORS, counts, width=1.9 * np.pi / SECTORS, color="tab:blue", alpha=0.8)
     rose.set(title=f"looking into (0: {'xyz'[first]})")
     # Seen from above, not from below.

@@ -47,7 +47,8 @@ def judge(replay: Replay, recording: Recording, base_from_camera: np.ndarray) ->
         pose, report = poses.get(frame.stamp_ns), reports.get(frame.stamp_ns)
         published = replay.played.images.get(frame.stamp_ns)
         answers.append(Answer(
-            frame.name, frame.stamp_ns, frame.world_from_camera, None if pose is None else pose.map_from_body @ base_from_camera,
+            name=frame.name, stamp_ns=frame.stamp_ns, true=frame.world_from_camera,
+            estimated=None if pose is None else pose.map_from_body @ base_from_camera,
             reason="" if pose is not None else (report.reason if report is not None else "The node said nothing about this frame."),
             latency_ms=(pose.received_s - published) * 1e3 if pose is not None and published is not None else float("nan"),
             encoder_ms=report.encode_ms if report is not None else float("nan"),

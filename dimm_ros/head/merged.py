@@ -7,6 +7,7 @@ heads stay as they are, and their whole-image parts say which of them knows an i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,8 @@ class MergedHead(nn.Module):
             parts = [getattr(rays, field) for _, rays in answers]
             return None if any(part is None for part in parts) else torch.cat(parts)[order]
 
-        return Rays(**{field: gathered(field) for field in ("directions", "moments", "direction_scale", "moment_scale")}, novelty=novelty)
+        fields = ("directions", "moments", "direction_scale", "moment_scale")
+        return Rays(**{field: gathered(field) for field in fields}, novelty=novelty)
 
     def alone(self, context: Tensor) -> DimmHead:
         """See ``MapHead.alone``."""
@@ -64,4 +66,4 @@ class MergedHead(nn.Module):
         scale = self.scale[number]
         moments = scale * rays.moments + torch.linalg.cross(self.shift[number].expand_as(rays.directions), rays.directions)
         moment_scale = None if rays.moment_scale is None else scale * rays.moment_scale
-        return Rays(directions=rays.directions, moments=moments, direction_scale=rays.direction_scale, moment_scale=moment_scale)
+        return replace(rays, moments=moments, moment_scale=moment_scale, novelty=None, turned=None)

@@ -6,8 +6,9 @@
     fused = attention of the semantic projection over the N embeddings
     ray = MLP(fused): direction, moment, and the scale of each one's error
 
-``DimmHead`` is that, and no more. ``MapHead`` goes beyond the paper: it also tells the whole image's rotation from its context, and a
-finished map's rays are drawn towards those of that rotation and of a position regressed from the whole image, see ``whole_image``.
+``DimmHead`` is that, and no more. ``MapHead`` goes beyond the paper: it also tells the whole image's rotation from its
+context, and a finished map's rays are drawn towards those of that rotation and of a position regressed from the whole
+image, see ``whole_image``.
 """
 
 from __future__ import annotations
@@ -173,12 +174,13 @@ class MapHead(DimmHead):
         super().__init__(patch_dim, context_dim, config)
         width, turn = config.width, config.turn_width if config.whole_share else 0
         self.turn = nn.Sequential(
-            nn.LayerNorm(2 * width), nn.GELU(), nn.Linear(2 * width, turn), nn.LayerNorm(turn), nn.GELU(), nn.Linear(turn, 9),
+            nn.LayerNorm(2 * width), nn.GELU(), nn.Linear(2 * width, turn), nn.LayerNorm(turn), nn.GELU(),
+            nn.Linear(turn, 9),
         ) if turn else None
         self.whole = whole
 
     def forward(self, patches: Tensor, context: Tensor, camera_rays: Tensor) -> Rays:
-        """Arguments as of ``DimmHead.forward``; the rays have novelty and ``turned`` as well, where the head has what tells them."""
+        """As ``DimmHead.forward``; the rays have ``novelty`` and ``turned`` as well, where the head can tell them."""
         projected = self._project_context(context)
         rays = self._rays(patches, projected, camera_rays)
         if self.turn is not None:
@@ -186,7 +188,7 @@ class MapHead(DimmHead):
         return rays if self.whole is None else self._blended(rays, context, camera_rays)
 
     def alone(self, context: Tensor | None = None) -> DimmHead:
-        """The paper's head in this one, with the same weights; a merged head needs an image's (1, C) context to choose one."""
+        """The paper's head in this one, with the same weights; a merged head needs a (1, C) context to choose one."""
         head = copy.copy(self)
         head._modules = {**self._modules, "turn": None, "whole": None}
         return head

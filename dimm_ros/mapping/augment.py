@@ -41,7 +41,7 @@ class View:
 
 def recorded_view(image: np.ndarray, camera: Camera, grid: PatchGrid) -> View:
     """The image as it was taken."""
-    return View(fit(image, camera, grid), grid.rays, grid.rays, grid.valid)
+    return View(image=fit(image, camera, grid), rays=grid.rays, camera_rays=grid.rays, valid=grid.valid)
 
 
 def random_view(image: np.ndarray, camera: Camera, grid: PatchGrid, config: TrainingConfig, rng: np.random.Generator) -> View:
@@ -86,7 +86,10 @@ def turned_view(image: np.ndarray, camera: Camera, grid: PatchGrid, camera_from_
     )
     covered = inside.reshape(grid.rows, PATCH, grid.columns, PATCH).all(axis=(1, 3)).reshape(-1)
     camera_rays, holds = patch_rays(virtual)
-    return View(warped, camera_rays @ camera_from_virtual.T, camera_rays, covered & holds, turn=camera_from_virtual)
+    return View(
+        image=warped, rays=camera_rays @ camera_from_virtual.T, camera_rays=camera_rays, valid=covered & holds,
+        turn=camera_from_virtual,
+    )
 
 
 def zoomed(camera: Camera, zoom: float) -> Camera:

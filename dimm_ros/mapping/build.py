@@ -10,21 +10,20 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from torch import Tensor
-
 from dimm_ros import __version__
 from dimm_ros.config import HeadConfig, TrainingConfig
 from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.encoder.patches import patch_grid
 from dimm_ros.errors import DataError, MapError
-from dimm_ros.mapping.distributed import ALONE, Workers, joined_tensors
+from dimm_ros.mapping.distributed import ALONE, Workers, joined_views
 from dimm_ros.mapping.features import FeatureBuffer, fill_buffer, has_views
-from dimm_ros.mapping.fit import Fitted, Watcher, fit_map
+from dimm_ros.mapping.fit import Fitted, MapFit, Watcher
 from dimm_ros.mapping.rehearse import features_path, keep_features
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 from dimm_ros.mapping.sources import source_of
 from dimm_ros.mapping.trainer import Normalisation
+from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.scene_map import MapHeader, SceneMap
 
 MIN_FRAMES = 10
@@ -86,37 +85,40 @@ def _build(
     if workers.any(not finished):
         return BuildResult(None, False, {"features": buffer.seconds})
     if workers.size == 1:
-        data = buffer.tensors(training.memory_mb)
+        views = buffer.training_views(training.memory_mb)
     else:
         parts = [open_buffer(work / "features", recording, encoder, training, (rank, workers.size)) for rank in range(workers.size)]
-        data = joined_tensors(parts, buffer.folder / "joined", training.memory_mb, None if workers.first else workers.rank)
-    normalisation = Normalisation.of(data["centres"][: len(recording.frames)])
+        views = joined_views(parts, buffer.folder / "joined", training.memory_mb, None if workers.first else workers.rank)
+    normalisation = Normalisation.of(views.centres[: len(recording.frames)])
     header = MapHeader(
         name=name or output.stem, frame_id=recording.frame_id, created=now(), dimm_version=__version__, encoder=encoder.config,
         encoder_sha256=encoder.weights.sha256, encoder_origin=encoder.weights.origin, patch_dim=encoder.dim, context_dim=encoder.context_dim,
         head=head, training=training, origin=tuple(normalisation.origin.tolist()), radius=normalisation.radius,
         sources=(source_of(recording, licence),), figures={"features_seconds": round(buffer.seconds, 1)},
     )
-    fitted = fit_map(
-        header, data, work / "training.safetensors", fingerprint(buffer.fingerprint, head, training), encoder.device, watch, workers=workers,
-    )
+    fitted = MapFit(
+        header, views, work / "training.safetensors", fingerprint(buffer.fingerprint, head, training), encoder.device,
+        watch, workers=workers,
+    ).run()
     seconds = {"features": buffer.seconds, "training": fitted.seconds}
     written = workers.first and (fitted.complete or not _is_finished(output))  # a finished map is worth more than a beginning
     if written:
-        _write(fitted, output, data, recording, encoder, keep)
+        _write(fitted, output, views, recording, encoder, keep)
         if fitted.complete:
             shutil.rmtree(work, ignore_errors=True)
     workers.wait()  # the map is there
     return BuildResult(output if written else None, fitted.complete, seconds)
 
 
-def _write(fitted: Fitted, output: Path, data: dict[str, Tensor], recording: Recording, encoder: Encoder, keep: bool) -> None:
+def _write(
+    fitted: Fitted, output: Path, views: TrainingViews, recording: Recording, encoder: Encoder, keep: bool,
+) -> None:
     """The map and what lies beside it."""
     fitted.scene_map.save(output)
-    ReferenceViews.of(data, recording, encoder.cls_dim).save(reference_path(output), encoder.weights.sha256)
+    ReferenceViews.of(views, recording, encoder.cls_dim).save(reference_path(output), encoder.weights.sha256)
     features_path(output).unlink(missing_ok=True)  # of a map that was here before
     if keep and fitted.complete:
-        keep_features(features_path(output), fitted.scene_map.header, data)
+        keep_features(features_path(output), fitted.scene_map.header, views)
 
 
 def check_target(output: Path, recording: Recording) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from dimm_ros.config import SolverConfig
 from dimm_ros.geometry.poses import make_pose, pose_errors, rotation_angle_deg
 from dimm_ros.head.whole_image import WholeImage
-from dimm_ros.mapping.features import recorded_views
+from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.scene_map import GROWTH, LEAST_NOVELTY, Calibration, SceneMap
 from dimm_ros.solver import solve_pose
 
@@ -66,33 +66,33 @@ def _rates(errors: np.ndarray, novelty: np.ndarray) -> list[float]:
     return (_TAILS * np.sqrt(np.minimum(squares, _OUTLIER * np.median(squares, axis=0)).mean(axis=0))).tolist()
 
 
-def calibrate(scene_map: SceneMap, data: dict[str, Tensor], frames: np.ndarray, solver: SolverConfig | None = None) -> Calibration:
+def calibrate(
+    scene_map: SceneMap, views: TrainingViews, frames: np.ndarray, solver: SolverConfig | None = None,
+) -> Calibration:
     """Errors of held-out frames as they grow with novelty, and the largest novelty that is still of this map.
 
     The held-out frames' virtual views count for the largest novelty alone: what makes them new is in part that they are not real.
 
     Args:
         scene_map: the map at hand, made without ``frames``.
-        data: ``FeatureBuffer.tensors()``.
+        views: of the recording.
     """
     novelties, recorded, errors = [], [], []
-    of_recording = recorded_views(data).numpy()
-    frame_of = data["frame_of"].numpy()
-    sizes = torch.bincount(data["view_of"].long(), minlength=len(frame_of)).numpy()
-    first = np.cumsum(sizes) - sizes
-    for view in np.flatnonzero(np.isin(frame_of, frames) & (sizes >= _MIN_SHARE * sizes.max())):
-        rows = slice(first[view], first[view] + sizes[view])
+    of_recording, sizes = views.recorded.numpy(), views.sizes.numpy()
+    for view in np.flatnonzero(np.isin(views.frame_of.numpy(), frames) & (sizes >= _MIN_SHARE * sizes.max())):
+        rows = views.rows(view)
         device = next(scene_map.head.parameters()).device
-        camera_rays = data["camera_rays"][rows].to(device)
+        camera_rays = views.camera_rays[rows].to(device)
         with torch.inference_mode():
-            rays = scene_map.head(data["patches"][rows].to(device).float(), data["context"][view, None].to(device).float(), camera_rays)
+            context = views.context[view, None].to(device).float()
+            rays = scene_map.head(views.patches[rows].to(device).float(), context, camera_rays)
             solution = solve_pose(camera_rays.double(), **rays.in_metres(scene_map.header.radius), config=solver or SolverConfig())
         if not solution.ok:
             continue
         pose = solution.world_from_camera.cpu().numpy().copy()
         pose[:3, 3] += scene_map.header.origin
         recorded.append(of_recording[view])
-        errors.append(pose_errors(pose, make_pose(data["rotations"][view].numpy(), data["centres"][view].numpy())))
+        errors.append(pose_errors(pose, make_pose(views.rotations[view].numpy(), views.centres[view].numpy())))
         novelties.append(1.0 if rays.novelty is None else float(rays.novelty[0]))
     if sum(recorded) < _MIN_FRAMES:
         return Calibration()

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
+from dimm_ros.mapping.training_views import ROWS, VIEWS, TrainingViews
+
 if TYPE_CHECKING:
     from dimm_ros.mapping.features import FeatureBuffer
 
@@ -95,8 +97,10 @@ def joined_workers(device: torch.device) -> Iterator[Workers]:
         distributed.destroy_process_group()
 
 
-def joined_tensors(buffers: Sequence[FeatureBuffer], folder: Path, memory_mb: int, own: int | None = None) -> dict[str, Tensor]:
-    """As ``FeatureBuffer.tensors``, of buffers among which the views were dealt out; in the order that one process would have.
+def joined_views(
+    buffers: Sequence[FeatureBuffer], folder: Path, memory_mb: int, own: int | None = None,
+) -> TrainingViews:
+    """As ``FeatureBuffer.training_views``, of buffers among which the views were dealt out, in one process's order.
 
     Args:
         buffers: of all processes, complete.
@@ -105,7 +109,7 @@ def joined_tensors(buffers: Sequence[FeatureBuffer], folder: Path, memory_mb: in
     """
     size, views = len(buffers), sum(buffer.views for buffer in buffers)
     result = {}
-    for name in buffers[0].VIEW_ARRAYS:
+    for name in VIEWS:
         parts = [getattr(buffer, name) for buffer in buffers]
         whole = np.empty((views, *parts[0].shape[1:]), parts[0].dtype)
         for rank, part in enumerate(parts):
@@ -117,10 +121,10 @@ def joined_tensors(buffers: Sequence[FeatureBuffer], folder: Path, memory_mb: in
     for rank in taken:
         counts[rank::size] = np.bincount(local[rank], minlength=buffers[rank].views)
     first, rows = np.cumsum(counts) - counts, int(counts.sum())
-    in_memory = sum(rows * getattr(buffers[0], name)[:1].nbytes for name in buffers[0].ROW_ARRAYS) <= memory_mb * 1_000_000
+    in_memory = sum(rows * getattr(buffers[0], name)[:1].nbytes for name in ROWS) <= memory_mb * 1_000_000
     if not in_memory:
         folder.mkdir(parents=True, exist_ok=True)
-    for name in buffers[0].ROW_ARRAYS:
+    for name in ROWS:
         source = getattr(buffers[0], name)
         shape = (rows, *source.shape[1:])
         whole = np.empty(shape, source.dtype) if in_memory else np.lib.format.open_memmap(folder / f"{name}.npy", "w+", source.dtype, shape)
@@ -130,7 +134,7 @@ def joined_tensors(buffers: Sequence[FeatureBuffer], folder: Path, memory_mb: in
             view = number.astype(np.int64) * size + rank
             whole[first[view] + within] = view if name == "view_of" else getattr(buffers[rank], name)[: buffers[rank].rows]
         result[name] = torch.from_numpy(whole)
-    return result
+    return TrainingViews(**result)
 
 
 def _collective_device() -> str:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
-from torch import Tensor
 
 from dimm_ros.config import TrainingConfig
 from dimm_ros.data.recording import Recording
@@ -22,6 +21,7 @@ from dimm_ros.encoder.patches import normalise
 from dimm_ros.errors import DataError
 from dimm_ros.geometry.poses import make_pose
 from dimm_ros.mapping.augment import View
+from dimm_ros.mapping.training_views import ROWS, VIEWS, TrainingViews
 from dimm_ros.mapping.views import ViewMaker
 
 _PROGRESS = "progress.json"
@@ -47,9 +47,6 @@ class FeatureBuffer:
         seconds: time spent on them, in all calls together.
         part: (r, n): it holds views r, r + n, ... of all; the arrays' numbers are its own.
     """
-
-    ROW_ARRAYS = ("patches", "camera_rays", "directions", "view_of")
-    VIEW_ARRAYS = ("context", "centres", "rotations", "frame_of")
 
     def __init__(
         self, folder: Path, views: int, capacity: int, patch_dim: int, context_dim: int, fingerprint: str, part: tuple[int, int] = (0, 1),
@@ -101,7 +98,7 @@ class FeatureBuffer:
 
     def save(self) -> None:
         """Make what was appended survive a crash."""
-        for name in (*self.ROW_ARRAYS, *self.VIEW_ARRAYS):
+        for name in (*ROWS, *VIEWS):
             getattr(self, name).flush()
         partial = self._progress.with_suffix(".part")
         partial.write_text(json.dumps({"fingerprint": self.fingerprint, "done": self.done, "rows": self.rows, "seconds": self.seconds}))
@@ -112,26 +109,13 @@ class FeatureBuffer:
         """Whether every view is there."""
         return self.done == self.views
 
-    def tensors(self, memory_mb: int) -> dict[str, Tensor]:
+    def training_views(self, memory_mb: int) -> TrainingViews:
         """The filled part of every array as a CPU tensor: in memory when it fits, else mapped from disk."""
-        size = sum(getattr(self, name)[: self.rows].nbytes for name in self.ROW_ARRAYS)
-        in_memory = size <= memory_mb * 1_000_000
-        result = {}
-        for name in self.ROW_ARRAYS:
-            array = getattr(self, name)[: self.rows]
-            result[name] = torch.from_numpy(np.array(array) if in_memory else array)
-        for name in self.VIEW_ARRAYS:
-            result[name] = torch.from_numpy(np.array(getattr(self, name)[: self.done]))
-        return result
-
-
-def recorded_views(data: dict[str, Tensor]) -> Tensor:
-    """(V,) bool: the views that are images of a recording; the first of each frame, unless the data say otherwise."""
-    if "recorded" in data:
-        return data["recorded"]
-    recorded = torch.zeros(len(data["frame_of"]), dtype=torch.bool)
-    recorded[np.unique(data["frame_of"].numpy(), return_index=True)[1]] = True
-    return recorded
+        rows = {name: getattr(self, name)[: self.rows] for name in ROWS}
+        in_memory = sum(array.nbytes for array in rows.values()) <= memory_mb * 1_000_000
+        tensors = {name: torch.from_numpy(np.array(array) if in_memory else array) for name, array in rows.items()}
+        tensors |= {name: torch.from_numpy(np.array(getattr(self, name)[: self.done])) for name in VIEWS}
+        return TrainingViews(**tensors)
 
 
 def has_views(folder: Path) -> bool:

@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,8 @@ from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.calibrate import calibrate, calibrate_short, held_out_frames
 from dimm_ros.mapping.distributed import ALONE, Workers
-from dimm_ros.mapping.features import recorded_views
-from dimm_ros.mapping.rehearse import join
 from dimm_ros.mapping.trainer import Normalisation, Trainer
+from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.scene_map import Calibration, Curve, MapHeader, SceneMap, write_safetensors
 from dimm_ros.uncalibrated import focal_bias
 
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 _CHECKPOINT_SECONDS = 60.0
 _FOCAL_FRAMES = 24  # mapped frames that say how far off focal lengths are
 CALIBRATING = 0.5  # share of the steps that the head is trained for that is calibrated
-_WHOLE_MIN_SHARE = 0.3  # of a full view's patches
 _CURVE_POINTS, _CURVES = 100, 8  # of a training, and trainings of a map
+_LOSSES = 100  # of the last steps, whose mean is told
 
 #: Called with (stage, done, in all, note); returning True asks to stop at the next safe moment.
 Watcher = Callable[[str, int, int, str], bool]
@@ -54,113 +54,153 @@ class Fitted:
     seconds: float
 
 
-def fit_map(
-    header: MapHeader, data: dict[str, Tensor], checkpoint: Path, fingerprint: str, device: torch.device, watch: Watcher, *,
-    start: SceneMap | None = None, rehearsal: dict[str, Tensor] | None = None, workers: Workers = ALONE,
-) -> Fitted:
-    """Train a map on features.
+class MapFit:
+    """One training of a map: calibrate, train, finish.
 
     Args:
         header: of the map to be; its calibration, figures and curves are filled in.
-        data: ``FeatureBuffer.tensors()`` of the recording.
+        views: of the recording.
         checkpoint: file that a stopped training goes on from.
         fingerprint: of all that the training depends on.
+        device: where the head is trained.
+        watch: called after each step.
         start: map whose head goes on learning.
         rehearsal: its views, see ``rehearse``.
-        workers: processes that train together; only the first one's map is calibrated, and its data need be complete.
-
-    Raises:
-        DataError: the training diverged.
-        MapError: the checkpoint cannot be written.
+        workers: processes that train together; the first one's map alone is calibrated, and its views have all patches.
     """
-    head, training = header.head, header.training
-    held_out = held_out_frames(int(data["frame_of"].max()) + 1)
-    views = torch.from_numpy(np.flatnonzero(~np.isin(data["frame_of"].numpy(), held_out)))
-    everything = data
-    if rehearsal is not None:
-        everything = join(data, whole_views(data), rehearsal)
-        views = torch.cat([views, torch.arange(len(data["frame_of"]), len(everything["frame_of"]))])
-    normalisation = Normalisation(torch.tensor(header.origin, dtype=torch.float64), header.radius)
-    session = _Session(checkpoint, fingerprint)
-    session.open()
-    workers.wait()  # before the first one writes the checkpoint anew
-    begun = time.perf_counter() - session.seconds
 
-    def learner(steps: int, chosen: Tensor | None) -> Trainer:
-        """A new head, or the old map's, about to learn from these views (all), or where it was stopped."""
-        torch.manual_seed(training.seed)
-        model = MapHead(header.patch_dim, header.context_dim, head) if start is None else _learning(start.head)
-        config = training.changed(steps=steps)
-        trainer = Trainer(model.to(device), everything, normalisation, config, chosen, standardise=start is None, workers=workers)
-        session.resume(trainer)
+    def __init__(
+        self, header: MapHeader, views: TrainingViews, checkpoint: Path, fingerprint: str, device: torch.device,
+        watch: Watcher, *, start: SceneMap | None = None, rehearsal: TrainingViews | None = None,
+        workers: Workers = ALONE,
+    ) -> None:
+        self._header, self._views, self._device, self._watch = header, views, device, watch
+        self._start, self._rehearsal, self._workers = start, rehearsal, workers
+        self._all = views if rehearsal is None else views.followed_by(rehearsal)
+        self._normalisation = Normalisation(torch.tensor(header.origin, dtype=torch.float64), header.radius)
+        self._session = _Session(checkpoint, fingerprint)
+        self._begun = 0.0
+
+    def run(self) -> Fitted:
+        """Train the map, or train it further from where it was stopped.
+
+        Raises:
+            DataError: the training diverged.
+            MapError: the checkpoint cannot be written.
+        """
+        self._session.open()
+        self._workers.wait()  # before the first one writes the checkpoint anew
+        self._begun = time.perf_counter() - self._session.seconds
+        stopped = self.calibrate()
+        if stopped is not None:
+            return self._fitted(self._map_of(stopped), complete=False)
+        return self.finish(*self.train())
+
+    def calibrate(self) -> Trainer | None:
+        """Measure the errors of a head that has not seen the held-out frames, and drop it; its trainer when stopped."""
+        session, held_out = self._session, held_out_frames(self._views.frames)
+        if session.calibrated or not len(held_out):
+            session.calibrated = True
+            return None
+        seen = torch.from_numpy(np.flatnonzero(~np.isin(self._views.frame_of.numpy(), held_out)))
+        seen = torch.cat([seen, torch.arange(len(self._views), len(self._all))])
+        trainer = self._trainer(max(1, int(CALIBRATING * self._header.training.steps)), seen)
+        self._learn(trainer, "calibration")
+        if trainer.done < trainer.config.steps:
+            return trainer
+        if self._workers.first:
+            session.calibration = calibrate(self._map_of(trainer, seen), self._views, held_out)
+        session.calibrated = True
+        return None
+
+    def train(self) -> tuple[Trainer, float | None]:
+        """Train the map's own head, which sees every frame, until done or stopped; its trainer and last mean loss."""
+        trainer = self._trainer(self._header.training.steps, None)
+        return trainer, self._learn(trainer, "training")
+
+    def finish(self, trainer: Trainer, loss: float | None) -> Fitted:
+        """The map of the trained head, with the whole-image part and what is known of its errors."""
+        complete, views = trainer.done == trainer.config.steps, self._views
+        figures = {
+            "steps": trainer.done, "views": len(views), "patches": len(views.view_of),
+            "training_seconds": round(self._session.seconds, 1),
+        }
+        if loss is not None:
+            figures["loss"] = loss
+        made = self._map_of(trainer)
+        changes: dict[str, object] = {"figures": made.header.figures | figures}
+        if self._workers.first:
+            changes["calibration"] = self._calibration(made, complete)
+        made.header = made.header.model_copy(update=changes)
+        return self._fitted(made, complete)
+
+    def _trainer(self, steps: int, chosen: Tensor | None) -> Trainer:
+        """Of a new head, or of the old map's, about to learn from these views (all), or where it was stopped."""
+        header, start = self._header, self._start
+        torch.manual_seed(header.training.seed)
+        model = MapHead(header.patch_dim, header.context_dim, header.head) if start is None else _learning(start.head)
+        trainer = Trainer(
+            model.to(self._device), self._all, self._normalisation, header.training.changed(steps=steps), chosen,
+            standardise=start is None, workers=self._workers,
+        )
+        self._session.resume(trainer)
         return trainer
 
-    def current(trainer: Trainer, figures: dict[str, float], chosen: Tensor | None, known: Calibration) -> SceneMap:
-        made = trainer.averaged_head()
-        made.whole = whole_image(everything, chosen, normalisation, head, device)
-        curve = Curve(name=header.sources[-1].name if header.sources else header.name, points=tuple(session.curve))
-        changes = {"calibration": known, "figures": header.figures | figures, "curves": (*header.curves, curve)[-_CURVES:]}
-        return SceneMap(header.model_copy(update=changes), made)
-
-    losses: list[float] = []
-
-    def learn(trainer: Trainer, stage: str) -> bool:
-        """Train to the end; False when stopped."""
-        steps, stopped = trainer.config.steps, False
+    def _learn(self, trainer: Trainer, stage: str) -> float | None:
+        """Train to the end, or until stopped; the mean loss of the last steps, None if there was nothing left to do."""
+        session, steps, stopped = self._session, trainer.config.steps, False
         every = max(1, steps // _CURVE_POINTS)
-        losses.clear()
+        losses: deque[float] = deque(maxlen=_LOSSES)
         while trainer.done < steps and not stopped:
-            losses[:] = [*losses[-99:], trainer.step()]
+            losses.append(trainer.step())
             if not np.isfinite(losses[-1]):
-                raise DataError(f"The training of '{header.name}' diverged at step {trainer.done}; try a lower learning rate or another seed.")
+                raise DataError(
+                    f"The training of '{self._header.name}' diverged at step {trainer.done}; "
+                    "try a lower learning rate or another seed."
+                )
             if session.calibrated and (trainer.done % every == 0 or trainer.done == steps):
-                session.curve.append((trainer.done, round(float(np.mean(losses[-every:])), 4)))
-            stopped = workers.any(watch(stage, trainer.done, steps, f"loss {np.mean(losses):.2f}"))
-            session.seconds = time.perf_counter() - begun
-            if workers.first:
+                session.curve.append((trainer.done, round(float(np.mean([*losses][-every:])), 4)))
+            stopped = self._workers.any(self._watch(stage, trainer.done, steps, f"loss {np.mean(losses):.2f}"))
+            session.seconds = time.perf_counter() - self._begun
+            if self._workers.first:
                 session.checkpoint(trainer, force=stopped)
-        return trainer.done == steps
+        return float(np.mean(losses)) if losses else None
 
-    # A head that has not seen the held-out frames is calibrated; the map's own head starts over and sees them all.
-    session.calibrated |= not len(held_out)
-    if not session.calibrated:
-        trainer = learner(max(1, int(CALIBRATING * training.steps)), views)
-        if not learn(trainer, "calibration"):
-            if not workers.first:
-                return Fitted(SceneMap(header, trainer.averaged_head()), False, session.seconds)
-            return Fitted(current(trainer, {}, None, session.calibration), False, session.seconds)
-        if workers.first:
-            session.calibration = calibrate(current(trainer, {}, views, Calibration()), data, held_out)
-        session.calibrated = True
-    trainer = learner(training.steps, None)
-    complete, calibration = learn(trainer, "training"), session.calibration
-    figures = {"steps": trainer.done, "views": len(data["frame_of"]), "patches": len(data["view_of"]), "training_seconds": round(session.seconds, 1)}
-    if losses:
-        figures["loss"] = float(np.mean(losses))
-    if not workers.first:
-        return Fitted(SceneMap(header, trainer.averaged_head()), complete, session.seconds)
-    made = current(trainer, figures, None, calibration)
-    changes: dict[str, float] = {}
-    if calibration.max_novelty is None and made.head.whole is not None:
-        enough = whole_views(data)
-        short = [data[name][enough] for name in ("context", "rotations", "centres", "frame_of")]
-        changes |= calibrate_short(*short, recorded_views(data)[enough])
-    if complete:
-        frames = int(data["frame_of"].max()) + 1
-        mapped = np.linspace(0, frames - 1, min(_FOCAL_FRAMES, frames)).round().astype(int)
-        changes["focal_factor"] = focal_bias(made.head, data, mapped)
-    calibration = calibration.model_copy(update=changes)
-    if start is not None:
-        calibration = start.header.calibration.rescaled(_unit(made, rehearsal)).joined(calibration)
-    made.header = made.header.model_copy(update={"calibration": calibration})
-    return Fitted(made, complete, session.seconds)
+    def _map_of(self, trainer: Trainer, chosen: Tensor | None = None) -> SceneMap:
+        """The map by now, with the whole-image part from these views (all); the head alone where nothing is written."""
+        header, session, head = self._header, self._session, trainer.averaged_head()
+        if not self._workers.first:
+            return SceneMap(header, head)
+        head.whole = whole_image(self._all, chosen, self._normalisation, header.head, self._device)
+        curve = Curve(name=header.sources[-1].name if header.sources else header.name, points=tuple(session.curve))
+        changes = {"calibration": session.calibration, "curves": (*header.curves, curve)[-_CURVES:]}
+        return SceneMap(header.model_copy(update=changes), head)
+
+    def _fitted(self, scene_map: SceneMap, complete: bool) -> Fitted:
+        return Fitted(scene_map, complete, self._session.seconds)
+
+    def _calibration(self, made: SceneMap, complete: bool) -> Calibration:
+        """What is known of the map's errors (of a short recording by the whole-image part) and of its focal lengths."""
+        views, calibration, start = self._views, self._session.calibration, self._start
+        changes: dict[str, float] = {}
+        if calibration.max_novelty is None and made.head.whole is not None:
+            parts = (views.context, views.rotations, views.centres, views.frame_of, views.recorded)
+            changes |= calibrate_short(*(part[views.whole] for part in parts))
+        if complete:
+            mapped = np.linspace(0, views.frames - 1, min(_FOCAL_FRAMES, views.frames)).round().astype(int)
+            changes["focal_factor"] = focal_bias(made.head, views, mapped)
+        calibration = calibration.model_copy(update=changes)
+        if start is None:
+            return calibration
+        return start.header.calibration.rescaled(_unit(made, self._rehearsal)).joined(calibration)
 
 
-def _unit(made: SceneMap, rehearsal: dict[str, Tensor] | None) -> float:
+def _unit(made: SceneMap, rehearsal: TrainingViews | None) -> float:
     """Novelty of an image in a map per its novelty in the map before: new recordings move the unit, the views' median distance."""
-    if made.head.whole is None or rehearsal is None:
+    whole = made.head.whole
+    if whole is None or rehearsal is None:
         return 1.0
-    return float(made.head.whole.median_distance(rehearsal["context"].to(made.head.whole.mean.device)) / made.head.whole.spread)
+    return float(whole.median_distance(rehearsal.context.to(whole.mean.device)) / whole.spread)
 
 
 def _learning(head: MapHead) -> MapHead:
@@ -170,29 +210,15 @@ def _learning(head: MapHead) -> MapHead:
     return model.requires_grad_(True)
 
 
-def whole_views(data: dict[str, Tensor], views: Tensor | None = None) -> Tensor:
-    """(V,) bool: the views (of these, or of all) of which enough is left for the regression on the whole image."""
-    enough = data.get("good")
-    if enough is None:
-        sizes = torch.bincount(data["view_of"].long(), minlength=len(data["frame_of"]))
-        enough = sizes >= _WHOLE_MIN_SHARE * sizes.max()
-    return enough if views is None else enough & torch.isin(torch.arange(len(enough)), views)
-
-
 def whole_image(
-    data: dict[str, Tensor], views: Tensor | None, normalisation: Normalisation, head: HeadConfig, device: torch.device,
+    views: TrainingViews, chosen: Tensor | None, normalisation: Normalisation, head: HeadConfig, device: torch.device,
 ) -> WholeImage | None:
     """The regression on the whole image from these views (all), without virtual ones of which little is left."""
     if not head.whole_share:
         return None
-    return WholeImage.fit(*_whole_arguments(data, views, normalisation)).to(device)
-
-
-def _whole_arguments(data: dict[str, Tensor], views: Tensor | None, normalisation: Normalisation) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Contexts, rotations and normalised centres of the views that are good enough, and which were recorded."""
-    enough = whole_views(data, views)
-    centres = (data["centres"][enough] - normalisation.origin) / normalisation.radius
-    return data["context"][enough], data["rotations"][enough], centres, recorded_views(data)[enough]
+    enough = views.whole if chosen is None else views.whole & torch.isin(torch.arange(len(views)), chosen)
+    centres = (views.centres[enough] - normalisation.origin) / normalisation.radius
+    return WholeImage.fit(views.context[enough], views.rotations[enough], centres, views.recorded[enough]).to(device)
 
 
 class _Session:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from dimm_ros.data.recording import Recording
 from dimm_ros.geometry.poses import pose_errors
+from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.scene_map import write_safetensors
 
 
@@ -36,9 +36,9 @@ class ReferenceViews:
     world_from_camera: np.ndarray
 
     @classmethod
-    def of(cls, data: dict[str, Tensor], recording: Recording, cls_dim: int) -> ReferenceViews:
-        """The recorded (not turned) views of a feature buffer, whose context begins with the CLS token."""
-        return cls(data["context"][: len(recording.frames), :cls_dim].float().numpy(), recording.poses())
+    def of(cls, views: TrainingViews, recording: Recording, cls_dim: int) -> ReferenceViews:
+        """The recorded (not turned) views of a recording, whose context begins with the CLS token."""
+        return cls(views.context[: len(recording.frames), :cls_dim].float().numpy(), recording.poses())
 
     def nearest(self, cls: np.ndarray) -> np.ndarray:
         """(4, 4) world_from_camera of the mapped image whose CLS token is most similar (cosine) to a (W,) token."""

@@ -7,10 +7,9 @@ from datetime import datetime, timezone
 import numpy as np
 
 from dimm_ros.data.recording import Recording
-from dimm_ros.doctor.coverage import check_coverage
+from dimm_ros.doctor.coverage import SECTORS, check_coverage
 from dimm_ros.scene_map import Coverage, Source
 
-SECTORS = 8
 _TRUE_TIMES_FROM_NS = 946_684_800 * 1_000_000_000  # the year 2000: earlier stamps are counted from a start, not dates
 
 
@@ -29,17 +28,9 @@ def coverage_of(recording: Recording) -> Coverage:
     poses = recording.poses()
     seen = check_coverage(recording)[1]
     centres, up = poses[:, :3, 3], seen.axes[2]
-    counts = np.bincount(sectors(poses[:, :3, 2], seen.axes, seen.up_sign), minlength=SECTORS)
+    counts = np.bincount(seen.sectors(poses[:, :3, 2]), minlength=SECTORS)
     return Coverage(
         low=tuple(centres.min(axis=0).tolist()), high=tuple(centres.max(axis=0).tolist()), spacing=float(np.median(seen.spacing)),
         path=float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum()), up=f"{'+' if seen.up_sign > 0 else '-'}{'xyz'[up]}",
         headings=tuple(counts.tolist()),
     )
-
-
-def sectors(forward: np.ndarray, axes: tuple[int, int, int], up_sign: int) -> np.ndarray:
-    """(N,) eighth of the circle that each of (N, 3) viewing directions looks into, counter-clockwise about up from the first axis."""
-    first, second, up = axes
-    right_handed = 1 if (first, second, up) in ((0, 1, 2), (1, 2, 0), (2, 0, 1)) else -1
-    angle = np.arctan2(forward[:, second] * right_handed * up_sign, forward[:, first])
-    return np.rint(angle / (2 * np.pi) * SECTORS).astype(int) % SECTORS

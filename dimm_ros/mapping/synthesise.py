@@ -100,7 +100,10 @@ def moved_view(sources: Sequence[Source], grid: PatchGrid, source_from_virtual: 
     share = 1 - seen.reshape(grid.rows, PATCH, grid.columns, PATCH).mean(axis=(1, 3)).reshape(-1)
     camera_rays, valid = patch_rays(virtual)
     rotation, offset = source_from_virtual[0][:3, :3], source_from_virtual[0][:3, 3]
-    return View(image, camera_rays @ rotation.T, camera_rays, valid & (share <= _MAX_HOLES), offset.copy(), rotation.copy())
+    return View(
+        image=image, rays=camera_rays @ rotation.T, camera_rays=camera_rays, valid=valid & (share <= _MAX_HOLES),
+        offset=offset.copy(), turn=rotation.copy(),
+    )
 
 
 def _exposed_as(image: np.ndarray, other: np.ndarray, both: np.ndarray) -> np.ndarray:

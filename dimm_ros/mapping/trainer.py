@@ -13,7 +13,7 @@ from dimm_ros.config import TrainingConfig
 from dimm_ros.head.loss import ray_loss, turn_loss
 from dimm_ros.head.model import MapHead, Rays
 from dimm_ros.mapping.distributed import ALONE, Workers
-from dimm_ros.mapping.features import recorded_views
+from dimm_ros.mapping.training_views import TrainingViews
 
 #: Patches of one image in a batch: few enough to keep the batch mixed, while the image's context is multiplied only once.
 PATCHES_PER_VIEW = 8
@@ -48,35 +48,34 @@ class Trainer:
 
     Args:
         head: the network to train, on its device.
-        data: ``FeatureBuffer.tensors()``.
+        views: to learn from.
         normalisation: of the same centres.
         config: see TrainingConfig.
-        views: (K,) views of the buffer to train on; None for all.
+        chosen: (K,) numbers of the views to train on; None for all.
         patches_per_view: drawn together; their images are drawn at random.
-        standardise: by the data's own context; False goes on with the head's statistics, which its weights rest on.
+        standardise: by the views' own context; False goes on with the head's statistics, which its weights rest on.
         workers: processes that train together, each on its share of the views and of every batch.
     """
 
     def __init__(
-        self, head: MapHead, data: dict[str, Tensor], normalisation: Normalisation, config: TrainingConfig, views: Tensor | None = None,
-        patches_per_view: int = PATCHES_PER_VIEW, standardise: bool = True, workers: Workers = ALONE,
+        self, head: MapHead, views: TrainingViews, normalisation: Normalisation, config: TrainingConfig,
+        chosen: Tensor | None = None, patches_per_view: int = PATCHES_PER_VIEW, standardise: bool = True,
+        workers: Workers = ALONE,
     ) -> None:
         self._workers = workers
         self.head, self.config, self._together = head, config, patches_per_view
         self.device = next(head.parameters()).device
-        self.data = data
-        self.centres = ((data["centres"] - normalisation.origin) / normalisation.radius).float()
+        self.views = views
+        self.centres = ((views.centres - normalisation.origin) / normalisation.radius).float()
         if standardise:
-            context = data["context"].float()
+            context = views.context.float()
             head.context_mean.copy_(context.mean(dim=0))
             head.context_std.copy_(context.std(dim=0).clamp_min(1e-3))
         self.optimiser = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         self.average = {name: value.detach().clone() for name, value in head.state_dict().items()}
-        counts = torch.bincount(data["view_of"].long(), minlength=len(data["frame_of"]))
-        self._first, self._counts = counts.cumsum(0) - counts, counts  # rows of a view follow one another
-        enough = workers.share(torch.nonzero(counts >= patches_per_view)[:, 0])
-        self._views = enough if views is None else enough[torch.isin(enough, views)]
-        self._real = self._views[recorded_views(data)[self._views]]
+        enough = workers.share(torch.nonzero(views.sizes >= patches_per_view)[:, 0])
+        self._drawn = enough if chosen is None else enough[torch.isin(enough, chosen)]
+        self._real = self._drawn[views.recorded[self._drawn]]
         self._network = head if workers.size == 1 else workers.synchronised(head, unused=head.config.fusion == "mean")
         self.done = 0
 
@@ -86,20 +85,20 @@ class Trainer:
         # Seeded by the step, so that a resumed training draws what an uninterrupted one would have drawn.
         generator = torch.Generator().manual_seed((config.seed * 1_000_003 + self.done) * self._workers.size + self._workers.rank)
         count = max(1, config.batch // self._together // self._workers.size)
-        views = self._views[torch.randint(len(self._views), (count,), generator=generator)]
+        views = self._drawn[torch.randint(len(self._drawn), (count,), generator=generator)]
         if config.recorded_share and len(self._real):
             real = self._real[torch.randint(len(self._real), (count,), generator=generator)]
             views = torch.where(torch.rand(count, generator=generator) < config.recorded_share, real, views)
         place = torch.rand((len(views), self._together), generator=generator)
-        rows = (self._first[views, None] + (place * self._counts[views, None]).long()).reshape(-1)
-        patches = self.data["patches"][rows].to(self.device).float()
-        context = self._regularise(self.data["context"][views].float(), generator).to(self.device)
-        directions = self.data["directions"][rows].to(self.device)
+        rows = (self.views.first[views, None] + (place * self.views.sizes[views, None]).long()).reshape(-1)
+        patches = self.views.patches[rows].to(self.device).float()
+        context = self._regularise(self.views.context[views].float(), generator).to(self.device)
+        directions = self.views.directions[rows].to(self.device)
         moments = torch.linalg.cross(self.centres[views].to(self.device).repeat_interleave(self._together, dim=0), directions)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.done, config)
         self.head.train()
-        camera_rays = self.data["camera_rays"][rows].to(self.device)
+        camera_rays = self.views.camera_rays[rows].to(self.device)
         loss = self._loss(self._network(patches, context, camera_rays), camera_rays, directions, moments, views)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -112,7 +111,9 @@ class Trainer:
     def _loss(self, predicted: Rays, camera_rays: Tensor, directions: Tensor, moments: Tensor, views: Tensor) -> Tensor:
         """Of a batch's patches, consecutive ones of each of (V,) views; heads that predict something else (benchmarks) override it."""
         loss = ray_loss(predicted, directions, moments, self.config.loss)
-        return loss if predicted.turned is None else loss + turn_loss(predicted.turned, self.data["rotations"][views].to(predicted.turned))
+        if predicted.turned is None:
+            return loss
+        return loss + turn_loss(predicted.turned, self.views.rotations[views].to(predicted.turned))
 
     def _regularise(self, context: Tensor, generator: torch.Generator) -> Tensor:
         """Noise on the CLS token and random replacement of its entries by their mean, so that it is not memorised."""

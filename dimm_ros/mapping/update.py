@@ -20,10 +20,11 @@ from dimm_ros.errors import DataError, MapError, WeightsError
 from dimm_ros.geometry.poses import rotation_angle_deg
 from dimm_ros.mapping.build import BuildResult, check_target, fingerprint, kept_for_views, now, open_buffer, work_folder
 from dimm_ros.mapping.features import fill_buffer
-from dimm_ros.mapping.fit import Watcher, fit_map
+from dimm_ros.mapping.fit import MapFit, Watcher
 from dimm_ros.mapping.rehearse import check_memory, features_path, keep_features, load_features, remembered_views
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 from dimm_ros.mapping.sources import source_of
+from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.scene_map import MapHeader, SceneMap, Source
 
 log = logging.getLogger(__name__)
@@ -72,30 +73,30 @@ def update_map(
         watch = watch or (lambda *_: False)
         if not fill_buffer(buffer, recording, encoder, training, lambda done, total: watch("features", done, total, "")):
             return BuildResult(None, False, {"features": buffer.seconds})
-        data = buffer.tensors(training.memory_mb)
+        views = buffer.training_views(training.memory_mb)
         try:
-            check_frame(old, data, recording)
+            check_frame(old, views, recording)
         except DataError:
             shutil.rmtree(work, ignore_errors=True)  # views with other poses are other views
             raise
-        rehearsal = remembered_views(old, data, training.seed) if kept is None else kept
-        log.info("rehearsing %d old views %s", len(rehearsal["frame_of"]), "as the map remembers them" if kept is None else "from their features")
+        rehearsal = remembered_views(old, views, training.seed) if kept is None else kept
+        log.info("rehearsing %d old views %s", len(rehearsal), "as the map remembers them" if kept is None else "from their features")
         sources = tuple(source_of(one, licence) for one in recordings)
         header = updated_header(old.header, sources, training, {"features_seconds": round(buffer.seconds, 1)})
         mark = fingerprint(buffer.fingerprint, training, old.header.model_dump_json(), kept is None)
-        fitted = fit_map(
-            header, data, work / "training.safetensors", mark, encoder.device, watch, start=old, rehearsal=rehearsal,
-        )
+        fitted = MapFit(
+            header, views, work / "training.safetensors", mark, encoder.device, watch, start=old, rehearsal=rehearsal,
+        ).run()
         seconds = {"features": buffer.seconds, "training": fitted.seconds}
         if not fitted.complete:
             return BuildResult(None, False, seconds)
         # Read before anything is written: the output may be the map itself.
         reference = ReferenceViews.load(reference_path(map_path), encoder.weights.sha256)
         fitted.scene_map.save(output)
-        _add_reference(reference, ReferenceViews.of(data, recording, encoder.cls_dim), output, encoder)
+        _add_reference(reference, ReferenceViews.of(views, recording, encoder.cls_dim), output, encoder)
         features_path(output).unlink(missing_ok=True)
         if keep or (keep is None and kept is not None):
-            keep_features(features_path(output), header, data, kept)
+            keep_features(features_path(output), header, views, kept)
         shutil.rmtree(work, ignore_errors=True)
         return BuildResult(output, True, seconds)
 
@@ -144,7 +145,7 @@ def check_update(old: SceneMap, recording: Recording, encoder: Encoder) -> None:
         raise WeightsError(f"Map '{header.name}' was made with another encoder ({header.encoder.name}, SHA-256 {header.encoder_sha256[:12]}...).")
 
 
-def check_frame(old: SceneMap, data: dict[str, Tensor], recording: Recording) -> None:
+def check_frame(old: SceneMap, views: TrainingViews, recording: Recording) -> None:
     """Whether the views that the map knows are where it knows them to be: frames of one name are not always one frame.
 
     Raises:
@@ -153,7 +154,7 @@ def check_frame(old: SceneMap, data: dict[str, Tensor], recording: Recording) ->
     if old.head.whole is None:
         return
     frames = len(recording.frames)
-    apart = disagreement(old, data["context"][:frames], data["centres"][:frames], data["rotations"][:frames])
+    apart = disagreement(old, views.context[:frames], views.centres[:frames], views.rotations[:frames])
     if apart is not None:
         raise DataError(
             f"'{recording.name}' is not in the frame of map '{old.header.name}': views that the map knows are {apart[0]:.2f} m and {apart[1]:.0f} "

@@ -108,7 +108,10 @@ class Collector:
     def _on_pose(self, message: PoseWithCovarianceStamped) -> None:
         covariance = np.array(message.pose.covariance, dtype=np.float64).reshape(6, 6)
         header = message.header
-        answer = Answer(stamp_ns(header.stamp), time.monotonic(), header.frame_id, from_pose(message.pose.pose), covariance)
+        answer = Answer(
+            stamp_ns=stamp_ns(header.stamp), received_s=time.monotonic(), frame_id=header.frame_id,
+            map_from_body=from_pose(message.pose.pose), covariance=covariance,
+        )
         self._add(self._answers, answer)
 
     def _on_status(self, message: LocalizationStatus) -> None:

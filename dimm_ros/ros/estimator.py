@@ -128,12 +128,15 @@ class Estimator:
         if config.focal == "unknown":
             found = self._focal.ask(last.image, last.stamp_ns, lambda estimate: atlas.localize(estimate, search=search))
             if found is not None:
-                return Answer(*found, last, None, decode_ms)
+                localizer, estimate = found
+                return Answer(
+                    localizer=localizer, estimate=estimate, seen=last, base_from_camera=None, decode_ms=decode_ms,
+                )
             last = replace(last, camera=self._focal.camera)
             seen = [last]
         if len(shots) == 1 and config.window == 1:
             localizer, estimate = atlas.localize(lambda one: one.localize(last.image, last.camera), search=search)
-            return Answer(localizer, estimate, last, None, decode_ms)
+            return Answer(localizer=localizer, estimate=estimate, seen=last, base_from_camera=None, decode_ms=decode_ms)
 
         extrinsics = tuple(self._base_from_camera(one, odometry, last.stamp_ns) for one in seen)
         moments: dict[str, _Moment] = {}
@@ -158,7 +161,10 @@ class Estimator:
             window.append(moments[localizer.name])
             while len(window) >= config.window:  # the next image is one of the window
                 window.popleft()
-        return Answer(localizer, estimate, last, extrinsics[-1], decode_ms, tuple(left_out))
+        return Answer(
+            localizer=localizer, estimate=estimate, seen=last, base_from_camera=extrinsics[-1], decode_ms=decode_ms,
+            left_out=tuple(left_out),
+        )
 
     def _decode(self, shots: Sequence[Shot]) -> tuple[list[Seen], list[str]]:
         """The images that can be used, and sentences on the others."""

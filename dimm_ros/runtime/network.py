@@ -97,7 +97,8 @@ def observe(network: Network, images: Sequence[Prepared]) -> list[Observation]:
         batch = [images[index] for index in members]
         clock = Clock(network.device)
         with clock("prepare"):
-            pixels = torch.from_numpy(batch[0].pixels[None] if len(batch) == 1 else np.stack([image.pixels for image in batch]))
+            arrays = [image.pixels for image in batch]
+            pixels = torch.from_numpy(arrays[0][None] if len(arrays) == 1 else np.stack(arrays))
         predicted = network.predict(pixels, [image.grid for image in batch])
         share = {stage: ms / len(batch) for stage, ms in (clock.stages | predicted.stage_ms).items()}
         for row, (index, image) in enumerate(zip(members, batch, strict=True)):
@@ -110,7 +111,7 @@ def observe(network: Network, images: Sequence[Prepared]) -> list[Observation]:
 
 @lru_cache(maxsize=32)
 def on_device(grid: PatchGrid, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices of the valid patches, their (N, 3) rays in float32 and in float64: kept, since an upload waits for a GPU."""
+    """Indices of the valid patches, their (N, 3) rays in float32 and float64: kept, since an upload waits for a GPU."""
     valid = torch.from_numpy(np.flatnonzero(grid.valid)).to(device)
     rays = torch.from_numpy(np.array(grid.rays)).to(device)[valid]
     return valid, rays.float(), rays

@@ -63,7 +63,7 @@ class Exported(BaseModel):
 
 
 class OnnxNetwork:
-    """See ``Network``: encoder and head of one map; ``encode`` stands for an ``Encoder``'s where tokens alone are wanted.
+    """See ``Network``: encoder and head of one map; ``encode`` is as an ``Encoder``'s, for who needs tokens alone.
 
     Attributes:
         config: the map's encoder configuration.
@@ -141,7 +141,8 @@ class OnnxNetwork:
     @staticmethod
     def _rays(found: dict[str, Tensor], row: int) -> Rays:
         """Those of all patches of one image of a batch."""
-        parts = {name: found[name][row] for name in ("directions", "moments", "direction_scale", "moment_scale") if name in found}
+        names = ("directions", "moments", "direction_scale", "moment_scale")
+        parts = {name: found[name][row] for name in names if name in found}
         return Rays(**parts, novelty=found["novelty"][row, None] if "novelty" in found else None)
 
     def _run(self, images: Tensor, camera_rays: np.ndarray, outputs: Sequence[str]) -> dict[str, Tensor]:

@@ -205,7 +205,10 @@ class PoseGate:
     def _innovation(self, earlier: _Sighting, later: _Sighting) -> _Innovation:
         config, hinted = self.config, earlier is self._hint
         if earlier.map_name != later.map_name and not (hinted and earlier.map_name is None):
-            return _Innovation(earlier.map_from_base, earlier.covariance, np.zeros(6), np.inf, np.inf, agrees=False, certain=True)
+            return _Innovation(
+                predicted=earlier.map_from_base, covariance=earlier.covariance, error=np.zeros(6), distance=np.inf,
+                angle_deg=np.inf, agrees=False, certain=True,
+            )
         predicted, covariance = earlier.map_from_base, earlier.covariance
         drift, turn_drift, reach, turn_reach, certain = 0.0, 0.0, 0.0, 0.0, True
         if earlier.odom_from_base is not None and later.odom_from_base is not None:
@@ -230,7 +233,10 @@ class PoseGate:
         )
         # both matrices hold floors, so their sum is regular
         agrees = near and error @ np.linalg.solve(covariance + later.covariance, error) < self._limit
-        return _Innovation(predicted, covariance, error, distance, np.degrees(angle), bool(agrees), bool(certain))
+        return _Innovation(
+            predicted=predicted, covariance=covariance, error=error, distance=distance, angle_deg=np.degrees(angle),
+            agrees=bool(agrees), certain=bool(certain),
+        )
 
     def _bounded(self, covariance: np.ndarray) -> np.ndarray:
         """The covariance with standard deviations cut to the ceiling, correlations kept, and the floor added."""

@@ -25,6 +25,7 @@ from dimm_ros.doctor.timing import check_gaps, check_jumps
 from dimm_ros.errors import DataError
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import make_pose
+from dimm_ros.mapping.sources import coverage_of
 
 CAMERA = Camera(64, 48, 60.0, 60.0, 31.5, 23.5)
 LOOKING_ALONG_X = Rotation.from_matrix([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
@@ -116,6 +117,18 @@ def test_coverage() -> None:
     back = {place: {"world_from_camera": recording.frames[place].world_from_camera @ make_pose(
         Rotation.from_euler("y", 180, degrees=True).as_matrix(), np.zeros(3))} for place in range(1, 60, 2)}
     assert by_check(check_coverage(changed(recording, back))[0])["headings"].figures["cells_seen_both_ways"] == 1
+
+
+def test_the_doctor_and_the_map_count_headings_alike() -> None:
+    """Views within 22.5 degrees of an axis look into one direction, on either side of it."""
+    recording = drive()
+    sways = {place: {"world_from_camera": make_pose(
+        Rotation.from_euler("z", 20 * np.sin(place), degrees=True).as_matrix() @ recording.frames[0].world_from_camera[:3, :3],
+        recording.frames[place].world_from_camera[:3, 3],
+    )} for place in range(60)}
+    swaying = changed(recording, sways)
+    figures = by_check(check_coverage(swaying)[0])["headings"].figures
+    assert figures["sectors_in_all"] == figures["sectors_per_cell"] == np.count_nonzero(coverage_of(swaying).headings) == 1
 
 
 def test_cameras() -> None:

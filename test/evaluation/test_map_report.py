@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from dimm_ros.config import PRESETS
 from dimm_ros.data.open import open_recording
+from dimm_ros.doctor.coverage import Coverage
 from dimm_ros.errors import DataError, MapError
 from dimm_ros.evaluation.map_figures import mapped_poses
 from dimm_ros.evaluation.map_info import map_info, preset_of_map, table
@@ -27,7 +28,7 @@ from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.merge import merge_maps
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
-from dimm_ros.mapping.sources import sectors, source_of
+from dimm_ros.mapping.sources import source_of
 from dimm_ros.scene_map import SceneMap
 
 
@@ -72,6 +73,10 @@ def test_a_recording_with_times_gives_dates_and_licence(walk: Path) -> None:
     frames = [replace(frame, stamp_ns=20000 * day + number * day // 12) for number, frame in enumerate(recording.frames)]
     source = source_of(replace(recording, frames=frames), "CC-BY-4.0")
     assert source.recorded == ("2024-10-04", "2024-10-05") and source.licence == "CC-BY-4.0"
+
+
+def sectors(forward: np.ndarray, axes: tuple[int, int, int], up_sign: int) -> np.ndarray:
+    return Coverage(axes=axes, up_sign=up_sign, spacing=np.empty(0), thin=np.empty(0, bool)).sectors(forward)
 
 
 def test_headings_turn_counter_clockwise_about_up() -> None:

@@ -17,8 +17,8 @@ from dimm_ros.scene_map import SceneMap
 
 def estimate_of(residual: np.ndarray | None, accepted: bool = True) -> Estimate:
     return Estimate(
-        world_from_camera=np.eye(4), covariance=np.eye(6), accepted=accepted, reason="" if accepted else "No.", inliers=3, rays=4,
-        angle_residual_deg=residual,
+        world_from_camera=np.eye(4), covariance=np.eye(6), accepted=accepted, reason="" if accepted else "No.",
+        inliers=3, rays=4, angle_residual_deg=residual,
     )
 
 

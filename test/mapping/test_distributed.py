@@ -17,8 +17,9 @@ from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.build import open_buffer
-from dimm_ros.mapping.distributed import ALONE, Workers, joined_tensors, joined_workers
+from dimm_ros.mapping.distributed import ALONE, Workers, joined_views, joined_workers
 from dimm_ros.mapping.features import fill_buffer
+from dimm_ros.mapping.training_views import ROWS, VIEWS
 from dimm_ros.scene_map import SceneMap
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,16 +33,16 @@ def test_shares_of_the_buffer_joined_are_the_buffer(walk: Path, encoder: Encoder
     parts = [open_buffer(tmp_path / "parts", recording, encoder, training, (rank, 5)) for rank in range(5)]  # 48 views: uneven shares
     for part in parts:
         fill_buffer(part, recording, encoder, training)
-    expected = whole.tensors(4096)
-    joined = joined_tensors(parts, tmp_path / "joined", 1 if memory_mb == 64 else memory_mb)
+    expected = whole.training_views(4096)
+    joined = joined_views(parts, tmp_path / "joined", 1 if memory_mb == 64 else memory_mb)
     assert (tmp_path / "joined").exists() == (memory_mb == 64)
-    for name, tensor in expected.items():
-        torch.testing.assert_close(joined[name], tensor, atol=0, rtol=0)
-    own = joined_tensors(parts, tmp_path / "joined", 4096, own=3)
-    mine = expected["view_of"] % 5 == 3
-    torch.testing.assert_close(own["patches"], expected["patches"][mine], atol=0, rtol=0)
-    torch.testing.assert_close(own["view_of"], expected["view_of"][mine], atol=0, rtol=0)
-    torch.testing.assert_close(own["context"], expected["context"], atol=0, rtol=0)
+    for name in (*ROWS, *VIEWS):
+        torch.testing.assert_close(getattr(joined, name), getattr(expected, name), atol=0, rtol=0)
+    own = joined_views(parts, tmp_path / "joined", 4096, own=3)
+    mine = expected.view_of % 5 == 3
+    torch.testing.assert_close(own.patches, expected.patches[mine], atol=0, rtol=0)
+    torch.testing.assert_close(own.view_of, expected.view_of[mine], atol=0, rtol=0)
+    torch.testing.assert_close(own.context, expected.context, atol=0, rtol=0)
 
 
 def test_two_processes_make_as_good_a_map(walk: Path, other_walk: Path, encoder: Encoder, tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from dimm_ros.errors import DataError, MapError, WeightsError
 from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.build import build_map
-from dimm_ros.mapping.rehearse import Stacked, features_path, keep_features, load_features, remembered_views
+from dimm_ros.mapping.rehearse import features_path, keep_features, load_features, remembered_views
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
+from dimm_ros.mapping.training_views import Stacked, TrainingViews
 from dimm_ros.mapping.update import one_recording, update_map
 from dimm_ros.scene_map import Calibration, SceneMap
 
@@ -86,15 +87,15 @@ def test_kept_features_are_rehearsed_and_kept_on(tmp_path: Path, walk: Path, oth
         open_recording(walk), path, encoder, head=head, training=TrainingConfig(steps=200, batch=512, passes=1, learning_rate=3e-3), keep=True,
     )
     kept = load_features(features_path(path), SceneMap.load(path).header)
-    assert len(kept["frame_of"]) == 24 and len(kept["patches"]) == 24 * 128 and kept["patches"].dtype == torch.float16
+    assert len(kept) == 24 and len(kept.patches) == 24 * 128 and kept.patches.dtype == torch.float16
     before = judged(path, walk)
     assert update_map(path, [open_recording(other_walk)], encoder, training=training(path, 100)).complete
     after = judged(path, walk)
     assert after[0] < before[0] + 0.05 and judged(path, other_walk)[0] < 0.2
     kept = load_features(features_path(path), SceneMap.load(path).header)
-    assert len(kept["frame_of"]) == 34 and sorted(set(kept["frame_of"].tolist())) == list(range(34))
-    directions = torch.einsum("nij,nj->ni", kept["rotations"][kept["view_of"].long()].float(), kept["camera_rays"])
-    torch.testing.assert_close(directions, kept["directions"], atol=1e-4, rtol=0)
+    assert len(kept) == 34 and sorted(set(kept.frame_of.tolist())) == list(range(34))
+    directions = torch.einsum("nij,nj->ni", kept.rotations[kept.view_of.long()].float(), kept.camera_rays)
+    torch.testing.assert_close(directions, kept.directions, atol=1e-4, rtol=0)
 
 
 def test_features_of_another_map_are_not_used(tmp_path: Path, small_map: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -102,7 +103,7 @@ def test_features_of_another_map_are_not_used(tmp_path: Path, small_map: Path, c
     data = views(5)
     path = features_path(tmp_path / "room.dimm")
     keep_features(path, scene_map.header, data)
-    assert len(load_features(path, scene_map.header)["frame_of"]) == 5
+    assert len(load_features(path, scene_map.header)) == 5
     assert load_features(path, scene_map.header.model_copy(update={"created": "later"})) is None and "is of another map" in caplog.text
     path.write_bytes(b"\x80\x04garbage" * 10)
     with pytest.raises(MapError, match="cannot be read .*delete that file"):
@@ -110,28 +111,28 @@ def test_features_of_another_map_are_not_used(tmp_path: Path, small_map: Path, c
     assert load_features(tmp_path / "absent", scene_map.header) is None
 
 
-def views(count: int, patches: int = 6) -> dict[str, torch.Tensor]:
+def views(count: int, patches: int = 6) -> TrainingViews:
     """Features of as many views that look straight ahead."""
     generator = torch.Generator().manual_seed(0)
     rays = torch.nn.functional.normalize(torch.randn(count * patches, 3, generator=generator), dim=1)
-    return {
-        "patches": torch.randn(count * patches, 384, generator=generator).half(), "camera_rays": rays, "directions": rays,
-        "view_of": torch.arange(count, dtype=torch.int32).repeat_interleave(patches), "context": torch.randn(count, 6144, generator=generator).half(),
-        "centres": torch.randn(count, 3, generator=generator).double(), "rotations": torch.eye(3).double().expand(count, 3, 3).contiguous(),
-        "frame_of": torch.arange(count, dtype=torch.int32),
-    }
+    return TrainingViews(
+        patches=torch.randn(count * patches, 384, generator=generator).half(), camera_rays=rays, directions=rays,
+        view_of=torch.arange(count, dtype=torch.int32).repeat_interleave(patches), context=torch.randn(count, 6144, generator=generator).half(),
+        centres=torch.randn(count, 3, generator=generator).double(), rotations=torch.eye(3).double().expand(count, 3, 3).contiguous(),
+        frame_of=torch.arange(count, dtype=torch.int32),
+    )
 
 
 def test_remembered_views_are_where_the_images_were(small_map: Path, walk: Path) -> None:
     scene_map = SceneMap.load(small_map)
     remembered = remembered_views(scene_map, views(3), seed=0)
     poses = open_recording(walk).poses()
-    assert len(remembered["context"]) == len(poses) and bool(remembered["recorded"].all())
-    np.testing.assert_allclose(remembered["centres"].numpy(), poses[:, :3, 3], atol=5e-3)
-    np.testing.assert_allclose(remembered["rotations"].numpy(), poses[:, :3, :3], atol=5e-3)
-    turned = torch.einsum("nij,nj->ni", remembered["rotations"][remembered["view_of"].long()].float(), remembered["camera_rays"])
-    torch.testing.assert_close(turned, remembered["directions"])
-    assert float(scene_map.head.whole(remembered["context"].float())[2].max()) < 0.01
+    assert len(remembered.context) == len(poses) and bool(remembered.recorded.all())
+    np.testing.assert_allclose(remembered.centres.numpy(), poses[:, :3, 3], atol=5e-3)
+    np.testing.assert_allclose(remembered.rotations.numpy(), poses[:, :3, :3], atol=5e-3)
+    turned = torch.einsum("nij,nj->ni", remembered.rotations[remembered.view_of.long()].float(), remembered.camera_rays)
+    torch.testing.assert_close(turned, remembered.directions)
+    assert float(scene_map.head.whole(remembered.context.float())[2].max()) < 0.01
 
 
 def test_stacked_tensors_are_indexed_as_one() -> None:

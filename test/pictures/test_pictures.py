@@ -36,8 +36,8 @@ def estimate(accepted: bool = True) -> Estimate:
     residual = np.linspace(0, 5, 12).reshape(3, 4)
     residual[1, 1] = np.nan
     return Estimate(
-        world_from_camera=POSE, covariance=np.eye(6) * 1e-4, accepted=accepted, reason="" if accepted else "No.", inliers=8, rays=11,
-        angle_residual_deg=residual, world_rays=rays, inlier_mask=residual < 4,
+        world_from_camera=POSE, covariance=np.eye(6) * 1e-4, accepted=accepted, reason="" if accepted else "No.",
+        inliers=8, rays=11, angle_residual_deg=residual, world_rays=rays, inlier_mask=residual < 4,
     )
 
 

@@ -102,8 +102,8 @@ class KnownPose:
             reason = f"The view is not of {self.name}."
         stages = {"prepare": 1.0, "encode": 5.0, "head": 1.0, "solve": 2.0, "total": 9.0}
         return Estimate(
-            world_from_camera=self.world_from_camera.copy(), covariance=self.covariance, accepted=not reason, reason=reason, inliers=90, rays=100,
-            stage_ms=stages,
+            world_from_camera=self.world_from_camera.copy(), covariance=self.covariance, accepted=not reason, reason=reason,
+            inliers=90, rays=100, stage_ms=stages,
         )
 
 

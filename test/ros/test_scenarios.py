@@ -135,7 +135,8 @@ class Guided(KnownPose):
         pose[:3, :3] = poses.exp_so3(np.radians(0.5) * self._rng.standard_normal(3)) @ pose[:3, :3]
         pose[:3, 3] += self.sigma * self._rng.standard_normal(3)
         return Estimate(
-            world_from_camera=pose, covariance=self.covariance, accepted=True, reason="", inliers=90, rays=100, stage_ms=estimate.stage_ms,
+            world_from_camera=pose, covariance=self.covariance, accepted=True, reason="", inliers=90, rays=100,
+            stage_ms=estimate.stage_ms,
         )
 
 

@@ -33,7 +33,10 @@ class Counting:
     def predict(self, pixels: Tensor, grids: Sequence[PatchGrid]) -> Prediction:
         self.batches.append(tuple(pixels.shape))
         means = pixels.mean(dim=(1, 2, 3))
-        rays = [Rays(torch.ones(int(grid.valid.sum()), 3), mean.expand(int(grid.valid.sum()), 3)) for grid, mean in zip(grids, means, strict=True)]
+        rays = []
+        for grid, mean in zip(grids, means, strict=True):
+            directions = torch.ones(int(grid.valid.sum()), 3)
+            rays.append(Rays(directions=directions, moments=mean.expand_as(directions)))
         return Prediction(context=means[:, None], cls=means[:, None], rays=rays, stage_ms={"encode": 6.0, "head": 3.0})
 
 
@@ -44,7 +47,9 @@ def image(value: int, camera: Camera = CAMERA) -> np.ndarray:
 def test_images_of_one_size_are_one_batch_and_come_back_in_their_order() -> None:
     square = CAMERA.cropped(0, 0, 28, 28)
     cameras = [CAMERA, square, CAMERA, CAMERA]
-    images = [prepare(image(50 * number, camera), camera, patch_grid(camera, camera.width)) for number, camera in enumerate(cameras)]
+    images = [
+        prepare(image(50 * number, camera), camera, patch_grid(camera, camera.width)) for number, camera in enumerate(cameras)
+    ]
     network = Counting()
     seen = observe(network, images)
     assert network.batches == [(3, 3, 28, 56), (1, 3, 28, 28)]
@@ -53,7 +58,8 @@ def test_images_of_one_size_are_one_batch_and_come_back_in_their_order() -> None
         mean = float(prepared.pixels.mean())
         assert each.context.tolist() == each.cls.tolist() == pytest.approx([mean], abs=1e-5)
         assert float(each.rays.moments[0, 0]) == pytest.approx(mean, abs=1e-5)
-    assert [each.stage_ms["encode"] for each in seen] == [2.0, 6.0, 2.0, 2.0] and [each.stage_ms["head"] for each in seen] == [1.0, 3.0, 1.0, 1.0]
+    assert [each.stage_ms["encode"] for each in seen] == [2.0, 6.0, 2.0, 2.0]
+    assert [each.stage_ms["head"] for each in seen] == [1.0, 3.0, 1.0, 1.0]
     assert all(each.stage_ms["prepare"] > prepared.prepare_ms > 0 for each, prepared in zip(seen, images, strict=True))
 
 
@@ -65,6 +71,7 @@ def test_an_image_that_is_not_the_cameras_is_not_prepared() -> None:
 def test_any_network_serves_a_localizer(small_map: Path, encoder: Encoder) -> None:
     scene_map = SceneMap.load(small_map)
     network = Counting(encoder.config, encoder.weights)
-    assert isinstance(network, Network) and isinstance(TorchNetwork(encoder, scene_map.head), Network) and not isinstance(encoder, Network)
+    assert all(isinstance(each, Network) for each in (network, TorchNetwork(encoder, scene_map.head)))
+    assert not isinstance(encoder, Network)
     estimate = Localizer(scene_map, network).localize(image(100), CAMERA)
     assert network.batches == [(1, 3, 112, 224)] and not estimate.accepted and estimate.rays == 8 * 16
