@@ -77,6 +77,7 @@ class TrainingConfig(_Section):
     batch: int = Field(2048, ge=16, description="patches in one step, shuffled over all images")
     learning_rate: float = Field(2e-3, gt=0, description="peak of the one-cycle schedule")
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
+    images: int = Field(250, ge=10, le=1_000_000, description="most images that are encoded; key frames of a longer recording")
     passes: int = Field(3, ge=1, description="encoded views per image; the first is the image itself")
     max_rotation_deg: float = Field(15.0, ge=0, le=60, description="virtual camera yaw and pitch of augmented views")
     max_roll_deg: float = Field(10.0, ge=0, le=180, description="virtual in-plane rotation")

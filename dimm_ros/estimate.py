@@ -9,6 +9,10 @@ from torch import Tensor
 
 from dimm_ros.encoder.patches import PatchGrid
 from dimm_ros.head.model import Rays
+from dimm_ros.landmarks.keypoints import Keypoints
+
+#: What a pose rests on.
+Basis = Literal["rays", "landmarks", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +24,8 @@ class Observation:
         rays: predicted world rays, in the map's normalised frame, on the localizer's device.
         context: (C,) global context of the image.
         cls: (W,) CLS token of the image.
-        stage_ms: time of each stage in milliseconds: prepare, encode, head.
+        stage_ms: time of each stage in milliseconds: prepare, keypoints, encode, head.
+        keypoints: of the image; None in a map without landmarks.
     """
 
     grid: PatchGrid
@@ -28,6 +33,7 @@ class Observation:
     context: Tensor
     cls: Tensor
     stage_ms: dict[str, float]
+    keypoints: Keypoints | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +58,12 @@ class Estimate:
             window were left out, because the newest contradicts them.
         novelty: how unlike all mapped views the image is (the median of several images), see ``head.whole_image``; None if unknown.
         inlier_mask: (rows, columns) bool: the patches whose rays agree with the pose; last image.
+        basis: what the pose rests on: rays, landmarks, or both (landmarks with the rays' pose as their prior).
+        landmarks: matched landmarks that agree with the pose; 0 where it rests on rays alone.
+        landmark_matches: keypoints that were matched with a landmark at all.
+        landmark_proof: how far chance is out of the question, as a power of ten; see ``solver.landmark_pose``.
+        image_landmarks: landmarks that agree in each image, in the order given.
+        landmark_pixels: (N, 2) keypoints of the last image that agree, pixels.
     """
 
     world_from_camera: np.ndarray
@@ -68,6 +80,12 @@ class Estimate:
     image_inlier_ratios: tuple[float, ...] = ()
     novelty: float | None = None
     inlier_mask: np.ndarray | None = None
+    basis: Basis = "rays"
+    landmarks: int = 0
+    landmark_matches: int = 0
+    landmark_proof: float | None = None
+    image_landmarks: tuple[int, ...] = ()
+    landmark_pixels: np.ndarray | None = None
 
     @property
     def inlier_ratio(self) -> float:

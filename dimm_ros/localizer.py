@@ -12,21 +12,29 @@ import torch
 
 from dimm_ros.config import EVERY_RAY, AcceptanceConfig, SolverConfig
 from dimm_ros.encoder.dinov2 import Encoder, choose_device
-from dimm_ros.encoder.patches import PatchGrid, patch_grid, thinned
+from dimm_ros.encoder.patches import PatchGrid, check_image, patch_grid, thinned
 from dimm_ros.errors import InputError, WeightsError
 from dimm_ros.estimate import Estimate, Observation
 from dimm_ros.geometry.camera import Camera
-from dimm_ros.geometry.poses import is_rigid
+from dimm_ros.geometry.poses import is_rigid, make_pose
 from dimm_ros.head.model import Rays
+from dimm_ros.landmarks.keypoints import Detector, Keypoints, detector_of, find_keypoints
+from dimm_ros.landmarks.locate import Located, locate
 from dimm_ros.runtime.clock import Clock
 from dimm_ros.runtime.network import Network, Prepared, observe, on_device, prepare
 from dimm_ros.runtime.onnx_network import OnnxNetwork, Provider, network_path
 from dimm_ros.runtime.torch_network import TorchNetwork
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.solver import PoseSolution, solve_rig
+from dimm_ros.solver.landmarks import Prior
 from dimm_ros.solver.window import calibrated_covariance, effective_images, redundancy
 from dimm_ros.uncalibrated import observe_uncalibrated
 
+#: Of a window's landmarks, the least share of an usual image's that the newest must show, or it was taken elsewhere.
+_LEAST_SHARE = 0.25
+#: Tracking looks at a smaller image for fewer keypoints: a good prediction needs less.
+_TRACKED_LONGEST, _TRACKED_KEYPOINTS = 320, 800
+_UNSEEN = "Too few landmarks are where the prediction has them: it is wrong, or they are hidden; localize anew."
 #: The pose of a camera that is the base itself.
 _AT_BASE = np.eye(4)[None]
 
@@ -55,6 +63,7 @@ class Localizer:
         self.map, self.encoder = scene_map, encoder
         self.network: Network = encoder if isinstance(encoder, Network) else TorchNetwork(encoder, scene_map.head)
         self.solver, self.acceptance = solver or SolverConfig(), acceptance or AcceptanceConfig()
+        self._detector: Detector | None = None  # made with the first image, and not at all for rays alone
 
     @classmethod
     def open(
@@ -100,6 +109,40 @@ class Localizer:
         observations = self.predict(images)
         return self.estimate(observations, _AT_BASE)
 
+    def track(self, image: np.ndarray, camera: Camera, predicted_pose: np.ndarray, covariance: np.ndarray) -> Estimate:
+        """Pose of one image near a predicted one, from landmarks alone: no encoder, hence at the camera's rate on a CPU.
+
+        It knows nothing of what the image looks like as a whole, so it cannot notice that the robot is elsewhere but by
+        finding no landmarks there; run ``localize`` now and then, and at once when this rejects.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            camera: of the image.
+            predicted_pose: (4, 4) world_from_camera, map frame, metres: of odometry, or of constant velocity.
+            covariance: (6, 6) of the prediction, order x, y, z, rx, ry, rz.
+
+        Raises:
+            InputError: the image's size is not the camera's, it is not RGB uint8, the pose is not rigid, or the map has no
+                landmarks.
+        """
+        if self.map.landmarks is None:
+            raise InputError(f"Map '{self.name}' has no landmarks to track; build it with --landmarks points or lines.")
+        poses = _checked([image], [predicted_pose])
+        clock = Clock(torch.device("cpu"))
+        with clock("keypoints"):
+            check_image(image, camera)
+            keypoints = self._keypoints(image, camera, _TRACKED_LONGEST, _TRACKED_KEYPOINTS)
+        with clock("landmarks"):
+            covariance = np.asarray(covariance, dtype=np.float64)
+            found = locate([keypoints], _AT_BASE, self.map.landmarks, self._prior(poses[0], covariance))
+            estimate = Estimate(
+                world_from_camera=poses[0], covariance=covariance, accepted=False, reason=_UNSEEN, inliers=0, rays=0,
+                basis="landmarks",
+            )
+            if found is not None and found.proven:
+                estimate = self.accept(self._joined(estimate, found, [keypoints]))
+        return replace(estimate, stage_ms=clock.stages | {"total": sum(clock.stages.values())})
+
     def estimate(
         self, observations: Sequence[Observation], base_from_cameras: np.ndarray, newest: int | None = None,
     ) -> Estimate:
@@ -114,14 +157,29 @@ class Localizer:
         with clock("solve"):
             solution = self.solve(observations, base_from_cameras)
         estimate = self.calibrate(solution, observations, base_from_cameras)
+        with clock("landmarks"):
+            estimate = self.join_landmarks(estimate, observations, base_from_cameras)
         timed = observations[-(newest or len(observations)):]
-        return replace(self.accept(estimate), stage_ms=_stages(timed, clock.stages["solve"]))
+        return replace(self.accept(estimate), stage_ms=_stages(timed, clock.stages))
 
     def preprocess(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Prepared]:
-        """Images as the network takes them, with the camera rays of the patches it is asked for; raises as ``localize``."""
+        """Images as the network takes them, with camera rays of the patches it is asked for, and keypoints; raises as ``localize``."""
         size = self.encoder.config.input_size
         grids = [thinned(patch_grid(camera, size), self.solver.rays) for camera in cameras]
-        return [prepare(*each) for each in zip(images, cameras, grids, strict=True)]
+        return [self._prepared(*each) for each in zip(images, cameras, grids, strict=True)]
+
+    def _prepared(self, image: np.ndarray, camera: Camera, grid: PatchGrid) -> Prepared:
+        prepared, info, clock = prepare(image, camera, grid), self.map.header.landmarks, Clock(torch.device("cpu"))
+        if info is None:
+            return prepared
+        with clock("keypoints"):
+            keypoints = self._keypoints(image, camera, info.longest, info.keypoints)
+        return replace(prepared, keypoints=keypoints, stage_ms=prepared.stage_ms | clock.stages)
+
+    def _keypoints(self, image: np.ndarray, camera: Camera, longest: int, most: int) -> Keypoints:
+        if self._detector is None:
+            self._detector = detector_of(self.map.header.landmarks.detector)
+        return find_keypoints(image, camera, self._detector, longest, most)
 
     def predict(self, images: Sequence[Prepared]) -> list[Observation]:
         """World rays of the images' patches, in the map's normalised frame."""
@@ -166,9 +224,55 @@ class Localizer:
             world_rays=self._in_map(last.rays, last.grid), inlier_mask=_on_grid(agreeing[of_last], last.grid) == 1,
         )
 
+    def join_landmarks(
+        self, estimate: Estimate, observations: Sequence[Observation], base_from_cameras: np.ndarray,
+    ) -> Estimate:
+        """The rays' calibrated estimate joined by what the map's landmarks say; the same where they say nothing.
+
+        Matching is guided by the rays' pose. Where the rays are not to be trusted, or few landmarks agree with them, all
+        landmarks are searched and the pose rests on them alone: they prove an image of this map that the rays call foreign.
+        """
+        keypoints = [each.keypoints for each in observations]
+        if self.map.landmarks is None or any(each is None for each in keypoints):
+            return estimate
+        prior = None if self.accept(estimate).reason else self._prior(estimate.world_from_camera, estimate.covariance)
+        found = locate(keypoints, base_from_cameras, self.map.landmarks, prior)
+        if prior is not None and (found is None or not found.proven):
+            found = locate(keypoints, base_from_cameras, self.map.landmarks, None)
+        return self._joined(estimate, found, keypoints) if found is not None and found.proven else estimate
+
+    def _prior(self, world_from_base: np.ndarray, covariance: np.ndarray) -> Prior:
+        """A pose of the map frame about the map's origin, where landmarks are."""
+        pose = world_from_base.copy()
+        pose[:3, 3] -= self.map.header.origin
+        return Prior.of(pose, covariance)
+
+    def _joined(self, estimate: Estimate, found: Located, keypoints: Sequence[Keypoints]) -> Estimate:
+        """The estimate with the landmarks' pose: their own scatter, the errors they share, and the prior's information."""
+        pose, matched = found.pose, found.matched
+        shared = self.map.header.landmarks.calibration.covariance()
+        if pose.prior is None:
+            covariance = np.linalg.inv(pose.information) + shared
+        else:
+            # Few landmarks leave most to the prior, and then share little of what they have in common, either.
+            joined = np.linalg.inv(pose.information + pose.prior.information)
+            covariance = joined + (1.0 - np.trace(joined @ pose.prior.information) / 6) * shared
+        world_from_base = make_pose(pose.rotation, pose.centre + self.map.header.origin)
+        agreeing = np.bincount(matched.camera[pose.inliers], minlength=len(keypoints))
+        of_last = matched.keypoints[pose.inliers & (matched.camera == len(keypoints) - 1)]
+        return replace(
+            estimate, world_from_camera=world_from_base, covariance=(covariance + covariance.T) / 2, accepted=True, reason="",
+            basis="landmarks" if pose.prior is None or estimate.basis == "landmarks" else "both", landmarks=int(pose.inliers.sum()),
+            landmark_matches=len(matched.matches), landmark_proof=pose.proof, image_landmarks=tuple(agreeing.tolist()),
+            landmark_pixels=keypoints[-1].pixels[of_last],
+        )
+
     def accept(self, estimate: Estimate) -> Estimate:
         """The estimate as the acceptance rules judge it; one that has no pose keeps the reason for that."""
-        reason = estimate.reason or self._why_rejected(estimate.inlier_ratio, estimate.covariance, estimate.novelty)
+        reason = estimate.reason
+        if not reason and estimate.basis == "rays":
+            reason = self._foreign(estimate.inlier_ratio, estimate.novelty)
+        reason = reason or self._unsure(estimate.covariance)
         return replace(estimate, accepted=not reason, reason=reason)
 
     def localize_rig(self, images: Sequence[np.ndarray], cameras: Sequence[Camera], base_from_cameras: Sequence[np.ndarray]) -> Estimate:
@@ -201,7 +305,7 @@ class Localizer:
             raise InputError("The last relative pose must be the identity: poses are those of each camera in the newest camera's frame.")
         observations = self.observe_all(images, cameras)
         estimate = self.solve_window(observations, relative_poses)
-        return replace(estimate, stage_ms=_stages(observations, estimate.stage_ms["solve"]))
+        return replace(estimate, stage_ms=_stages(observations, {name: estimate.stage_ms[name] for name in ("solve", "landmarks")}))
 
     def solve_window(self, observations: Sequence[Observation], newest_from_observed: Sequence[np.ndarray], newest: int = 1) -> Estimate:
         """Joint pose of images whose relative poses are known: a window of frames, of one camera or of a rig.
@@ -224,8 +328,12 @@ class Localizer:
         estimate = self.estimate(observations, poses, newest)
         if newest == len(observations):
             return estimate
-        agreeing, novelty = float(np.mean(estimate.image_inlier_ratios[-newest:])), _median_novelty(observations[-newest:])
-        if estimate.accepted and not self._why_rejected(agreeing, estimate.covariance, novelty):
+        if estimate.basis == "rays":
+            agreeing = float(np.mean(estimate.image_inlier_ratios[-newest:]))
+            contradicted = bool(self._foreign(agreeing, _median_novelty(observations[-newest:])))
+        else:
+            contradicted = max(estimate.image_landmarks[-newest:]) < _LEAST_SHARE * np.median(estimate.image_landmarks)
+        if estimate.accepted and not contradicted:
             return estimate
         return self.estimate(observations[-newest:], poses[-newest:])
 
@@ -238,6 +346,9 @@ class Localizer:
             InputError: the image is not RGB uint8, or no focal length explains it.
         """
         observation, camera = observe_uncalibrated(self.map, self.encoder, image, self.solver.rays)
+        info = self.map.header.landmarks
+        if info is not None:
+            observation = replace(observation, keypoints=self._keypoints(image, camera, info.longest, info.keypoints))
         return self.estimate([observation], _AT_BASE), camera
 
     def observe(self, image: np.ndarray, camera: Camera) -> Observation:
@@ -268,17 +379,23 @@ class Localizer:
         moments = moments * self.map.header.radius + np.cross(self.map.header.origin, directions)
         return _on_grid(np.concatenate([directions, moments], axis=-1), grid)
 
-    def _why_rejected(self, inlier_ratio: float, covariance: np.ndarray, novelty: float | None) -> str:
+    def _foreign(self, inlier_ratio: float, novelty: float | None) -> str:
+        """Why rays say that an image is not of this map; empty when they do not."""
         rules, most = self.acceptance, self.map.header.calibration.max_novelty
         if novelty is not None and most is not None and novelty > most * rules.novelty_scale:
             limit = most * rules.novelty_scale
             return f"The image is unlike every mapped view (novelty {novelty:.2f}, at most {limit:.2f}): it is probably not of this map."
+        if inlier_ratio < rules.min_inlier_ratio:
+            return f"Only {inlier_ratio:.0%} of the rays agree (at least {rules.min_inlier_ratio:.0%} must): the view is probably not of this map."
+        return ""
+
+    def _unsure(self, covariance: np.ndarray) -> str:
+        """Why a pose of this covariance is of no use; empty when it is."""
+        rules = self.acceptance
         if not np.isfinite(covariance).all():
             return "The pose's covariance is not finite: the rays do not fix it."
         sigma = np.sqrt(np.maximum(np.diag(covariance), 0))
         position, rotation = sigma[:3].max(), np.degrees(sigma[3:].max())
-        if inlier_ratio < rules.min_inlier_ratio:
-            return f"Only {inlier_ratio:.0%} of the rays agree (at least {rules.min_inlier_ratio:.0%} must): the view is probably not of this map."
         if position > rules.max_position_sigma:
             return f"The position is uncertain by {position:.2f} m (at most {rules.max_position_sigma:g} m is accepted)."
         if rotation > rules.max_rotation_sigma_deg:
@@ -292,10 +409,9 @@ def _median_novelty(observations: Sequence[Observation]) -> float | None:
     return float(np.median(known)) if known else None
 
 
-def _stages(observations: Sequence[Observation], solve_ms: float) -> dict[str, float]:
-    """Summed times of the observations' stages and of the solver, and their total."""
-    stages = {stage: sum(each.stage_ms[stage] for each in observations) for stage in observations[0].stage_ms}
-    stages["solve"] = solve_ms
+def _stages(observations: Sequence[Observation], joint: dict[str, float]) -> dict[str, float]:
+    """Summed times of the observations' stages, those of the joint ones (solve, landmarks), and their total."""
+    stages = {stage: sum(each.stage_ms[stage] for each in observations) for stage in observations[0].stage_ms} | joint
     return stages | {"total": sum(stages.values())}
 
 

@@ -7,7 +7,9 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
@@ -18,13 +20,17 @@ from dimm_ros.errors import MapError
 from dimm_ros.head.merged import MergedHead
 from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
+from dimm_ros.landmarks.calibrate import LandmarkCalibration
+from dimm_ros.landmarks.store import Kind, Landmarks
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5  # 5: landmarks
 _OLDEST_FORMAT = 2  # that is still read: it lacks sources' licence, dates and coverage, held-out errors, curves and parts
 _TURNED = 4  # the first whose heads tell the whole image's rotation
 _FACTORS = ("position_factor", "rotation_factor", "position_growth", "rotation_growth", "reference_novelty")  # of older calibrations
 _ADDED = ("whole.ridge", "whole.bandwidth")  # since format 2, whose maps have what an empty head has
 _KEY = "dimm_map"
+_LANDMARKS = "landmarks."
+_STORED = {"float32": "F32", "float16": "F16", "uint8": "U8"}  # as safetensors calls them
 #: Errors grow with novelty to this power.
 GROWTH = 0.9
 #: No view is so familiar that its error is nought.
@@ -146,6 +152,30 @@ class Calibration(BaseModel):
         return self.position_rate * grown, math.radians(self.rotation_rate_deg) * grown
 
 
+class LandmarkHeader(BaseModel):
+    """What a map's landmarks are; they themselves are the tensors ``landmarks.*``, see ``landmarks.store``.
+
+    Attributes:
+        kind: points, or lines that hide them.
+        detector, longest, keypoints: how keypoints are found in images, see ``config.LandmarkConfig``.
+        dim: entries of a descriptor.
+        count: landmarks.
+        images: that they were made of.
+        calibration: their errors.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["points", "lines"]
+    detector: str
+    longest: int = Field(ge=160, le=8192)
+    keypoints: int = Field(ge=50, le=50_000)
+    dim: int = Field(ge=8, le=1024)
+    count: int = Field(ge=1, le=10_000_000)
+    images: int = Field(ge=1)
+    calibration: LandmarkCalibration = LandmarkCalibration()
+
+
 class Part(BaseModel):
     """One of the maps that a merged map was made of."""
 
@@ -181,6 +211,7 @@ class MapHeader(BaseModel):
     calibration: Calibration = Calibration()
     figures: dict[str, float] = {}
     curves: tuple[Curve, ...] = ()
+    landmarks: LandmarkHeader | None = Field(None, description="what the landmarks are; None for a map of rays alone")
     parts: tuple[Part, ...] = Field((), description="of a merged map, see head.merged; empty for all others")
 
 
@@ -190,10 +221,11 @@ class SceneMap:
     Attributes:
         header: what the map is.
         head: the network, in evaluation mode.
+        landmarks: about the map's origin, metres; None where the header has none.
     """
 
-    def __init__(self, header: MapHeader, head: MapHead | MergedHead) -> None:
-        self.header, self.head = header, head
+    def __init__(self, header: MapHeader, head: MapHead | MergedHead, landmarks: Landmarks | None = None) -> None:
+        self.header, self.head, self.landmarks = header, head, landmarks
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> SceneMap:
@@ -214,25 +246,60 @@ class SceneMap:
         try:
             with safe_open(str(path), "pt") as file:
                 text = (file.metadata() or {}).get(_KEY)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+                tensors = {name: file.get_tensor(name) for name in file.keys() if not name.startswith(_LANDMARKS)}
+                header = _parse(text, path)
+                landmarks = _read_landmarks(header.landmarks, file, path)
         except (SafetensorError, OSError) as error:
             raise MapError(f"The map {path} is damaged or not a map ({error}); copy it again or rebuild it with 'dimm map'.") from error
         if text is None:
             raise MapError(f"{path} is a safetensors file but not a dimm map (it has no map header); give the file that 'dimm map' wrote.")
-        header = _parse(text, path)
         head = _empty_head(header, tensors)
         try:
             older = {name: value for name, value in head.state_dict().items() if name in _ADDED}
             head.load_state_dict(older | {name: tensor.float() for name, tensor in tensors.items()})
         except RuntimeError as error:
             raise MapError(f"The map {path} does not hold the head that its header describes; rebuild it with 'dimm map'.") from error
-        return cls(header, head.to(device).eval().requires_grad_(False))
+        return cls(header, head.to(device).eval().requires_grad_(False), landmarks)
 
     def save(self, path: str | Path) -> None:
         """Write the map whole or not at all; weights in half precision, as the paper's maps."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
         tensors = {name: tensor if name.endswith(_FULL) else tensor.half() for name, tensor in tensors.items()}
+        if self.landmarks is not None:
+            tensors |= landmark_tensors(self.landmarks)
         write_safetensors(tensors, Path(path), {_KEY: self.header.model_dump_json()})
+
+
+def landmark_tensors(landmarks: Landmarks) -> dict[str, torch.Tensor]:
+    """As a file holds them."""
+    return {f"{_LANDMARKS}{name}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in landmarks.arrays().items()}
+
+
+def read_landmarks(file: safe_open, kind: Kind, count: int, dim: int) -> Landmarks | None:
+    """Landmarks of an open file; None when it does not hold what was said, of which nothing is read then."""
+    wanted = Landmarks.shapes(kind, count, dim)
+    if {name for name in file.keys() if name.startswith(_LANDMARKS)} != {f"{_LANDMARKS}{name}" for name in wanted}:
+        return None
+    for name, (shape, dtype) in wanted.items():
+        part = file.get_slice(f"{_LANDMARKS}{name}")
+        if tuple(part.get_shape()) != shape or part.get_dtype() != _STORED[dtype]:
+            return None
+    arrays = {name: file.get_tensor(f"{_LANDMARKS}{name}").numpy() for name in wanted}
+    return Landmarks(kind, **arrays) if all(np.isfinite(array).all() for array in arrays.values()) else None
+
+
+def _read_landmarks(header: LandmarkHeader | None, file: safe_open, path: Path) -> Landmarks | None:
+    if header is None:
+        if any(name.startswith(_LANDMARKS) for name in file.keys()):
+            raise MapError(f"The map {path} holds landmarks that its header does not describe; rebuild it with 'dimm map'.")
+        return None
+    landmarks = read_landmarks(file, header.kind, header.count, header.dim)
+    if landmarks is None:
+        raise MapError(
+            f"The map {path} does not hold the {header.count} landmarks ({header.kind}) that its header describes; "
+            "copy it again or rebuild it with 'dimm map'."
+        )
+    return landmarks
 
 
 def write_safetensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:

@@ -34,6 +34,14 @@ class Depth(str, Enum):
     none = "none"
 
 
+class Kind(str, Enum):
+    """How a map holds its landmarks."""
+
+    points = "points"
+    lines = "lines"
+    none = "none"
+
+
 _GROUP_EPILOG = (
     "Examples:\n\n  dimm map tour_bag -o office.dimm\n\n  dimm map info office.dimm\n\n  dimm map update office.dimm new_wing_bag\n\n"
     "A recording that is called like a verb is given as ./info."
@@ -51,6 +59,9 @@ def register(app: typer.Typer) -> None:
 def run(
     source: Annotated[Path, typer.Argument(help="bag, COLMAP model or the folder of a known data set, see docs/data.md", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", help="the map file to write")],
+    landmarks: Annotated[
+        Optional[Kind], typer.Option(help="landmarks as points, hidden in lines, or none: rays alone (docs/privacy.md says what each gives away)"),
+    ] = None,
     preset: Annotated[Preset, typer.Option(help="sizes and lengths; auto is gpu where there is CUDA, else cpu")] = Preset.auto,
     steps: Annotated[Optional[int], typer.Option(min=1, help="training steps instead of the preset's")] = None,
     passes: Annotated[Optional[int], typer.Option(min=1, help="encoded views per image instead of the preset's")] = None,
@@ -95,7 +106,9 @@ def run(
     try:
         with joined_workers(opened.device) as workers, bars(stoppable=True, visible=workers.first) as progress:
             result = build_map(
-                recording, output, opened, head=chosen.head, training=training, name=name, licence=licence, keep=keep_features, watch=progress,
+                recording, output, opened, head=chosen.head, training=training,
+                landmarks=chosen.landmarks.changed(kind=landmarks and landmarks.value),
+                name=name, licence=licence, keep=keep_features, watch=progress,
                 workers=workers,
             )
         if not workers.first:

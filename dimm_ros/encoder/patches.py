@@ -84,6 +84,18 @@ def fit(image: np.ndarray, camera: Camera, grid: PatchGrid) -> np.ndarray:
     Raises:
         InputError: not RGB uint8, or another size than the camera's.
     """
+    check_image(image, camera)
+    resized = resize(image, grid)
+    x, y = round(grid.resized.cx - grid.camera.cx), round(grid.resized.cy - grid.camera.cy)
+    return resized[y:y + grid.camera.height, x:x + grid.camera.width]
+
+
+def check_image(image: np.ndarray, camera: Camera) -> None:
+    """Whether an image is what a camera takes.
+
+    Raises:
+        InputError: not (H, W, 3) RGB uint8, or another size than the camera's.
+    """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise InputError(f"The image has shape {image.shape} and type {image.dtype}; (height, width, 3) uint8 RGB is needed.")
     if image.shape[:2] != (camera.height, camera.width):
@@ -91,9 +103,6 @@ def fit(image: np.ndarray, camera: Camera, grid: PatchGrid) -> np.ndarray:
             f"The image is {image.shape[1]}x{image.shape[0]} but camera_info says {camera.width}x{camera.height}; "
             "publish the camera_info of this stream, scaled with the image."
         )
-    resized = resize(image, grid)
-    x, y = round(grid.resized.cx - grid.camera.cx), round(grid.resized.cy - grid.camera.cy)
-    return resized[y:y + grid.camera.height, x:x + grid.camera.width]
 
 
 def resize(image: np.ndarray, grid: PatchGrid) -> np.ndarray:

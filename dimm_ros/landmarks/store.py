@@ -53,6 +53,15 @@ class Landmarks:
         """``places`` in float64."""
         return self.places.astype(np.float64)
 
+    @classmethod
+    def shapes(cls, kind: Kind, count: int, dim: int) -> dict[str, tuple[tuple[int, int] | tuple[int], str]]:
+        """Shape and dtype that each array of so many landmarks has, by its name."""
+        points = kind == "points"
+        return {
+            "places": ((count, 3 if points else 6), "float32"), "descriptors": ((count, dim), "uint8"), "views": ((count,), "uint8"),
+            "seen_from": ((count, 6 if points else 0), "float16"),
+        }
+
     def visible_from(self, centre: np.ndarray, slack: float) -> np.ndarray:
         """(L,) bool: landmarks that an image from about here may show, as far as it is known from where they were seen.
 
@@ -70,10 +79,13 @@ class Landmarks:
         widest = np.arccos(np.clip(cosine, -1.0, 1.0)) + _SLACK_ANGLE + np.arctan2(slack, np.maximum(distance, 1e-9))
         return (angle < widest) & (distance + slack > near / _SLACK_DISTANCE) & (distance - slack < far * _SLACK_DISTANCE)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by name."""
+        return {name: getattr(self, name) for name in ("places", "descriptors", "views", "seen_from")}
+
     def chosen(self, rows: np.ndarray) -> Landmarks:
         """Some of the landmarks: (L,) bool or indices."""
-        arrays = {name: getattr(self, name)[rows] for name in ("places", "descriptors", "views", "seen_from")}
-        return Landmarks(self.kind, **arrays)
+        return Landmarks(self.kind, **{name: array[rows] for name, array in self.arrays().items()})
 
     def moved(self, offset: np.ndarray) -> Landmarks:
         """The same about another origin: ``offset`` (3,) is the old origin as seen from the new one, metres."""
@@ -87,11 +99,8 @@ class Landmarks:
     @classmethod
     def joined(cls, parts: list[Landmarks]) -> Landmarks:
         """All landmarks of several maps about one origin, of one kind."""
-        arrays = {
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("places", "descriptors", "views", "seen_from")
-        }
-        return cls(parts[0].kind, **arrays)
+        arrays = [part.arrays() for part in parts]
+        return cls(parts[0].kind, **{name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]})
 
 
 def hide_in_lines(landmarks: Landmarks, seed: int) -> Landmarks:

@@ -6,19 +6,23 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+import torch
+
 from dimm_ros import __version__
-from dimm_ros.config import HeadConfig, TrainingConfig
+from dimm_ros.config import HeadConfig, LandmarkConfig, TrainingConfig
 from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.encoder.patches import patch_grid
 from dimm_ros.errors import DataError, MapError
+from dimm_ros.landmarks.keyframes import choose_keyframes
 from dimm_ros.mapping.distributed import ALONE, Workers, joined_views
 from dimm_ros.mapping.features import FeatureBuffer, fill_buffer, has_views
 from dimm_ros.mapping.fit import Fitted, MapFit, Watcher
+from dimm_ros.mapping.landmarks import landmark_header, landmarks_of, no_landmarks
 from dimm_ros.mapping.rehearse import features_path, keep_features
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 from dimm_ros.mapping.sources import source_of
@@ -49,9 +53,10 @@ class BuildResult:
 
 def build_map(
     recording: Recording, output: str | Path, encoder: Encoder, *, head: HeadConfig | None = None, training: TrainingConfig | None = None,
-    name: str | None = None, licence: str | None = None, keep: bool = False, watch: Watcher | None = None, workers: Workers = ALONE,
+    landmarks: LandmarkConfig | None = None, name: str | None = None, licence: str | None = None, keep: bool = False,
+    watch: Watcher | None = None, workers: Workers = ALONE,
 ) -> BuildResult:
-    """Train a map of a recording.
+    """Make a map of a recording: its landmarks, then the rays of its key frames.
 
     The work folder ``<output>.work`` holds features and checkpoints until the map is complete; the same call goes on from
     there. Stopping during the training saves a usable map.
@@ -60,6 +65,7 @@ def build_map(
         recording: posed frames of one place.
         output: the map file to write.
         encoder: frozen encoder; the map names it and its digest.
+        landmarks: which, and how many; their kind may be none.
         licence: of the recording, in the user's words, for the map's header.
         keep: write some of the features beside the map, for later updates, see ``rehearse``.
         workers: processes that make the map together, each of which makes this call; the first one writes.
@@ -73,13 +79,21 @@ def build_map(
     check_target(output, recording)
     work = work_folder(output)
     with kept_for_views(work) if workers.size == 1 else nullcontext():
-        return _build(recording, output, work, encoder, head, training, name, licence, keep, watch or (lambda *_: False), workers)
+        return _build(
+            recording, output, work, encoder, head, training, landmarks or LandmarkConfig(), name, licence, keep,
+            watch or (lambda *_: False), workers,
+        )
 
 
 def _build(
-    recording: Recording, output: Path, work: Path, encoder: Encoder, head: HeadConfig, training: TrainingConfig, name: str | None,
-    licence: str | None, keep: bool, watch: Watcher, workers: Workers,
+    recording: Recording, output: Path, work: Path, encoder: Encoder, head: HeadConfig, training: TrainingConfig,
+    landmarks: LandmarkConfig, name: str | None, licence: str | None, keep: bool, watch: Watcher, workers: Workers,
 ) -> BuildResult:
+    everything, recording = recording, key_frames(recording, training.images)
+    origin = Normalisation.of(torch.from_numpy(recording.poses()[:, :3, 3])).origin.numpy()
+    found = landmarks_of(work, everything, origin, landmarks, watch) if workers.first else no_landmarks()
+    if workers.any(found is None):
+        return BuildResult(None, False, {})
     buffer = open_buffer(work / "features", recording, encoder, training, (workers.rank, workers.size))
     finished = fill_buffer(buffer, recording, encoder, training, lambda done, total: watch("features", done, total, ""))
     if workers.any(not finished):
@@ -94,13 +108,15 @@ def _build(
         name=name or output.stem, frame_id=recording.frame_id, created=now(), dimm_version=__version__, encoder=encoder.config,
         encoder_sha256=encoder.weights.sha256, encoder_origin=encoder.weights.origin, patch_dim=encoder.dim, context_dim=encoder.context_dim,
         head=head, training=training, origin=tuple(normalisation.origin.tolist()), radius=normalisation.radius,
-        sources=(source_of(recording, licence),), figures={"features_seconds": round(buffer.seconds, 1)},
+        sources=(source_of(everything, licence),), landmarks=landmark_header(found, landmarks),
+        figures={"features_seconds": round(buffer.seconds, 1), "landmarks_seconds": round(found.seconds, 1), "key_frames": len(recording.frames)},
     )
     fitted = MapFit(
         header, views, work / "training.safetensors", fingerprint(buffer.fingerprint, head, training), encoder.device,
         watch, workers=workers,
     ).run()
-    seconds = {"features": buffer.seconds, "training": fitted.seconds}
+    fitted.scene_map.landmarks = found.landmarks
+    seconds = {"landmarks": found.seconds, "features": buffer.seconds, "training": fitted.seconds}
     written = workers.first and (fitted.complete or not _is_finished(output))  # a finished map is worth more than a beginning
     if written:
         _write(fitted, output, views, recording, encoder, keep)
@@ -119,6 +135,14 @@ def _write(
     features_path(output).unlink(missing_ok=True)  # of a map that was here before
     if keep and fitted.complete:
         keep_features(features_path(output), fitted.scene_map.header, views)
+
+
+def key_frames(recording: Recording, most: int) -> Recording:
+    """The recording's key frames, see ``choose_keyframes``."""
+    chosen = choose_keyframes(recording.poses(), most)
+    return recording if len(chosen) == len(recording.frames) else replace(
+        recording, frames=[recording.frames[index] for index in chosen], splits={},
+    )
 
 
 def check_target(output: Path, recording: Recording) -> None:

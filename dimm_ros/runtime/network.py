@@ -17,6 +17,7 @@ from dimm_ros.encoder.weights import Weights
 from dimm_ros.estimate import Observation
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.head.model import Rays
+from dimm_ros.landmarks.keypoints import Keypoints
 from dimm_ros.runtime.clock import Clock
 
 
@@ -27,12 +28,14 @@ class Prepared:
     Attributes:
         pixels: (3, h, w) float32, of the encoder's input size, normalised.
         grid: its patches and their camera rays.
-        prepare_ms: time that it took.
+        stage_ms: time that it took: prepare, and keypoints where there are any.
+        keypoints: of the image as it was given; None where nobody asks for them.
     """
 
     pixels: np.ndarray
     grid: PatchGrid
-    prepare_ms: float
+    stage_ms: dict[str, float]
+    keypoints: Keypoints | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def prepare(image: np.ndarray, camera: Camera, grid: PatchGrid) -> Prepared:
     clock = Clock(torch.device("cpu"))
     with clock("prepare"):
         pixels = normalise(fit(image, camera, grid))
-    return Prepared(pixels, grid, clock.stages["prepare"])
+    return Prepared(pixels, grid, clock.stages)
 
 
 def observe(network: Network, images: Sequence[Prepared]) -> list[Observation]:
@@ -104,7 +107,8 @@ def observe(network: Network, images: Sequence[Prepared]) -> list[Observation]:
         for row, (index, image) in enumerate(zip(members, batch, strict=True)):
             found[index] = Observation(
                 grid=image.grid, rays=predicted.rays[row], context=predicted.context[row], cls=predicted.cls[row],
-                stage_ms=share | {"prepare": image.prepare_ms + share["prepare"]},
+                stage_ms=image.stage_ms | share | {"prepare": image.stage_ms["prepare"] + share["prepare"]},
+                keypoints=image.keypoints,
             )
     return [found[index] for index in range(len(images))]
 

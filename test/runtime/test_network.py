@@ -60,7 +60,7 @@ def test_images_of_one_size_are_one_batch_and_come_back_in_their_order() -> None
         assert float(each.rays.moments[0, 0]) == pytest.approx(mean, abs=1e-5)
     assert [each.stage_ms["encode"] for each in seen] == [2.0, 6.0, 2.0, 2.0]
     assert [each.stage_ms["head"] for each in seen] == [1.0, 3.0, 1.0, 1.0]
-    assert all(each.stage_ms["prepare"] > prepared.prepare_ms > 0 for each, prepared in zip(seen, images, strict=True))
+    assert all(each.stage_ms["prepare"] > prepared.stage_ms["prepare"] > 0 for each, prepared in zip(seen, images, strict=True))
 
 
 def test_an_image_that_is_not_the_cameras_is_not_prepared() -> None:
