@@ -172,8 +172,8 @@ class Atlas:
         """The map that images show, and the pose in it.
 
         The current map is asked first and, where it accepts, alone: two maps of places that look alike do not take turns. Otherwise
-        the others are asked as well, and the one where the largest share of the rays agree is taken. The current map does not
-        change; see ``select``.
+        the others are asked as well, and the one with the most landmarks is taken, or the largest share of rays where none
+        has any. The current map does not change; see ``select``.
 
         Args:
             estimate: called with a localizer, such as ``lambda localizer: localizer.localize(image, camera)``.
@@ -192,7 +192,7 @@ class Atlas:
                 encoder.forget()
         accepted = [answer for answer in answers if answer[1].accepted]
         if accepted:
-            localizer, best = max(accepted, key=lambda answer: answer[1].inlier_ratio)
+            localizer, best = max(accepted, key=lambda answer: (answer[1].landmarks, answer[1].inlier_ratio))
         else:
             localizer, best = self.current, replace(first, reason=f"{first.reason} No other of the {len(answers)} maps accepts it.")
         spent = [answer.stage_ms for _, answer in answers]

@@ -157,8 +157,9 @@ class Localizer:
         with clock("solve"):
             solution = self.solve(observations, base_from_cameras)
         estimate = self.calibrate(solution, observations, base_from_cameras)
-        with clock("landmarks"):
-            estimate = self.join_landmarks(estimate, observations, base_from_cameras)
+        if self.map.landmarks is not None:
+            with clock("landmarks"):
+                estimate = self.join_landmarks(estimate, observations, base_from_cameras)
         timed = observations[-(newest or len(observations)):]
         return replace(self.accept(estimate), stage_ms=_stages(timed, clock.stages))
 
@@ -233,7 +234,7 @@ class Localizer:
         landmarks are searched and the pose rests on them alone: they prove an image of this map that the rays call foreign.
         """
         keypoints = [each.keypoints for each in observations]
-        if self.map.landmarks is None or any(each is None for each in keypoints):
+        if any(each is None for each in keypoints):
             return estimate
         prior = None if self.accept(estimate).reason else self._prior(estimate.world_from_camera, estimate.covariance)
         found = locate(keypoints, base_from_cameras, self.map.landmarks, prior)
@@ -305,7 +306,7 @@ class Localizer:
             raise InputError("The last relative pose must be the identity: poses are those of each camera in the newest camera's frame.")
         observations = self.observe_all(images, cameras)
         estimate = self.solve_window(observations, relative_poses)
-        return replace(estimate, stage_ms=_stages(observations, {name: estimate.stage_ms[name] for name in ("solve", "landmarks")}))
+        return replace(estimate, stage_ms=_stages(observations, {name: ms for name, ms in estimate.stage_ms.items() if name in ("solve", "landmarks")}))
 
     def solve_window(self, observations: Sequence[Observation], newest_from_observed: Sequence[np.ndarray], newest: int = 1) -> Estimate:
         """Joint pose of images whose relative poses are known: a window of frames, of one camera or of a rig.

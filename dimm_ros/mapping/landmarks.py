@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,14 @@ from dimm_ros.config import LandmarkConfig
 from dimm_ros.data.recording import Recording
 from dimm_ros.landmarks.build import BuiltLandmarks, build_landmarks
 from dimm_ros.landmarks.calibrate import LandmarkCalibration
+from dimm_ros.landmarks.combine import combine
+from dimm_ros.landmarks.store import Landmarks
 from dimm_ros.mapping.fit import Watcher
-from dimm_ros.scene_map import LandmarkHeader, landmark_tensors, read_landmarks, write_safetensors
+from dimm_ros.scene_map import LandmarkHeader, MapHeader, SceneMap, landmark_tensors, read_landmarks, write_safetensors
 
 _FILE = "landmarks.safetensors"
+#: How far apart one landmark may be in two recordings, in standard deviations of what landmark poses err by.
+TOLERANCE = 4.0
 
 
 def no_landmarks() -> BuiltLandmarks:
@@ -65,6 +70,44 @@ def landmark_header(built: BuiltLandmarks, config: LandmarkConfig) -> LandmarkHe
         kind=landmarks.kind, detector=config.detector, longest=config.longest, keypoints=config.keypoints,
         dim=landmarks.descriptors.shape[1], count=len(landmarks), images=built.images, calibration=built.calibration,
     )
+
+
+def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | None) -> LandmarkHeader | None:
+    """What the header of a map says whose landmarks are those of several: the first's way to find keypoints, the largest errors."""
+    known = [header.landmarks for header in headers if header.landmarks is not None]
+    if landmarks is None or not known:
+        return None
+    calibrations = [each.calibration for each in known]
+    worst = LandmarkCalibration(
+        position_sigma=max(each.position_sigma for each in calibrations), frames=sum(each.frames for each in calibrations),
+        rotation_sigma_deg=max(each.rotation_sigma_deg for each in calibrations),
+    )
+    return known[0].model_copy(update={
+        "kind": landmarks.kind, "count": len(landmarks), "images": sum(each.images for each in known), "calibration": worst,
+    })
+
+
+def update_landmarks(
+    work: Path, old: SceneMap, recording: Recording, watch: Watcher,
+) -> tuple[Landmarks | None, LandmarkHeader | None] | None:
+    """A map's landmarks with those that a new recording adds, and their header; None when ``watch`` asked to stop."""
+    header = old.header.landmarks
+    if header is None:
+        return None, None
+    config = LandmarkConfig(
+        kind="points", detector=header.detector, longest=header.longest, keypoints=header.keypoints, most=max(header.count, 100),
+    )
+    built = landmarks_of(work, recording, np.array(old.header.origin), config, watch)
+    if built is None:
+        return None
+    if built.landmarks is None:
+        return old.landmarks, header
+    joined = combine(
+        [old.landmarks, built.landmarks], TOLERANCE * max(header.calibration.position_sigma, built.calibration.position_sigma),
+        len(old.landmarks) + len(built.landmarks), seed=header.images,
+    )
+    added = header.model_copy(update={"images": built.images, "calibration": built.calibration})
+    return joined, merged_landmark_header([old.header, old.header.model_copy(update={"landmarks": added})], joined)
 
 
 def _kept(path: Path, mark: str, config: LandmarkConfig) -> BuiltLandmarks | None:

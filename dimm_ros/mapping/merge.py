@@ -11,7 +11,10 @@ from dimm_ros import __version__
 from dimm_ros.errors import MapError
 from dimm_ros.head.merged import MergedHead
 from dimm_ros.head.model import MapHead
+from dimm_ros.landmarks.combine import combine
+from dimm_ros.landmarks.store import Landmarks
 from dimm_ros.mapping.build import now
+from dimm_ros.mapping.landmarks import TOLERANCE, merged_landmark_header
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 from dimm_ros.mapping.update import disagreement
 from dimm_ros.scene_map import MapHeader, Part, SceneMap, merged_head
@@ -38,8 +41,10 @@ def merge_maps(paths: Sequence[str | Path], output: str | Path, *, name: str | N
     _check(maps)
     parts = [part for one in maps for part in parts_of(one)]
     header = _header(maps, [part for part, _ in parts], name or output.stem)
+    landmarks = _landmarks(maps, header)
+    header = header.model_copy(update={"landmarks": merged_landmark_header([one.header for one in maps], landmarks)})
     references = [ReferenceViews.load(reference_path(Path(path)), header.encoder_sha256) for path in paths]
-    SceneMap(header, merged_head(header, [head for _, head in parts])).save(output)
+    SceneMap(header, merged_head(header, [head for _, head in parts]), landmarks).save(output)
     if all(views is not None for views in references):
         joined = ReferenceViews(
             np.concatenate([views.cls for views in references]), np.concatenate([views.world_from_camera for views in references]),
@@ -48,6 +53,23 @@ def merge_maps(paths: Sequence[str | Path], output: str | Path, *, name: str | N
     else:
         reference_path(output).unlink(missing_ok=True)  # of a map that was here before
     return output
+
+
+def _landmarks(maps: Sequence[SceneMap], header: MapHeader) -> Landmarks | None:
+    """Of all maps that have any, about the merged map's origin."""
+    known = [one for one in maps if one.landmarks is not None]
+    if not known:
+        return None
+    first = known[0].header.landmarks
+    for other in (one.header for one in known[1:]):
+        if (other.landmarks.detector, other.landmarks.dim) != (first.detector, first.dim):
+            raise MapError(
+                f"The landmarks of maps '{known[0].header.name}' and '{other.name}' are of different keypoints ({first.detector} and "
+                f"{other.landmarks.detector}); build one of them again with the other's."
+            )
+    moved = [one.landmarks.moved(np.subtract(one.header.origin, header.origin)) for one in known]
+    tolerance = TOLERANCE * max(one.header.landmarks.calibration.position_sigma for one in known)
+    return combine(moved, tolerance, sum(len(each) for each in moved), seed=len(moved))
 
 
 def parts_of(scene_map: SceneMap) -> list[tuple[Part, MapHead]]:

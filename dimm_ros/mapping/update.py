@@ -18,9 +18,10 @@ from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.errors import DataError, MapError, WeightsError
 from dimm_ros.geometry.poses import rotation_angle_deg
-from dimm_ros.mapping.build import BuildResult, check_target, fingerprint, kept_for_views, now, open_buffer, work_folder
+from dimm_ros.mapping.build import BuildResult, check_target, fingerprint, kept_for_views, key_frames, now, open_buffer, work_folder
 from dimm_ros.mapping.features import fill_buffer
 from dimm_ros.mapping.fit import MapFit, Watcher
+from dimm_ros.mapping.landmarks import update_landmarks
 from dimm_ros.mapping.rehearse import check_memory, features_path, keep_features, load_features, remembered_views
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 from dimm_ros.mapping.sources import source_of
@@ -67,10 +68,13 @@ def update_map(
     if kept is None:
         check_memory(old)
     training = training or old.header.training
-    work = work_folder(output)
+    work, watch = work_folder(output), watch or (lambda *_: False)
     with kept_for_views(work):
+        landmarks = update_landmarks(work, old, recording, watch)
+        if landmarks is None:
+            return BuildResult(None, False, {})
+        recording = key_frames(recording, training.images)
         buffer = open_buffer(work / "features", recording, encoder, training)
-        watch = watch or (lambda *_: False)
         if not fill_buffer(buffer, recording, encoder, training, lambda done, total: watch("features", done, total, "")):
             return BuildResult(None, False, {"features": buffer.seconds})
         views = buffer.training_views(training.memory_mb)
@@ -83,6 +87,7 @@ def update_map(
         log.info("rehearsing %d old views %s", len(rehearsal), "as the map remembers them" if kept is None else "from their features")
         sources = tuple(source_of(one, licence) for one in recordings)
         header = updated_header(old.header, sources, training, {"features_seconds": round(buffer.seconds, 1)})
+        header = header.model_copy(update={"landmarks": landmarks[1]})
         mark = fingerprint(buffer.fingerprint, training, old.header.model_dump_json(), kept is None)
         fitted = MapFit(
             header, views, work / "training.safetensors", mark, encoder.device, watch, start=old, rehearsal=rehearsal,
@@ -92,6 +97,7 @@ def update_map(
             return BuildResult(None, False, seconds)
         # Read before anything is written: the output may be the map itself.
         reference = ReferenceViews.load(reference_path(map_path), encoder.weights.sha256)
+        fitted.scene_map.landmarks = landmarks[0]
         fitted.scene_map.save(output)
         _add_reference(reference, ReferenceViews.of(views, recording, encoder.cls_dim), output, encoder)
         features_path(output).unlink(missing_ok=True)
