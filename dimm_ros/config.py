@@ -66,19 +66,19 @@ class LandmarkConfig(_Section):
     longest: int = Field(1024, ge=160, le=8192, description="longer side of the image that keypoints are looked for in, pixels")
     keypoints: int = Field(2500, ge=50, le=50_000, description="most keypoints of an image")
     images: int = Field(250, ge=2, le=100_000, description="most images that landmarks are made of; key frames of a longer recording")
-    most: int = Field(15_000, ge=100, le=1_000_000, description="most landmarks of a map, those that more images show first")
+    most: int = Field(20_000, ge=100, le=1_000_000, description="most landmarks of a map, those that more images show first")
     seed: int = Field(0, ge=0, description="seed of the lines' directions")
 
 
 class TrainingConfig(_Section):
     """How a map is trained."""
 
-    steps: int = Field(800, ge=1, description="optimiser steps")
+    steps: int = Field(500, ge=1, description="optimiser steps")
     batch: int = Field(2048, ge=16, description="patches in one step, shuffled over all images")
     learning_rate: float = Field(2e-3, gt=0, description="peak of the one-cycle schedule")
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
     images: int = Field(250, ge=10, le=1_000_000, description="most images that are encoded; key frames of a longer recording")
-    passes: int = Field(3, ge=1, description="encoded views per image; the first is the image itself")
+    passes: int = Field(2, ge=1, description="encoded views per image; the first is the image itself")
     max_rotation_deg: float = Field(15.0, ge=0, le=60, description="virtual camera yaw and pitch of augmented views")
     max_roll_deg: float = Field(10.0, ge=0, le=180, description="virtual in-plane rotation")
     max_zoom: float = Field(1.25, ge=1, le=3, description="virtual zoom, 1/max_zoom to max_zoom")
@@ -164,25 +164,29 @@ class Preset(_Section):
     training: TrainingConfig = TrainingConfig()
 
 
-#: Named presets of ``dimm map``. ``demo`` is ``cpu`` cut short for a first impression.
+#: Named presets of ``dimm map``. With landmarks the rays need only be a good prior; ``rays`` trains them to stand alone, on all
+#: images. ``demo`` is ``cpu`` cut short for a first impression.
 PRESETS = {
     "cpu": Preset(),
+    "rays": Preset(
+        landmarks=LandmarkConfig(kind="none"), training=TrainingConfig(images=1_000_000, passes=3, steps=800),
+    ),
     "gpu": Preset(
         encoder=EncoderConfig(input_size=504), head=HeadConfig(mappers=8, width=768, depth=3),
         training=TrainingConfig(steps=20000, batch=5120, learning_rate=1e-3, passes=6),
     ),
-    "demo": Preset(training=TrainingConfig(steps=700)),
+    "demo": Preset(landmarks=LandmarkConfig(images=120), training=TrainingConfig(images=100, steps=250)),
 }
 
 
 def preset_of(name: str, device: str) -> Preset:
-    """The preset of a name; "auto" is gpu on CUDA, else cpu.
+    """The preset of a name; "auto" is cpu on every device, until gpu has been run on one and measured.
 
     Raises:
         InputError: no such preset.
     """
     if name == "auto":
-        name = "gpu" if device == "cuda" else "cpu"
+        name = "cpu"
     if name not in PRESETS:
         raise InputError(f"Preset '{name}' is not known; choose auto, {', '.join(PRESETS)}.")
     return PRESETS[name]

@@ -306,7 +306,8 @@ class Localizer:
             raise InputError("The last relative pose must be the identity: poses are those of each camera in the newest camera's frame.")
         observations = self.observe_all(images, cameras)
         estimate = self.solve_window(observations, relative_poses)
-        return replace(estimate, stage_ms=_stages(observations, {name: ms for name, ms in estimate.stage_ms.items() if name in ("solve", "landmarks")}))
+        joint = {name: ms for name, ms in estimate.stage_ms.items() if name in ("solve", "landmarks")}
+        return replace(estimate, stage_ms=_stages(observations, joint))
 
     def solve_window(self, observations: Sequence[Observation], newest_from_observed: Sequence[np.ndarray], newest: int = 1) -> Estimate:
         """Joint pose of images whose relative poses are known: a window of frames, of one camera or of a rig.

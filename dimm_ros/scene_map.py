@@ -246,13 +246,15 @@ class SceneMap:
         try:
             with safe_open(str(path), "pt") as file:
                 text = (file.metadata() or {}).get(_KEY)
+                if text is None:
+                    raise MapError(
+                        f"{path} is a safetensors file but not a dimm map (it has no map header); give the file that 'dimm map' wrote."
+                    )
                 tensors = {name: file.get_tensor(name) for name in file.keys() if not name.startswith(_LANDMARKS)}
                 header = _parse(text, path)
                 landmarks = _read_landmarks(header.landmarks, file, path)
         except (SafetensorError, OSError) as error:
             raise MapError(f"The map {path} is damaged or not a map ({error}); copy it again or rebuild it with 'dimm map'.") from error
-        if text is None:
-            raise MapError(f"{path} is a safetensors file but not a dimm map (it has no map header); give the file that 'dimm map' wrote.")
         head = _empty_head(header, tensors)
         try:
             older = {name: value for name, value in head.state_dict().items() if name in _ADDED}

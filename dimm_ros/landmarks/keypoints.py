@@ -84,6 +84,8 @@ class Sift:
         found, descriptors = finder.detectAndCompute(grey, None)
         if not found:
             return np.empty((0, 2)), np.empty(0), np.empty((0, self.dim), np.float32)
+        order = np.argsort([-point.response for point in found], kind="stable")  # OpenCV's is that of the scales
+        found, descriptors = [found[index] for index in order], descriptors[order]
         pixels = np.array([point.pt for point in found])
         sizes = np.array([point.size for point in found])
         descriptors = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-6))

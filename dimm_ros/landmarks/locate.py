@@ -15,10 +15,10 @@ from dimm_ros.solver.landmarks import LandmarkMatches, Prior
 
 #: Search radius around a prediction, in standard deviations and as limits in radians and pixels.
 _SIGMAS, _WIDEST, _LEAST_PX = 3.0, 0.35, 8.0
-#: Landmarks seen most that a search without any pose goes through first; the pose found guides the search for the others.
-_FAMILIAR = 8000
-#: A pose found among all landmarks is this sure, for the search that it guides: metres as a share of the distance, radians.
-_FOUND_PX = 12.0
+#: Landmarks that a search without any pose goes through: those that most images showed; and one near a pose.
+_FAMILIAR, _VISIBLE = 8000, 3000
+#: Search radius about a pose that was found among all landmarks, pixels.
+_FOUND_PX = 16.0
 #: Proof from which a pose is believed: one false alarm in so many, as a power of ten.
 MIN_PROOF = 6.0
 
@@ -76,26 +76,22 @@ def locate(
         matched = match_all(keypoints, rig_from_camera, landmarks)
     else:
         matched = match_near(keypoints, rig_from_camera, landmarks, prior)
-    found = _solved(matched, prior, seed=seed)
-    if found is None or not found.proven or matched.region_px < 3 * _FOUND_PX:
+    found = _solved(matched, prior, seed)
+    if found is None or not found.proven or matched.region_px < 2 * _FOUND_PX:
         return found
-    # From the pose found, the search is narrower and reaches landmarks that were left out or unclear before.
-    pose = found.pose
+    # Now that it is better known where, those landmarks that were seen from about there.
     turn = keypoints[0].sigma * _FOUND_PX / _SIGMAS
-    sure = Prior(pose.rotation, pose.centre, np.diag([1e12] * 3 + [turn**-2] * 3))
-    again = match_near(keypoints, rig_from_camera, landmarks, sure)
-    better = _solved(again, pose.prior, (pose.rotation, pose.centre))
-    if better is None or better.pose.inliers.sum() < pose.inliers.sum():
+    about = Prior(found.pose.rotation, found.pose.centre, np.diag([1e12] * 3 + [turn**-2] * 3))
+    better = _solved(match_near(keypoints, rig_from_camera, landmarks, about), found.pose.prior, seed)
+    if better is None or 2 * better.pose.inliers.sum() < found.pose.inliers.sum():
         return found
-    # The wide search is the proof: in a narrow one, chance alone agrees often.
-    return replace(better, pose=replace(better.pose, proof=max(better.pose.proof, pose.proof)))
+    # The first search is the proof: in so narrow a one, chance alone agrees often.
+    return replace(better, pose=replace(better.pose, proof=max(better.pose.proof, found.pose.proof)))
 
 
-def _solved(
-    matched: Matched, prior: Prior | None, start: tuple[np.ndarray, np.ndarray] | None = None, seed: int = 0,
-) -> Located | None:
+def _solved(matched: Matched, prior: Prior | None, seed: int) -> Located | None:
     chance = chance_of(matched.matches.equations, matched.region_px)
-    pose = solve_landmarks(matched.matches, matched.ratio, chance, prior, start, seed)
+    pose = solve_landmarks(matched.matches, matched.ratio, chance, prior, seed)
     return None if pose is None else Located(pose, matched)
 
 
@@ -145,7 +141,9 @@ def _candidates(
         axis = axis / max(np.linalg.norm(axis), 1e-9)
         field = float(np.arccos(np.clip(turned @ axis, -1, 1)).max(initial=0.0))
         inside = np.arccos(np.clip(seen @ axis, -1, 1)) < field + radius
-        rows = np.flatnonzero(inside & landmarks.visible_from(centre, _SIGMAS * metres))
+        strange = np.where(inside, landmarks.strangeness(centre, _SIGMAS * metres), np.inf)
+        # Those seen from about here first: they share the errors of the poses that the map knows this place by.
+        rows = np.argsort(strange, kind="stable")[: min(_VISIBLE, int(np.isfinite(strange).sum()))]
         allowed = turned.astype(np.float32) @ seen[rows].T.astype(np.float32) > np.cos(radius[rows]).astype(np.float32) - 1e-7
         return rows, allowed, float(np.median(radius[rows])) if len(rows) else _WIDEST
     normal = landmarks.exact_places[:, 3:] - np.cross(centre, landmarks.exact_places[:, :3])

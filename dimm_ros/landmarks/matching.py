@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 #: Largest angle between descriptors of one thing, radians; and of a match to the second best, as a share.
 MAX_ANGLE, RATIO = 0.9, 0.9
@@ -21,11 +22,12 @@ def mutual_matches(ones: np.ndarray, others: np.ndarray, allowed: np.ndarray | N
     """
     if min(len(ones), len(others)) < 2:
         return np.empty((0, 2), int), np.empty(0)
-    cosine = ones @ others.T
+    # PyTorch reduces several times faster than NumPy, down the columns above all.
+    table = torch.from_numpy(ones) @ torch.from_numpy(others).T
     if allowed is not None:
-        np.copyto(cosine, -1.0, where=~allowed)
-    nearest = cosine.argmax(axis=1)
-    back = cosine.argmax(axis=0)
+        table.masked_fill_(~torch.from_numpy(allowed), -1.0)
+    nearest, back = table.max(dim=1).indices.numpy(), table.max(dim=0).indices.numpy()
+    cosine = table.numpy()
     rows = np.flatnonzero(back[nearest] == np.arange(len(nearest)))
     columns = nearest[rows]
     best = cosine[rows, columns]

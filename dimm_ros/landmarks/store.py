@@ -62,22 +62,26 @@ class Landmarks:
             "seen_from": ((count, 6 if points else 0), "float16"),
         }
 
-    def visible_from(self, centre: np.ndarray, slack: float) -> np.ndarray:
-        """(L,) bool: landmarks that an image from about here may show, as far as it is known from where they were seen.
+    def strangeness(self, centre: np.ndarray, slack: float) -> np.ndarray:
+        """(L,) how unlike the views that showed a landmark one from here is: 0 as at their middle, infinite if it hardly shows it.
+
+        The angle from their mean direction in radians plus the logarithm of the distance over theirs; 0 for lines, of which
+        neither is known.
 
         Args:
             centre: (3,) metres.
             slack: how uncertain the centre is, metres.
         """
         if self.kind == "lines":
-            return np.ones(len(self), bool)
+            return np.zeros(len(self))
         arm = centre - self.exact_places
-        distance = np.linalg.norm(arm, axis=1)
-        axis, cosine = self.seen_from[:, :3].astype(np.float64), self.seen_from[:, 3].astype(np.float64)
-        near, far = self.seen_from[:, 4].astype(np.float64), self.seen_from[:, 5].astype(np.float64)
-        angle = np.arccos(np.clip((arm * axis).sum(axis=1) / np.maximum(distance, 1e-9), -1.0, 1.0))
-        widest = np.arccos(np.clip(cosine, -1.0, 1.0)) + _SLACK_ANGLE + np.arctan2(slack, np.maximum(distance, 1e-9))
-        return (angle < widest) & (distance + slack > near / _SLACK_DISTANCE) & (distance - slack < far * _SLACK_DISTANCE)
+        distance = np.maximum(np.linalg.norm(arm, axis=1), 1e-9)
+        axis, cosine, near, far = np.split(self.seen_from.astype(np.float64), [3, 4, 5], axis=1)
+        cosine, near, far = cosine[:, 0], near[:, 0], far[:, 0]
+        angle = np.arccos(np.clip((arm * axis).sum(axis=1) / distance, -1.0, 1.0))
+        hidden = angle > np.arccos(np.clip(cosine, -1.0, 1.0)) + _SLACK_ANGLE + np.arctan2(slack, distance)
+        hidden |= (distance + slack < near / _SLACK_DISTANCE) | (distance - slack > far * _SLACK_DISTANCE)
+        return np.where(hidden, np.inf, angle + np.abs(np.log(distance / np.sqrt(near * far))))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays by name."""

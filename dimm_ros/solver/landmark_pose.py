@@ -48,8 +48,7 @@ class LandmarkPose:
 
 
 def solve_landmarks(
-    matches: LandmarkMatches, ratio: np.ndarray, chance: float, prior: Prior | None = None,
-    start: tuple[np.ndarray, np.ndarray] | None = None, seed: int = 0,
+    matches: LandmarkMatches, ratio: np.ndarray, chance: float, prior: Prior | None = None, seed: int = 0,
 ) -> LandmarkPose | None:
     """Pose from keypoints matched with landmarks.
 
@@ -58,7 +57,6 @@ def solve_landmarks(
         ratio: (N,) how clear each match is, lower is clearer.
         chance: probability that a wrong match agrees with a pose, see ``chance_of``.
         prior: pose and information to start from and to join.
-        start: (3, 3) and (3,) of a pose that is known to be near, from which alone to refine.
         seed: of the sampling.
 
     Returns:
@@ -66,11 +64,8 @@ def solve_landmarks(
     """
     if len(matches) < _MIN_MATCHES:
         return None
-    if start is None:
-        hypotheses = _point_hypotheses if matches.equations == 2 else _line_hypotheses
-        rotation, centre = hypotheses(matches, ratio, prior, np.random.default_rng(seed))
-    else:
-        rotation, centre = start[0][None], start[1][None]
+    hypotheses = _point_hypotheses if matches.equations == 2 else _line_hypotheses
+    rotation, centre = hypotheses(matches, ratio, prior, np.random.default_rng(seed))
     if not len(rotation):
         return None
     rotation, centre = refine(rotation, centre, matches, _POLISHING)
