@@ -1,0 +1,187 @@
+"""What landmarks bring, on real and rendered places: ``python -m benchmarks.landmarks ../shared/data``.
+
+One map a place, by the default preset; every row asks it the same images: rays alone, landmarks alone (matched against all,
+no encoder), rays and points, rays and lines (the same landmarks hidden), tracking (from the pose of the image before, moved as
+the true poses move, plus noise). Long and resumable: a place that is there is not measured again. Writes
+``results/landmarks/figures.json`` and prints the tables of docs/benchmarks_landmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads, as in the command line
+
+import numpy as np  # noqa: E402
+
+from benchmarks.peers.scenes import SCENES  # noqa: E402
+from dimm_ros.cli.console import bars, console  # noqa: E402
+from dimm_ros.config import PRESETS  # noqa: E402
+from dimm_ros.data.open import open_recording  # noqa: E402
+from dimm_ros.data.recording import Frame, Recording  # noqa: E402
+from dimm_ros.encoder.dinov2 import Encoder  # noqa: E402
+from dimm_ros.estimate import Estimate  # noqa: E402
+from dimm_ros.geometry.poses import exp_so3, pose_errors, rotation_vector  # noqa: E402
+from dimm_ros.landmarks.store import hide_in_lines  # noqa: E402
+from dimm_ros.localizer import Localizer  # noqa: E402
+from dimm_ros.mapping.build import build_map  # noqa: E402
+from dimm_ros.scene_map import SceneMap  # noqa: E402
+
+ROOT = Path("results") / "landmarks"
+SPLITS = ("near", "mid", "far")
+#: Of the tracked image's prediction, one standard deviation: metres, degrees.
+_PREDICTION = (0.02, 0.5)
+ROWS = ("rays alone", "landmarks alone", "rays and points", "rays and lines", "tracking")
+
+
+def scene_of(data: Path, name: str) -> tuple[Recording, dict[str, Recording]]:
+    """What is mapped, and what is asked by condition; all of red kitchen's val, the peers' queries elsewhere."""
+    if name in SPLITS:
+        parts = (open_recording(data / "redkitchen", split=f"{name}:{part}") for part in ("train", "val"))
+        return next(parts), {"": next(parts)}
+    scene = SCENES[name](data, ROOT)
+    return scene.mapped, scene.queries
+
+
+def measure(data: Path, name: str, seed: int) -> dict[str, dict]:
+    """All rows of one place, by condition and row."""
+    preset = PRESETS["cpu"]
+    mapped, queries = scene_of(data, name)
+    path, encoder = ROOT / f"{name}_{seed}.dimm", Encoder.open(preset.encoder)
+    with bars(stoppable=True) as progress:
+        if not path.is_file() or SceneMap.load(path).header.figures.get("steps", 0) < preset.training.steps:
+            result = build_map(
+                mapped, path, encoder, head=preset.head, training=preset.training.changed(seed=seed),
+                landmarks=preset.landmarks.changed(seed=seed), watch=progress,
+            )
+            if not result.complete:
+                raise KeyboardInterrupt
+        scene_map = SceneMap.load(path)
+        found: dict[str, dict] = {}
+        for condition, recording in queries.items():
+            rows = _asked(scene_map, encoder, recording, lambda done, total, what=condition or name: progress(what, done, total))
+            found |= {f"{condition}/{row}": figures for row, figures in rows.items()}
+    figures, header = scene_map.header.figures, scene_map.header.landmarks
+    found["map"] = {
+        "bytes": path.stat().st_size, "images": len(mapped.frames), "load": os.getloadavg()[0], "date": time.strftime("%Y-%m-%d"),
+        **{key: figures.get(f"{key}_seconds") for key in ("landmarks", "features", "training")},
+        "landmarks_kept": 0 if header is None else header.count,
+    }
+    return found
+
+
+def _asked(
+    scene_map: SceneMap, encoder: Encoder, recording: Recording, watch: Callable[[int, int], object],
+) -> dict[str, dict]:
+    points = scene_map.landmarks
+    lines = SceneMap(
+        scene_map.header.model_copy(update={"landmarks": scene_map.header.landmarks.model_copy(update={"kind": "lines"})}),
+        scene_map.head, hide_in_lines(points, seed=1),
+    )
+    with_points, with_lines = Localizer(scene_map, encoder), Localizer(lines, encoder)
+    # Novelty that nothing passes: the rays' pose is never believed, so the landmarks answer alone.
+    no_rays = replace_rules(with_points)
+    alone = Localizer(SceneMap(scene_map.header.model_copy(update={"landmarks": None}), scene_map.head), encoder)
+    answers: dict[str, list[tuple[Estimate, np.ndarray]]] = {row: [] for row in ROWS}
+    rng = np.random.default_rng(0)
+    for done, frame in enumerate(recording.frames, start=1):
+        image, truth = frame.load(), frame.world_from_camera
+        observation = with_points.observe(image, frame.camera)
+        for row, localizer in (
+            ("rays alone", alone), ("landmarks alone", no_rays), ("rays and points", with_points), ("rays and lines", with_lines),
+        ):
+            seen = replace(observation, keypoints=None) if row == "rays alone" else observation
+            answers[row].append((localizer.estimate([seen], np.eye(4)[None]), truth))
+        answers["tracking"].append((_tracked(with_points, frame, image, rng), truth))
+        watch(done, len(recording.frames))
+    return {row: figures_of(each) for row, each in answers.items()}
+
+
+def replace_rules(localizer: Localizer) -> Localizer:
+    """A localizer that believes no rays."""
+    return Localizer(localizer.map, localizer.encoder, localizer.solver, localizer.acceptance.changed(novelty_scale=1e-6))
+
+
+def _tracked(localizer: Localizer, frame: Frame, image: np.ndarray, rng: np.random.Generator) -> Estimate:
+    metres, radians = _PREDICTION[0], np.radians(_PREDICTION[1])
+    predicted = frame.world_from_camera.copy()
+    predicted[:3, 3] += metres * rng.normal(size=3)
+    predicted[:3, :3] = exp_so3(radians * rng.normal(size=3)) @ predicted[:3, :3]
+    return localizer.track(image, frame.camera, predicted, np.diag([metres**2] * 3 + [radians**2] * 3))
+
+
+def figures_of(answers: list[tuple[Estimate, np.ndarray]]) -> dict[str, float]:
+    """Medians (a query that is not answered is infinitely far), shares, NEES, and times."""
+    errors, nees = [], []
+    for estimate, truth in answers:
+        if not estimate.accepted:
+            errors.append((np.inf, np.inf))
+            continue
+        errors.append(pose_errors(estimate.world_from_camera, truth))
+        turned = rotation_vector(estimate.world_from_camera[:3, :3] @ truth[:3, :3].T)
+        away = np.concatenate([estimate.world_from_camera[:3, 3] - truth[:3, 3], turned])
+        nees.append(away @ np.linalg.solve(estimate.covariance, away))
+    metres, degrees = np.array(errors, float).T
+    stages = {name: float(np.median([each.stage_ms[name] for each, _ in answers])) for name in answers[0][0].stage_ms}
+    return {
+        "queries": len(answers), "answered": float(np.isfinite(metres).mean()), "median_m": float(np.median(metres)),
+        "median_deg": float(np.median(degrees)), "p90_m": float(np.quantile(metres, 0.9, method="higher")),
+        "5cm_5deg": float(np.mean((metres < 0.05) & (degrees < 5))), "10cm_5deg": float(np.mean((metres < 0.10) & (degrees < 5))),
+        "25cm_2deg": float(np.mean((metres < 0.25) & (degrees < 2))), "nees_6": float(np.mean(nees) / 6) if nees else None,
+        "nees_6_median": float(np.median(nees) / 6) if nees else None,
+        "within_95": float(np.mean(np.array(nees) < 12.592)) if nees else None,
+        "landmarks": float(np.median([each.landmarks for each, _ in answers])), "stage_ms": stages,
+    }
+
+
+def table(known: dict[str, dict]) -> list[str]:
+    """Markdown rows of all places."""
+    rows = [
+        "| place | row | median | 5 cm / 5 deg | 10 cm / 5 deg | answered | NEES / 6 (median) | in 95 % ellipsoid | landmarks |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for place, found in known.items():
+        for key, each in found.items():
+            if key == "map":
+                continue
+            condition, row = key.split("/", 1)
+            nees = "" if each["nees_6"] is None else f"{each['nees_6']:.2f} ({each['nees_6_median']:.2f})"
+            cover = "" if each["within_95"] is None else f"{100 * each['within_95']:.0f} %"
+            median = "-" if not np.isfinite(each["median_m"]) else f"{100 * each['median_m']:.2f} cm / {each['median_deg']:.2f} deg"
+            rows.append(
+                f"| {place} {condition} | {row} | {median} | {100 * each['5cm_5deg']:.0f} % | {100 * each['10cm_5deg']:.0f} % "
+                f"| {100 * each['answered']:.0f} % | {nees} | {cover} | {each['landmarks']:.0f} |"
+            )
+    return rows
+
+
+def main() -> None:
+    """Measure what is missing and print all rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--places", nargs="+", default=[*SPLITS, "gallery", "herzjesu", "office_hololens", "bonsai"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    given = parser.parse_args()
+    ROOT.mkdir(parents=True, exist_ok=True)
+    store = ROOT / "figures.json"
+    known: dict[str, dict] = json.loads(store.read_text()) if store.is_file() else {}
+    for seed in given.seeds:
+        for name in given.places:
+            key = f"{name} {seed}"
+            if key not in known:
+                known[key] = measure(given.data, name, seed)
+                partial = store.with_suffix(".part")
+                partial.write_text(json.dumps(known, indent=2) + "\n")
+                os.replace(partial, store)
+    for line in table(known):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
