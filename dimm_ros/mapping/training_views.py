@@ -36,7 +36,7 @@ class Stacked:
         return result
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingViews:
     """M patches of V views, on the CPU; the patches of a view follow one another, and the views' order is that of their patches.
 
