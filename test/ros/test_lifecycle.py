@@ -222,8 +222,9 @@ def test_deactivating_waits_for_the_image_under_way(managed) -> None:
     robot.answer_of(stamp)
 
 
-def test_what_is_still_under_way_after_deactivating_is_left_out(managed, monkeypatch) -> None:
-    """It took longer than is waited for; meanwhile the node is active anew, and knows nothing of it."""
+@pytest.mark.parametrize("meanwhile", ["inactive", "active"])
+def test_what_is_still_under_way_after_deactivating_is_left_out(managed, monkeypatch, meanwhile) -> None:
+    """It took longer than is waited for; meanwhile the node is inactive, or active anew, and knows nothing of it."""
     monkeypatch.setattr("dimm_ros.ros.node._SETTLE_S", 0.05)
     robot, manager = managed()
     manager.go("active")
@@ -232,9 +233,11 @@ def test_what_is_still_under_way_after_deactivating_is_left_out(managed, monkeyp
     old = robot.localize()
     assert robot.localizer.entered.wait(15.0)
     manager.go("inactive")
+    manager.go(meanwhile)
+    robot.localizer.free.set()
+    assert robot.node._worker.settle(15.0) and robot.node._health.counts.answered == 0
     manager.go("active")
     robot.wait_ready()
-    robot.localizer.free.set()
     new = robot.localize()
     robot.answer_of(new)
     status = robot.report_of(new).message
