@@ -71,14 +71,15 @@ def why_untimely(stamp_ns: int, now_ns: int, limit_s: float) -> str:
         hint = " (to replay a bag set use_sim_time and publish its clock)" if age > 60 else ""
         return f"The image is {age:.2f} s old, more than max_image_age ({limit_s:g} s){hint}."
     if limit_s > 0 and age < -limit_s:
-        return f"The image is dated {-age:.2f} s in the future; synchronise the clocks of the camera's computer and this one."
+        ahead = f"The image is dated {-age:.2f} s in the future"
+        return f"{ahead}; synchronise the clocks of the camera's computer and this one."
     return ""
 
 
 class StampClocks:
     """Notices that time began anew (a bag loops, a simulation resets): a camera's stamps go back.
 
-    Cameras are compared each with itself, since their clocks may differ; and only by stamps that are timely, since a wrong one (a
+    Cameras are compared each with itself, since their clocks may differ; and only by timely stamps, since a wrong one (a
     minute ahead, say) would make the next right one look like a jump back.
     """
 

@@ -175,7 +175,7 @@ class LocalizerNode(ManagedNode):
 
     @property
     def _patience_s(self) -> float:
-        """How long to wait for the worker: at the process's end nothing can be published any more, so there is nothing to wait for."""
+        """How long to wait for the worker: at the process's end not at all, since nothing can be published any more."""
         return _SETTLE_S if self.context.ok() else 0.0
 
     # Worker's thread

@@ -53,9 +53,9 @@ class Hint:
 class Pipeline:
     """Localizes images and publishes what comes of them; made on activation, destroyed on deactivation.
 
-    What is believed (by the gate, the transform, the state) has an epoch, which ends when somebody has it forgotten or gives a
-    hint: every answer carries the epoch in which its image's turn began, and one of an epoch that has ended is refused. Everything
-    but ``handle`` and ``send_transform`` only ends an epoch and leaves word for the next image, so that other threads may call it.
+    What is believed (by the gate, the transform, the state) has an epoch, which ends when somebody has it forgotten or
+    gives a hint: every answer carries the epoch in which its image's turn began, and is refused once that has ended.
+    ``forget`` and ``hint`` end the epoch and leave word for the next image, so that other threads may call them.
 
     Args:
         node: makes the publishers.
@@ -169,7 +169,8 @@ class Pipeline:
                 self._debug.publish(answer.seen.image, answer.shown, answer.seen.frame, map_frame, stamp)
 
     def _publish(
-        self, answer: Answer, epoch: int, status: LocalizationStatus, map_frame: str, body_frame: str, odometry: Odometry,
+        self, answer: Answer, epoch: int, status: LocalizationStatus, map_frame: str, body_frame: str,
+        odometry: Odometry,
     ) -> None:
         """The pose of an estimate that is accepted and believed, and then the transform; else the reason in the status."""
         config, stamp = self._config(), answer.seen.stamp_ns
@@ -196,8 +197,8 @@ class Pipeline:
             self._take_over(answer, status, message, map_from_body, body_frame, odom_from_body)
 
     def _take_over(
-        self, answer: Answer, status: LocalizationStatus, message: PoseWithCovarianceStamped, map_from_body: np.ndarray, body_frame: str,
-        odom_from_body: np.ndarray | None,
+        self, answer: Answer, status: LocalizationStatus, message: PoseWithCovarianceStamped, map_from_body: np.ndarray,
+        body_frame: str, odom_from_body: np.ndarray | None,
     ) -> None:
         """Publish a pose that is believed, and its transform; within its epoch, so nothing here waits."""
         config, localizer = self._config(), answer.localizer

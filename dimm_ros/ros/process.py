@@ -12,7 +12,12 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import rclpy
-from rclpy.exceptions import InvalidNamespaceException, InvalidNodeNameException, InvalidParameterException, InvalidParameterTypeException
+from rclpy.exceptions import (
+    InvalidNamespaceException,
+    InvalidNodeNameException,
+    InvalidParameterException,
+    InvalidParameterTypeException,
+)
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.utilities import remove_ros_args
 
@@ -21,7 +26,14 @@ from dimm_ros.ros.parameters import declarations
 
 Made = TypeVar("Made")
 
-_EXAMPLE = "localizer --ros-args -p map:=/maps/kitchen.dimm -r image:=/camera/image_raw -r camera_info:=/camera/camera_info"
+_HELP = """The ROS 2 node: camera images in, the robot's pose in the map out; docs/ros.md says more.
+
+  localizer --ros-args -p map:=kitchen.dimm -r image:=/camera/image_raw -r camera_info:=/camera/camera_info"""
+
+#: Exceptions of a node that cannot be made.
+_INVALID = (
+    InvalidNodeNameException, InvalidNamespaceException, InvalidParameterException, InvalidParameterTypeException,
+)
 
 #: What rcl says (the start of it), and what to do.
 _CURES = (
@@ -42,14 +54,12 @@ def command_line(args: list[str]) -> None:
     Raises:
         ParameterError: ROS's own arguments or a parameter file cannot be read.
     """
-    parameters = "\n".join(
-        textwrap.fill(f"{one.name}: {one.description} ({one.default!r})", 110, initial_indent="  ", subsequent_indent="      ")
-        for one in declarations()
-    )
+    wrapper = textwrap.TextWrapper(110, initial_indent="  ", subsequent_indent="      ")
+    parameters = "\n".join(wrapper.fill(f"{one.name}: {one.description} ({one.default!r})") for one in declarations())
     parser = argparse.ArgumentParser(
         prog="localizer", usage="localizer --ros-args [-p NAME:=VALUE ...] [-r NAME:=TOPIC ...]",
-        description=f"The ROS 2 node: camera images in, the robot's pose in the map out; docs/ros.md says more.\n\n  {_EXAMPLE}",
-        epilog=f"parameters and their defaults:\n{parameters}", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=_HELP, epilog=f"parameters and their defaults:\n{parameters}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     with _ros_arguments():
         rest = remove_ros_args(args)[1:]
@@ -68,7 +78,8 @@ def _ros_arguments() -> Iterator[None]:
     try:
         yield
     except _rclpy.UnknownROSArgsError as error:
-        raise ParameterError(f"ROS does not know {error}, which stands after --ros-args; see 'localizer --help'.") from error
+        said = f"ROS does not know {error}, which stands after --ros-args; see 'localizer --help'."
+        raise ParameterError(said) from error
     except (_rclpy.RCLError, _rclpy.RCLInvalidROSArgsError) as error:
         # rcl says first what it was doing, and last the places in its own source and in its grammar
         said = re.sub(r"(\.? Error: Expected lexeme.*)?, at .*", "", str(error).replace("\n", " "))
@@ -85,13 +96,13 @@ def make_node(make: Callable[[], Made]) -> Made:
     """
     try:
         return make()
-    except (InvalidNodeNameException, InvalidNamespaceException, InvalidParameterException, InvalidParameterTypeException) as error:
+    except _INVALID as error:
         said = " ".join(str(error).split())
         raise ParameterError(f"{said.rstrip('.')}; correct the params file or the command line.") from error
 
 
 def end_process(status: int) -> None:
-    """End at once, once nodes are destroyed: the worker may be loading weights, and threads of torch take seconds to be joined."""
+    """End at once, nodes being destroyed: the worker may be loading weights, and torch's threads take seconds to join."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -85,7 +85,8 @@ class Reporter:
         if found and not before:
             self._node.get_logger().info(f"Localized in map '{self.map_name}'.")
         elif before and state is State.LOST:
-            self._node.get_logger().warning(" ".join(filter(None, (f"Lost: no pose for {lost_after:g} s.", self.last_reason))))
+            why = " ".join(filter(None, (f"Lost: no pose for {lost_after:g} s.", self.last_reason)))
+            self._node.get_logger().warning(why)
         return state
 
     def saw(self, estimate: Estimate) -> None:

@@ -65,10 +65,10 @@ def make_transforms(node: Node) -> NodeTransforms:
 
 
 class NodeTransforms:
-    """Listener and broadcaster: one subscription of each topic for all that want to hear it. Subclasses keep what is heard.
+    """Listener and broadcaster: one subscription of each topic for all that listen; subclasses keep what is heard.
 
-    Messages are deserialised in Python, once for each subscription, while the network waits for the interpreter: so tf2_ros's own
-    listener is not used beside this one.
+    Messages are deserialised in Python, once for each subscription, while the network waits for the interpreter: so
+    tf2_ros's own listener is not used beside this one.
     """
 
     def __init__(self, node: Node) -> None:
@@ -85,7 +85,7 @@ class NodeTransforms:
         self._publisher = node.create_publisher(TFMessage, "/tf", DYNAMIC_QOS)
 
     def watch(self, callback: Callable[[TransformStamped, bool], None]) -> None:
-        """Have a function called with every transform that is heard and whether it is static, on the executor's thread."""
+        """Have a function called with every transform and whether it is static, on the executor's thread."""
         self._watchers.append(callback)
 
     def lookup(self, target: str, source: str, nanoseconds: int, timeout_s: float) -> np.ndarray:
@@ -191,13 +191,14 @@ class Tf2Transforms(NodeTransforms):
             found = self._buffer.lookup_transform(target, source, self._time(nanoseconds=nanoseconds))
         except self._tf2.ExtrapolationException as error:
             self._check_link(target, source)
-            raise TransformStampError(f"TF links '{target}' and '{source}', but not at the image's time: {error}") from error
+            said = f"TF links '{target}' and '{source}', but not at the image's time: {error}"
+            raise TransformStampError(said) from error
         except self._tf2.TransformException as error:
             raise _not_linked(target, source, error) from error
         return from_transform(found.transform)
 
     def _check_link(self, target: str, source: str) -> None:
-        """tf2 asks for the stamps first, and speaks of extrapolation where the frames are of two trees; at the latest time it looks."""
+        """tf2 asks for stamps first, and may speak of extrapolation between two trees; not so for the latest time."""
         try:
             self._buffer.lookup_transform(target, source, self._time())
         except self._tf2.ExtrapolationException:

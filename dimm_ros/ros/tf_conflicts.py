@@ -146,4 +146,5 @@ class WatchedTransforms:
             pose = from_transform(transform.transform)
         except ValueError:  # a quaternion of zero length; what keeps TF says so
             return
-        self._detector.heard(header.frame_id, transform.child_frame_id, stamp_ns(header.stamp), pose, time.monotonic(), static)
+        stamp, now = stamp_ns(header.stamp), time.monotonic()
+        self._detector.heard(header.frame_id, transform.child_frame_id, stamp, pose, now, static)

@@ -87,8 +87,8 @@ class _Innovation:
 class PoseGate:
     """Judges a stream of estimates, one after the other; not thread safe.
 
-    Works with odometry, without it (the base then is anywhere it can have reached), and where it comes and goes. Stamps must
-    advance: whoever knows that time began anew calls ``forget``, since from one stamp a camera whose clock lags looks the same.
+    Works with odometry, without it (the base then is anywhere it can have reached), and where it comes and goes. Stamps
+    must advance: whoever knows that time began anew calls ``forget``, for a camera whose clock lags has such stamps, too.
     """
 
     def __init__(self, config: GateConfig | None = None) -> None:
@@ -147,8 +147,8 @@ class PoseGate:
         if self._stamp_ns is not None:
             late_s = (self._stamp_ns - stamp_ns) * 1e-9
             if late_s > self.config.clock_jump_s:
-                why = f"The image is {late_s:.2f} s older than the one before, so it proves nothing; synchronise the cameras' clocks."
-                return Verdict(False, why)
+                why = f"The image is {late_s:.2f} s older than the one before, so it proves nothing"
+                return Verdict(False, f"{why}; synchronise the cameras' clocks.")
             if late_s >= 0:
                 return Verdict(False, "The image is not newer than the one before, so it proves nothing.")
         self._stamp_ns = stamp_ns

@@ -138,7 +138,7 @@ def test_old_images_are_left_out_of_the_window(make_robot) -> None:
 
 
 def test_cameras_whose_clocks_differ_do_not_begin_anew_at_every_set(rig) -> None:
-    """The left one is dated 1.2 s back: never of one set with the front one, and the gate lets the front one pass alone."""
+    """The left one is dated 1.2 s back: never of one set with the front one, which the gate lets pass alone."""
     robot = rig(gate__enabled=True, tf_mode="map_odom")
     cleared = []
     robot.node._transforms.clear = lambda: cleared.append(1)

@@ -248,10 +248,11 @@ def test_what_is_still_under_way_after_deactivating_is_left_out(managed, monkeyp
 def test_the_process_ends_without_waiting_for_what_is_being_loaded(session) -> None:
     """Importing torch and warming up can take a minute, and launch kills after ten seconds."""
     begun, go, context = threading.Event(), threading.Event(), Context()
-    rclpy.init(args=[], context=context, domain_id=session.domain_id, signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    signals = rclpy.SignalHandlerOptions.NO
+    rclpy.init(args=[], context=context, domain_id=session.domain_id, signal_handler_options=signals)
     node = LocalizerNode(
-        open_localizer=lambda entry, **options: (begun.set(), go.wait(60.0)), context=context, use_global_arguments=False,
-        parameter_overrides=[Parameter("map", value="hall")],
+        open_localizer=lambda entry, **options: (begun.set(), go.wait(60.0)), context=context,
+        use_global_arguments=False, parameter_overrides=[Parameter("map", value="hall")],
     )
     configuring = threading.Thread(target=node.change, args=("configure",))
     configuring.start()

@@ -209,6 +209,7 @@ def test_frames_with_a_leading_slash(make_robot) -> None:
     localizer = KnownPose()
     localizer.frame_id = "/hall"
     robot = make_robot(localizer=localizer, odom_frame="/odom", base_frame="/base_link")
+    assert robot.report_of(robot.send_image()).message.header.frame_id == "hall"  # rejected, without camera_info
     stamp = robot.now_ns()
     robot.send_tf(stamp)
     robot.send_info()
@@ -216,7 +217,14 @@ def test_frames_with_a_leading_slash(make_robot) -> None:
     answer = robot.answer_of(stamp)
     assert answer.frame_id == "hall" and robot.report_of(stamp).message.header.frame_id == "hall"
     np.testing.assert_allclose(answer.map_from_body, MAP_FROM_BASE, atol=1e-12)
-    assert robot.collector.wait_for(lambda: [one for one in robot.collector.broadcasts if (one.parent, one.child) == ("hall", "odom")], 10.0)
+    robot.wait(lambda: ("hall", "odom") in {(one.parent, one.child) for one in robot.collector.broadcasts})
+
+
+def test_a_camera_frame_with_a_leading_slash_is_published_without(make_robot) -> None:
+    robot = make_robot(base_frame="", tf_mode="map_base")
+    robot.send_info()
+    robot.answer_of(robot.send_image(frame=f"/{CAMERA_FRAME}"))
+    robot.wait(lambda: {(one.parent, one.child) for one in robot.collector.broadcasts} == {("hall", CAMERA_FRAME)})
 
 
 def test_the_log_says_when_the_robot_is_found_and_lost(make_robot, session) -> None:

@@ -44,7 +44,8 @@ class TestWorker:
 
     def test_prepares_before_the_first_item(self) -> None:
         order, done = [], threading.Event()
-        worker = LatestWorker(lambda: order.append("prepare"), lambda item: (order.append(item), done.set()), "test", fail)
+        handle = lambda item: (order.append(item), done.set())  # noqa: E731
+        worker = LatestWorker(lambda: order.append("prepare"), handle, "test", fail)
         worker.submit("item")
         worker.start()
         assert done.wait(10) and order == ["prepare", "item"]

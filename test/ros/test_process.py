@@ -67,7 +67,8 @@ def test_arguments_that_are_not_ros(capsys) -> None:
 def test_ros_arguments_that_cannot_be_read_are_one_sentence(capsys, arguments, words) -> None:
     assert main(["localizer", "--ros-args", *arguments]) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("localizer: ") and words in said and said.endswith(".") and ".c:" not in said and "lexeme" not in said
+    assert said.startswith("localizer: ") and words in said and said.endswith(".")
+    assert ".c:" not in said and "lexeme" not in said  # rcl's own places and grammar
 
 
 @pytest.mark.parametrize(("text", "words"), [
@@ -80,13 +81,15 @@ def test_a_malformed_parameter_file_is_one_sentence(capsys, tmp_path: Path, text
     file.write_text(text, encoding="utf-8")
     assert main(["localizer", "--ros-args", "--params-file", str(file)]) == 1
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("localizer: ")]
-    assert len(said) == 1 and words in said[0] and str(file) in said[0] and "config/localizer.yaml shows the form" in said[0]
+    assert len(said) == 1 and words in said[0] and str(file) in said[0]
+    assert "config/localizer.yaml shows the form" in said[0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_process_ends_at_once_and_leaves_the_graph(session, number) -> None:
     """Whatever threads go on; others are told, and need not wait until its lease of twenty seconds ends."""
-    process = subprocess.Popen([sys.executable, "-c", ENDLESS], env=session.environment, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", ENDLESS]
+    process = subprocess.Popen(command, env=session.environment, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "loading\n"
         wait(lambda: "localizer" in session.node.get_node_names())

@@ -11,7 +11,7 @@ from dimm_ros.geometry import poses
 from dimm_ros.msg import LocalizationStatus
 from dimm_ros.ros.messages import to_pose, to_pose_with_covariance
 
-from .robot import BASE_FROM_CAMERA, WORLD_FROM_CAMERA, rotated
+from .robot import BASE_FROM_CAMERA, WORLD_FROM_CAMERA, KnownPose, rotated
 
 MAP_FROM_BASE = WORLD_FROM_CAMERA @ poses.invert(BASE_FROM_CAMERA)
 SECOND = 10**9
@@ -89,6 +89,15 @@ def test_a_hint_that_agrees_spares_an_image(stream) -> None:
     robot, send = stream()
     hint(robot, MAP_FROM_BASE)
     assert [status.accepted for status in send(2)] == [False, True]
+
+
+def test_a_hint_in_a_frame_with_a_leading_slash(make_robot) -> None:
+    """In the map's header and in the message; either of them names the same frame."""
+    localizer = KnownPose()
+    localizer.frame_id = "/hall"
+    robot = make_robot(localizer=localizer)
+    for frame in ("/hall", "hall"):
+        hint(robot, MAP_FROM_BASE, frame)
 
 
 def test_a_hint_that_is_wrong_does_no_harm(stream) -> None:
@@ -181,7 +190,7 @@ def sent_by_timer(robot) -> list[str]:
 
 @pytest.mark.parametrize("what", list(ASK))
 def test_an_image_under_way_is_left_out(make_robot, what) -> None:
-    """It was begun with what is to be forgotten: neither pose nor state nor transform come of it, and the next image is answered."""
+    """It was begun with what is to be forgotten: no pose, state or transform comes of it, and the next is answered."""
     robot = make_robot(tf_rate=100.0)
     first = robot.localize()
     robot.answer_of(first)

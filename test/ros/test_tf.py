@@ -14,7 +14,15 @@ from tf2_msgs.msg import TFMessage
 from dimm_ros.data.transform_tree import TransformTree
 from dimm_ros.errors import TransformError, TransformStampError
 from dimm_ros.ros.messages import from_transform, stamp_ns, to_transform
-from dimm_ros.ros.tf import CACHE_S, DYNAMIC_QOS, STATIC_QOS, NodeTransforms, Tf2Transforms, TreeTransforms, make_transforms
+from dimm_ros.ros.tf import (
+    CACHE_S,
+    DYNAMIC_QOS,
+    STATIC_QOS,
+    NodeTransforms,
+    Tf2Transforms,
+    TreeTransforms,
+    make_transforms,
+)
 from dimm_ros.ros.tf_conflicts import WatchedTransforms
 
 from .robot import BASE_FROM_CAMERA, ODOM_FROM_BASE, wait
@@ -109,13 +117,13 @@ def test_tf_is_subscribed_once_for_all_that_listen(transforms, session) -> None:
     heard = threading.Event()
     watched = WatchedTransforms(transforms, session.node, "map_odom", "odom", "base_link")
     transforms.watch(lambda transform, static: heard.set())
-    subscribers = [name for topic in ("/tf", "/tf_static") for name in session.node.get_subscriptions_info_by_topic(topic)]
-    assert len(subscribers) == 2
+    graph = session.node.get_subscriptions_info_by_topic
+    assert [len(graph(topic)) for topic in ("/tf", "/tf_static")] == [1, 1]
     watched.send("map", "odom", SECOND, ODOM_FROM_BASE)
     np.testing.assert_allclose(watched.lookup("map", "odom", SECOND, 10.0), ODOM_FROM_BASE, atol=1e-12)
     assert heard.wait(10.0)
     watched.destroy()
-    wait(lambda: not [info for topic in ("/tf", "/tf_static") for info in session.node.get_subscriptions_info_by_topic(topic)])
+    wait(lambda: not graph("/tf") and not graph("/tf_static"))
 
 
 def test_a_leading_slash_does_not_matter(transforms) -> None:
@@ -168,7 +176,7 @@ class InvalidArgumentException(TransformException):
 
 
 class Buffer:
-    """tf2_ros.Buffer as far as it is used, with what tf2 does: it asks for stamps before links, and refuses a leading slash.
+    """tf2_ros.Buffer as far as it is used, and as tf2 does: stamps are asked for before links, leading slashes refused.
 
     With a node it makes the service ``tf2_frames``, which outlives it; so there is no such argument here.
     """
@@ -183,7 +191,8 @@ class Buffer:
 
     def set_transform_static(self, transform, authority: str) -> None:
         self.statics.append(transform)
-        self.tree.add(transform.header.frame_id, transform.child_frame_id, 0, from_transform(transform.transform), static=True)
+        pose = from_transform(transform.transform)
+        self.tree.add(transform.header.frame_id, transform.child_frame_id, 0, pose, static=True)
 
     def lookup_transform(self, target_frame, source_frame, time, timeout=None):
         if "/" in (target_frame[:1], source_frame[:1]):
@@ -210,7 +219,8 @@ class Buffer:
 def stand_in() -> types.ModuleType:
     """The names of tf2_ros that are used."""
     module = types.ModuleType("tf2_ros")
-    module.Buffer, module.TransformException, module.ExtrapolationException = Buffer, TransformException, ExtrapolationException
+    module.Buffer, module.TransformException = Buffer, TransformException
+    module.ExtrapolationException = ExtrapolationException
     return module
 
 
@@ -225,7 +235,8 @@ def test_tf2_is_used_where_it_is_installed(session, monkeypatch) -> None:
         TFMessage(transforms=[to_transform("base_link", "camera", 0, BASE_FROM_CAMERA)]),
     )
     transforms.send("odom", "base_link", SECOND, ODOM_FROM_BASE)
-    np.testing.assert_allclose(transforms.lookup("odom", "camera", SECOND, 10.0), ODOM_FROM_BASE @ BASE_FROM_CAMERA, atol=1e-12)
+    found = transforms.lookup("odom", "camera", SECOND, 10.0)
+    np.testing.assert_allclose(found, ODOM_FROM_BASE @ BASE_FROM_CAMERA, atol=1e-12)
     with pytest.raises(TransformStampError, match="not at the image's time"):
         transforms.lookup("odom", "base_link", 2 * SECOND, 0.02)
     transforms.clear()

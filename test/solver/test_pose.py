@@ -354,7 +354,7 @@ def test_leaves_the_number_of_threads_as_it_was() -> None:
 
 
 def test_other_threads_keep_their_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one thread solves, others that have not used torch before get the process's number, in a solve and outside."""
+    """While one solves, others that have not used torch before get the process's number, in a solve and outside."""
     scene, threads = Scene(1), torch.get_num_threads()
     numbers: dict[str, int] = {}
 
