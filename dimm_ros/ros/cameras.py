@@ -79,8 +79,8 @@ def why_untimely(stamp_ns: int, now_ns: int, limit_s: float) -> str:
 class StampClocks:
     """Notices that time began anew (a bag loops, a simulation resets): a camera's stamps go back.
 
-    Cameras are compared each with itself, since their clocks may differ; and only by timely stamps, since a wrong one (a
-    minute ahead, say) would make the next right one look like a jump back.
+    Cameras are compared each with itself, since their clocks may differ; and only by timely stamps, since a wrong one,
+    a minute ahead, would make the next right one look like a jump back.
     """
 
     def __init__(self) -> None:

@@ -102,7 +102,7 @@ def make_node(make: Callable[[], Made]) -> Made:
 
 
 def end_process(status: int) -> None:
-    """End at once, nodes being destroyed: the worker may be loading weights, and torch's threads take seconds to join."""
+    """End at once, nodes being destroyed: the worker may be loading weights, and torch's threads take long to join."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

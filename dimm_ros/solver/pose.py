@@ -192,7 +192,7 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 
 @cache
 def _thread_setters() -> tuple[Callable[[int], int], ...]:
-    """Functions that set the calling thread's own number of threads (OpenMP's, and MKL's if it is there) and return the old."""
+    """What sets the calling thread's number of threads (OpenMP's, and MKL's if it is there); each returns the old."""
     library = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}.get(sys.platform, "libtorch_cpu.so")
     try:
         torch_cpu = ctypes.CDLL(library)  # loaded already: found by its name

@@ -88,7 +88,7 @@ class PoseGate:
     """Judges a stream of estimates, one after the other; not thread safe.
 
     Works with odometry, without it (the base then is anywhere it can have reached), and where it comes and goes. Stamps
-    must advance: whoever knows that time began anew calls ``forget``, for a camera whose clock lags has such stamps, too.
+    must advance: whoever knows that time began anew calls ``forget``; a camera whose clock lags has such stamps, too.
     """
 
     def __init__(self, config: GateConfig | None = None) -> None:

@@ -176,7 +176,7 @@ def test_maps_that_cannot_be_announced_fail_to_load(make_robot) -> None:
 
 
 def test_no_image_is_missed_while_one_is_under_way(make_robot, session, monkeypatch) -> None:
-    """A player that waits for each answer is silent meanwhile; one camera that is silent while another is not is named."""
+    """A player that waits for each answer is silent meanwhile; one that is silent while another is not is named."""
     monkeypatch.setattr("dimm_ros.ros.node._WATCHDOG_S", 0.1)
     monkeypatch.setattr("dimm_ros.ros.cameras._FIRST_S", 0.0)
     rounds = []

@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rclpy.signals import uninstall_signal_handlers
 
 from dimm_ros.ros import watchdog
 from dimm_ros.ros.node import main
@@ -34,10 +36,12 @@ sys.exit(main(["localizer", "--ros-args", "-p", "map:=hall"]))
 
 
 @pytest.fixture(autouse=True)
-def as_it_was(monkeypatch) -> None:
+def as_it_was(monkeypatch) -> Iterator[None]:
     """What ``main`` sets for its process stays out of this one."""
     monkeypatch.setattr(sys, "setswitchinterval", lambda seconds: None)
     monkeypatch.setitem(os.environ, "OMP_WAIT_POLICY", os.environ["OMP_WAIT_POLICY"])
+    yield
+    uninstall_signal_handlers()  # try_shutdown leaves them
 
 
 def test_help(capsys) -> None:

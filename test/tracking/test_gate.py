@@ -292,7 +292,7 @@ def test_a_vague_heading_moves_where_the_robot_gets_to(
 
 
 def test_certainty_does_not_add_up() -> None:
-    """A hundred images agree, then one is five floors off: neighbours share their error, so many know no more than a few."""
+    """A hundred images agree, then one is five floors off: neighbours share errors, so many know no more than a few."""
     config = GateConfig(position_floor=0.05)
     gate, sure = PoseGate(config), np.diag(np.repeat([1e-3, np.radians(0.05)], 3) ** 2)
     for step in range(100):
@@ -302,7 +302,7 @@ def test_certainty_does_not_add_up() -> None:
 
 @pytest.mark.parametrize(("metres", "accepted"), [(10.0, [False] * 4), (1.0, [False, True, True, True])])
 def test_estimates_too_far_apart_to_be_compared_do_not_agree(metres: float, accepted: list[bool]) -> None:
-    """Where odometry has gone 10 m between two images it cannot tell whether they agree, though each is where it says."""
+    """Where odometry has gone 10 m between two images it cannot tell whether they agree, though each is where it is."""
     gate = PoseGate(GateConfig(first_fix=2, jump=3))
     places = [make_pose(np.eye(3), [metres * step, 0.0, 0.0]) for step in range(4)]
     assert [judged(gate, place, place, step) for step, place in enumerate(places)] == accepted
