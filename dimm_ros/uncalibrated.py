@@ -242,8 +242,8 @@ class FocalFinder:
         return localizer, estimate
 
     def wants(self, width: int, height: int, stamp_ns: int) -> bool:
-        """Whether an image should be asked; one of another size starts anew."""
-        if (width, height) != self._size or (self._last_ns is not None and stamp_ns < self._last_ns):
+        """Whether an image should be asked; one of another size starts anew, one out of order does not matter."""
+        if (width, height) != self._size:
             self._size, self._last_ns = (width, height), None
             self._focals.clear()
         if self.count >= ENOUGH:

@@ -14,6 +14,7 @@ from dimm_ros.data.camera_info import camera_from_info
 from dimm_ros.errors import InputError
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.ros.messages import stamp_ns
+from dimm_ros.ros.tf import bare
 from dimm_ros.ros.watchdog import watch
 
 if TYPE_CHECKING:
@@ -48,6 +49,57 @@ class Shot:
     def stamp_ns(self) -> int:
         """The image's stamp."""
         return stamp_ns(self.message.header.stamp)
+
+    @property
+    def frame(self) -> str:
+        """The image's frame."""
+        return bare(self.message.header.frame_id)
+
+
+def why_untimely(stamp_ns: int, now_ns: int, limit_s: float) -> str:
+    """Why an image of this stamp is not worth localizing now, one sentence; empty when it is.
+
+    Args:
+        stamp_ns: the image's stamp.
+        now_ns: the node's clock.
+        limit_s: ``max_image_age``, into the past and into the future; 0 for none.
+    """
+    age = (now_ns - stamp_ns) * 1e-9
+    if now_ns == 0:
+        return "use_sim_time is set, but nothing is published on /clock."
+    if limit_s > 0 and age > limit_s:
+        hint = " (to replay a bag set use_sim_time and publish its clock)" if age > 60 else ""
+        return f"The image is {age:.2f} s old, more than max_image_age ({limit_s:g} s){hint}."
+    if limit_s > 0 and age < -limit_s:
+        ahead = f"The image is dated {-age:.2f} s in the future"
+        return f"{ahead}; synchronise the clocks of the camera's computer and this one."
+    return ""
+
+
+class StampClocks:
+    """Notices that time began anew (a bag loops, a simulation resets): a camera's stamps go back.
+
+    Cameras are compared each with itself, since their clocks may differ; and only by timely stamps, since a wrong one,
+    a minute ahead, would make the next right one look like a jump back.
+    """
+
+    def __init__(self) -> None:
+        self._last_ns: dict[str, int] = {}
+
+    def jumped_back(self, shots: Sequence[Shot], now_ns: int, limit_s: float, jump_s: float) -> bool:
+        """Whether these images say so.
+
+        Args:
+            shots: of one time.
+            now_ns, limit_s: see ``why_untimely``.
+            jump_s: how far back is a jump.
+        """
+        timely = {shot.name: shot.stamp_ns for shot in shots if not why_untimely(shot.stamp_ns, now_ns, limit_s)}
+        jumped = any(stamp < self._last_ns.get(name, stamp) - jump_s * 1e9 for name, stamp in timely.items())
+        if jumped:
+            self._last_ns.clear()
+        self._last_ns |= timely
+        return jumped
 
 
 class CameraInput:

@@ -173,7 +173,7 @@ class Estimator:
             try:
                 if shot.camera is None and self._config().focal == "known":
                     raise InputError(shot.error)
-                frame = self._config().camera_frame or shot.message.header.frame_id
+                frame = self._config().camera_frame or shot.frame
                 image, camera = to_rgb(shot.message), shot.camera
                 if len(shots) > 1 and image.shape[:2] != (camera.height, camera.width):
                     raise InputError(f"The image is {image.shape[1]}x{image.shape[0]}, camera_info says {camera.width}x{camera.height}.")

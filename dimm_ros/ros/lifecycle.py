@@ -84,6 +84,11 @@ class ManagedNode(LifecycleNode):
         """Label of the present state: unconfigured, inactive, active or finalized, or that of a transition under way."""
         return self._state_machine.current_state[1]
 
+    def destroy_node(self) -> None:
+        """As in rclpy, which keeps the state machine and, by it, the participant that others see."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     def change(self, label: str) -> bool:
         """Make a transition from within the process, on the executor's thread; returns whether it succeeded."""
         request = ChangeState.Request(transition=Transition(label=label))

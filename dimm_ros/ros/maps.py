@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dimm_ros.errors import DimmError, ParameterError
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.ros.reporter import Reporter, sentence
+from dimm_ros.ros.tf import bare
 
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
@@ -63,20 +64,21 @@ class Maps:
         return self._asked != _asked(self._config())
 
     def _load(self, token: object) -> None:
+        problem = ""
         try:
-            atlas, problem = self._open(None), ""
+            atlas = self._open(None)
+            if token is self._loading:
+                self.atlas = atlas
+                self._announce()
         except Exception as error:  # noqa: BLE001  whatever it is, the node stays and says so
-            atlas, problem = None, sentence(error)
+            problem = sentence(error)
             self._log.error(f"Cannot localize: {problem}")
             if not isinstance(error, DimmError):
                 self._log.error(traceback.format_exc())
         if token is not self._loading:
             return  # nobody waits for these any more
-        if atlas is not None:
-            self.atlas = atlas
-            self._announce()
-        else:
-            self.failed, self.doing = True, problem
+        if problem:
+            self.atlas, self.failed, self.doing = None, True, problem
         self.loaded.set()
 
     def change(self) -> bool:
@@ -137,7 +139,7 @@ class Maps:
 
     def _announce(self) -> None:
         current = self.atlas.current
-        self._reporter.map_name, self._reporter.map_frame = current.name, current.frame_id
+        self._reporter.map_name, self._reporter.map_frame = current.name, bare(current.frame_id)
         self.doing = ""
 
 

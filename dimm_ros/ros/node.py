@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -16,22 +19,20 @@ from rclpy.executors import SingleThreadedExecutor
 from dimm_ros.errors import MapError, ParameterError
 from dimm_ros.ros import parameters
 from dimm_ros.ros.broadcast import PoseBroadcaster
-from dimm_ros.ros.cameras import Rig, Shot
+from dimm_ros.ros.cameras import Rig, Shot, StampClocks
 from dimm_ros.ros.health import Health
 from dimm_ros.ros.lifecycle import ACTIVE, FINALIZED, INACTIVE, UNCONFIGURED, ManagedNode, spin, transition
 from dimm_ros.ros.logs import forward_log
 from dimm_ros.ros.maps import Maps
-from dimm_ros.ros.reporter import Reporter
-from dimm_ros.ros.tf import make_transforms
+from dimm_ros.ros.process import command_line, end_process, make_node, start_ros
+from dimm_ros.ros.reporter import Reporter, sentence
+from dimm_ros.ros.tf import bare, make_transforms
 from dimm_ros.ros.tf_conflicts import WatchedTransforms
 from dimm_ros.ros.vitals import Vitals
 from dimm_ros.ros.worker import LatestWorker
 
 if TYPE_CHECKING:
     from dimm_ros.ros.pipeline import Pipeline
-
-#: Images whose stamp lies this far before the last one's mean that time began anew (a bag loops, a simulation resets).
-_JUMP_BACK_NS = 10**9
 
 _WATCHDOG_S = 1.0
 
@@ -65,7 +66,8 @@ class LocalizerNode(ManagedNode):
         self._worker: LatestWorker[Sequence[Shot]] | None = None
         self._pipeline: Pipeline | None = None
         self._rig: Rig | None = None
-        self._last_stamp_ns: int | None = None
+        self._clocks = StampClocks()
+        self._answered_s = -math.inf  # when the worker was done with an image (steady clock), infinite while it is not
         self._self_start = False
         self._undo = ExitStack()
         self._wake = self.create_guard_condition(self._on_wake)
@@ -114,9 +116,9 @@ class LocalizerNode(ManagedNode):
         undo.callback(self._pipeline.destroy)
         undo.callback(self.destroy_timer, self.create_timer(1.0 / config.tf_rate, self._pipeline.send_transform))
         undo.callback(self._settle)
+        self._clocks = StampClocks()
         self._rig = Rig(self, config, config.camera_names, self._on_shots)
         undo.callback(self._rig.destroy)
-        self._start_anew()
         for camera in self._rig.cameras:
             info = f" and camera_info on '{camera.info.topic}'" if camera.info is not None else ""
             self.get_logger().info(f"Waiting for images on '{camera.image.topic}'{info}.")
@@ -149,13 +151,13 @@ class LocalizerNode(ManagedNode):
 
     def _load(self) -> None:
         self._unload()
-        self._worker = LatestWorker(self._maps.expect(), self._handle, "dimm_inference")
+        self._worker = LatestWorker(self._maps.expect(), self._handle, "dimm_inference", self._on_worker_error)
         self._worker.call(self._wake.trigger)
         self._worker.start()
 
     def _unload(self) -> None:
         worker, self._worker = self._worker, None
-        if worker is not None and not worker.stop(timeout=_SETTLE_S):
+        if worker is not None and not worker.stop(timeout=self._patience_s) and self.context.ok():
             self.get_logger().warning("The worker's thread is still busy; it ends after that.")
         self._maps.release()
 
@@ -168,19 +170,35 @@ class LocalizerNode(ManagedNode):
     def _settle(self) -> None:
         """The cameras are gone; wait for the image that is under way."""
         self._pipeline = None
-        if not self._worker.settle(_SETTLE_S):
+        if not self._worker.settle(self._patience_s) and self.context.ok():
             self.get_logger().warning("An image is still under way; what comes of it is not published.")
+
+    @property
+    def _patience_s(self) -> float:
+        """How long to wait for the worker: at the process's end not at all, since nothing can be published any more."""
+        return _SETTLE_S if self.context.ok() else 0.0
 
     # Worker's thread
 
     def _handle(self, shots: Sequence[Shot]) -> None:
         pipeline = self._pipeline
-        if pipeline is not None:
+        if pipeline is None:
+            return
+        self._answered_s = math.inf
+        try:
             pipeline.handle(shots)
+        finally:
+            self._answered_s = time.monotonic()
 
     def _change_maps(self) -> None:
-        if self._maps.change() and self._pipeline is not None:
-            self._start_anew()
+        pipeline = self._pipeline
+        if self._maps.change() and pipeline is not None:
+            pipeline.forget(everything=True)
+
+    def _on_worker_error(self, error: Exception) -> None:
+        """A bug outside what deals with its own errors; the next image gets its turn."""
+        self._reporter.last_reason = sentence(error)  # for /diagnostics, until the next status
+        self.get_logger().error("".join(traceback.format_exception(error)))
 
     # Executor's thread
 
@@ -195,12 +213,13 @@ class LocalizerNode(ManagedNode):
 
     def _on_shots(self, shots: Sequence[Shot]) -> None:
         self._health.received()
-        stamp = shots[-1].stamp_ns
-        if self._last_stamp_ns is not None and stamp < self._last_stamp_ns - _JUMP_BACK_NS:
+        config = self._config
+        if self._clocks.jumped_back(shots, self._reporter.now_ns(), config.max_image_age, config.gate.clock_jump_s):
             self.get_logger().warning("The images' time jumped back: TF and the state begin anew.")
+            if self._worker.clear() is not None:  # it is of the time before
+                self._health.dropped()
             self._transforms.clear()
-            self._start_anew()
-        self._last_stamp_ns = stamp
+            self._pipeline.forget(everything=True)
         if self._worker.submit(shots) is not None:
             self._health.dropped()
 
@@ -218,9 +237,11 @@ class LocalizerNode(ManagedNode):
             self._reporter.diagnose(reason, failed=self._maps.failed)
             return
         self._reporter.trouble = self._maps.trouble or self._transforms.conflict()
-        silent = [camera.explain() for camera in self._rig.cameras if camera.image.silent_s > _WATCHDOG_S]
-        if silent:
-            self._reporter.say(" ".join(silent))
+        silent = [camera for camera in self._rig.cameras if camera.image.silent_s > _WATCHDOG_S]
+        # A player that waits for each answer is silent while an image is under way, and that is no fault of its.
+        waiting = len(silent) == len(self._rig.cameras) and time.monotonic() - self._answered_s <= _WATCHDOG_S
+        if silent and not waiting:
+            self._reporter.say(" ".join(camera.explain() for camera in silent))
         self._reporter.diagnose(self._reporter.last_reason)
 
     def _on_set_parameters(self, changed: list) -> SetParametersResult:
@@ -242,35 +263,25 @@ class LocalizerNode(ManagedNode):
         self._wake.trigger()
         return SetParametersResult(successful=True)
 
-    def _start_anew(self) -> None:
-        """No pose is known any more."""
-        self._health.forget()
-        self._broadcaster.clear()
-        self._last_stamp_ns = None
-        pipeline = self._pipeline
-        if pipeline is not None:
-            pipeline.forget()
-
     def _forget(self, everything: bool) -> None:
-        if everything:
-            self._start_anew()
-        else:
-            self._pipeline.forget()
+        self._pipeline.forget(everything=everything)
 
     def _map_frames(self) -> dict[str, str]:
-        return {one.name: self._config.map_frame or one.frame_id for one in self._maps.atlas.localizers}
+        return {one.name: self._config.map_frame or bare(one.frame_id) for one in self._maps.atlas.localizers}
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is interrupted; returns the process's exit status."""
+    """Run the node until it is interrupted; returns the process's exit status, or ends the process with it."""
+    args = sys.argv if args is None else args
     # Before torch is loaded: on a busy computer its threads, spinning while they wait for each other, cost ten times
     # the computation itself.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.setswitchinterval(_SWITCH_S)
-    rclpy.init(args=args)
-    node = None
+    node, status = None, 0
     try:
-        node = LocalizerNode()
+        command_line(args)
+        start_ros(args)
+        node = make_node(LocalizerNode)
         if node.get_parameter("autostart").value:
             node.start()
         executor = SingleThreadedExecutor()
@@ -278,14 +289,17 @@ def main(args: list[str] | None = None) -> int:
         spin(executor, node.context, node.get_logger().error)
     except ParameterError as error:
         print(f"localizer: {error}", file=sys.stderr)
-        return 1
+        status = 1
     except KeyboardInterrupt:
         pass
     finally:
+        rclpy.try_shutdown()  # first: what waits for the worker sees that there is nothing to wait for
         if node is not None:
             node.release()
-        rclpy.try_shutdown()
-    return 0
+            node.destroy_node()
+    if node is not None:
+        end_process(status)
+    return status
 
 
 if __name__ == "__main__":

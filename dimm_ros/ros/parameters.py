@@ -87,6 +87,11 @@ class NodeConfig(BaseModel):
     acceptance: AcceptanceConfig = Field(AcceptanceConfig(), json_schema_extra=_LIVE)
     gate: GateConfig = Field(GateConfig(), json_schema_extra=_LIVE)
 
+    @field_validator("map_frame", "odom_frame", "base_frame", "camera_frame", mode="before")
+    @classmethod
+    def _bare_frame(cls, name: object) -> object:
+        return name.lstrip("/") if isinstance(name, str) else name  # tf2 refuses the leading slash of ROS 1
+
     @field_validator("cameras")
     @classmethod
     def _topic_prefixes(cls, names: list[str]) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,14 +15,14 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from dimm_ros.data.image_checks import why_blind
 from dimm_ros.errors import DimmError, InputError, TransformError
 from dimm_ros.ros.broadcast import PoseBroadcaster
-from dimm_ros.ros.cameras import Shot
+from dimm_ros.ros.cameras import Shot, why_untimely
 from dimm_ros.ros.debug import DebugTopics
 from dimm_ros.ros.estimator import Answer, Estimator
 from dimm_ros.ros.health import Health, State
 from dimm_ros.ros.messages import floor_covariance, to_pose_with_covariance
 from dimm_ros.ros.odometry import Odometry
 from dimm_ros.ros.reporter import Reporter, publish, sentence
-from dimm_ros.ros.tf import Transforms
+from dimm_ros.ros.tf import Transforms, bare
 from dimm_ros.tracking.gate import PoseGate
 
 if TYPE_CHECKING:
@@ -51,7 +53,9 @@ class Hint:
 class Pipeline:
     """Localizes images and publishes what comes of them; made on activation, destroyed on deactivation.
 
-    Everything but ``handle`` only leaves word for the next image, so that other threads may call it.
+    What is believed (by the gate, the transform, the state) has an epoch, which ends when somebody has it forgotten or
+    gives a hint: every answer carries the epoch in which its image's turn began, and is refused once that has ended.
+    ``forget`` and ``hint`` end the epoch and leave word for the next image, so that other threads may call them.
 
     Args:
         node: makes the publishers.
@@ -74,21 +78,44 @@ class Pipeline:
         self._estimator = Estimator(config, atlas, transforms)
         self._gate = PoseGate(config().gate)
         self._odometry: Odometry | None = None
-        self._forget = False
-        self._hint: Hint | None = None
+        self._lock = threading.Lock()  # of the epoch and of the word that is left
+        self._epoch = 0
+        self._forget, self._hint, self._closed = False, None, False
 
     def destroy(self) -> None:
-        """Take the publishers off the node."""
+        """Take the publishers off the node; nothing comes any more of an image that is still under way."""
+        with self._lock:
+            self._epoch += 1
+            self._closed = True
         self._node.destroy_publisher(self._poses)
         self._debug.destroy()
 
-    def forget(self) -> None:
-        """With the next image, believe nothing of what was."""
-        self._hint, self._forget = None, True
+    def forget(self, *, everything: bool) -> None:
+        """Believe nothing of what was; with ``everything`` the transform and the state end as well, at once."""
+        with self._lock:
+            self._epoch += 1
+            self._hint, self._forget = None, True
+            if everything:
+                self._health.forget()
+                self._broadcaster.clear()
 
     def hint(self, hint: Hint) -> None:
-        """With the next image, take this into account."""
-        self._hint = hint
+        """With the next image, believe nothing but this."""
+        with self._lock:
+            self._epoch += 1
+            self._hint = hint
+
+    @contextmanager
+    def _believing(self, epoch: int) -> Iterator[None]:
+        """Take over an answer of an epoch; whoever wants to end it meanwhile waits.
+
+        Raises:
+            Dropped: it has ended.
+        """
+        with self._lock:
+            if epoch != self._epoch:
+                raise Dropped("Localization began anew while the image was under way, so it is left out.")
+            yield
 
     def handle(self, shots: Sequence[Shot]) -> None:
         """Localize what the cameras saw at one time, and publish what came of it."""
@@ -98,9 +125,13 @@ class Pipeline:
             self._check_age(status, stamp)
             self._localize(shots, status)
         except Dropped as error:
+            if self._closed:
+                return
             self._health.dropped()
             status.reason = str(error)
         except Exception as error:  # noqa: BLE001  one bad image, or one bug, must not end the robot's localization
+            if self._closed:
+                return
             self._health.rejected(self._reporter.now_ns())
             status.reason = sentence(error)
             if not isinstance(error, DimmError):
@@ -114,37 +145,35 @@ class Pipeline:
             self._broadcaster.send(self._reporter.now_ns(), config.transform_tolerance, config.lost_after)
 
     def _check_age(self, status: LocalizationStatus, stamp: int) -> None:
-        limit, now_ns = self._config().max_image_age, self._reporter.now_ns()
-        if now_ns == 0:
-            raise Dropped("use_sim_time is set, but nothing is published on /clock.")
-        age = (now_ns - stamp) * 1e-9
-        status.image_age_ms = age * 1e3
-        if limit > 0 and age > limit:
-            hint = " (to replay a bag set use_sim_time and publish its clock)" if age > 60 else ""
-            raise Dropped(f"The image is {age:.2f} s old, more than max_image_age ({limit:g} s){hint}.")
-        if limit > 0 and age < -limit:
-            raise Dropped(f"The image is dated {-age:.2f} s in the future; synchronise the clocks of the camera's computer and this one.")
+        now_ns = self._reporter.now_ns()
+        if now_ns != 0:
+            status.image_age_ms = (now_ns - stamp) * 1e-6
+        why = why_untimely(stamp, now_ns, self._config().max_image_age)
+        if why:
+            raise Dropped(why)
 
     def _localize(self, shots: Sequence[Shot], status: LocalizationStatus) -> None:
         config, stamp = self._config(), shots[-1].stamp_ns
-        body_frame = config.base_frame or config.camera_frame or shots[-1].message.header.frame_id
+        body_frame = config.base_frame or config.camera_frame or shots[-1].frame
         odometry = self._odometry_of(body_frame)
-        self._take_word(odometry)
+        epoch = self._begin_turn(odometry)
         search = self._health.state(self._reporter.now_ns(), config.lost_after) in (State.UNINITIALIZED, State.LOST)
         answer = self._estimator.solve(shots, odometry, search=search)
         _fill(status, answer)
         self._reporter.saw(answer.estimate)
-        map_frame = config.map_frame or answer.localizer.frame_id
+        map_frame = config.map_frame or bare(answer.localizer.frame_id)
         try:
-            self._publish(answer, status, stamp, map_frame, body_frame, odometry)
+            self._publish(answer, epoch, status, map_frame, body_frame, odometry)
         finally:  # pictures can wait, the pose cannot
-            self._debug.publish(answer.seen.image, answer.shown, answer.seen.frame, map_frame, stamp)
+            if not self._closed:
+                self._debug.publish(answer.seen.image, answer.shown, answer.seen.frame, map_frame, stamp)
 
     def _publish(
-        self, answer: Answer, status: LocalizationStatus, stamp: int, map_frame: str, body_frame: str, odometry: Odometry,
+        self, answer: Answer, epoch: int, status: LocalizationStatus, map_frame: str, body_frame: str,
+        odometry: Odometry,
     ) -> None:
         """The pose of an estimate that is accepted and believed, and then the transform; else the reason in the status."""
-        config, localizer = self._config(), answer.localizer
+        config, stamp = self._config(), answer.seen.stamp_ns
         if not answer.estimate.accepted:
             self._reject(status, why_blind(answer.seen.image) or answer.estimate.reason)
             return
@@ -159,14 +188,24 @@ class Pipeline:
             covariance * config.covariance_scale, config.min_position_sigma, np.radians(config.min_rotation_sigma_deg),
         )
         odom_from_body = odometry.at(stamp, config.tf_timeout) if config.gate.enabled or config.tf_mode == "map_odom" else None
-        verdict = self._gate.judge(map_from_body, covariance, odom_from_body, stamp, localizer.name)
-        if not verdict.accepted:
-            self._reject(status, verdict.reason)
-            return
+        with self._believing(epoch):
+            verdict = self._gate.judge(map_from_body, covariance, odom_from_body, stamp, answer.localizer.name)
+            if not verdict.accepted:
+                self._reject(status, verdict.reason)
+                return
+            message = to_pose_with_covariance(map_frame, stamp, map_from_body, covariance)
+            self._take_over(answer, status, message, map_from_body, body_frame, odom_from_body)
+
+    def _take_over(
+        self, answer: Answer, status: LocalizationStatus, message: PoseWithCovarianceStamped, map_from_body: np.ndarray,
+        body_frame: str, odom_from_body: np.ndarray | None,
+    ) -> None:
+        """Publish a pose that is believed, and its transform; within its epoch, so nothing here waits."""
+        config, localizer = self._config(), answer.localizer
+        stamp, map_frame = answer.seen.stamp_ns, message.header.frame_id
         if localizer is not self._atlas().current:
             self._change_map(localizer)
         status.map_name, status.header.frame_id = localizer.name, map_frame
-        message = to_pose_with_covariance(map_frame, stamp, map_from_body, covariance)
         publish(self._node, self._poses, message)
         self._on_pose(message)
 
@@ -191,25 +230,27 @@ class Pipeline:
             self._odometry = Odometry(self._transforms, config.odom_frame, body_frame, expected=config.tf_mode == "map_odom")
         return self._odometry
 
-    def _take_word(self, odometry: Odometry) -> None:
-        """Do what was asked for since the last image."""
+    def _begin_turn(self, odometry: Odometry) -> int:
+        """Do what was asked for since the last image; returns the epoch."""
         config = self._config()
         if self._gate.config != config.gate:
             self._gate = PoseGate(config.gate)
-        if self._forget:
-            self._forget = False
+        with self._lock:
+            epoch, forget, hint = self._epoch, self._forget, self._hint
+            self._forget, self._hint = False, None
+        if forget:
             self._gate.forget()
             self._estimator.forget()
-        hint, self._hint = self._hint, None
         if hint is not None:
             self._gate.hint(hint.map_from_body, hint.covariance, odometry.at(hint.stamp_ns, 0.0), hint.map_name)
             self._estimator.forget_windows()
+        return epoch
 
     def _change_map(self, localizer: Localizer) -> None:
         """The images show another of the loaded maps."""
         self._node.get_logger().info(f"The images show map '{localizer.name}', no longer '{self._atlas().current.name}'.")
         self._atlas().select(localizer.name)
-        self._reporter.map_name, self._reporter.map_frame = localizer.name, localizer.frame_id
+        self._reporter.map_name, self._reporter.map_frame = localizer.name, bare(localizer.frame_id)
         self._broadcaster.clear()
 
 

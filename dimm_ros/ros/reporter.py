@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ class Reporter:
         self._status = node.create_publisher(LocalizationStatus, "status", 10)
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.map_name = self.map_frame = self.trouble = self.last_reason = ""
+        self._found, self._found_lock = False, threading.Lock()
         self.extras: list[Callable[[], Mapping[str, object]]] = []
         self._seen: dict[str, str] = {"inliers": ""}
 
@@ -66,12 +68,26 @@ class Reporter:
         status.received, status.answered, status.rejected, status.dropped = (
             counts.received, counts.answered, counts.rejected, counts.dropped,
         )
-        status.state = int(self._health.state(self.now_ns(), self._config().lost_after))
         status.reason = " ".join(filter(None, (status.reason, self.trouble)))
         self.last_reason = status.reason
+        status.state = int(self._state())
         publish(self._node, self._status, status)
         if status.reason:
             self._log.warn(status.reason)
+
+    def _state(self) -> State:
+        """The state of now; that the robot was found, and that it was lost, goes to the log."""
+        lost_after = self._config().lost_after
+        state = self._health.state(self.now_ns(), lost_after)
+        found = state in (State.LOCALIZED, State.DEGRADED)
+        with self._found_lock:  # statuses come from two threads
+            before, self._found = self._found, found
+        if found and not before:
+            self._node.get_logger().info(f"Localized in map '{self.map_name}'.")
+        elif before and state is State.LOST:
+            why = " ".join(filter(None, (f"Lost: no pose for {lost_after:g} s.", self.last_reason)))
+            self._node.get_logger().warning(why)
+        return state
 
     def saw(self, estimate: Estimate) -> None:
         """What ``/diagnostics`` tells of the latest estimate, accepted or not; ``novelty`` is the out-of-map score, where the map has one."""
@@ -93,7 +109,7 @@ class Reporter:
             reason: one sentence, empty when all is well.
             failed: an error, whatever the state is.
         """
-        state, counts = self._health.state(self.now_ns(), self._config().lost_after), self._health.counts
+        state, counts = self._state(), self._health.counts
         level = DiagnosticStatus.ERROR if failed else max(_LEVEL[state], DiagnosticStatus.WARN if self.trouble else DiagnosticStatus.OK)
         values = {"state": state.name, "lifecycle": self._node.state, "map": self.map_name, **self._seen, **vars(counts)}
         values |= {name: f"{value:.1f}" for name, value in self._health.figures().items()}

@@ -12,6 +12,7 @@ from std_srvs.srv import Empty, Trigger
 from dimm_ros.ros.messages import from_pose, stamp_ns
 from dimm_ros.ros.pipeline import Hint
 from dimm_ros.ros.reporter import Reporter, publish
+from dimm_ros.ros.tf import bare
 
 if TYPE_CHECKING:
     from dimm_ros.ros.lifecycle import ManagedNode
@@ -66,7 +67,7 @@ class Requests:
             publish(self._node, self._initial_pose, message)
 
     def _on_initial_pose(self, message: PoseWithCovarianceStamped) -> None:
-        frame, frames = message.header.frame_id.lstrip("/"), self._frames()
+        frame, frames = bare(message.header.frame_id), self._frames()
         names = [name for name, its in frames.items() if its == frame]
         covariance = np.array(message.pose.covariance, dtype=np.float64).reshape(6, 6)
         try:

@@ -8,12 +8,12 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 
 from dimm_ros.ros.messages import from_transform, stamp_ns
-from dimm_ros.ros.tf import DYNAMIC_QOS, STATIC_QOS, Transforms
+from dimm_ros.ros.tf import NodeTransforms, bare
 
 if TYPE_CHECKING:
+    from geometry_msgs.msg import TransformStamped
     from rclpy.node import Node
 
 #: A conflict on /tf is over when it was not seen for this long, seconds.
@@ -32,7 +32,7 @@ class ConflictDetector:
     """
 
     def __init__(self, child: str, robot: str) -> None:
-        self._child, self._robot = _bare(child), _bare(robot)
+        self._child, self._robot = bare(child), bare(robot)
         self._ours = ("", "")
         self._lock = threading.Lock()
         self._sent: OrderedDict[tuple[str, str, int], np.ndarray] = OrderedDict()
@@ -49,20 +49,20 @@ class ConflictDetector:
 
     def watches(self, child: str) -> bool:
         """Whether transforms to this frame matter."""
-        child = _bare(child)
+        child = bare(child)
         return bool(child) and child in (self._child, self._robot)
 
     def sent(self, parent: str, child: str, nanoseconds: int, parent_from_child: np.ndarray) -> None:
         """To be called before a transform is published."""
         with self._lock:
-            self._child, self._ours = _bare(child), (_bare(parent), _bare(child))
+            self._child, self._ours = bare(child), (bare(parent), bare(child))
             self._sent[(*self._ours, nanoseconds)] = parent_from_child
             while len(self._sent) > _REMEMBERED:
                 self._sent.popitem(last=False)
 
     def heard(self, parent: str, child: str, nanoseconds: int, parent_from_child: np.ndarray, now: float, static: bool = False) -> None:
         """A transform to a watched frame was heard, ours among others."""
-        parent, child = _bare(parent), _bare(child)
+        parent, child = bare(parent), bare(child)
         with self._lock:
             own = self._sent.get((parent, child, nanoseconds))
             if own is not None and np.allclose(own, parent_from_child, atol=1e-6):
@@ -104,22 +104,16 @@ class WatchedTransforms:
 
     Args:
         transforms: what is wrapped.
-        node: to listen on.
+        node: whose graph tells who publishes TF.
         mode: ``map_odom``, ``map_base`` or ``none``.
         odom_frame, base_frame: of the node's parameters.
     """
 
-    def __init__(self, transforms: Transforms, node: Node, mode: str, odom_frame: str, base_frame: str) -> None:
-        from tf2_msgs.msg import TFMessage
-
+    def __init__(self, transforms: NodeTransforms, node: Node, mode: str, odom_frame: str, base_frame: str) -> None:
         self._transforms, self._node = transforms, node
         child = {"map_odom": odom_frame, "map_base": base_frame, "none": ""}[mode]
         self._detector = ConflictDetector(child, "" if mode == "map_base" else base_frame)
-        group = MutuallyExclusiveCallbackGroup()
-        self._subscriptions = [
-            node.create_subscription(TFMessage, "/tf", self._on_dynamic, DYNAMIC_QOS, callback_group=group),
-            node.create_subscription(TFMessage, "/tf_static", self._on_static, STATIC_QOS, callback_group=group),
-        ]
+        transforms.watch(self._on_transform)
 
     def lookup(self, target: str, source: str, nanoseconds: int, timeout_s: float) -> np.ndarray:
         return self._transforms.lookup(target, source, nanoseconds, timeout_s)
@@ -133,8 +127,6 @@ class WatchedTransforms:
         self._transforms.clear()
 
     def destroy(self) -> None:
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
         self._transforms.destroy()
 
     def conflict(self) -> str:
@@ -146,24 +138,13 @@ class WatchedTransforms:
         others = sorted({info.node_name for info in infos} - {self._node.get_name()})
         return f"{sentence} Nodes that publish TF: {', '.join(others)}." if others else sentence
 
-    def _on_dynamic(self, message) -> None:
-        self._on(message, static=False)
-
-    def _on_static(self, message) -> None:
-        self._on(message, static=True)
-
-    def _on(self, message, static: bool) -> None:
-        now = time.monotonic()
-        for transform in message.transforms:
-            if not self._detector.watches(transform.child_frame_id):
-                continue
-            header = transform.header
-            try:
-                pose = from_transform(transform.transform)
-            except ValueError:  # a quaternion of zero length; TF's own listener says so
-                continue
-            self._detector.heard(header.frame_id, transform.child_frame_id, stamp_ns(header.stamp), pose, now, static)
-
-
-def _bare(frame: str) -> str:
-    return frame.lstrip("/")
+    def _on_transform(self, transform: TransformStamped, static: bool) -> None:
+        if not self._detector.watches(transform.child_frame_id):
+            return
+        header = transform.header
+        try:
+            pose = from_transform(transform.transform)
+        except ValueError:  # a quaternion of zero length; what keeps TF says so
+            return
+        stamp, now = stamp_ns(header.stamp), time.monotonic()
+        self._detector.heard(header.frame_id, transform.child_frame_id, stamp, pose, now, static)

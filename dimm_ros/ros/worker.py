@@ -15,12 +15,16 @@ class LatestWorker(Generic[Item]):
 
     Args:
         prepare: called once on the thread before the first item.
-        handle: called with each item; like ``prepare``, it deals with its own errors.
+        handle: called with each item.
         name: the thread's name.
+        on_error: told, on the thread, what any of these raises; the thread goes on with what comes next.
     """
 
-    def __init__(self, prepare: Callable[[], None], handle: Callable[[Item], None], name: str) -> None:
-        self._handle = handle
+    def __init__(
+        self, prepare: Callable[[], None], handle: Callable[[Item], None], name: str,
+        on_error: Callable[[Exception], object],
+    ) -> None:
+        self._handle, self._on_error = handle, on_error
         self._changed = threading.Condition()
         self._calls: deque[Callable[[], None]] = deque([prepare])
         self._waiting: Item | None = None
@@ -80,5 +84,8 @@ class LatestWorker(Generic[Item]):
                     item, self._waiting = self._waiting, None
                     function = lambda item=item: self._handle(item)  # noqa: E731
                     del item  # an image has a megabyte
-            function()
+            try:
+                function()
+            except Exception as error:  # noqa: BLE001  a thread that ends takes the robot's localization with it
+                self._on_error(error)
             del function

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import ctypes
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -172,17 +175,38 @@ def _one_thread(device: torch.device) -> Iterator[None]:
     """On the CPU, run torch's operations in the calling thread.
 
     The solver's matrices are too small to share out, and where other processes keep the cores busy each hand-over waits
-    for the scheduler, which can take longer than the whole solve.
+    for the scheduler, which can take longer than the whole solve. Only the calling thread's own setting changes:
+    torch.set_num_threads would change the process's, too, and a thread that first uses torch meanwhile would keep it.
     """
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
+    if device.type != "cpu" or torch.get_num_threads() == 1:  # asking also lets torch give a new thread its number
         yield
         return
-    torch.set_num_threads(1)
+    setters = _thread_setters()
+    before = [setter(1) for setter in setters]
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        for setter, number in zip(setters, before):
+            setter(number)
+
+
+@cache
+def _thread_setters() -> tuple[Callable[[int], int], ...]:
+    """What sets the calling thread's number of threads (OpenMP's, and MKL's if it is there); each returns the old."""
+    library = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}.get(sys.platform, "libtorch_cpu.so")
+    try:
+        torch_cpu = ctypes.CDLL(library)  # loaded already: found by its name
+        openmp_set, openmp_get = torch_cpu.omp_set_num_threads, torch_cpu.omp_get_max_threads
+    except (OSError, AttributeError):  # a build without OpenMP
+        return ()
+
+    def set_openmp(number: int) -> int:
+        before = openmp_get()
+        openmp_set(number)
+        return before
+
+    set_mkl = getattr(torch_cpu, "MKL_Set_Num_Threads_Local", None)  # returns what it was; 0 means the process's
+    return (set_openmp,) if set_mkl is None else (set_openmp, set_mkl)
 
 
 def _reason(count: int, checks: list[int], config: SolverConfig) -> str:

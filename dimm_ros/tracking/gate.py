@@ -87,7 +87,8 @@ class _Innovation:
 class PoseGate:
     """Judges a stream of estimates, one after the other; not thread safe.
 
-    Works with odometry, without it (the base then is anywhere it can have reached), and where it comes and goes.
+    Works with odometry, without it (the base then is anywhere it can have reached), and where it comes and goes. Stamps
+    must advance: whoever knows that time began anew calls ``forget``; a camera whose clock lags has such stamps, too.
     """
 
     def __init__(self, config: GateConfig | None = None) -> None:
@@ -144,10 +145,11 @@ class PoseGate:
         if not is_rigid(map_from_base) or not np.isfinite(covariance).all() or (odom_from_base is not None and not is_rigid(odom_from_base)):
             return Verdict(False, "The pose, its covariance or odometry is not finite or not rigid; it cannot be judged.")
         if self._stamp_ns is not None:
-            late = self._stamp_ns - stamp_ns
-            if late > self.config.clock_jump_s * 1e9:
-                self.forget()
-            elif late >= 0:
+            late_s = (self._stamp_ns - stamp_ns) * 1e-9
+            if late_s > self.config.clock_jump_s:
+                why = f"The image is {late_s:.2f} s older than the one before, so it proves nothing"
+                return Verdict(False, f"{why}; synchronise the cameras' clocks.")
+            if late_s >= 0:
                 return Verdict(False, "The image is not newer than the one before, so it proves nothing.")
         self._stamp_ns = stamp_ns
         sighting = _Sighting(map_from_base, self._bounded(covariance), _optional(odom_from_base), stamp_ns, map_name)

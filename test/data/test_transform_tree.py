@@ -133,6 +133,9 @@ def test_cache_is_bounded_and_cleared():
     assert tree.lookup("a", "b", at(9.0))[0, 3] == pytest.approx(900)
     with pytest.raises(TransformStampError):
         tree.lookup("a", "b", at(5.0))
+    tree.add("a", "b", at(2.0), pose(0))  # late, and older than what is kept
+    with pytest.raises(TransformStampError, match="begins"):
+        tree.lookup("a", "b", at(5.0))
     tree.clear()
     assert tree.frames == ()
 

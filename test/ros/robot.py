@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,16 @@ def rotated(rx: float, ry: float, rz: float, x: float, y: float, z: float) -> np
 BASE_FROM_CAMERA = rotated(-1.2, 1.2, -1.2, 0.3, 0.1, 0.5)
 ODOM_FROM_BASE = rotated(0.0, 0.0, 0.4, 5.0, -2.0, 0.0)
 WORLD_FROM_CAMERA = rotated(0.5, -0.7, 0.2, 1.0, 2.0, 3.0)
+
+
+def wait(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
+    """Wait for something that no message announces."""
+    gate = threading.Event()
+    for _ in range(int(timeout_s / 0.01)):
+        if condition():
+            return
+        gate.wait(0.01)
+    raise AssertionError("timed out")
 
 
 class KnownPose:
@@ -136,13 +146,8 @@ class Robot:
         session.add(self.node)
 
     def wait(self, condition, timeout_s: float = 15.0) -> None:
-        """Wait for something that no message announces."""
-        gate = threading.Event()
-        for _ in range(int(timeout_s / 0.01)):
-            if condition():
-                return
-            gate.wait(0.01)
-        raise AssertionError("timed out")
+        """As the function of that name."""
+        wait(condition, timeout_s)
 
     def wait_ready(self) -> None:
         """Wait until the node is active and its subscriptions are connected."""

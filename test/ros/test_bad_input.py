@@ -6,6 +6,7 @@ import array
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import Log
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -13,7 +14,7 @@ from dimm_ros.msg import LocalizationStatus
 from dimm_ros.ros.session import LocalSession
 from dimm_ros.scene_map import SceneMap
 
-from .robot import BASE_FROM_CAMERA
+from .robot import BASE_FROM_CAMERA, KnownPose
 
 
 def recovers(robot) -> None:
@@ -145,6 +146,62 @@ def test_a_bug_does_not_end_the_node(make_robot) -> None:
     assert "Unexpected ZeroDivisionError" in status.reason
     robot.localizer.localize = good
     recovers(robot)
+
+
+def test_a_bug_beside_the_image_does_not_end_the_worker(make_robot, session) -> None:
+    """One that nothing on the worker's thread expects: the status cannot be published."""
+    lines = []
+    session.node.create_subscription(Log, "/rosout", lambda line: lines.append(line.msg), 100)
+    robot = make_robot()
+    robot.wait(lambda: session.node.count_publishers("/rosout"))
+    good = robot.node._reporter.publish
+
+    def broken(status):
+        robot.node._reporter.publish = good
+        raise ZeroDivisionError("division by zero")
+
+    robot.node._reporter.publish = broken
+    robot.answer_of(robot.localize())  # the pose is out before
+    robot.wait(lambda: any("ZeroDivisionError: division by zero" in line for line in lines))
+    recovers(robot)
+
+
+def test_maps_that_cannot_be_announced_fail_to_load(make_robot) -> None:
+    """Loading ends whatever happens, or configure would wait for ever."""
+    localizer = KnownPose()
+    localizer.frame_id = None
+    robot = make_robot(localizer=localizer, ready=False)
+    assert robot.says("Unexpected AttributeError")
+    assert robot.node.state == "unconfigured"
+
+
+def test_no_image_is_missed_while_one_is_under_way(make_robot, session, monkeypatch) -> None:
+    """A player that waits for each answer is silent meanwhile; one that is silent while another is not is named."""
+    monkeypatch.setattr("dimm_ros.ros.node._WATCHDOG_S", 0.1)
+    monkeypatch.setattr("dimm_ros.ros.cameras._FIRST_S", 0.0)
+    rounds = []
+    session.node.create_subscription(DiagnosticArray, "/diagnostics", rounds.append, 10)
+    robot = make_robot(cameras=["front", "left"], tf_mode="none")
+    robot.send_static("base_link", "camera_optical_frame", BASE_FROM_CAMERA)
+    robot.send_info("front")
+    robot.localizer.free.clear()
+    stamp = robot.send_image(name="front")
+    assert robot.localizer.entered.wait(15.0)
+    rounds.clear()
+    robot.wait(lambda: len(rounds) >= 2)  # one may have been due when the image came
+    before = len(robot.collector.reports)
+    robot.wait(lambda: len(rounds) >= 10)
+    assert len(robot.collector.reports) == before
+
+    def left_is_named() -> bool:
+        robot.send_image(name="front")
+        said = [one.message.reason for one in robot.collector.reports[before:]]
+        return any("'/left/image'" in reason and "'/front/image'" not in reason for reason in said)
+
+    robot.wait(left_is_named)
+    robot.localizer.free.set()
+    robot.report_of(stamp)
+    assert robot.says("No front/image arrives on '/front/image'")
 
 
 def test_silence_names_the_topic(make_robot) -> None:

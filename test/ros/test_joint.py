@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dimm_ros.geometry import poses
+from dimm_ros.msg import LocalizationStatus
 from dimm_ros.ros.messages import to_transform
 
 from .robot import BASE_FROM_CAMERA, ODOM_FROM_BASE, WORLD_FROM_CAMERA, KnownPose, rotated
@@ -123,6 +124,39 @@ def test_rejected_images_do_not_enter_the_window(make_robot) -> None:
         robot.localizer.reason = reason
         assert robot.report_of(robot.send_image(stamp)).message.accepted == (not reason)
     assert [count for count, _, _ in robot.localizer.joint] == [1, 2, 2, 3]
+
+
+def test_old_images_are_left_out_of_the_window(make_robot) -> None:
+    """Odometry has drifted since: an image of 4 s ago counts, one of 6 s ago does not."""
+    robot = make_robot(window=3, localizer=KnownPose())
+    start = robot.now_ns() - 20 * SECOND
+    robot.send_info()
+    for seconds in (0, 2, 6, 12):
+        robot.send_tf(start + seconds * SECOND)
+        robot.answer_of(robot.send_image(start + seconds * SECOND))
+    assert [count for count, _, _ in robot.localizer.joint] == [1, 2, 2, 1]
+
+
+def test_cameras_whose_clocks_differ_do_not_begin_anew_at_every_set(rig) -> None:
+    """The left one is dated 1.2 s back: never of one set with the front one, which the gate lets pass alone."""
+    robot = rig(gate__enabled=True, tf_mode="map_odom")
+    cleared = []
+    robot.node._transforms.clear = lambda: cleared.append(1)
+    start, stamps = robot.now_ns() - 20 * SECOND, []
+    robot.send_tf(start - 5 * SECOND)
+    robot.send_tf(start + 15 * SECOND)
+    for index in range(6):
+        for name, late in (("front", 0), ("left", 6 * SECOND // 5)):
+            stamps.append(start + index * SECOND - late)
+            count = sum(camera.image.count for camera in robot.node._rig.cameras)
+            shoot(robot, stamps[-1], name)
+            robot.wait(lambda count=count: sum(camera.image.count for camera in robot.node._rig.cameras) > count)
+            if len(stamps) > 1:  # the newest waits for the other camera
+                robot.report_of(stamps[-2])
+    statuses = [robot.report_of(stamp).message for stamp in stamps[:-1]]
+    assert [status.accepted for status in statuses[::2]] == [False, False, True, True, True, True]
+    assert all("synchronise the cameras' clocks" in status.reason for status in statuses[1::2])
+    assert not cleared and statuses[-1].state == LocalizationStatus.LOCALIZED
 
 
 def test_window_without_odometry_is_one_image(make_robot) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 import rclpy
@@ -18,6 +19,7 @@ from rclpy.parameter import Parameter
 from dimm_ros.errors import MapError
 from dimm_ros.msg import LocalizationStatus
 from dimm_ros.ros.lifecycle import spin
+from dimm_ros.ros.node import LocalizerNode
 
 from .robot import KnownPose
 
@@ -206,6 +208,63 @@ def test_parameters_that_need_a_cleanup_say_so(managed) -> None:
     stamp = robot.send_image()
     robot.answer_of(stamp)  # tf_mode none needs no odometry
     assert robot.report_of(stamp).message.reason == ""  # comes after the pose
+
+
+def test_deactivating_waits_for_the_image_under_way(managed) -> None:
+    robot, manager = managed()
+    manager.go("active")
+    robot.wait_ready()
+    robot.localizer.free.clear()
+    stamp = robot.localize()
+    assert robot.localizer.entered.wait(15.0)
+    threading.Timer(0.2, robot.localizer.free.set).start()
+    assert manager.change("deactivate")
+    robot.answer_of(stamp)
+
+
+@pytest.mark.parametrize("meanwhile", ["inactive", "active"])
+def test_what_is_still_under_way_after_deactivating_is_left_out(managed, monkeypatch, meanwhile) -> None:
+    """It took longer than is waited for; meanwhile the node is inactive, or active anew, and knows nothing of it."""
+    monkeypatch.setattr("dimm_ros.ros.node._SETTLE_S", 0.05)
+    robot, manager = managed()
+    manager.go("active")
+    robot.wait_ready()
+    robot.localizer.free.clear()
+    old = robot.localize()
+    assert robot.localizer.entered.wait(15.0)
+    manager.go("inactive")
+    manager.go(meanwhile)
+    robot.localizer.free.set()
+    assert robot.node._worker.settle(15.0) and robot.node._health.counts.answered == 0
+    manager.go("active")
+    robot.wait_ready()
+    new = robot.localize()
+    robot.answer_of(new)
+    status = robot.report_of(new).message
+    assert (status.received, status.answered, status.dropped) == (1, 1, 0)
+    assert [answer.stamp_ns for answer in robot.collector.answers] == [new] and robot.collector.report_of(old) is None
+
+
+def test_the_process_ends_without_waiting_for_what_is_being_loaded(session) -> None:
+    """Importing torch and warming up can take a minute, and launch kills after ten seconds."""
+    begun, go, context = threading.Event(), threading.Event(), Context()
+    signals = rclpy.SignalHandlerOptions.NO
+    rclpy.init(args=[], context=context, domain_id=session.domain_id, signal_handler_options=signals)
+    node = LocalizerNode(
+        open_localizer=lambda entry, **options: (begun.set(), go.wait(60.0)), context=context,
+        use_global_arguments=False, parameter_overrides=[Parameter("map", value="hall")],
+    )
+    configuring = threading.Thread(target=node.change, args=("configure",))
+    configuring.start()
+    assert begun.wait(15.0)
+    started = time.monotonic()
+    context.try_shutdown()
+    configuring.join(15.0)
+    node.release()
+    node.destroy_node()
+    took = time.monotonic() - started
+    go.set()
+    assert took < 5.0
 
 
 def test_autostart_survives_a_bad_map_and_recovers(make_robot, session) -> None:

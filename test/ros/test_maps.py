@@ -10,6 +10,7 @@ from dimm_ros.errors import MapError
 from dimm_ros.msg import LocalizationStatus
 
 from .robot import KnownPose
+from .test_requests import sent_by_timer
 
 
 class Building(KnownPose):
@@ -55,6 +56,26 @@ def test_map_is_changed_while_the_node_runs(in_building) -> None:
     stamp = robot.localize(2)
     assert robot.answer_of(stamp).frame_id == "map2"
     assert building.floors[2].warmed and robot.node.state == "active"
+
+
+def test_the_transform_of_the_old_map_ends_with_it(in_building) -> None:
+    robot, _ = in_building(map="floor1", tf_rate=100.0)
+    robot.answer_of(robot.localize(1))
+    assert set(sent_by_timer(robot)) == {"map1"}
+    set_parameter(robot, "map", "floor2")
+    assert robot.collector.wait_for(lambda: robot.collector.reports[-1].message.map_name == "floor2", 10.0)
+    assert sent_by_timer(robot) == []
+
+
+def test_the_transform_ends_where_an_image_shows_another_map(in_building) -> None:
+    """Also where the new one cannot be published yet, since odometry is missing at the image's stamp."""
+    robot, _ = in_building(map="floor1", maps=["floor1", "floor2"], tf_rate=100.0)
+    robot.answer_of(robot.localize(1))
+    assert set(sent_by_timer(robot)) == {"map1"}
+    status = robot.report_of(robot.send_image(robot.now_ns() + 10 * 10**9, 2)).message  # TF does not reach so far
+    assert status.accepted and status.map_name == "floor2"
+    assert "the transform of tf_mode map_odom is not" in status.reason
+    assert sent_by_timer(robot) == []
 
 
 def test_old_map_stays_when_the_new_one_cannot_be_used(in_building) -> None:

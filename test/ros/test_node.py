@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import Log
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import RegionOfInterest
@@ -14,7 +15,7 @@ from dimm_ros.geometry import poses
 from dimm_ros.msg import LocalizationStatus
 from dimm_ros.ros.messages import to_stamp
 
-from .robot import BASE_FROM_CAMERA, ODOM_FROM_BASE, WORLD_FROM_CAMERA, KnownPose
+from .robot import BASE_FROM_CAMERA, CAMERA_FRAME, ODOM_FROM_BASE, WORLD_FROM_CAMERA, KnownPose
 
 MAP_FROM_BASE = WORLD_FROM_CAMERA @ poses.invert(BASE_FROM_CAMERA)
 
@@ -189,6 +190,56 @@ def test_time_that_begins_anew_forgets_the_pose(make_robot) -> None:
     status = robot.report_of(earlier).message
     assert status.accepted and "is not" in status.reason  # static extrinsics survive, map -> odom waits for odometry
     assert status.state == LocalizationStatus.DEGRADED
+
+
+def test_one_stamp_in_the_future_changes_nothing(make_robot) -> None:
+    """It is dropped, and the next good image is no jump back."""
+    robot = make_robot(gate__enabled=True)
+    cleared = []
+    robot.node._transforms.clear = lambda: cleared.append(1)
+    assert [robot.report_of(robot.localize()).message.accepted for _ in range(3)] == [False, False, True]
+    future = robot.report_of(robot.send_image(robot.now_ns() + 60 * 10**9)).message
+    assert "in the future" in future.reason and future.dropped == 1 and future.state == LocalizationStatus.LOCALIZED
+    after = robot.report_of(robot.localize()).message
+    assert after.accepted and after.state == LocalizationStatus.LOCALIZED and not cleared
+
+
+def test_frames_with_a_leading_slash(make_robot) -> None:
+    """As ROS 1 wrote them, in parameters, images and maps; tf2 refuses them."""
+    localizer = KnownPose()
+    localizer.frame_id = "/hall"
+    robot = make_robot(localizer=localizer, odom_frame="/odom", base_frame="/base_link")
+    assert robot.report_of(robot.send_image()).message.header.frame_id == "hall"  # rejected, without camera_info
+    stamp = robot.now_ns()
+    robot.send_tf(stamp)
+    robot.send_info()
+    robot.send_image(stamp, frame=f"/{CAMERA_FRAME}")
+    answer = robot.answer_of(stamp)
+    assert answer.frame_id == "hall" and robot.report_of(stamp).message.header.frame_id == "hall"
+    np.testing.assert_allclose(answer.map_from_body, MAP_FROM_BASE, atol=1e-12)
+    robot.wait(lambda: ("hall", "odom") in {(one.parent, one.child) for one in robot.collector.broadcasts})
+
+
+def test_a_camera_frame_with_a_leading_slash_is_published_without(make_robot) -> None:
+    robot = make_robot(base_frame="", tf_mode="map_base")
+    robot.send_info()
+    robot.answer_of(robot.send_image(frame=f"/{CAMERA_FRAME}"))
+    robot.wait(lambda: {(one.parent, one.child) for one in robot.collector.broadcasts} == {("hall", CAMERA_FRAME)})
+
+
+def test_the_log_says_when_the_robot_is_found_and_lost(make_robot, session) -> None:
+    lines = []
+    session.node.create_subscription(Log, "/rosout", lambda line: lines.append(line.msg), 100)
+    robot = make_robot(lost_after=1.0)
+    robot.wait(lambda: session.node.count_publishers("/rosout"))
+    said = lambda: [line for line in lines if line.startswith(("Localized", "Lost"))]  # noqa: E731
+    for count in (1, 3):
+        robot.localize()
+        robot.answer_of(robot.localize())
+        robot.wait(lambda count=count: len(said()) == count)
+        robot.wait(lambda count=count: len(said()) == count + 1)
+    assert [line.split(".")[0] for line in said()] == ["Localized in map 'known'", "Lost: no pose for 1 s"] * 2
+    assert said()[1].startswith("Lost: no pose for 1 s. No image arrives on '/image'")
 
 
 def test_live_parameters_reach_the_localizer(make_robot) -> None:

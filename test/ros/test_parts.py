@@ -17,6 +17,10 @@ from dimm_ros.ros.worker import LatestWorker
 SECOND = 10**9
 
 
+def fail(error: Exception) -> None:
+    raise AssertionError("the worker failed") from error
+
+
 class TestWorker:
     def test_newest_waiting_item_wins(self) -> None:
         busy, go, done, handled = threading.Event(), threading.Event(), threading.Event(), []
@@ -28,7 +32,7 @@ class TestWorker:
             if item == 4:
                 done.set()
 
-        worker = LatestWorker(lambda: None, handle, "test")
+        worker = LatestWorker(lambda: None, handle, "test", fail)
         worker.start()
         assert worker.submit(1) is None
         assert busy.wait(10)
@@ -40,7 +44,8 @@ class TestWorker:
 
     def test_prepares_before_the_first_item(self) -> None:
         order, done = [], threading.Event()
-        worker = LatestWorker(lambda: order.append("prepare"), lambda item: (order.append(item), done.set()), "test")
+        handle = lambda item: (order.append(item), done.set())  # noqa: E731
+        worker = LatestWorker(lambda: order.append("prepare"), handle, "test", fail)
         worker.submit("item")
         worker.start()
         assert done.wait(10) and order == ["prepare", "item"]
@@ -48,14 +53,52 @@ class TestWorker:
 
     def test_taken_back_item_is_not_handled(self) -> None:
         handled: list[int] = []
-        worker = LatestWorker(lambda: None, handled.append, "test")
+        worker = LatestWorker(lambda: None, handled.append, "test", fail)
         worker.submit(1)
         assert worker.clear() == 1
         worker.start()
         assert worker.stop(10) and handled == []
 
     def test_stops_without_having_started(self) -> None:
-        assert LatestWorker(lambda: None, print, "test").stop(1)
+        assert LatestWorker(lambda: None, print, "test", fail).stop(1)
+
+    def test_settling_waits_for_the_item_under_way(self) -> None:
+        busy, go, handled = threading.Event(), threading.Event(), []
+
+        def handle(item: int) -> None:
+            busy.set()
+            go.wait(10)
+            handled.append(item)
+
+        worker = LatestWorker(lambda: None, handle, "test", fail)
+        worker.start()
+        worker.submit(1)
+        assert busy.wait(10)
+        worker.submit(2)
+        assert not worker.settle(0.01)  # still under way
+        threading.Timer(0.05, go.set).start()
+        assert worker.settle(10) and handled == [1]  # the one that waited is taken back
+        assert worker.stop(10) and handled == [1]
+
+    def test_goes_on_after_what_raises(self) -> None:
+        told, done = [], threading.Event()
+
+        def prepare() -> None:
+            raise ZeroDivisionError
+
+        def handle(item: int) -> None:
+            if item == 1:
+                raise KeyError(item)
+            done.set()
+
+        def on_error(error: Exception) -> None:
+            told.append(type(error))
+            worker.submit(len(told))
+
+        worker = LatestWorker(prepare, handle, "test", on_error)
+        worker.start()
+        assert done.wait(10) and told == [ZeroDivisionError, KeyError]
+        assert worker.stop(10)
 
 
 class TestHealth:

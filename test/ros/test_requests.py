@@ -11,7 +11,7 @@ from dimm_ros.geometry import poses
 from dimm_ros.msg import LocalizationStatus
 from dimm_ros.ros.messages import to_pose, to_pose_with_covariance
 
-from .robot import BASE_FROM_CAMERA, WORLD_FROM_CAMERA, rotated
+from .robot import BASE_FROM_CAMERA, WORLD_FROM_CAMERA, KnownPose, rotated
 
 MAP_FROM_BASE = WORLD_FROM_CAMERA @ poses.invert(BASE_FROM_CAMERA)
 SECOND = 10**9
@@ -91,6 +91,15 @@ def test_a_hint_that_agrees_spares_an_image(stream) -> None:
     assert [status.accepted for status in send(2)] == [False, True]
 
 
+def test_a_hint_in_a_frame_with_a_leading_slash(make_robot) -> None:
+    """In the map's header and in the message; either of them names the same frame."""
+    localizer = KnownPose()
+    localizer.frame_id = "/hall"
+    robot = make_robot(localizer=localizer)
+    for frame in ("/hall", "hall"):
+        hint(robot, MAP_FROM_BASE, frame)
+
+
 def test_a_hint_that_is_wrong_does_no_harm(stream) -> None:
     robot, send = stream()
     hint(robot, rotated(0.0, 0.0, 2.0, 30.0, 30.0, 0.0), sigma=0.1)
@@ -149,3 +158,94 @@ def test_a_slam_that_asks_gets_the_next_pose_once(stream) -> None:
     assert received[0].header.stamp.sec * SECOND + received[0].header.stamp.nanosec in answers
     send(2)
     assert len(received) == 1
+
+
+def reinitialize(robot) -> None:
+    call(robot, Empty, "/reinitialize_global_localization")
+
+
+ASK = {"reinitialize": reinitialize, "relocalize": lambda robot: call(robot, Trigger, "/localizer/relocalize"),
+       "hint": lambda robot: hint(robot, MAP_FROM_BASE)}
+
+
+def under_way(robot) -> int:
+    """An image that the network has begun with; it goes on when ``robot.localizer.free`` is set. Returns its stamp."""
+    robot.localizer.free.clear()
+    robot.localizer.entered.clear()
+    stamp = robot.localize()
+    assert robot.localizer.entered.wait(15.0)
+    return stamp
+
+
+def sent_by_timer(robot) -> list[str]:
+    """Parents of the transforms that the node's timer sends, in three of its rounds."""
+    transforms, broadcaster = robot.node._transforms, robot.node._pipeline._broadcaster
+    sent, rounds, send, again = [], [], transforms.send, broadcaster.send
+    transforms.send = lambda parent, *rest: (sent.append(parent), send(parent, *rest))
+    broadcaster.send = lambda *arguments: (again(*arguments), rounds.append(1))
+    robot.wait(lambda: len(rounds) >= 3)
+    transforms.send, broadcaster.send = send, again
+    return sent
+
+
+@pytest.mark.parametrize("what", list(ASK))
+def test_an_image_under_way_is_left_out(make_robot, what) -> None:
+    """It was begun with what is to be forgotten: no pose, state or transform comes of it, and the next is answered."""
+    robot = make_robot(tf_rate=100.0)
+    first = robot.localize()
+    robot.answer_of(first)
+    stamp = under_way(robot)
+    ASK[what](robot)
+    robot.localizer.free.set()
+    status = robot.report_of(stamp).message
+    assert not status.accepted and "began anew" in status.reason and (status.answered, status.dropped) == (1, 1)
+    forgotten = what == "reinitialize"  # the others leave the transform
+    assert status.state == (LocalizationStatus.UNINITIALIZED if forgotten else LocalizationStatus.LOCALIZED)
+    assert set(sent_by_timer(robot)) == (set() if forgotten else {"hall"})
+    later = robot.localize()
+    robot.answer_of(later)
+    assert [answer.stamp_ns for answer in robot.collector.answers] == [first, later]
+    assert set(sent_by_timer(robot)) == {"hall"}
+
+
+def test_what_is_under_way_when_time_begins_anew_is_left_out(make_robot) -> None:
+    """And so is the image of the time before that waits for its turn."""
+    robot = make_robot(max_image_age=0.0)
+    first = robot.localize(1)
+    robot.answer_of(first)
+    stamp = under_way(robot)
+    count = robot.node._rig.cameras[0].image.count
+    robot.send_image(stamp + SECOND, 7)
+    robot.wait(lambda: robot.node._rig.cameras[0].image.count > count)
+    worker, pipeline = robot.node._worker, robot.node._pipeline
+    forget = pipeline.forget
+
+    def forget_and_go_on(**options) -> None:
+        """The worker gets on before the first image of the new time is handed over."""
+        forget(**options)
+        robot.localizer.free.set()
+        robot.wait(lambda: worker._waiting is None and not worker._busy)
+
+    pipeline.forget = forget_and_go_on
+    earlier = robot.send_image(stamp - 100 * SECOND, 9)
+    assert "began anew" in robot.report_of(stamp).message.reason
+    status = robot.report_of(earlier).message
+    assert (status.received, status.answered, status.dropped) == (4, 2, 2)
+    robot.answer_of(earlier)
+    assert [answer.stamp_ns for answer in robot.collector.answers] == [first, earlier]
+    assert robot.localizer.seen == [1, 0, 9]
+
+
+@pytest.mark.parametrize("what", list(ASK))
+def test_windows_are_forgotten(make_robot, what) -> None:
+    """A window's earlier images were linked to what is to be forgotten; a hint says that the robot may be elsewhere."""
+    robot = make_robot(window=3)
+    start = robot.now_ns() - 20 * SECOND
+    for index in range(4):
+        if index == 2:
+            ASK[what](robot)
+        robot.send_tf(start + index * SECOND)
+        if not index:
+            robot.send_info()
+        robot.answer_of(robot.send_image(start + index * SECOND))
+    assert [count for count, _, _ in robot.localizer.joint] == [1, 2, 1, 2]

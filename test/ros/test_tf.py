@@ -14,13 +14,20 @@ from tf2_msgs.msg import TFMessage
 from dimm_ros.data.transform_tree import TransformTree
 from dimm_ros.errors import TransformError, TransformStampError
 from dimm_ros.ros.messages import from_transform, stamp_ns, to_transform
-from dimm_ros.ros.tf import DYNAMIC_QOS, STATIC_QOS, Tf2Transforms, TreeTransforms, make_transforms
+from dimm_ros.ros.tf import (
+    CACHE_S,
+    DYNAMIC_QOS,
+    STATIC_QOS,
+    NodeTransforms,
+    Tf2Transforms,
+    TreeTransforms,
+    make_transforms,
+)
+from dimm_ros.ros.tf_conflicts import WatchedTransforms
 
-from .robot import BASE_FROM_CAMERA, ODOM_FROM_BASE
+from .robot import BASE_FROM_CAMERA, ODOM_FROM_BASE, wait
 
 SECOND = 10**9
-
-
 
 
 def test_static_transforms_are_latched(session) -> None:
@@ -86,6 +93,68 @@ def test_rubbish_is_ignored(session) -> None:
     np.testing.assert_allclose(transforms.lookup("odom", "base_link", SECOND, 10.0), ODOM_FROM_BASE, atol=1e-12)
 
 
+@pytest.fixture(params=["tree", "tf2"])
+def transforms(request, session, monkeypatch) -> NodeTransforms:
+    """Both kinds on the session's node; tf2_ros is a stand-in, which pip does not have."""
+    if request.param == "tf2":
+        monkeypatch.setitem(sys.modules, "tf2_ros", stand_in())
+    made = make_transforms(session.node)
+    assert isinstance(made, Tf2Transforms if request.param == "tf2" else TreeTransforms)
+    return made
+
+
+def test_old_transforms_are_forgotten(session) -> None:
+    """Whether or not somebody asks: a robot runs for weeks."""
+    transforms = TreeTransforms(session.node)
+    for stamp in (0, SECOND, round(40 * SECOND)):
+        transforms.send("odom", "base_link", stamp, ODOM_FROM_BASE)
+    transforms.lookup("odom", "base_link", 40 * SECOND, 10.0)
+    with pytest.raises(TransformStampError, match="begins 39.000 s after"):
+        transforms.lookup("odom", "base_link", SECOND, 0.0)
+
+
+def test_tf_is_subscribed_once_for_all_that_listen(transforms, session) -> None:
+    heard = threading.Event()
+    watched = WatchedTransforms(transforms, session.node, "map_odom", "odom", "base_link")
+    transforms.watch(lambda transform, static: heard.set())
+    graph = session.node.get_subscriptions_info_by_topic
+    assert [len(graph(topic)) for topic in ("/tf", "/tf_static")] == [1, 1]
+    watched.send("map", "odom", SECOND, ODOM_FROM_BASE)
+    np.testing.assert_allclose(watched.lookup("map", "odom", SECOND, 10.0), ODOM_FROM_BASE, atol=1e-12)
+    assert heard.wait(10.0)
+    watched.destroy()
+    wait(lambda: not graph("/tf") and not graph("/tf_static"))
+
+
+def test_a_leading_slash_does_not_matter(transforms) -> None:
+    transforms.send("/odom", "/base_link", SECOND, ODOM_FROM_BASE)
+    for target, source in (("/odom", "base_link"), ("odom", "/base_link"), ("/odom", "/base_link")):
+        np.testing.assert_allclose(transforms.lookup(target, source, SECOND, 10.0), ODOM_FROM_BASE, atol=1e-12)
+
+
+def test_a_lookup_wakes_when_what_it_waits_for_comes(transforms) -> None:
+    found: list[np.ndarray] = []
+    thread = threading.Thread(target=lambda: found.append(transforms.lookup("odom", "base_link", SECOND, 15.0)))
+    thread.start()
+    transforms.send("odom", "base_link", SECOND, ODOM_FROM_BASE)
+    thread.join(15.0)
+    np.testing.assert_allclose(found[0], ODOM_FROM_BASE, atol=1e-12)
+
+
+def test_two_trees_are_not_said_to_be_linked(transforms) -> None:
+    """At a time that neither tree has; tf2 speaks of extrapolation then."""
+    transforms.send("odom", "base_link", SECOND, ODOM_FROM_BASE)
+    transforms.send("rig", "camera", SECOND, BASE_FROM_CAMERA)
+    transforms.lookup("odom", "base_link", SECOND, 10.0)
+    transforms.lookup("rig", "camera", SECOND, 10.0)
+    for stamp in (SECOND, 5 * SECOND):
+        with pytest.raises(TransformError, match="TF does not link 'base_link' to 'camera'") as caught:
+            transforms.lookup("base_link", "camera", stamp, 0.0)
+        assert not isinstance(caught.value, TransformStampError)
+    with pytest.raises(TransformStampError):
+        transforms.lookup("odom", "base_link", 5 * SECOND, 0.0)
+
+
 class TransformException(Exception):
     pass
 
@@ -94,41 +163,83 @@ class ExtrapolationException(TransformException):
     pass
 
 
-class Buffer:
-    """tf2_ros.Buffer's signature; throws what tf2 throws."""
+class ConnectivityException(TransformException):
+    pass
 
-    def __init__(self, cache_time=None, node=None) -> None:
-        self.tree = TransformTree()
+
+class LookupException(TransformException):
+    pass
+
+
+class InvalidArgumentException(TransformException):
+    pass
+
+
+class Buffer:
+    """tf2_ros.Buffer as far as it is used, and as tf2 does: stamps are asked for before links, leading slashes refused.
+
+    With a node it makes the service ``tf2_frames``, which outlives it; so there is no such argument here.
+    """
+
+    def __init__(self, cache_time=None) -> None:
+        self.tree, self.cache_time = TransformTree(), cache_time
+        self.statics = []
+
+    def set_transform(self, transform, authority: str) -> None:
+        pose = from_transform(transform.transform)
+        self.tree.add(transform.header.frame_id, transform.child_frame_id, stamp_ns(transform.header.stamp), pose)
+
+    def set_transform_static(self, transform, authority: str) -> None:
+        self.statics.append(transform)
+        pose = from_transform(transform.transform)
+        self.tree.add(transform.header.frame_id, transform.child_frame_id, 0, pose, static=True)
 
     def lookup_transform(self, target_frame, source_frame, time, timeout=None):
+        if "/" in (target_frame[:1], source_frame[:1]):
+            raise InvalidArgumentException("tf2 frame_ids cannot start with a '/'")
+        for frame in (target_frame, source_frame):
+            if frame not in self.tree.frames:
+                raise LookupException(f'"{frame}" passed to lookupTransform does not exist.')
         try:
-            pose = self.tree.lookup(target_frame, source_frame, time.nanoseconds)
+            pose = self.tree.lookup(target_frame, source_frame, time.nanoseconds or None)
         except TransformStampError as error:
             raise ExtrapolationException("Lookup would require extrapolation into the future") from error
         except TransformError as error:
-            raise TransformException(f'"{source_frame}" passed to lookupTransform argument source_frame does not exist.') from error
+            if time.nanoseconds > 2 * SECOND:  # later than all that the tests send
+                raise ExtrapolationException("Lookup would require extrapolation into the future") from error
+            raise ConnectivityException("they are not part of the same tree") from error
         return to_transform(target_frame, source_frame, time.nanoseconds, pose)
 
     def clear(self) -> None:
         self.tree.clear()
+        for transform in self.statics[:]:
+            self.set_transform_static(transform, "")
+
+
+def stand_in() -> types.ModuleType:
+    """The names of tf2_ros that are used."""
+    module = types.ModuleType("tf2_ros")
+    module.Buffer, module.TransformException = Buffer, TransformException
+    module.ExtrapolationException = ExtrapolationException
+    return module
 
 
 def test_tf2_is_used_where_it_is_installed(session, monkeypatch) -> None:
     """With the names and exceptions of tf2_ros, which pip does not have."""
-    sent = []
-    stand_in = types.ModuleType("tf2_ros")
-    stand_in.Buffer, stand_in.TransformException, stand_in.ExtrapolationException = Buffer, TransformException, ExtrapolationException
-    stand_in.TransformListener = lambda buffer, node, spin_thread: types.SimpleNamespace(unregister=lambda: None)
-    stand_in.TransformBroadcaster = lambda node, qos: types.SimpleNamespace(sendTransform=sent.append)
-    monkeypatch.setitem(sys.modules, "tf2_ros", stand_in)
+    monkeypatch.setitem(sys.modules, "tf2_ros", stand_in())
     transforms = make_transforms(session.node)
-    assert isinstance(transforms, Tf2Transforms)
+    assert isinstance(transforms, Tf2Transforms) and transforms._buffer.cache_time.nanoseconds == CACHE_S * SECOND
     with pytest.raises(TransformError, match="does not link 'odom' to 'base_link'.*does not exist"):
         transforms.lookup("odom", "base_link", SECOND, 0.0)
-    transforms._buffer.tree.add("odom", "base_link", SECOND, ODOM_FROM_BASE)
-    np.testing.assert_allclose(transforms.lookup("odom", "base_link", SECOND, 0.0), ODOM_FROM_BASE, atol=1e-12)
+    session.node.create_publisher(TFMessage, "/tf_static", STATIC_QOS).publish(
+        TFMessage(transforms=[to_transform("base_link", "camera", 0, BASE_FROM_CAMERA)]),
+    )
+    transforms.send("odom", "base_link", SECOND, ODOM_FROM_BASE)
+    found = transforms.lookup("odom", "camera", SECOND, 10.0)
+    np.testing.assert_allclose(found, ODOM_FROM_BASE @ BASE_FROM_CAMERA, atol=1e-12)
     with pytest.raises(TransformStampError, match="not at the image's time"):
         transforms.lookup("odom", "base_link", 2 * SECOND, 0.02)
-    transforms.send("map", "odom", 7 * SECOND, ODOM_FROM_BASE)
-    assert (sent[0].header.frame_id, sent[0].child_frame_id, stamp_ns(sent[0].header.stamp)) == ("map", "odom", 7 * SECOND)
-    np.testing.assert_allclose(from_transform(sent[0].transform), ODOM_FROM_BASE, atol=1e-12)
+    transforms.clear()
+    np.testing.assert_allclose(transforms.lookup("base_link", "camera", SECOND, 0.0), BASE_FROM_CAMERA, atol=1e-12)
+    with pytest.raises(TransformError, match="does not link"):
+        transforms.lookup("odom", "camera", SECOND, 0.0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -14,7 +12,7 @@ from dimm_ros.ros.session import LocalSession
 from dimm_ros.ros.tf import DYNAMIC_QOS, STATIC_QOS, make_transforms
 from dimm_ros.ros.tf_conflicts import KEEP_S, ConflictDetector, WatchedTransforms
 
-from .robot import rotated
+from .robot import rotated, wait
 
 OURS = rotated(0.0, 0.0, 0.3, 1.0, 2.0, 0.0)
 OTHER = rotated(0.0, 0.0, 0.3, 1.0, 2.01, 0.0)
@@ -128,12 +126,3 @@ def test_the_node_says_so(make_robot, session) -> None:
         robot.wait(lambda: said().level == DiagnosticStatus.WARN and "'hall' -> 'odom'" in said().message)
         assert "slam_toolbox" in said().message and "tf_mode to none" in said().message
     robot.wait(lambda: robot.report_of(robot.localize()).message.reason == "")
-
-
-def wait(condition) -> None:
-    gate = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
-        gate.wait(0.01)
-    raise AssertionError("timed out")

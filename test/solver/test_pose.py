@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from dimm_ros.config import SolverConfig
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.solver import solve_pose, solve_rig
+from dimm_ros.solver.matches import match_rays
 from dimm_ros.solver.rays import exp_so3, moments_of, transform_rays
 
 from .scenes import Scene
@@ -349,6 +351,34 @@ def test_leaves_the_number_of_threads_as_it_was() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
+
+
+def test_other_threads_keep_their_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one solves, others that have not used torch before get the process's number, in a solve and outside."""
+    scene, threads = Scene(1), torch.get_num_threads()
+    numbers: dict[str, int] = {}
+
+    def solve(name: str) -> None:
+        solve_pose(scene.bearings, scene.directions, scene.moments)
+        numbers[name] = torch.get_num_threads()
+
+    def within(*arguments: object) -> None:
+        """Called in the middle of the outer solve."""
+        numbers["solver's"] = torch.get_num_threads()
+        monkeypatch.setattr("dimm_ros.solver.pose.match_rays", match_rays)
+        for target in (lambda: numbers.update({"new": torch.get_num_threads()}), lambda: solve("new, solving")):
+            thread = threading.Thread(target=target)
+            thread.start()
+            thread.join()
+        return match_rays(*arguments)
+
+    try:
+        torch.set_num_threads(2)
+        monkeypatch.setattr("dimm_ros.solver.pose.match_rays", within)
+        solve("outer")
+    finally:
+        torch.set_num_threads(threads)
+    assert numbers == {"solver's": 1, "new": 2, "new, solving": 2, "outer": 2}
 
 
 def test_wrong_shapes_are_an_error_of_the_caller() -> None:

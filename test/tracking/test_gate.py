@@ -203,9 +203,21 @@ def test_a_stamp_that_does_not_advance_proves_nothing() -> None:
     assert [verdict.accepted for verdict in robot.judged(gate, range(4, 6))] == [False, True]
 
 
-def test_a_clock_set_back_starts_anew() -> None:
+def test_a_camera_whose_clock_lags_ends_nothing() -> None:
+    """Two cameras take turns, one dated 2 s back: it proves nothing, and the other goes on as if it were not there."""
+    robot, gate = Robot(13), PoseGate()
+    for frame in range(10, 30):
+        verdict = next(robot.judged(gate, range(frame, frame + 1), sigma=SIGMA / 2))
+        assert verdict.accepted == (frame >= 12)
+        late = next(robot.judged(gate, range(frame - 10, frame - 9), sigma=SIGMA / 2))
+        assert not late.accepted
+        assert "2.00 s older than the one before" in late.reason and "synchronise the cameras' clocks" in late.reason
+
+
+def test_a_clock_set_back_starts_anew_once_it_is_told() -> None:
     robot, gate = Robot(13), PoseGate()
     assert list(robot.judged(gate, range(10, 20)))[-1].accepted
+    gate.forget()
     verdicts = list(robot.judged(gate, range(4)))  # 2 s back: a bag that loops
     assert [verdict.accepted for verdict in verdicts] == [False, False, True, True]
     assert "No pose is believed yet" in verdicts[0].reason
@@ -239,6 +251,71 @@ def test_uncertain_estimates_do_not_agree_with_everything() -> None:
     vague = np.diag(np.repeat([0.5, np.radians(15.0)], 3) ** 2)
     verdicts = [gate.judge(anywhere(rng), vague, np.eye(4), START_NS + step, "hall") for step in range(300)]
     assert not any(verdict.accepted for verdict in verdicts)
+
+
+def judged(
+    gate: PoseGate, pose: np.ndarray, odometry: np.ndarray, step: int, covariance: np.ndarray = COVARIANCE,
+) -> bool:
+    """Whether the gate accepts an estimate, a second after the one before."""
+    return gate.judge(pose, covariance, odometry, START_NS + step * 10**9, "hall").accepted
+
+
+def believing(pose: np.ndarray, covariance: np.ndarray, config: GateConfig) -> PoseGate:
+    """A gate that believes a pose at the odometry's origin on the word of one estimate."""
+    gate = PoseGate(config)
+    assert judged(gate, pose, np.eye(4), 0, covariance)
+    return gate
+
+
+@pytest.mark.parametrize("heading", [0.0, 2.0])
+@pytest.mark.parametrize(
+    ("turn_deg", "shift", "accepted"), [(5.0, 0.35, True), (5.0, -0.35, False), (0.0, 0.35, False)],
+)
+def test_a_vague_heading_moves_where_the_robot_gets_to(
+    heading: float, turn_deg: float, shift: float, accepted: bool,
+) -> None:
+    """The robot drives 4 m ahead. Had it been turned to the left by 5 deg, it would be 0.35 m to the left, and turned.
+
+    That agrees with a heading known to 4 deg. To the right and turned to the left, or aside and not turned, does not.
+    """
+    config = GateConfig(
+        first_fix=1, jump=3, odometry_drift=1e-3, odometry_turn_drift_deg=1e-3, position_floor=0.01,
+        rotation_floor_deg=0.1,
+    )
+    vague_heading = np.diag([0.02**2] * 3 + [np.radians(0.2) ** 2] * 2 + [np.radians(4.0) ** 2])
+    sure = np.diag([0.02**2] * 3 + [np.radians(0.2) ** 2] * 3)
+    start = make_pose(exp_so3([0.0, 0.0, heading]), [3.0, -2.0, 0.0])
+    gate = believing(start, vague_heading, config)
+    ahead = make_pose(np.eye(3), [4.0, 0.0, 0.0])
+    seen = start @ make_pose(exp_so3([0.0, 0.0, np.radians(turn_deg)]), [4.0, shift, 0.0])
+    assert judged(gate, seen, ahead, 1, sure) == accepted
+
+
+def test_certainty_does_not_add_up() -> None:
+    """A hundred images agree, then one is five floors off: neighbours share errors, so many know no more than a few."""
+    config = GateConfig(position_floor=0.05)
+    gate, sure = PoseGate(config), np.diag(np.repeat([1e-3, np.radians(0.05)], 3) ** 2)
+    for step in range(100):
+        assert judged(gate, np.eye(4), np.eye(4), step, sure) == (step >= 2)
+    assert judged(gate, make_pose(np.eye(3), [0.25, 0.0, 0.0]), np.eye(4), 100, sure)
+
+
+@pytest.mark.parametrize(("metres", "accepted"), [(10.0, [False] * 4), (1.0, [False, True, True, True])])
+def test_estimates_too_far_apart_to_be_compared_do_not_agree(metres: float, accepted: list[bool]) -> None:
+    """Where odometry has gone 10 m between two images it cannot tell whether they agree, though each is where it is."""
+    gate = PoseGate(GateConfig(first_fix=2, jump=3))
+    places = [make_pose(np.eye(3), [metres * step, 0.0, 0.0]) for step in range(4)]
+    assert [judged(gate, place, place, step) for step, place in enumerate(places)] == accepted
+
+
+@pytest.mark.parametrize(("turned_deg", "accepted"), [(170.0, True), (17.0, False)])
+def test_odometry_may_err_by_a_share_of_what_it_turned(turned_deg: float, accepted: bool) -> None:
+    """6.5 deg off after a turn on the spot: 3 % of 170 deg are 5, of 17 deg 0.5; three times that is added to 4 deg."""
+    config = GateConfig(first_fix=1, jump=3, agreement_angle_deg=4.0)
+    gate = believing(np.eye(4), COVARIANCE, config)
+    turn = make_pose(exp_so3([0.0, 0.0, np.radians(turned_deg)]), np.zeros(3))
+    seen = make_pose(exp_so3([0.0, 0.0, np.radians(turned_deg + 6.5)]), np.zeros(3))
+    assert judged(gate, seen, turn, 1) == accepted
 
 
 @pytest.mark.parametrize("spoil", ["pose", "covariance", "odometry", "shape"])
