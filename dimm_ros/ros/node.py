@@ -35,6 +35,9 @@ _JUMP_BACK_NS = 10**9
 
 _WATCHDOG_S = 1.0
 
+#: A start that failed is tried again after this long: the disk with the map may be mounted by then.
+_RETRY_S = 5.0
+
 #: How long one thread may keep Python from the other: between two operators of the network the worker asks for it again and again,
 #: and at Python's own 5 ms the executor's messages would hold each of them up.
 _SWITCH_S = 0.0005
@@ -76,8 +79,10 @@ class LocalizerNode(ManagedNode):
     # Transitions
 
     def start(self) -> None:
-        """Configure and activate once the node is spun; where that fails, again whenever a parameter is set."""
+        """Configure and activate once the node is spun; where that fails, again every few seconds and whenever a
+        parameter is set."""
         self._self_start = True
+        self.create_timer(_RETRY_S, self._on_wake, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._wake.trigger()
 
     @transition
