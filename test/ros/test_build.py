@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -71,7 +72,10 @@ def test_the_package_declares_what_it_imports() -> None:
     assert {word.partition(">")[0] for word in by_hand} == BY_HAND and "typer>=0.9.4" in by_hand
     imported = set()
     for path in [*(ROOT / "dimm_ros").rglob("*.py"), *(ROOT / "launch").glob("*.py")]:
-        imported |= set(re.findall(r"^\s*(?:from|import) (\w+)[\w.]*(?: import .*)?$", path.read_text(encoding="utf-8"), re.MULTILINE))
-    for name in imported - set(sys.stdlib_module_names) - OPTIONAL - BY_HAND - {"dimm_ros", "benchmarks"}:
-        name = WITH_OTHERS.get(name, name)
-        assert KEYS.get(name, name) in declared, f"{name} is imported, but package.xml has no {KEYS.get(name, name)}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                imported.add(node.module.partition(".")[0])
+            elif isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+    imported = {WITH_OTHERS.get(name, name) for name in imported} - set(sys.stdlib_module_names) - OPTIONAL - BY_HAND - {"dimm_ros"}
+    assert {KEYS.get(name, name) for name in imported} <= declared
