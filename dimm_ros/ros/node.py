@@ -13,6 +13,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 
+from dimm_ros.data.bridge import bridge
 from dimm_ros.errors import MapError, ParameterError
 from dimm_ros.ros import parameters
 from dimm_ros.ros.broadcast import PoseBroadcaster
@@ -155,6 +156,7 @@ class LocalizerNode(ManagedNode):
     def _load(self) -> None:
         self._unload()
         self._worker = LatestWorker(self._maps.expect(), self._handle, "dimm_inference")
+        self._worker.call(self._try_bridge)
         self._worker.call(self._wake.trigger)
         self._worker.start()
 
@@ -182,6 +184,11 @@ class LocalizerNode(ManagedNode):
         pipeline = self._pipeline
         if pipeline is not None:
             pipeline.handle(shots)
+
+    def _try_bridge(self) -> None:
+        """Once, before an image has to wait for it."""
+        if trouble := bridge().trouble:
+            self.get_logger().warning(trouble)
 
     def _change_maps(self) -> None:
         if self._maps.change() and self._pipeline is not None:
