@@ -20,6 +20,7 @@ CI = REPOSITORY / ".ci"
 VENV = Path(os.environ.get("DIMM_VENV", REPOSITORY / ".venv")).absolute()
 PYTHON = VENV / "bin" / "python"
 STAMPS = VENV / ".dimm_setup"
+METADATA = (REPOSITORY / "pyproject.toml", REPOSITORY / "setup.py")
 PEERS = REPOSITORY / "benchmarks" / "peers" / "requirements.txt"
 SUPPORTED = ((3, 10), (3, 11), (3, 12))
 
@@ -35,7 +36,7 @@ def main() -> int:
         choose_interpreter()
         step("system", [], install_system_packages)
         step("venv", [], create_venv)
-        step("packages", [CI / "constraints.txt", CI / "requirements-ros.txt", REPOSITORY / "setup.py"], install_packages)
+        step("packages", [CI / "constraints.txt", CI / "requirements-ros.txt", *METADATA], install_packages)
         step("tf2_msgs", [CI / "tf2_msgs"], lambda: build_messages("tf2_msgs", CI / "tf2_msgs"), after="packages")
         step("messages", [REPOSITORY / "msg", REPOSITORY / "CMakeLists.txt", REPOSITORY / "package.xml"], build_own_messages, after="packages")
         step("checkout", [REPOSITORY / "dimm_ros/__init__.py"], check_imports, after="messages")

@@ -12,14 +12,19 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dimm_ros.data.image_encoding import PIXEL_BYTES, decode_raw
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import Image
 
 #: How long the child may take; on a busy computer importing OpenCV alone takes seconds.
 _TIMEOUT_S = 120.0
@@ -39,7 +44,7 @@ class Bridge:
     converts: frozenset[str]
     trouble: str
 
-    def convert(self, message) -> np.ndarray | None:
+    def convert(self, message: Image) -> np.ndarray | None:
         """(H, W, 3) uint8 RGB of a ``sensor_msgs/Image``, None where ``decode_raw`` has to read it or to say what is wrong."""
         height, width, encoding = message.height, message.width, message.encoding
         if encoding not in self.converts or message.is_bigendian:
@@ -73,7 +78,8 @@ def bridge() -> Bridge:
     except (OSError, subprocess.TimeoutExpired) as error:
         return _unusable(str(error))
     if child.returncode < 0:
-        return _unusable(f"it ends its process by {signal.Signals(-child.returncode).name} under NumPy {np.__version__}, as one does that was built for NumPy 1")
+        name = signal.Signals(-child.returncode).name
+        return _unusable(f"it ends its process by {name} under NumPy {np.__version__}, as one does that was built for NumPy 1")
     if child.returncode:
         return _unusable((child.stderr.strip().splitlines() or ["it ends its process"])[-1])
     converts = frozenset(json.loads(child.stdout.splitlines()[-1]))
@@ -84,7 +90,7 @@ def _unusable(reason: str) -> Bridge:
     return Bridge(True, frozenset(), f"cv_bridge is installed but cannot be used ({reason}); images are decoded without it.")
 
 
-def agrees(convert, encoding: str) -> bool:
+def agrees(convert: Callable[[Any, str], np.ndarray], encoding: str) -> bool:
     """Whether ``convert(message, "rgb8")`` makes of a small image of an encoding what ``decode_raw`` does.
 
     Args:

@@ -12,8 +12,7 @@ from dimm_ros.data.bridge import bridge
 from dimm_ros.data.image_encoding import PIXEL_BYTES, decode_raw
 from dimm_ros.ros.images import to_rgb
 
-if find_spec("cv_bridge") is None:
-    pytest.skip("cv_bridge is not installed", allow_module_level=True)
+pytestmark = pytest.mark.skipif(find_spec("cv_bridge") is None, reason="cv_bridge is not installed")
 
 
 def message(encoding: str, *, width: int = 12, padding: int = 0, is_bigendian: int = 0) -> SimpleNamespace:
