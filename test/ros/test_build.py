@@ -18,14 +18,14 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Python module -> key of package.xml, where they differ; of ROS's own the key is the module.
 KEYS = {
     "PIL": "python3-pil", "cv2": "python3-opencv", "matplotlib": "python3-matplotlib", "numpy": "python3-numpy", "rich": "python3-rich",
-    "rosbags": "python3-rosbags-pip", "scipy": "python3-scipy", "torch": "python3-pytorch-pip", "transformers": "python3-transformers-pip",
-    "transforms3d": "python3-transforms3d", "yaml": "python3-yaml",
+    "rosbags": "python3-rosbags-pip", "scipy": "python3-scipy", "skimage": "python3-skimage", "torch": "python3-pytorch-pip",
+    "transformers": "python3-transformers-pip", "transforms3d": "python3-transforms3d", "yaml": "python3-yaml",
 }
 
 #: From pip by hand: README.md names each; the last two come with others.
 BY_HAND = {"evo", "onnx", "pydantic", "safetensors", "typer"}
-WITH_OTHERS = {"huggingface_hub": "transformers", "google": "onnx", "typing_extensions": "torch"}
-OPTIONAL = {"onnxruntime", "rerun", "skimage", "tensorrt"}
+WITH_OTHERS = {"huggingface_hub": "transformers", "google": "onnx", "typing_extensions": "torch", "backports": "rosbags"}
+OPTIONAL = {"onnxruntime", "poselib", "rerun", "tensorrt"}
 
 
 @pytest.fixture(scope="module")
