@@ -1,5 +1,6 @@
 # make demo   the main job, end to end (on real data: make demo DATA=folder-of-posed-images)
 # make test   the tests
+# make lint   style and types, as CI checks them
 # make soak   20 minutes of faults against the localizer, and 5000 fuzzed messages of each kind
 # make bench-peers   this package beside what people use today, on ../shared/data: docs/benchmarks_peers.md (hours; goes on where it was)
 # make bench-check   has it become slower or worse than benchmarks/committed.json?
@@ -23,7 +24,7 @@ setup:
 	@$(PYTHON) .ci/setup.py
 
 test: setup
-	$(BIN)/python -m pytest test --timeout 600
+	$(BIN)/python -m pytest
 
 soak: setup
 	DIMM_FUZZ_CASES=5000 $(BIN)/python -m pytest test/ros/test_fuzz.py --timeout 3000
@@ -43,11 +44,13 @@ bench-peers:
 bench-check: setup
 	$(BIN)/python -m benchmarks.check
 
+# Everything that is checked, and how, stands in pyproject.toml; CI runs this.
 lint: setup
-	$(BIN)/ruff check --line-length 150 --select E,F,W,I,B --ignore B008 dimm_ros launch test benchmarks .ci setup.py
+	$(BIN)/ruff check
+	$(BIN)/mypy
 
 clean:
-	rm -rf build install log results .pytest_cache .hypothesis *.egg-info
+	rm -rf build install log results .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 clean-all: clean

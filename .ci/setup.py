@@ -20,6 +20,7 @@ CI = REPOSITORY / ".ci"
 VENV = Path(os.environ.get("DIMM_VENV", REPOSITORY / ".venv")).absolute()
 PYTHON = VENV / "bin" / "python"
 STAMPS = VENV / ".dimm_setup"
+METADATA = (REPOSITORY / "pyproject.toml", REPOSITORY / "setup.py")
 PEERS = REPOSITORY / "benchmarks" / "peers" / "requirements.txt"
 SUPPORTED = ((3, 10), (3, 11), (3, 12))
 
@@ -35,7 +36,7 @@ def main() -> int:
         choose_interpreter()
         step("system", [], install_system_packages)
         step("venv", [], create_venv)
-        step("packages", [CI / "constraints.txt", CI / "requirements-ros.txt", REPOSITORY / "setup.py"], install_packages)
+        step("packages", [CI / "constraints.txt", CI / "requirements-ros.txt", *METADATA], install_packages)
         step("tf2_msgs", [CI / "tf2_msgs"], lambda: build_messages("tf2_msgs", CI / "tf2_msgs"), after="packages")
         step("messages", [REPOSITORY / "msg", REPOSITORY / "CMakeLists.txt", REPOSITORY / "package.xml"], build_own_messages, after="packages")
         step("checkout", [REPOSITORY / "dimm_ros/__init__.py"], check_imports, after="messages")
@@ -92,7 +93,7 @@ def install_packages() -> None:
     log("installing ROS 2 and the pinned packages with pip (minutes the first time)")
     pip("install", "-r", str(CI / "requirements-ros.txt"))
     # compat: a plain path entry, behind site-packages. Without a build environment of its own pip reuses the pinned setuptools.
-    pip("install", "--no-build-isolation", "--config-settings", "editable_mode=compat", "-e", f"{REPOSITORY}[demo,test]")
+    pip("install", "--no-build-isolation", "--config-settings", "editable_mode=compat", "-e", f"{REPOSITORY}[test]")
     point_cmake_files_here()
 
 

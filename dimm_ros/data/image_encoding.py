@@ -40,6 +40,10 @@ def _table() -> dict[str, tuple[int, int, int | None]]:
 
 
 _PACKED = _table()
+
+#: Bytes of a pixel of the encodings whose pixels stand one after the other.
+PIXEL_BYTES = {encoding: size * channels for encoding, (size, channels, _) in _PACKED.items()}
+
 _DEPTH = {"16UC1": 2, "mono16": 2, "32FC1": 4}
 
 #: Image encodings that ``decode_raw`` reads.

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from dimm_ros.data.bridge import bridge
 from dimm_ros.doctor.findings import Finding, ok, problem, warning
 from dimm_ros.errors import MapError
 
 
 def check_python(environment: dict[str, str]) -> list[Finding]:
-    """Python packages: what the localizer needs, and the cv_bridge that breaks.
+    """Python packages: what the localizer needs, and whether cv_bridge works.
 
     Args:
         environment: names of the middleware ("rmw") and the domain ("domain").
@@ -23,18 +24,15 @@ def check_python(environment: dict[str, str]) -> list[Finding]:
         result.append(problem("Python", f"{', '.join(missing)} cannot be imported",
             "a virtual environment that is not active, or packages not installed",
                               "pip install them for the Python that ROS runs (see README.md)"))
-    try:
-        import cv_bridge  # noqa: F401
-    except ImportError:
-        bridge = "no cv_bridge, none needed"
-    except AttributeError as error:
-        result.append(warning("Python", f"cv_bridge does not load with NumPy {np.__version__} ({error})", "it was built for NumPy 1",
-                              "the localizer decodes images itself; for other nodes install 'numpy<2'"))
-        bridge = ""
-    else:
-        bridge = "cv_bridge works"
+    known = bridge()
+    said = "no cv_bridge, none needed"
+    if known.trouble:
+        result.append(warning("Python", known.trouble, "it was built for another NumPy, or one of its libraries is missing",
+                              "nothing is needed for the localizer; for other nodes install the NumPy that it was built for ('numpy<2')"))
+    elif known.installed:
+        said = f"cv_bridge works, for {len(known.converts)} encodings"
     if not result:
-        result.append(ok("Python", f"NumPy {np.__version__}, {bridge}; {environment['rmw']}, domain {environment['domain']}"))
+        result.append(ok("Python", f"NumPy {np.__version__}, {said}; {environment['rmw']}, domain {environment['domain']}"))
     return result
 
 

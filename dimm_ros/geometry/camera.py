@@ -137,7 +137,7 @@ class Camera:
 
     def contains(self, pixels: np.ndarray) -> np.ndarray:
         """(N,) bool: which (N, 2) pixels lie on the image (its area, from -0.5 to size - 0.5)."""
-        return ((pixels >= -0.5) & (pixels <= [self.width - 0.5, self.height - 0.5])).all(axis=1)
+        return np.all((pixels >= -0.5) & (pixels <= [self.width - 0.5, self.height - 0.5]), axis=1)
 
     def _coefficients(self, count: int) -> np.ndarray:
         padded = np.zeros(count)

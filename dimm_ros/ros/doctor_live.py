@@ -318,5 +318,5 @@ def _environment() -> dict[str, str]:
     result = {"rmw": get_rmw_implementation_identifier(), "domain": os.environ.get("ROS_DOMAIN_ID", "0")}
     profiles = [os.environ.get(name) for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")]
     if "fastrtps" in result["rmw"] and not any(profiles):
-        result["profile"] = "FASTRTPS_DEFAULT_PROFILES_FILE is not set here"
+        result["profile"] = "FASTRTPS_DEFAULT_PROFILES_FILE (FASTDDS_DEFAULT_PROFILES_FILE from Kilted on) is not set here"
     return result

@@ -16,6 +16,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 
+from dimm_ros.data.bridge import bridge
 from dimm_ros.errors import MapError, ParameterError
 from dimm_ros.ros import parameters
 from dimm_ros.ros.broadcast import PoseBroadcaster
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from dimm_ros.ros.pipeline import Pipeline
 
 _WATCHDOG_S = 1.0
+
+#: A start that failed is tried again after this long: the disk with the map may be mounted by then.
+_RETRY_S = 5.0
 
 #: How long one thread may keep Python from the other: between two operators of the network the worker asks for it again and again,
 #: and at Python's own 5 ms the executor's messages would hold each of them up.
@@ -78,8 +82,10 @@ class LocalizerNode(ManagedNode):
     # Transitions
 
     def start(self) -> None:
-        """Configure and activate once the node is spun; where that fails, again whenever a parameter is set."""
+        """Configure and activate once the node is spun; where that fails, again every few seconds and whenever a
+        parameter is set."""
         self._self_start = True
+        self.create_timer(_RETRY_S, self._on_wake, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._wake.trigger()
 
     @transition
@@ -152,6 +158,7 @@ class LocalizerNode(ManagedNode):
     def _load(self) -> None:
         self._unload()
         self._worker = LatestWorker(self._maps.expect(), self._handle, "dimm_inference", self._on_worker_error)
+        self._worker.call(self._try_bridge)
         self._worker.call(self._wake.trigger)
         self._worker.start()
 
@@ -189,6 +196,11 @@ class LocalizerNode(ManagedNode):
             pipeline.handle(shots)
         finally:
             self._answered_s = time.monotonic()
+
+    def _try_bridge(self) -> None:
+        """Once, before an image has to wait for it."""
+        if trouble := bridge().trouble:
+            self.get_logger().warning(trouble)
 
     def _change_maps(self) -> None:
         pipeline = self._pipeline

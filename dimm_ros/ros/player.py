@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import rclpy
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message, serialize_message
-from rclpy.utilities import remove_ros_args
 from rosbags.interfaces import QosDurability
 
 from dimm_ros.data.bag import COMPRESSED, IMAGE, TF_MESSAGE, Bag
@@ -258,6 +257,19 @@ def _pairs(separator: str, texts: list[str], option: str) -> Iterator[tuple[str,
         yield left, right
 
 
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """The player's own words, and those for ROS: from ``--ros-args`` to ``--`` or the end.
+
+    rclpy's ``remove_ros_args`` also takes away every FROM:=TO, which ``--remap`` needs.
+    """
+    own, ros, into_ros = [], [], False
+    for word in words:
+        into_ros = into_ros or word == "--ros-args"
+        (ros if into_ros else own).append(word)
+        into_ros = into_ros and word != "--"
+    return own, ros
+
+
 def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="player", description="Play a ROS 2 bag over DDS, without rosbag2.")
     parser.add_argument("bag", type=Path)
@@ -273,10 +285,14 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Play a bag; returns the process's exit status."""
-    args = sys.argv if args is None else args
-    given = _arguments(remove_ros_args(args)[1:])
-    rclpy.init(args=args)
+    """Play a bag; returns the process's exit status.
+
+    Args:
+        args: the command line with the program's name in front; None takes this process's.
+    """
+    own, ros = _split((sys.argv if args is None else args)[1:])
+    given = _arguments(own)
+    rclpy.init(args=ros)
     node = rclpy.create_node("player")
     spinner = threading.Thread(target=_spin, args=(node,), daemon=True)
     try:

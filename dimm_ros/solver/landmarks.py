@@ -56,8 +56,8 @@ def residuals(rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatches
 
 def _linearised(
     rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatches, derivatives: bool = True,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Residuals (H, N, k) and their derivatives (H, N, k, 6) by (dc, a), both in pixels."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Residuals (H, N, k) and their derivatives (H, N, k, 6) by (dc, a), both in pixels; (H, N, k, 0) where not asked for."""
     turned = matches.bearings @ rotation.swapaxes(-1, -2)
     arm = matches.offsets @ rotation.swapaxes(-1, -2)
     origin = centre[..., None, :] + arm
@@ -68,7 +68,7 @@ def _linearised(
         seen = seen / distance
         error = (seen - turned) * scale
         if not derivatives:
-            return error, None
+            return error, np.empty((*error.shape, 0))
         across = -(_EYE - seen[..., :, None] * seen[..., None, :]) / distance[..., None]
         by_angle = across @ -_skew(arm) + _skew(turned)
         return error, np.concatenate([across, by_angle], axis=-1) * scale[..., None]
@@ -79,7 +79,7 @@ def _linearised(
     sine = (turned * normal).sum(axis=-1, keepdims=True)
     error = sine * scale
     if not derivatives:
-        return error, None
+        return error, np.empty((*error.shape, 0))
     across = (turned - sine * normal) / length  # derivative of the sine by N
     by_centre = np.cross(across, line)
     by_angle = np.cross(turned, normal) + np.cross(arm, by_centre)

@@ -25,6 +25,24 @@ def dimm(*words: str | Path, **options) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.parametrize(("module", "package", "old", "needed"), [
+    ("dimm_ros.cli.main", "typer", "0.9.0", "0.9.4"), ("dimm_ros.cli.main", "typer", "0.7.0", "0.9.4"),
+    ("dimm_ros.cli.main", "pydantic", "1.10.14", "2"), ("dimm_ros.ros.player", "pydantic", "1.10.14", "2"),
+])
+def test_a_package_that_is_too_old_is_named(tmp_path: Path, module: str, package: str, old: str, needed: str) -> None:
+    """As on Ubuntu 24.04, whose own come before pip's; what is found there would fail at import."""
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text("raise ImportError('imported all the same')")
+    (tmp_path / f"{package}-{old}.dist-info").mkdir()
+    (tmp_path / f"{package}-{old}.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {old}\n")
+    root = Path(__file__).resolve().parents[2]
+    ended = subprocess.run(
+        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": f"{tmp_path}:{root}"},
+    )
+    assert ended.returncode == 1 and ended.stdout == ""
+    assert ended.stderr == f"error: {package} {old} is too old for dimm_ros, which needs {needed}: pip install '{package}>={needed}'\n"
+
+
 def test_map_then_eval(tmp_path: Path, walk: Path, other_walk: Path) -> None:
     made = dimm("map", walk, "-o", tmp_path / "room.dimm", "--preset", "demo", "--steps", "3", "--passes", "1")
     assert made.returncode == 0, made.stderr

@@ -1,11 +1,17 @@
-"""cv_bridge is used where it is installed; what it refuses gets one sentence."""
+"""cv_bridge is used where it is installed and right; what it cannot do is read without it, or gets one sentence."""
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
+import cv2
 import numpy as np
 import pytest
+from rcl_interfaces.msg import Log
 from sensor_msgs.msg import CompressedImage
 
+from dimm_ros.data.bridge import Bridge
 from dimm_ros.errors import InputError
 from dimm_ros.ros import images
 from dimm_ros.ros.messages import to_image
@@ -13,41 +19,63 @@ from dimm_ros.ros.messages import to_image
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)
 
 
-class Bridge:
-    """cv_bridge.CvBridge's two methods, as it would answer or fail."""
+@pytest.fixture
+def cv_bridge(monkeypatch):
+    """A cv_bridge that is trusted with rgb8 and mono8; ``answer`` is what it gives or raises, ``asked`` what for."""
+    fake = SimpleNamespace(answer=PICTURE[::-1], asked=[])
 
-    def __init__(self, answer) -> None:
-        self.answer, self.asked = answer, []
+    class CvBridge:
+        def imgmsg_to_cv2(self, message, desired_encoding):
+            fake.asked.append((message.encoding, desired_encoding))
+            if isinstance(fake.answer, Exception):
+                raise fake.answer
+            return fake.answer
 
-    def imgmsg_to_cv2(self, message, desired_encoding):
-        self.asked.append(("raw", desired_encoding))
-        return self._reply()
-
-    def compressed_imgmsg_to_cv2(self, message, desired_encoding):
-        self.asked.append(("compressed", desired_encoding))
-        return self._reply()
-
-    def _reply(self):
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+    monkeypatch.setitem(sys.modules, "cv_bridge", SimpleNamespace(CvBridge=CvBridge))
+    monkeypatch.setattr(images, "bridge", lambda: Bridge(True, frozenset({"rgb8", "mono8"}), ""))
+    return fake
 
 
-def test_cv_bridge_is_asked_for_rgb(monkeypatch) -> None:
-    bridge = Bridge(PICTURE[::-1])
-    monkeypatch.setattr(images, "_BRIDGE", bridge)
-    np.testing.assert_array_equal(images.to_rgb(to_image(PICTURE, "camera", 1)), PICTURE[::-1])
-    np.testing.assert_array_equal(images.to_rgb(CompressedImage(format="jpeg")), PICTURE[::-1])
-    assert bridge.asked == [("raw", "rgb8"), ("compressed", "rgb8")]
+def changed(**fields):
+    message = to_image(PICTURE, "camera", 1)
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
 
 
-def test_what_cv_bridge_refuses_is_read_or_explained(monkeypatch) -> None:
-    monkeypatch.setattr(images, "_BRIDGE", Bridge(ValueError("buffer is smaller than requested size")))
-    np.testing.assert_array_equal(images.to_rgb(to_image(PICTURE, "camera", 1)), PICTURE)
-    short = to_image(PICTURE, "camera", 1)
-    short.height = 60
-    with pytest.raises(InputError, match="truncated"):
-        images.to_rgb(short)
-    monkeypatch.setattr(images, "_BRIDGE", Bridge(None))  # what OpenCV's decoder gives for rubbish
-    with pytest.raises(InputError, match="cannot be decoded"):
-        images.to_rgb(CompressedImage(format="jpeg"))
+def test_cv_bridge_is_asked_for_rgb(cv_bridge) -> None:
+    np.testing.assert_array_equal(images.to_rgb(changed()), PICTURE[::-1])
+    assert cv_bridge.asked == [("rgb8", "rgb8")]
+
+
+def test_our_checks_come_first(cv_bridge) -> None:
+    """What cv_bridge is known to get wrong never reaches it."""
+    padded = np.zeros((6, 13), np.uint8)  # no whole number of pixels
+    padded[:, :12] = PICTURE.reshape(6, 12)
+    np.testing.assert_array_equal(images.to_rgb(changed(step=13, data=padded.tobytes())), PICTURE)
+    np.testing.assert_array_equal(images.to_rgb(changed(encoding="bgr8")), PICTURE[..., ::-1])
+    np.testing.assert_array_equal(images.to_rgb(changed(is_bigendian=1)), PICTURE)
+    for fault in ({"step": 11}, {"height": 60}, {"width": 0}, {"height": 0}):
+        with pytest.raises(InputError):
+            images.to_rgb(changed(**fault))
+    png = CompressedImage(format="rgb8; png compressed rgb8", data=cv2.imencode(".png", PICTURE)[1].tobytes())
+    np.testing.assert_array_equal(images.to_rgb(png), PICTURE)
+    assert cv_bridge.asked == []
+
+
+@pytest.mark.parametrize("answer", [
+    ValueError("buffer is smaller than requested size"), None, PICTURE[:3], PICTURE.astype(np.uint16), PICTURE[..., 0],
+], ids=["raises", "None", "another size", "uint16", "grey"])
+def test_what_cv_bridge_refuses_is_read(cv_bridge, answer) -> None:
+    cv_bridge.answer = answer
+    np.testing.assert_array_equal(images.to_rgb(changed()), PICTURE)
+    assert len(cv_bridge.asked) == 1
+
+
+def test_the_node_says_that_it_goes_on_without(make_robot, session, monkeypatch) -> None:
+    said = []
+    session.node.create_subscription(Log, "/rosout", lambda message: said.append(message.msg), 100)
+    monkeypatch.setattr("dimm_ros.ros.node.bridge", lambda: Bridge(True, frozenset(), "cv_bridge is broken."))
+    robot = make_robot()
+    robot.wait(lambda: "cv_bridge is broken." in said)
+    robot.answer_of(robot.localize())

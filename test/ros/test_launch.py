@@ -9,15 +9,24 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import re
 import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import rclpy
+import yaml
+from rclpy.context import Context
+from rclpy.node import Node
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 PACKAGES = ("launch", "launch_ros")
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
+#: Sections of config/nav2_localization.yaml that Nav2's own launch files put under a namespace.
+NAV2_OWN = {"bt_navigator", "local_costmap", "global_costmap", "behavior_server"}
 
 
 class Made:
@@ -90,20 +99,37 @@ def declared(made: Made) -> dict[str, Made]:
 def run_opaque(made: Made, **values: str) -> tuple[Made, list[Made]]:
     """The node that the opaque function makes with these launch arguments, and what else it makes."""
     (opaque,) = every(made, "OpaqueFunction")
-    *handlers, node = opaque.options["function"](values)
-    return node, handlers
+    defaults = {"params_file": "none.yaml", "fastdds_profile": "true"}
+    *others, node = opaque.options["function"]({**defaults, **values})
+    return node, others
 
 
 def used(*mades: Made) -> set[str]:
     return {one.arguments[0] for made in mades for one in every(made, "LaunchConfiguration")}
 
 
-def test_localization_declares_what_it_uses(description) -> None:
+@pytest.fixture
+def no_profile(monkeypatch):
+    """An environment in which nobody has exported a profile of Fast DDS."""
+    for name in PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_localization_declares_what_it_uses(description, no_profile) -> None:
     made = description("localization.launch.py")
-    node, handlers = run_opaque(made, map="kitchen")
-    assert used(made, node, *handlers) == set(declared(made))
+    node, others = run_opaque(made, map="kitchen")
+    read = set()
+
+    class Asked(dict):
+        def __getitem__(self, name):
+            read.add(name)
+            return super().__getitem__(name)
+
+    every(made, "OpaqueFunction")[0].options["function"](Asked(map="", params_file="none.yaml", fastdds_profile="true"))
+    assert used(made, node, *others) | read == set(declared(made))
     assert set(declared(made)) == {
-        "namespace", "use_sim_time", "params_file", "autostart", "log_level", "use_respawn", "map", "image", "camera_info", "fastdds_profile",
+        "namespace", "use_sim_time", "params_file", "autostart", "log_level", "use_respawn", "map", "image", "camera_info",
+        "fastdds_profile",
     }
     for argument in declared(made).values():
         assert argument.options["description"] and "default_value" in argument.options
@@ -112,34 +138,92 @@ def test_localization_declares_what_it_uses(description) -> None:
 def test_localization_runs_the_node(description) -> None:
     made = description("localization.launch.py")
     node, _ = run_opaque(made, map="")
-    assert (node.kind, node.options["package"], node.options["executable"]) == ("LifecycleNode", "dimm_ros", "localizer")
-    assert {"name", "namespace"} <= set(node.options)  # a LifecycleNode needs both
+    assert (node.kind, node.options["package"], node.options["executable"]) == ("Node", "dimm_ros", "localizer")
+    assert {"name", "namespace"} <= set(node.options)
     remapped = dict(node.options["remappings"])
     assert remapped["/tf"] == "tf" and remapped["/tf_static"] == "tf_static" and {"image", "camera_info"} <= set(remapped)
     file, overrides = node.options["parameters"]
-    assert file.arguments == ("params_file",) and "map" not in overrides  # the parameter file's map stays
+    assert file == "none.yaml" and "map" not in overrides  # the parameter file's map stays
     assert "map" in run_opaque(made, map="/maps/kitchen.safetensors")[0].options["parameters"][1]
 
 
-def test_autostart_drives_the_lifecycle(description) -> None:
-    """On every start of the process, and again while the map cannot be loaded; the node must not drive itself beside that."""
-    from lifecycle_msgs.msg import Transition
+def test_the_node_drives_its_own_start(description) -> None:
+    """Launch hands autostart on and registers nothing: its handlers would wait for a dead process after a crash."""
+    made = description("localization.launch.py")
+    node, others = run_opaque(made, map="kitchen")
+    autostart = node.options["parameters"][1]["autostart"]
+    assert autostart.options["value_type"] is bool and autostart.arguments[0].arguments == ("autostart",)
+    assert declared(made)["autostart"].options["default_value"] == "true"
+    assert {other.kind for other in others} <= {"SetEnvironmentVariable"} and not every(made, "RegisterEventHandler")
+    assert node.options["respawn"].arguments == ("use_respawn",)
 
-    node, handlers = run_opaque(description("localization.launch.py"), map="kitchen")
-    assert node.options["parameters"][1]["autostart"] is False
-    assert {handler.kind for handler in handlers} == {"RegisterEventHandler"}
-    for handler in handlers:
-        assert [one.arguments[0] for one in every(handler.options["condition"], "LaunchConfiguration")] == ["autostart"]
-    starts = [one for handler in handlers for one in every(handler, "OnProcessStart")]
-    transitions = [one for handler in handlers for one in every(handler, "OnStateTransition")]
-    asked = lambda part: [one.options["transition_id"] for one in every(part, "ChangeState")]  # noqa: E731
-    assert [asked(one) for one in starts] == [[Transition.TRANSITION_CONFIGURE]] and starts[0].options["target_action"] is node
-    assert {(one.options["start_state"], one.options["goal_state"]): asked(one) for one in transitions} == {
-        ("configuring", "inactive"): [Transition.TRANSITION_ACTIVATE], ("configuring", "unconfigured"): [Transition.TRANSITION_CONFIGURE],
-    }
-    assert all(one.options["target_lifecycle_node"] is node for one in transitions)
-    (delay,) = every(transitions[1], "TimerAction")
-    assert delay.options["period"] >= 1.0
+
+def parameter_in(namespace: str, file: str) -> float | None:
+    """tf_rate that rcl gives to a node called localizer in a namespace."""
+    context = Context()
+    arguments = ["--ros-args", "--params-file", file, "-r", f"__ns:={namespace}"]
+    rclpy.init(args=arguments, context=context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    try:
+        node = Node("localizer", context=context, automatically_declare_parameters_from_overrides=True)
+        return node.get_parameter("tf_rate").value if node.has_parameter("tf_rate") else None
+    finally:
+        context.try_shutdown()
+
+
+class TestProfile:
+    """Fast DDS 2 reads one variable and Fast DDS 3 another; what the user exported stays."""
+
+    def variables(self, description, **values: str) -> dict[str, str]:
+        _, others = run_opaque(description("localization.launch.py"), map="", **values)
+        return {one.arguments[0]: one.arguments[1].arguments[0][-1] for one in others if one.kind == "SetEnvironmentVariable"}
+
+    def test_both_versions_are_told(self, description, no_profile) -> None:
+        assert self.variables(description) == dict.fromkeys(PROFILE_VARIABLES, "fastdds.xml")
+
+    def test_it_can_be_left_out(self, description, no_profile) -> None:
+        assert self.variables(description, fastdds_profile="false") == {}
+
+    @pytest.mark.parametrize("exported", PROFILE_VARIABLES)
+    def test_the_users_own_stays(self, description, no_profile, monkeypatch, exported) -> None:
+        monkeypatch.setenv(exported, "/etc/robot/dds.xml")
+        assert self.variables(description) == {}
+
+
+class TestParameterFile:
+    def given(self, description, path: Path) -> dict | str:
+        """What the node gets for a parameter file."""
+        file = run_opaque(description("localization.launch.py"), map="", params_file=str(path), namespace="robot1")[0].options["parameters"][0]
+        return file if file == str(path) else yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+
+    @pytest.mark.parametrize("name", ["localizer", "/localizer"])
+    def test_a_section_of_the_node_counts_under_any_namespace(self, description, tmp_path, name) -> None:
+        path = tmp_path / "mine.yaml"
+        section = {"ros__parameters": {"tf_rate": 5.0, "map": "2", "solver": {"rays": 100}}}
+        path.write_text(yaml.safe_dump({name: section, "other": {"ros__parameters": {"x": 1}}}), encoding="utf-8")
+        assert self.given(description, path) == {"/**/localizer": section, "other": {"ros__parameters": {"x": 1}}}
+
+    @pytest.mark.parametrize("text", ["/**:\n  ros__parameters: {}\n", "/**/localizer: {}\n", "", "[1, 2]", "a: [", "\0"])
+    def test_any_other_file_is_handed_on(self, description, tmp_path, text) -> None:
+        path = tmp_path / "mine.yaml"
+        path.write_text(text, encoding="utf-8")
+        assert self.given(description, path) == str(path)
+
+    @pytest.mark.parametrize("namespace", ["/", "/robot1"])
+    @pytest.mark.usefixtures("session")  # a domain of its own
+    def test_rcl_agrees(self, description, tmp_path, namespace) -> None:
+        path = tmp_path / "mine.yaml"
+        path.write_text("localizer:\n  ros__parameters: {tf_rate: 5.0}\n", encoding="utf-8")
+        copy = run_opaque(description("localization.launch.py"), map="", params_file=str(path))[0].options["parameters"][0]
+        assert parameter_in(namespace, copy) == 5.0
+        assert parameter_in(namespace, str(path)) == (5.0 if namespace == "/" else None)  # without the copy
+
+    def test_our_own_files_count_under_any_namespace(self, description) -> None:
+        """rcl compares a section's name with the node's full name."""
+        sections = [
+            name for file in (LAUNCH.parent / "config").glob("*.yaml") for name in yaml.safe_load(file.read_text(encoding="utf-8"))
+            if name.rpartition("/")[2] not in NAV2_OWN
+        ]
+        assert len(sections) == 5 and all(name.startswith("/**") for name in sections)
 
 
 def test_parameters_given_by_launch_exist(description) -> None:
@@ -160,10 +244,53 @@ def test_files_that_launch_names_exist(description) -> None:
 def test_replay_hands_on_declared_arguments(description) -> None:
     made = description("replay.launch.py")
     assert used(made) == set(declared(made))
-    assert {"bagfile", "visualize"} <= set(declared(made))
+    assert {"bagfile", "visualize", "namespace"} <= set(declared(made))
     (include,) = every(made, "IncludeLaunchDescription")
     handed = dict(include.options["launch_arguments"])
     assert set(handed) <= set(declared(description("localization.launch.py"))) and handed["use_sim_time"] == "true"
+
+
+def test_replay_is_whole_under_a_namespace(description) -> None:
+    """The player waits for the localizer's status, which lies in the namespace, and TF goes there, for RViz too."""
+    made = description("replay.launch.py")
+    handed = dict(every(made, "IncludeLaunchDescription")[0].options["launch_arguments"])
+    nodes = every(made, "Node")
+    assert [node.options["executable"] for node in nodes] == ["player", "rviz2"]
+    for namespace in (handed["namespace"], *(node.options["namespace"] for node in nodes)):
+        assert namespace.kind == "LaunchConfiguration" and namespace.arguments == ("namespace",)
+    for node in nodes:
+        assert dict(node.options["remappings"]) == {"/tf": "tf", "/tf_static": "tf_static"}
+
+
+def test_replay_checks_before_it_starts_anything(description, monkeypatch) -> None:
+    import ament_index_python.packages as index
+
+    entities = [*description("replay.launch.py").arguments[0]]
+    kinds = [entity.kind for entity in entities]
+    check = entities[kinds.index("OpaqueFunction")]
+    assert kinds.index("OpaqueFunction") < min(kinds.index("IncludeLaunchDescription"), kinds.index("Node"))
+    assert check.options["condition"].arguments[0].arguments == ("visualize",)
+    monkeypatch.setattr(index, "get_package_prefix", lambda name: "/opt/ros")
+    check = every(description("replay.launch.py"), "OpaqueFunction")[0].options["function"]
+    assert check({}) is None
+
+    def missing(name: str) -> str:
+        raise index.PackageNotFoundError(name)
+
+    monkeypatch.setattr(index, "get_package_prefix", missing)
+    check = every(description("replay.launch.py"), "OpaqueFunction")[0].options["function"]
+    with pytest.raises(RuntimeError, match=r"^rviz2 is not installed; .* visualize:=false\.$"):
+        check({})
+
+
+def test_replay_ends_together(description) -> None:
+    """Whichever process ends first; before that process can start, launch must listen."""
+    entities = [*description("replay.launch.py").arguments[0]]
+    kinds = [entity.kind for entity in entities]
+    (end,) = every(description("replay.launch.py"), "OnProcessExit")
+    assert "target_action" not in end.options and end.options["handle_once"] is True
+    assert [one.kind for one in end.options["on_exit"]] == ["Shutdown"]
+    assert kinds.index("RegisterEventHandler") < kinds.index("IncludeLaunchDescription")
 
 
 def test_replay_calls_the_player_as_it_is(description) -> None:
@@ -176,11 +303,27 @@ def test_replay_calls_the_player_as_it_is(description) -> None:
     assert (str(given.bag), given.rate, given.clock, given.drop_transforms) == ("drive", 2.0, True, ["map:odom"])
 
 
+def test_documented_launch_commands_give_what_is_declared(description) -> None:
+    """Of every `ros2 launch dimm_ros` in a document or a help page: the file, the arguments, and none missing."""
+    pages = [LAUNCH.parent / "README.md", *(LAUNCH.parent / "docs").glob("*.md"), *LAUNCH.glob("*.py"), *(LAUNCH.parent / "dimm_ros").rglob("*.py")]
+    commands = 0
+    for page in pages:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for name, words in re.findall(r"ros2 launch dimm_ros (\S+\.launch\.py)([^\n`\"]*)", text):
+            known = declared(description(name))
+            given = re.findall(r"(\w+):=", words)
+            assert set(given) <= set(known), f"{page.name}: {name}{words}"
+            needed = {argument for argument, made in known.items() if "default_value" not in made.options}
+            assert not given or words.endswith(" ") or needed <= set(given), f"{page.name}: {name}{words}"
+            commands += 1
+    assert commands >= 6
+
+
 def test_executables_are_installed(description) -> None:
     cmake = (LAUNCH.parent / "CMakeLists.txt").read_text(encoding="utf-8")
     for name in ("localization.launch.py", "replay.launch.py"):
         made = description(name)
-        nodes = [*every(made, "Node"), *([run_opaque(made, map="")[0]] if every(made, "OpaqueFunction") else [])]
+        nodes = every(made, "Node") or [run_opaque(made, map="")[0]]
         for node in nodes:
             if node.options["package"] == "dimm_ros":
                 assert f'"{node.options["executable"]}=' in cmake

@@ -284,6 +284,17 @@ def test_autostart_survives_a_bad_map_and_recovers(make_robot, session) -> None:
     robot.answer_of(robot.localize())
 
 
+def test_autostart_tries_again_by_itself(make_robot, monkeypatch) -> None:
+    """A map whose disk is mounted late: nobody need set a parameter, nor launch drive the node."""
+    monkeypatch.setattr("dimm_ros.ros.node._RETRY_S", 0.1)
+    localizer = KnownPose()
+    localizer.open = refuse("No map yet.", times=3, then=localizer.open)
+    robot = make_robot(ready=False, localizer=localizer)
+    robot.wait_ready()
+    robot.answer_of(robot.localize())
+    assert localizer.opened == 1 and Manager(robot).state == "active"
+
+
 def test_a_callback_that_raises_does_not_end_the_node(session) -> None:
     """As the process spins it; each failure is told."""
     told, context = [], Context()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from rclpy.qos import qos_profile_sensor_data
+from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
@@ -30,13 +34,15 @@ IMAGES = [np.full((4, 6, 3), index, np.uint8) for index in range(5)]
 
 @pytest.fixture
 def bag(tmp_path):
-    """Five images 0.1 s apart with TF between them, a latched extrinsics, and a topic of a type nobody has."""
-    from rclpy.serialization import serialize_message
+    return record(tmp_path / "bag")
 
-    path, store = tmp_path / "bag", get_typestore(Stores.ROS2_JAZZY)
+
+def record(path: Path, topic: str = "/camera/image") -> Path:
+    """Five images 0.1 s apart with TF between them, a latched extrinsics, and a topic of a type nobody has."""
+    store = get_typestore(Stores.ROS2_JAZZY)
     store.register({"nobody_msgs/msg/Secret": ([], [("data", (1, ("uint8", 0)))])})
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        image = writer.add_connection("/camera/image", "sensor_msgs/msg/Image", typestore=store)
+        image = writer.add_connection(topic, "sensor_msgs/msg/Image", typestore=store)
         tf = writer.add_connection("/tf", "tf2_msgs/msg/TFMessage", typestore=store)
         static = writer.add_connection("/tf_static", "tf2_msgs/msg/TFMessage", typestore=store)
         secret = writer.add_connection("/secret", "nobody_msgs/msg/Secret", typestore=store)
@@ -138,3 +144,32 @@ def test_missing_topic_lists_what_there_is(session, bag) -> None:
 def test_command_line_says_what_is_wrong(session, tmp_path, capsys) -> None:
     assert main(["player", str(tmp_path / "none")]) == 1
     assert "does not exist" in capsys.readouterr().err
+
+
+DOCUMENTED = re.findall(r"^python -m dimm_ros\.ros\.player (.*)$", (Path(__file__).parents[2] / "docs" / "ros.md").read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", DOCUMENTED)
+@pytest.mark.parametrize("ros", [[], ["--ros-args", "-r", "__ns:=/robot1", "-r", "/tf:=tf", "--"]], ids=["alone", "with ROS arguments"])
+def test_documented_commands_do_what_they_say(session, tmp_path, capsys, command, ros) -> None:
+    """Through main, as the shell gives them: the topic is remapped and the recorded map -> odom left out."""
+    recorded, played = re.search(r"--remap (\S+):=(\S+)", command).groups()
+    path = record(tmp_path / "bag", recorded)
+    namespace = "/robot1" if ros else ""
+    images, transforms, clocks = [], [], []
+    node = session.node
+    node.create_subscription(Image, played, images.append, 10)
+    node.create_subscription(TFMessage, f"{namespace}/tf", lambda message: transforms.extend(message.transforms), DYNAMIC_QOS)
+    node.create_subscription(Clock, "/clock", clocks.append, 1000)
+    status = node.create_publisher(LocalizationStatus, f"{namespace}/status", 10)
+    timer = node.create_timer(0.02, lambda: status.publish(LocalizationStatus(map_name="kitchen")))
+    words = [str(path) if word == "BAG" else word for word in shlex.split(command)]
+    assert main(["player", *ros, *words]) == 0
+    timer.cancel()
+    wait(lambda: len(images) == 5 and len(transforms) == 5 and clocks)
+    assert {one.header.frame_id for one in transforms} == {"odom"}
+    assert capsys.readouterr().out == "Played 5 images.\n"
+
+
+def test_there_is_a_documented_command() -> None:
+    assert len(DOCUMENTED) == 1

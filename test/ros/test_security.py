@@ -68,27 +68,30 @@ class TestConfigurations:
         from dimm_ros.ros.parameters import config_from, declarations
 
         tree = yaml.safe_load((ROOT / "config" / "nav2_localization.yaml").read_text(encoding="utf-8"))
-        ours = tree["localizer"]["ros__parameters"]
+        ours = tree["/**/localizer"]["ros__parameters"]
         assert set(ours) <= {declaration.name for declaration in declarations()}
         assert config_from(ours).tf_mode == "map_odom" and ours["autostart"] is False
-        manager = tree["lifecycle_manager_localization"]["ros__parameters"]
+        manager = tree["/**/lifecycle_manager_localization"]["ros__parameters"]
         assert "localizer" in manager["node_names"] and manager["bond_timeout"] == 0.0
 
     def test_ekf_file_takes_the_pose_as_it_is_published(self, make_robot) -> None:
         tree = yaml.safe_load((ROOT / "config" / "ekf_visual.yaml").read_text(encoding="utf-8"))
-        assert set(tree) == {"ekf_filter_node_odom", "ekf_filter_node_map"}
-        ekf = tree["ekf_filter_node_map"]["ros__parameters"]
+        assert set(tree) == {"/**/ekf_filter_node_odom", "/**/ekf_filter_node_map"}
+        ekf = tree["/**/ekf_filter_node_map"]["ros__parameters"]
         assert make_robot().session.node.resolve_topic_name(ekf["pose0"]) == "/localization_pose"
         assert ekf["world_frame"] == ekf["map_frame"] == "map" and ekf["pose0_differential"] is False and ekf["smooth_lagged_data"] is True
         assert ekf["pose0_rejection_threshold"] > 0 and len(ekf["pose0_config"]) == 15 and ekf["pose0_config"][:6] == [True] * 6
-        assert "pose0" not in tree["ekf_filter_node_odom"]["ros__parameters"]  # odom -> base_link must not jump
+        assert "pose0" not in tree["/**/ekf_filter_node_odom"]["ros__parameters"]  # odom -> base_link must not jump
 
     def test_rviz_shows_what_is_published(self, make_robot) -> None:
         tree = yaml.safe_load((ROOT / "config" / "localizer.rviz").read_text(encoding="utf-8"))
         shown = {one["Class"].split("/")[1]: one["Topic"]["Value"] for one in tree["Visualization Manager"]["Displays"] if "Topic" in one}
         assert set(shown) == {"PoseWithCovariance", "Image", "MarkerArray"}
+        tools = [one["Topic"]["Value"] for one in tree["Visualization Manager"]["Tools"] if "Topic" in one]
+        assert tools == ["initialpose"]
+        assert not any(topic.startswith("/") for topic in shown.values())  # RViz in a namespace shows that robot's
         robot = make_robot()
-        robot.wait(lambda: set(shown.values()) <= {name for name, _ in robot.session.node.get_topic_names_and_types()})
+        robot.wait(lambda: {f"/{topic}" for topic in shown.values()} <= {name for name, _ in robot.session.node.get_topic_names_and_types()})
 
 
 @pytest.mark.parametrize("path", ["maps/../../hall.safetensors", "hall\n.safetensors", "~/hall.safetensors"])
