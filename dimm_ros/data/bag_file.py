@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 import struct
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from heapq import merge
+from pathlib import Path, PurePath
 
 import numpy as np
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
-from rosbags.typesys import Stores, get_typestore
+import yaml
+from rosbags.interfaces import Connection, MessageDefinitionFormat
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
+from dimm_ros.data.bag_storage import DamagedFile, StorageFile, cause_of, decompressed, open_storage
 from dimm_ros.data.image_encoding import decode_compressed, decode_depth, decode_raw
 from dimm_ros.errors import DataError, InputError
 from dimm_ros.geometry.camera import Camera
@@ -24,6 +28,9 @@ TF_MESSAGE = "tf2_msgs/msg/TFMessage"
 _LISTED = 40  # topics in an error sentence
 _DEPTH_PAIR_NS = 20_000_000  # between the stamps of an image and its depth
 _DEPTH_WINDOW_NS = 150_000_000  # of recording times in which such a depth image is looked for
+_STORED = (".mcap", ".db3", ".bag")
+#: Recorders number the parts of one recording; that of ROS 1 also puts the time at which a part began before the number.
+_PART = re.compile(r"(.*?)(?:_?\d{4}(?:-\d\d){5})?_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -38,11 +45,14 @@ class Header:
 
 
 class Bag:
-    """An open bag; reading is guarded by a lock because its file position is shared.
+    """An open bag; reading is guarded by a lock because a file's position may be shared.
 
     Args:
         path: rosbag2 folder, .mcap or .db3 file, or .bag file of ROS 1 (or the folder of the parts of one).
         ros1: accept bags of ROS 1, whose raw messages are not CDR.
+
+    Attributes:
+        damaged: topic -> how many of its messages could not be decoded and were passed over by ``messages`` and ``image_headers``.
 
     Raises:
         DataError: it cannot be read, holds no message, or is of ROS 1 where that is not accepted.
@@ -50,34 +60,53 @@ class Bag:
 
     def __init__(self, path: Path, ros1: bool = False) -> None:
         self.path = path
+        self.damaged: dict[str, int] = {}
         self._lock = threading.Lock()
-        paths = bag_paths(path)
-        if paths[0].suffix == ".bag" and not ros1:
-            raise DataError(f"Bag '{path.name}' is of ROS 1; make a ROS 2 bag of it with 'dimm convert'.")
+        self._scratch = tempfile.TemporaryDirectory(prefix="dimm_bag_", ignore_cleanup_errors=True)  # goes with the bag
+        self._files: list[StorageFile] = []
+        self._stores: dict[tuple, Typestore] = {}
         try:
-            self._reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_JAZZY))
-            self._reader.open()
-        except DataError:
+            files, self._packed = bag_files(path)
+            for file in files:
+                self._files.append(self._open(file))
+            self.ros1 = any(file.ros1 for file in self._files)
+            if self.ros1 and not ros1:
+                raise DataError(f"Bag '{path.name}' is of ROS 1; make a ROS 2 bag of it with 'dimm convert'.")
+            # Numbered anew, since each file begins at the same number.
+            owned = [(file, connection) for file in self._files for connection in file.connections]
+            self._connections = [connection._replace(id=number) for number, (_, connection) in enumerate(owned)]
+            self._numbers = {(id(file), connection.id): number for number, (file, connection) in enumerate(owned)}
+            if not any(connection.msgcount for connection in self._connections):
+                others = sorted({encoding for file in self._files for encoding in file.others})
+                what = f"no message of ROS, only {', '.join(others)}; record with 'ros2 bag record'" if others else "no message; record it again"
+                raise DataError(f"Bag '{path.name}' holds {what}.")
+        except BaseException:
+            self.close()
             raise
-        except Exception as error:  # rosbags raises whatever a damaged file leads its parser to (struct, assert, type, ...)
-            raise self._unreadable(error) from None
-        if not any(connection.msgcount for connection in self._reader.connections):
-            raise DataError(f"Bag '{path.name}' holds no message; record it again.")
 
-    def _unreadable(self, error: Exception) -> DataError:
-        cause = str(error).strip().rstrip(".") or type(error).__name__
-        return DataError(
-            f"Bag '{self.path.name}' cannot be read ({cause}); if its recording was cut off, repair it with "
-            "'ros2 bag reindex' (sqlite3) or 'mcap recover' (mcap).",
-        )
+    def _open(self, file: Path) -> StorageFile:
+        try:
+            return open_storage(file, lambda: Path(tempfile.mkdtemp(dir=self._scratch.name)))
+        except DamagedFile as error:
+            raise self._unreadable(str(error), error.cure, file) from None
+        except OSError as error:
+            raise DataError(f"Bag '{self.path.name}' cannot be read ({file.name}: {error.strerror or cause_of(error)}).") from None
+
+    def _unreadable(self, cause: str, cure: str, file: Path | None = None) -> DataError:
+        where = f"{file.name}: " if file is not None and file != self.path else ""
+        return DataError(f"Bag '{self.path.name}' cannot be read ({where}{cause}); {cure}.")
 
     @property
     def topics(self) -> dict[str, str]:
         """Topic -> message type, of topics that hold messages."""
-        return {c.topic: c.msgtype for c in sorted(self._reader.connections, key=lambda c: c.topic) if c.msgcount}
+        return {c.topic: c.msgtype for c in sorted(self._connections, key=lambda c: c.topic) if c.msgcount}
+
+    def count(self, topic: str) -> int:
+        """How many messages a topic holds."""
+        return sum(connection.msgcount for connection in self.connections(topic))
 
     def connections(self, topic: str) -> list[Connection]:
-        return [connection for connection in self._reader.connections if connection.topic == topic and connection.msgcount]
+        return [connection for connection in self._connections if connection.topic == topic and connection.msgcount]
 
     def listing(self) -> str:
         """The bag's topics, for an error sentence."""
@@ -86,26 +115,68 @@ class Bag:
         return "the bag has " + ", ".join(names[:_LISTED]) + more
 
     def close(self) -> None:
-        """Close the file; frames that were read from it can no longer load their images."""
-        self._reader.close()
+        """Close the files; frames that were read from them can no longer load their images."""
+        for file in self._files:
+            file.close()
+        self._scratch.cleanup()
 
     def raw(self, connections: list[Connection], start: int | None = None, stop: int | None = None) -> Iterator[tuple]:
-        """(connection, log time, CDR bytes)."""
+        """(connection, log time, CDR bytes) in order of log time, from ``start`` on and before ``stop`` (ns)."""
+        wanted = {connection.id for connection in connections}
+        yield from merge(*(self._of_file(file, wanted, start, stop) for file in self._files), key=lambda message: message[1])
+
+    def _of_file(self, file: StorageFile, wanted: set[int], start: int | None, stop: int | None) -> Iterator[tuple]:
+        ids = {connection.id for connection in file.connections if self._numbers[id(file), connection.id] in wanted}
+        if not ids:
+            return
         try:
-            yield from self._reader.messages(connections, start, stop)
-        except Exception as error:
-            raise self._unreadable(error) from None
+            for number, log_ns, data in file.messages(ids, start, stop):
+                data = decompressed(data) if self._packed else data
+                yield self._connections[self._numbers[id(file), number]], log_ns, data
+        except Exception as error:  # whatever a damaged file leads its parser to
+            raise self._unreadable(cause_of(error), getattr(error, "cure", file.cure)) from None
 
     def messages(self, connections: list[Connection]) -> Iterator:
         """Deserialised messages."""
-        for connection, _, data in self.raw(connections):
-            yield self._deserialize(connection, data)
+        for _, message in self.logged_messages(connections):
+            yield message
+
+    def logged_messages(self, connections: list[Connection]) -> Iterator[tuple]:
+        """(log time, deserialised message); those that cannot be deserialised are left out and counted in ``damaged``."""
+        for connection, log_ns, data in self.raw(connections):
+            try:
+                message = self._deserialize(connection, data)
+            except DataError:
+                self._count_damaged(connection)
+            else:
+                yield log_ns, message
+
+    def _count_damaged(self, connection: Connection) -> None:
+        self.damaged[connection.topic] = self.damaged.get(connection.topic, 0) + 1
 
     def _deserialize(self, connection: Connection, data: bytes):
-        try:
-            return self._reader.deserialize(data, connection.msgtype)
-        except Exception as error:
-            raise self._unreadable(error) from None
+        """By the definition in the bag, or, where that is of no use, by the usual one."""
+        kind, cause = connection.msgtype, ""
+        for definition in (connection.msgdef, None):
+            try:
+                store = self._store(kind, definition)
+                return store.deserialize_ros1(data, kind) if self.ros1 else store.deserialize_cdr(data, kind)
+            except Exception as error:  # noqa: BLE001  a damaged message leads its parser to anything
+                cause = cause or cause_of(error)
+        raise DataError(f"A message of {connection.topic} in bag '{self.path.name}' cannot be decoded ({cause}).")
+
+    def _store(self, kind: str, definition) -> Typestore:
+        key = (kind, definition)
+        if key not in self._stores:
+            if definition is None:
+                self._stores[key] = get_typestore(Stores.ROS1_NOETIC if self.ros1 else Stores.ROS2_JAZZY)
+            else:
+                if definition.format != MessageDefinitionFormat.MSG:
+                    return self._store(kind, None)
+                store = get_typestore(Stores.EMPTY)
+                store.register(get_types_from_msg(definition.data, kind))
+                self._stores[key] = store
+        return self._stores[key]
 
     def image_headers(self, connections: list[Connection]) -> Iterator[Header]:
         """Headers of all images, read from the message's bytes: deserialising would copy every pixel."""
@@ -114,12 +185,13 @@ class Bag:
             previous, ordinal = last.get(connection.id, (None, -1))
             ordinal = ordinal + 1 if previous == log_ns else 0
             last[connection.id] = (log_ns, ordinal)
-            order = "<" if not self._reader.is2 or data[1] & 1 else ">"  # ROS 1 has the sequence number where CDR says its byte order
             try:
+                order = "<" if self.ros1 or data[1] & 1 else ">"  # ROS 1 has the sequence number where CDR says its byte order
                 seconds, nanoseconds, length = struct.unpack_from(order + "iII", data, 4)
                 frame_id = bytes(data[16 : 16 + length]).rstrip(b"\0").decode("utf-8")
-            except (struct.error, UnicodeDecodeError) as error:
-                raise self._unreadable(error) from None
+            except (struct.error, UnicodeDecodeError, IndexError):
+                self._count_damaged(connection)
+                continue
             yield Header(connection, log_ns, ordinal, seconds * 10**9 + nanoseconds, frame_id.lstrip("/"))
 
     def load_image(self, header: Header, camera: Camera) -> np.ndarray:
@@ -172,23 +244,49 @@ class Bag:
             raise DataError(f"Depth image {image.stamp_ns * 1e-9:.3f} s of bag '{self.path.name}' cannot be used: {error}") from None
 
 
-def bag_paths(path: Path) -> list[Path]:
-    """What rosbags opens: the folder with metadata.yaml, the one storage file of a folder without, or the parts of a ROS 1 bag."""
+def bag_files(path: Path) -> tuple[list[Path], bool]:
+    """The files of a bag, and whether each of its messages is compressed by itself.
+
+    A metadata.yaml that is damaged, or whose files were renamed, counts as absent: files tell what is in them.
+
+    Raises:
+        DataError: there is none, some are missing, or they are of several bags.
+    """
     if not path.exists():
         raise DataError(f"Bag '{path}' does not exist.")
-    if path.is_file() or (path / "metadata.yaml").exists():
-        return [path]
-    files = sorted(child for child in path.iterdir() if child.suffix in (".mcap", ".db3"))
-    if len(files) == 1:
-        return files
-    if files:
-        raise DataError(f"Bag '{path.name}' has {len(files)} files but no metadata.yaml; run 'ros2 bag reindex' on it.")
-    parts = sorted(child for child in path.iterdir() if child.suffix == ".bag")
-    if len({re.sub(r"_\d+$", "", part.stem) for part in parts}) > 1:
-        raise DataError(f"'{path}' holds several ROS 1 bags ({', '.join(part.name for part in parts)}); give one of them.")
-    if parts:
-        return parts
-    raise DataError(f"'{path}' is not a bag: it has neither metadata.yaml nor a .mcap, .db3 or .bag file.")
+    if path.is_file():
+        return [path], False
+    listed, packed = _metadata(path / "metadata.yaml")
+    missing = [name for name in listed if not (path / name).exists()]
+    there = sorted(child for child in path.iterdir() if child.name.removesuffix(".zstd").endswith(_STORED) and child.is_file())
+    if listed and len(missing) < len(listed) or missing and not there:
+        if missing:
+            some = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
+            raise DataError(f"Bag '{path.name}' cannot be read: metadata.yaml lists {some}, but the folder lacks it; copy the whole folder.")
+        return [path / name for name in listed], packed
+    if not there:
+        raise DataError(f"'{path}' is not a bag: it has neither metadata.yaml nor a .mcap, .db3 or .bag file.")
+    if not _one_recording(there):
+        raise DataError(f"'{path}' holds several bags ({', '.join(child.name for child in there)}); give one of them.")
+    return there, packed
+
+
+def _one_recording(files: list[Path]) -> bool:
+    """Whether files are the numbered parts of one recording."""
+    parts = [_PART.fullmatch(Path(file.name.removesuffix(".zstd")).stem) for file in files]
+    if len(files) == 1 or not all(parts):
+        return len(files) == 1
+    return len({part[1] for part in parts}) == 1 and len({int(part[2]) for part in parts}) == len(parts)
+
+
+def _metadata(path: Path) -> tuple[list[str], bool]:
+    """File names of a metadata.yaml and whether messages are compressed one by one; nothing where it is absent or damaged."""
+    try:
+        about = yaml.safe_load(path.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
+        names = [PurePath(name).name for name in about["relative_file_paths"]]
+        return names, str(about.get("compression_mode", "")).lower() == "message"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return [], False
 
 
 def stamp_of(message) -> int:
@@ -204,17 +302,21 @@ def image_connections(bag: Bag, topic: str | None) -> list[Connection]:
                 return bag.connections(name)
         what = f"is a {bag.topics[topic].rsplit('/', 1)[-1]}, not an image" if topic in bag.topics else "is not in it"
         raise DataError(f"Image topic {topic} cannot be read from bag '{bag.path.name}': it {what}; {bag.listing()}.")
-    candidates = [
-        name
-        for name in images
-        if not name.endswith("/compressedDepth") and not (images[name] == COMPRESSED and name.rpartition("/")[0] in images)
-    ]
+    candidates = [name for name in images if not name.endswith("/compressedDepth") and _is_fuller_twin(bag, name, images)]
     colour = [name for name in candidates if "depth" not in name.lower()] or candidates
     if len(colour) == 1:
         return bag.connections(colour[0])
     if colour:
         raise DataError(f"Bag '{bag.path.name}' has several image topics; choose the image topic among {', '.join(colour)}.")
     raise DataError(f"Bag '{bag.path.name}' has no image topic (Image or CompressedImage); {bag.listing()}.")
+
+
+def _is_fuller_twin(bag: Bag, name: str, images: dict[str, str]) -> bool:
+    """Whether a topic has no raw or compressed twin with more of the same images; the raw one wins where both have as many."""
+    raw = name.rpartition("/")[0]
+    if images[name] == COMPRESSED and raw in images:
+        return bag.count(name) > bag.count(raw)
+    return bag.count(f"{name}/compressed") <= bag.count(name) or images.get(f"{name}/compressed") != COMPRESSED
 
 
 def camera_info_connections(bag: Bag, topic: str | None, image_topic: str) -> list[Connection]:
@@ -245,8 +347,8 @@ def depth_connections(bag: Bag, image_topic: str, frame_ids: set[str]) -> tuple[
     found = []
     for topic, kind in bag.topics.items():
         if kind == IMAGE and topic != image_topic and "depth" in topic.lower() and topic.rpartition("/")[0] in infos:
-            first = next(bag.messages(bag.connections(topic)))
-            if first.encoding in ("16UC1", "32FC1") and first.header.frame_id.lstrip("/") in frame_ids:
+            first = next(bag.messages(bag.connections(topic)), None)
+            if first is not None and first.encoding in ("16UC1", "32FC1") and first.header.frame_id.lstrip("/") in frame_ids:
                 found.append(topic)
     if len(found) != 1:
         return [], []

@@ -1,0 +1,437 @@
+"""The files that bags are made of, each as connections and raw messages: MCAP, sqlite3 and ROS 1, told by their first bytes.
+
+MCAP and sqlite3 are read here, not by rosbags, whose readers refuse a whole file for one channel that they cannot decode, pass over
+what metadata.yaml describes otherwise, and scan an MCAP file without chunks anew for every message.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import shutil
+import sqlite3
+import struct
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Protocol
+from zlib import crc32
+
+from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinition, MessageDefinitionFormat, Qos
+from rosbags.rosbag1 import Reader as Ros1Reader
+from rosbags.rosbag2.metadata import parse_qos
+from rosbags.rosbag2.storage_mcap import DECOMPRESSORS
+
+try:
+    from compression import zstd
+except ImportError:  # Python below 3.14; rosbags brings it
+    from backports import zstd
+
+_MCAP, _SQLITE, _ROS1, _ZSTD = b"\x89MCAP0\r\n", b"SQLite format 3\0", b"#ROSBAG V", b"\x28\xb5\x2f\xfd"
+_FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _CHUNK_INDEX, _STATISTICS = 0x02, 0x03, 0x04, 0x05, 0x06, 0x08, 0x0B
+_FOOTER_BYTES = 9 + 20  # of the record that precedes the closing magic
+_MESSAGE_HEADER = 22  # channel, sequence number, two times
+_UNFINISHED = ("-wal", "-journal")  # what sqlite leaves beside a file whose writer did not close it
+
+
+class StorageFile(Protocol):
+    """One open file of a bag.
+
+    Attributes:
+        connections: those that hold CDR (or, in ROS 1, its own) messages; ``id`` is unique within the file.
+        others: encodings of the messages that were left out because they are neither.
+        ros1: whether its messages are of ROS 1.
+        cure: what to do when it turns out to be damaged.
+    """
+
+    connections: list[Connection]
+    others: set[str]
+    ros1: ClassVar[bool]
+    cure: ClassVar[str]
+
+    def messages(self, ids: set[int], start: int | None, stop: int | None) -> Iterator[tuple[int, int, bytes]]:
+        """(id of the connection, log time in ns, bytes) in order of time, from ``start`` on and before ``stop``."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+class DamagedFile(Exception):
+    """A file that cannot be read: the text is the cause, ``cure`` what to do."""
+
+    def __init__(self, cause: str, cure: str) -> None:
+        super().__init__(cause)
+        self.cure = cure
+
+
+def open_storage(path: Path, scratch: Callable[[], Path]) -> StorageFile:
+    """Open a file of a bag, whatever it is called.
+
+    Args:
+        path: the file.
+        scratch: makes a new folder for a copy, of a file that is packed or was not closed by its recorder.
+
+    Raises:
+        DamagedFile: it is empty, or of none of the kinds.
+        OSError: it cannot be read.
+        Exception: whatever a damaged file leads its parser to; the file's ``cure`` applies.
+    """
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head.startswith(_ZSTD):
+        unpacked = scratch() / path.name.removesuffix(".zstd")
+        try:
+            with zstd.open(path, "rb") as packed, unpacked.open("wb") as file:
+                shutil.copyfileobj(packed, file, 1 << 20)
+        except (EOFError, zstd.ZstdError) as error:
+            raise DamagedFile(str(error).rstrip("."), "its compressed file is damaged or cut off, copy it again") from None
+        return open_storage(unpacked, scratch)
+    for magic, kind in ((_MCAP, McapFile), (_ROS1, Ros1File), (_SQLITE, SqliteFile)):
+        if head.startswith(magic):
+            if kind is SqliteFile:
+                path = _finished(path, scratch)
+            try:
+                return kind(path)
+            except (DamagedFile, OSError):
+                raise
+            except Exception as error:
+                raise DamagedFile(cause_of(error), kind.cure) from None
+    if not head:
+        raise DamagedFile("its file is empty", "the recording never began or the disk was full: record it again, or copy the file again")
+    raise DamagedFile("its first bytes are of no MCAP, sqlite3 or ROS 1 bag file", "copy it again from where it was recorded")
+
+
+def decompressed(data: bytes) -> bytes:
+    """A message of a bag that was recorded with ``--compression-mode message``."""
+    return zstd.decompress(data)
+
+
+def cause_of(error: Exception) -> str:
+    """One clause of what a parser said."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def _finished(path: Path, scratch: Callable[[], Path]) -> Path:
+    """A database with what its writer still had to move into it; the user's own files stay as they are."""
+    beside = [other for ending in _UNFINISHED if (other := path.with_name(path.name + ending)).exists() and other.stat().st_size]
+    if not beside:
+        return path
+    place = scratch()
+    for source in (path, *beside):
+        shutil.copyfile(source, place / source.name)
+    with closing(sqlite3.connect(place / path.name)) as base:
+        base.execute("PRAGMA journal_mode=DELETE").fetchall()  # takes the log in, and leaves one file
+    return place / path.name
+
+
+def _connection(number: int, topic: str, kind: str, definition: MessageDefinition, count: int, encoding: str, profiles: str, owner) -> Connection:
+    if kind.count("/") == 1:  # some writers leave the middle out
+        kind = kind.replace("/", "/msg/")
+    return Connection(number, topic, kind, definition, "", count, ConnectionExtRosbag2(encoding, _profiles(profiles)), owner)
+
+
+def _profiles(text: str) -> list[Qos]:
+    try:
+        return parse_qos(text)
+    except Exception:  # noqa: BLE001  rosbags checks nothing, and they only tell the player what was latched
+        return []
+
+
+def _definition(encoding: str, data: bytes | str) -> MessageDefinition:
+    """The text of a ROS message definition; any other kind counts as none, since the standard types are known without."""
+    if encoding != "ros2msg":
+        return MessageDefinition(MessageDefinitionFormat.NONE, "")
+    return MessageDefinition(MessageDefinitionFormat.MSG, data if isinstance(data, str) else data.decode("utf-8", "replace"))
+
+
+@dataclass
+class _Chunk:
+    """Where a chunk is, the log times of its messages, and their channels (None: unknown)."""
+
+    start: int
+    stop: int
+    offset: int
+    length: int
+    channels: set[int] | None = None
+
+
+@dataclass
+class _Contents:
+    """What is known of an MCAP file.
+
+    ``loose`` are messages outside chunks: (log time, offset of the bytes, their length, channel).
+    """
+
+    schemas: dict[int, tuple[str, str, bytes]] = field(default_factory=dict)
+    channels: dict[int, tuple[int, str, str, dict[str, str]]] = field(default_factory=dict)
+    counts: dict[int, int] = field(default_factory=dict)
+    chunks: list[_Chunk] = field(default_factory=list)
+    loose: list[tuple[int, int, int, int]] = field(default_factory=list)
+
+
+class McapFile:
+    """An MCAP file: by its summary where that is complete, else by one scan, after which every message's place is known."""
+
+    ros1 = False
+    cure = "if its recording was cut off, repair it with 'mcap recover'"
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        try:
+            self._size = os.fstat(self._file.fileno()).st_size
+            self._decoded: tuple[int, bytes] = (-1, b"")
+            self._contents = self._read_contents()
+            self.connections, self.others = self._channels()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+    def messages(self, ids: set[int], start: int | None, stop: int | None) -> Iterator[tuple[int, int, bytes]]:
+        begin, end = -1 if start is None else start, 2**64 if stop is None else stop
+        yield from heapq.merge(self._loose(ids, begin, end), self._chunked(ids, begin, end), key=lambda message: message[1])
+
+    def _loose(self, ids: set[int], begin: int, end: int) -> Iterator[tuple[int, int, bytes]]:
+        loose = self._contents.loose
+        for place in range(bisect_left(loose, (begin,)), bisect_left(loose, (end,))):
+            log_ns, offset, length, channel = loose[place]
+            if channel in ids:
+                yield channel, log_ns, self._read(offset, length)
+
+    def _chunked(self, ids: set[int], begin: int, end: int) -> Iterator[tuple[int, int, bytes]]:
+        """A chunk is read when its first message may be the next."""
+        waiting: list[tuple[int, int, int, bytes]] = []
+        serial = 0
+        for chunk in self._contents.chunks:
+            if chunk.stop < begin or chunk.start >= end or (chunk.channels is not None and not chunk.channels & ids):
+                continue
+            while waiting and waiting[0][0] < chunk.start:
+                log_ns, _, channel, data = heapq.heappop(waiting)
+                yield channel, log_ns, data
+            data = self._chunk(chunk.offset, chunk.length)
+            for op, offset, length in _records(_slicer(data), 0, len(data)):
+                if op == _MESSAGE:
+                    channel, log_ns = _message(_slicer(data), offset, length)
+                    if channel in ids and begin <= log_ns < end:
+                        serial += 1
+                        heapq.heappush(waiting, (log_ns, serial, channel, data[offset + _MESSAGE_HEADER : offset + length]))
+        while waiting:
+            log_ns, _, channel, data = heapq.heappop(waiting)
+            yield channel, log_ns, data
+
+    def _read(self, offset: int, size: int) -> bytes:
+        if not 0 <= size <= self._size - offset:  # before anything of that size is made
+            raise DamagedFile(f"a record of {size} bytes at byte {offset} reaches beyond the end", self.cure)
+        data = os.pread(self._file.fileno(), size, offset)
+        if len(data) != size:
+            raise DamagedFile("it was cut off while it was in use", self.cure)
+        return data
+
+    def _read_contents(self) -> _Contents:
+        end = self._size - len(_MCAP) - _FOOTER_BYTES
+        if end < len(_MCAP) or self._read(self._size - len(_MCAP), len(_MCAP)) != _MCAP or self._read(end, 1)[0] != _FOOTER:
+            raise DamagedFile("its end is missing", self.cure)
+        (summary,) = struct.unpack("<Q", self._read(end + 9, 8))
+        if not (summary == 0 or len(_MCAP) <= summary <= end):
+            raise DamagedFile("its footer points outside the file", self.cure)
+        indexed = self._read_summary(summary, end) if summary else None
+        return indexed or self._scan(len(_MCAP), summary or end)
+
+    def _read_summary(self, start: int, end: int) -> _Contents | None:
+        """None where the summary does not tell all."""
+        found, chunk_count, message_count = _Contents(), 0, 0
+        for op, offset, length in _records(self._read, start, end):
+            if op in (_SCHEMA, _CHANNEL):
+                _describe(found, op, self._read(offset, length))
+            elif op == _CHUNK_INDEX:
+                data = self._read(offset, length)
+                first, last, place, size, width = struct.unpack_from("<QQQQI", data)
+                channels = {channel for channel, _ in struct.iter_unpack("<HQ", data[36 : 36 + width])}
+                found.chunks.append(_Chunk(first, last, place, size, channels or None))
+            elif op == _STATISTICS:
+                data = self._read(offset, length)
+                message_count, chunk_count = struct.unpack_from("<Q14xI", data)
+                (width,) = struct.unpack_from("<I", data, 42)
+                found.counts = dict(struct.iter_unpack("<HQ", data[46 : 46 + width]))
+        found.chunks.sort(key=lambda chunk: chunk.start)
+        complete = len(found.chunks) == chunk_count > 0 and sum(found.counts.values()) == message_count > 0
+        return found if complete and found.counts.keys() <= found.channels.keys() else None
+
+    def _scan(self, start: int, end: int) -> _Contents:
+        found = _Contents()
+        for op, offset, length in _records(self._read, start, end):
+            if op in (_SCHEMA, _CHANNEL):
+                _describe(found, op, self._read(offset, length))
+            elif op == _MESSAGE:
+                channel, log_ns = _message(self._read, offset, length)
+                found.counts[channel] = found.counts.get(channel, 0) + 1
+                found.loose.append((log_ns, offset + _MESSAGE_HEADER, length - _MESSAGE_HEADER, channel))
+            elif op == _CHUNK:
+                data, times, channels = self._chunk(offset - 9, length + 9), [], set()
+                for inner, place, size in _records(_slicer(data), 0, len(data)):
+                    if inner in (_SCHEMA, _CHANNEL):
+                        _describe(found, inner, data[place : place + size])
+                    elif inner == _MESSAGE:
+                        channel, log_ns = _message(_slicer(data), place, size)
+                        found.counts[channel] = found.counts.get(channel, 0) + 1
+                        times.append(log_ns)
+                        channels.add(channel)
+                if times:
+                    found.chunks.append(_Chunk(min(times), max(times), offset - 9, length + 9, channels))
+        found.loose.sort()
+        found.chunks.sort(key=lambda chunk: chunk.start)
+        return found
+
+    def _chunk(self, offset: int, length: int) -> bytes:
+        """The records of a chunk; the last one is kept, since neighbours are often asked for one after the other."""
+        kept = self._decoded
+        if kept[0] == offset:
+            return kept[1]
+        data = self._read(offset + 9, length - 9)
+        size, crc, width = struct.unpack_from("<16xQII", data)
+        compression = data[32 : 32 + width].decode("utf-8", "replace")
+        (packed,) = struct.unpack_from("<Q", data, 32 + width)
+        if compression not in DECOMPRESSORS:
+            raise DamagedFile(f"its chunks are compressed by '{compression}'", "write it anew with zstd or without compression")
+        records = DECOMPRESSORS[compression](data[40 + width : 40 + width + packed], size)
+        if len(records) != size or (crc and crc32(records) != crc):
+            raise DamagedFile(f"the chunk at byte {offset} is damaged", self.cure)
+        self._decoded = (offset, records)
+        return records
+
+    def _channels(self) -> tuple[list[Connection], set[str]]:
+        connections, others = [], set()
+        for number, (schema, topic, encoding, metadata) in sorted(self._contents.channels.items()):
+            name, kind, data = self._contents.schemas.get(schema, ("", "", b""))
+            count = self._contents.counts.get(number, 0)
+            if encoding == "cdr" and "/" in name:
+                definition = _definition(kind, data)
+                connections.append(_connection(number, topic, name, definition, count, encoding, metadata.get("offered_qos_profiles", ""), self))
+            elif count:
+                others.add(encoding or "unknown")
+        return connections, others
+
+
+def _slicer(data: bytes) -> Callable[[int, int], bytes]:
+    return lambda offset, size: data[offset : offset + size]
+
+
+def _records(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(kind, offset of the content, its length) of the MCAP records between two places."""
+    while start < end:
+        op, length = struct.unpack("<BQ", read(start, 9))
+        if length > end - start - 9:
+            raise DamagedFile(f"a record of {length} bytes at byte {start} reaches beyond the end", McapFile.cure)
+        yield op, start + 9, length
+        start += 9 + length
+
+
+def _message(read: Callable[[int, int], bytes], offset: int, length: int) -> tuple[int, int]:
+    """Channel and log time of a message record."""
+    if length < _MESSAGE_HEADER:
+        raise DamagedFile(f"the message at byte {offset} has no header", McapFile.cure)
+    return struct.unpack("<H4xQ", read(offset, 14))
+
+
+def _describe(found: _Contents, op: int, data: bytes) -> None:
+    """Take in a schema or a channel."""
+    if op == _SCHEMA:
+        (number,) = struct.unpack_from("<H", data)
+        name, place = _text(data, 2)
+        encoding, place = _text(data, place)
+        (width,) = struct.unpack_from("<I", data, place)
+        found.schemas[number] = name, encoding, data[place + 4 : place + 4 + width]
+        return
+    number, schema = struct.unpack_from("<HH", data)
+    topic, place = _text(data, 4)
+    encoding, place = _text(data, place)
+    (width,) = struct.unpack_from("<I", data, place)
+    metadata, place, end = {}, place + 4, place + 4 + width
+    while place < end:
+        key, place = _text(data, place)
+        metadata[key], place = _text(data, place)
+    found.channels[number] = schema, topic, encoding, metadata
+
+
+def _text(data: bytes, place: int) -> tuple[str, int]:
+    (width,) = struct.unpack_from("<I", data, place)
+    return data[place + 4 : place + 4 + width].decode("utf-8", "replace"), place + 4 + width
+
+
+class SqliteFile:
+    """An sqlite3 file of rosbag2, of any version of its schema."""
+
+    ros1 = False
+    cure = "copy it again from where it was recorded, or rescue what is left with '.recover' of the sqlite3 shell"
+
+    def __init__(self, path: Path) -> None:
+        # As a URI, so that no character of the path means something else; nothing is written beside the file.
+        self._base = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+        try:
+            self.others: set[str] = set()
+            self.connections = self._topics()
+        except BaseException:
+            self._base.close()
+            raise
+
+    def close(self) -> None:
+        self._base.close()
+
+    def messages(self, ids: set[int], start: int | None, stop: int | None) -> Iterator[tuple[int, int, bytes]]:
+        wanted = ",".join(str(int(number)) for number in ids)
+        times = (-(2**63) if start is None else start, 2**63 - 1 if stop is None else stop)
+        yield from self._base.execute(
+            f"SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({wanted}) AND timestamp >= ? AND timestamp < ? "
+            "ORDER BY timestamp, id", times,
+        )
+
+    def _topics(self) -> list[Connection]:
+        columns = {table: {row[1] for row in self._base.execute(f"PRAGMA table_info({table})")} for table in ("topics", "messages")}
+        if not columns["topics"] or not columns["messages"]:
+            raise DamagedFile("it is an sqlite3 file without the tables of a bag", "give the file that 'ros2 bag record' wrote")
+        definitions = {
+            kind: _definition(encoding, text) for kind, encoding, text in self._rows(
+                "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions", "message_definitions",
+            )
+        }
+        counts = dict(self._base.execute("SELECT topic_id, count(*) FROM messages GROUP BY topic_id"))
+        profiles = "offered_qos_profiles" if "offered_qos_profiles" in columns["topics"] else "''"
+        found = []
+        for number, topic, kind, encoding, qos in self._base.execute(
+            f"SELECT id, name, type, serialization_format, {profiles} FROM topics ORDER BY id"
+        ):
+            count = counts.get(number, 0)
+            if encoding == "cdr":
+                found.append(_connection(number, topic, kind, definitions.get(kind, _definition("", "")), count, encoding, qos, self))
+            elif count:
+                self.others.add(encoding)
+        return found
+
+    def _rows(self, query: str, table: str) -> list[tuple]:
+        """Rows of a table that older versions lack."""
+        there = self._base.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone()[0]
+        return self._base.execute(query).fetchall() if there else []
+
+
+class Ros1File:
+    """A bag file of ROS 1, by rosbags."""
+
+    ros1 = True
+    cure = "repair it with 'rosbag reindex' of ROS 1"
+
+    def __init__(self, path: Path) -> None:
+        self._reader = Ros1Reader(path)
+        self._reader.open()
+        self.connections, self.others = list(self._reader.connections), set()
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def messages(self, ids: set[int], start: int | None, stop: int | None) -> Iterator[tuple[int, int, bytes]]:
+        wanted = [connection for connection in self.connections if connection.id in ids]
+        for connection, log_ns, data in self._reader.messages(wanted, start, stop):
+            yield connection.id, log_ns, data
