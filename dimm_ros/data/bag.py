@@ -98,7 +98,7 @@ def read_bag(
             notes.append(f"Poses of {pose_topic} are in frame '{world}', which is the map's frame.")
 
     depth, depth_infos = depth_connections(bag, topic, frame_ids)
-    depth_cameras = _Cameras(bag, depth_infos, run, notes) if depth else None
+    depth_cameras = _Cameras(bag, depth_infos, run, notes, is_rectified(depth[0].topic)) if depth else None
     notes += [f"{count} messages of {name} cannot be decoded and were left out." for name, count in bag.damaged.items()]
     frames: list[Frame] = []
     outside, first_reason, seen, repeated = 0, "", set(), []
@@ -177,8 +177,9 @@ class _Cameras:
                 except InputError as error:
                     camera, cause = None, cause or str(error)
                 else:
-                    projected |= has_projection(p) and camera != (camera_from_info(message) if k[0] else None)
-                    raw |= rectified and not has_projection(p)
+                    differs = any(d) or (k[0], k[4], k[2], k[5]) != (p[0], p[5], p[2], p[6])
+                    projected |= has_projection(p) and (rectified or not k[0]) and differs
+                    raw |= rectified and not has_projection(p) and any(d)
             if camera is None:
                 bad += 1
             else:

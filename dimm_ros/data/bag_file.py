@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import struct
 import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import merge
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
-import yaml
 from rosbags.interfaces import Connection, MessageDefinitionFormat
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from dimm_ros.data.bag_files import bag_files
 from dimm_ros.data.bag_storage import DamagedFile, StorageFile, cause_of, decompressed, open_storage
-from dimm_ros.data.image_encoding import decode_compressed, decode_depth, decode_raw
+from dimm_ros.data.image_encoding import decode_compressed, decode_depth, decode_raw, stored_size
 from dimm_ros.errors import DataError, InputError
 from dimm_ros.geometry.camera import Camera
 
@@ -28,9 +27,6 @@ TF_MESSAGE = "tf2_msgs/msg/TFMessage"
 _LISTED = 40  # topics in an error sentence
 _DEPTH_PAIR_NS = 20_000_000  # between the stamps of an image and its depth
 _DEPTH_WINDOW_NS = 150_000_000  # of recording times in which such a depth image is looked for
-_STORED = (".mcap", ".db3", ".bag")
-#: Recorders number the parts of one recording; that of ROS 1 also puts the time at which a part began before the number.
-_PART = re.compile(r"(.*?)(?:_?\d{4}(?:-\d\d){5})?_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -52,6 +48,7 @@ class Bag:
         ros1: accept bags of ROS 1, whose raw messages are not CDR.
 
     Attributes:
+        files: those that hold its messages.
         damaged: topic -> how many of its messages could not be decoded and were passed over by ``messages`` and ``image_headers``.
 
     Raises:
@@ -67,6 +64,7 @@ class Bag:
         self._stores: dict[tuple, Typestore] = {}
         try:
             files, self._packed = bag_files(path)
+            self.files = tuple(files)
             for file in files:
                 self._files.append(self._open(file))
             self.ros1 = any(file.ros1 for file in self._files)
@@ -206,23 +204,18 @@ class Bag:
         if header.ordinal >= len(found):
             raise DataError(f"{name} is no longer there; the bag was changed while it was in use.")
         message = self._deserialize(header.connection, found[header.ordinal][2])
+        packed = header.connection.msgtype == COMPRESSED
         try:
-            if header.connection.msgtype == COMPRESSED:
-                image = decode_compressed(message.format, message.data)
-            else:
-                image = decode_raw(
-                    message.encoding,
-                    message.height,
-                    message.width,
-                    message.step,
-                    bool(message.is_bigendian),
-                    message.data,
+            size = stored_size(message.data) if packed else (message.width, message.height)
+            if size == (camera.width, camera.height):  # else no memory is taken for it
+                if packed:
+                    return decode_compressed(message.format, message.data)
+                return decode_raw(
+                    message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data,
                 )
         except InputError as error:
             raise DataError(f"{name} cannot be used: {error}") from None
-        if image.shape[:2] != (camera.height, camera.width):
-            raise DataError(f"{name} is {image.shape[1]}x{image.shape[0]}, but camera_info says {camera.width}x{camera.height}.")
-        return image
+        raise DataError(f"{name} is {size[0]}x{size[1]}, but camera_info says {camera.width}x{camera.height}.")
 
     def load_depth(self, connections: list[Connection], image: Header, camera: Camera) -> np.ndarray:
         """(h, w) float32 metres of the depth image nearest in time to an image, all 0 where none is near.
@@ -242,51 +235,6 @@ class Bag:
             )
         except InputError as error:
             raise DataError(f"Depth image {image.stamp_ns * 1e-9:.3f} s of bag '{self.path.name}' cannot be used: {error}") from None
-
-
-def bag_files(path: Path) -> tuple[list[Path], bool]:
-    """The files of a bag, and whether each of its messages is compressed by itself.
-
-    A metadata.yaml that is damaged, or whose files were renamed, counts as absent: files tell what is in them.
-
-    Raises:
-        DataError: there is none, some are missing, or they are of several bags.
-    """
-    if not path.exists():
-        raise DataError(f"Bag '{path}' does not exist.")
-    if path.is_file():
-        return [path], False
-    listed, packed = _metadata(path / "metadata.yaml")
-    missing = [name for name in listed if not (path / name).exists()]
-    there = sorted(child for child in path.iterdir() if child.name.removesuffix(".zstd").endswith(_STORED) and child.is_file())
-    if listed and len(missing) < len(listed) or missing and not there:
-        if missing:
-            some = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
-            raise DataError(f"Bag '{path.name}' cannot be read: metadata.yaml lists {some}, but the folder lacks it; copy the whole folder.")
-        return [path / name for name in listed], packed
-    if not there:
-        raise DataError(f"'{path}' is not a bag: it has neither metadata.yaml nor a .mcap, .db3 or .bag file.")
-    if not _one_recording(there):
-        raise DataError(f"'{path}' holds several bags ({', '.join(child.name for child in there)}); give one of them.")
-    return there, packed
-
-
-def _one_recording(files: list[Path]) -> bool:
-    """Whether files are the numbered parts of one recording."""
-    parts = [_PART.fullmatch(Path(file.name.removesuffix(".zstd")).stem) for file in files]
-    if len(files) == 1 or not all(parts):
-        return len(files) == 1
-    return len({part[1] for part in parts}) == 1 and len({int(part[2]) for part in parts}) == len(parts)
-
-
-def _metadata(path: Path) -> tuple[list[str], bool]:
-    """File names of a metadata.yaml and whether messages are compressed one by one; nothing where it is absent or damaged."""
-    try:
-        about = yaml.safe_load(path.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
-        names = [PurePath(name).name for name in about["relative_file_paths"]]
-        return names, str(about.get("compression_mode", "")).lower() == "message"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        return [], False
 
 
 def stamp_of(message) -> int:

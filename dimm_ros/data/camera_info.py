@@ -73,14 +73,14 @@ def camera_from_info(message: CameraInfoLike, rectified: bool = False) -> Camera
 
 
 def coefficients(message: CameraInfoLike) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
-    """D, K and P (row by row) of a message of ROS 2, or of ROS 1 where their names are capitals."""
-    found = (message.d, message.k, message.p) if hasattr(message, "k") else (message.D, message.K, message.P)
+    """D, K and P (row by row) of a message of ROS 2, or of ROS 1 where their names are capitals; P is empty where there is none."""
+    found = (message.d, message.k, getattr(message, "p", ())) if hasattr(message, "k") else (message.D, message.K, message.P)
     return tuple(tuple(float(value) for value in values) for values in found)
 
 
 def has_projection(p: Sequence[float]) -> bool:
     """Whether P holds focal lengths."""
-    return p[0] > 0 and p[5] > 0
+    return len(p) == 12 and p[0] > 0 and p[5] > 0
 
 
 def _distortion(name: str, coefficients: list[float]) -> tuple[str, tuple[float, ...]]:

@@ -64,9 +64,7 @@ def _links(bag: Bag) -> dict[str, _Link]:
         static = topic.endswith("/tf_static")
         if kind not in _TF_MESSAGES or not (static or topic.endswith("/tf")):
             continue
-        connections = bag.connections(topic)
-        times = [log_ns for _, log_ns, _ in bag.raw(connections)]
-        for log_ns, message in zip(times, bag.messages(connections), strict=True):
+        for log_ns, message in bag.logged_messages(bag.connections(topic)):
             for transform in message.transforms:
                 parent = transform.header.frame_id.lstrip("/")
                 link = links.setdefault(transform.child_frame_id.lstrip("/"), _Link())
@@ -134,12 +132,20 @@ def _frames(topic: str, frame_ids: list[str], headers: list) -> list[Finding]:
             "frame of the images", f"images of {topic} have several frame_ids: {', '.join(frame_ids)}", "two cameras on one topic",
             "give each camera its topic",
         )]
-    stamps = np.array([header.stamp_ns for header in headers])
+    stamps = np.array([header.stamp_ns for header in headers], dtype=np.int64)
+    found = []
     back = int((np.diff(stamps) < 0).sum())
     if back:
-        return [warning("order of the images", f"the stamps of {topic} go back {back} times",
-            "a bag recorded from a looped replay, or two publishers", "record once, without a loop")]
-    return []
+        found.append(warning("order of the images", f"the stamps of {topic} go back {back} times",
+            "a bag recorded from a looped replay, or two publishers", "record once, without a loop"))
+    repeated = len(stamps) - len(np.unique(stamps))
+    if repeated:
+        found.append(warning(
+            "stamps of the images", f"{repeated} of {len(stamps)} images of {topic} have the stamp of another one",
+            "a driver that rounds its stamps or gives one stamp to several images, or a bag recorded from a looped replay",
+            "let the driver stamp each image with its own time; record once, without a loop", repeated=repeated,
+        ))
+    return found
 
 
 def _transforms(links: dict[str, _Link], chain: list[str]) -> list[Finding]:
