@@ -7,11 +7,12 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from heapq import merge
 from pathlib import Path
 
 import numpy as np
-from rosbags.interfaces import Connection, MessageDefinitionFormat
+from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -23,6 +24,7 @@ from dimm_ros.geometry.camera import Camera
 
 IMAGE, COMPRESSED, CAMERA_INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"
+TF_TYPES = (TF_MESSAGE, "tf/msg/tfMessage")  # the second is of old ROS 1
 
 _LISTED = 40  # topics in an error sentence
 _DEPTH_PAIR_NS = 20_000_000  # between the stamps of an image and its depth
@@ -61,7 +63,6 @@ class Bag:
         self._lock = threading.Lock()
         self._scratch = tempfile.TemporaryDirectory(prefix="dimm_bag_", ignore_cleanup_errors=True)  # goes with the bag
         self._files: list[StorageFile] = []
-        self._stores: dict[tuple, Typestore] = {}
         try:
             files, self._packed = bag_files(path)
             self.files = tuple(files)
@@ -153,28 +154,14 @@ class Bag:
         self.damaged[connection.topic] = self.damaged.get(connection.topic, 0) + 1
 
     def _deserialize(self, connection: Connection, data: bytes):
-        """By the definition in the bag, or, where that is of no use, by the usual one."""
-        kind, cause = connection.msgtype, ""
-        for definition in (connection.msgdef, None):
-            try:
-                store = self._store(kind, definition)
-                return store.deserialize_ros1(data, kind) if self.ros1 else store.deserialize_cdr(data, kind)
-            except Exception as error:  # noqa: BLE001  a damaged message leads its parser to anything
-                cause = cause or cause_of(error)
-        raise DataError(f"A message of {connection.topic} in bag '{self.path.name}' cannot be decoded ({cause}).")
-
-    def _store(self, kind: str, definition) -> Typestore:
-        key = (kind, definition)
-        if key not in self._stores:
-            if definition is None:
-                self._stores[key] = get_typestore(Stores.ROS1_NOETIC if self.ros1 else Stores.ROS2_JAZZY)
-            else:
-                if definition.format != MessageDefinitionFormat.MSG:
-                    return self._store(kind, None)
-                store = get_typestore(Stores.EMPTY)
-                store.register(get_types_from_msg(definition.data, kind))
-                self._stores[key] = store
-        return self._stores[key]
+        store = _store(self.ros1)
+        try:
+            read = store.deserialize_ros1 if self.ros1 else store.deserialize_cdr
+            return read(data, connection.msgtype)
+        except Exception as error:  # rosbags raises whatever damaged bytes lead its parser to
+            raise DataError(
+                f"A message of {connection.topic} in bag '{self.path.name}' cannot be decoded ({cause_of(error)})."
+            ) from None
 
     def image_headers(self, connections: list[Connection]) -> Iterator[Header]:
         """Headers of all images, read from the message's bytes: deserialising would copy every pixel."""
@@ -235,6 +222,17 @@ class Bag:
             )
         except InputError as error:
             raise DataError(f"Depth image {image.stamp_ns * 1e-9:.3f} s of bag '{self.path.name}' cannot be used: {error}") from None
+
+
+@cache
+def _store(ros1: bool) -> Typestore:
+    """The standard types: bags hold definitions too, but not all are complete, and none that is read here differs."""
+    if not ros1:
+        return get_typestore(Stores.ROS2_JAZZY)
+    store = get_typestore(Stores.ROS1_NOETIC)
+    for kind in TF_TYPES:
+        store.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", kind))
+    return store
 
 
 def stamp_of(message) -> int:

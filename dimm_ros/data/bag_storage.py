@@ -32,6 +32,7 @@ except ImportError:  # Python below 3.14; rosbags brings it
 _MCAP, _SQLITE, _ROS1, _ZSTD = b"\x89MCAP0\r\n", b"SQLite format 3\0", b"#ROSBAG V", b"\x28\xb5\x2f\xfd"
 _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _CHUNK_INDEX, _STATISTICS = 0x02, 0x03, 0x04, 0x05, 0x06, 0x08, 0x0B
 _FOOTER_BYTES = 9 + 20  # of the record that precedes the closing magic
+_CDR = "cdr"  # how ROS 2 encodes messages
 _MESSAGE_HEADER = 22  # channel, sequence number, two times
 _UNFINISHED = ("-wal", "-journal")  # what sqlite leaves beside a file whose writer did not close it
 
@@ -126,10 +127,12 @@ def _finished(path: Path, scratch: Callable[[], Path]) -> Path:
     return place / path.name
 
 
-def _connection(number: int, topic: str, kind: str, definition: MessageDefinition, count: int, encoding: str, profiles: str, owner) -> Connection:
+def _connection(number: int, topic: str, kind: str, count: int, profiles: str, owner: StorageFile) -> Connection:
+    """A topic with CDR messages. Its definition is left aside: all types that are read here are standard ones."""
     if kind.count("/") == 1:  # some writers leave the middle out
         kind = kind.replace("/", "/msg/")
-    return Connection(number, topic, kind, definition, "", count, ConnectionExtRosbag2(encoding, _profiles(profiles)), owner)
+    definition = MessageDefinition(MessageDefinitionFormat.NONE, "")
+    return Connection(number, topic, kind, definition, "", count, ConnectionExtRosbag2(_CDR, _profiles(profiles)), owner)
 
 
 def _profiles(text: str) -> list[Qos]:
@@ -137,13 +140,6 @@ def _profiles(text: str) -> list[Qos]:
         return parse_qos(text)
     except Exception:  # noqa: BLE001  rosbags checks nothing, and they only tell the player what was latched
         return []
-
-
-def _definition(encoding: str, data: bytes | str) -> MessageDefinition:
-    """The text of a ROS message definition; any other kind counts as none, since the standard types are known without."""
-    if encoding != "ros2msg":
-        return MessageDefinition(MessageDefinitionFormat.NONE, "")
-    return MessageDefinition(MessageDefinitionFormat.MSG, data if isinstance(data, str) else data.decode("utf-8", "replace"))
 
 
 @dataclass
@@ -164,7 +160,7 @@ class _Contents:
     ``loose`` are messages outside chunks: (log time, offset of the bytes, their length, channel).
     """
 
-    schemas: dict[int, tuple[str, str, bytes]] = field(default_factory=dict)
+    schemas: dict[int, str] = field(default_factory=dict)
     channels: dict[int, tuple[int, str, str, dict[str, str]]] = field(default_factory=dict)
     counts: dict[int, int] = field(default_factory=dict)
     chunks: list[_Chunk] = field(default_factory=list)
@@ -306,11 +302,9 @@ class McapFile:
     def _channels(self) -> tuple[list[Connection], set[str]]:
         connections, others = [], set()
         for number, (schema, topic, encoding, metadata) in sorted(self._contents.channels.items()):
-            name, kind, data = self._contents.schemas.get(schema, ("", "", b""))
-            count = self._contents.counts.get(number, 0)
-            if encoding == "cdr" and "/" in name:
-                definition = _definition(kind, data)
-                connections.append(_connection(number, topic, name, definition, count, encoding, metadata.get("offered_qos_profiles", ""), self))
+            name, count = self._contents.schemas.get(schema, ""), self._contents.counts.get(number, 0)
+            if encoding == _CDR and "/" in name:
+                connections.append(_connection(number, topic, name, count, metadata.get("offered_qos_profiles", ""), self))
             elif count:
                 others.add(encoding or "unknown")
         return connections, others
@@ -341,10 +335,7 @@ def _describe(found: _Contents, op: int, data: bytes) -> None:
     """Take in a schema or a channel."""
     if op == _SCHEMA:
         (number,) = struct.unpack_from("<H", data)
-        name, place = _text(data, 2)
-        encoding, place = _text(data, place)
-        (width,) = struct.unpack_from("<I", data, place)
-        found.schemas[number] = name, encoding, data[place + 4 : place + 4 + width]
+        found.schemas[number], _ = _text(data, 2)
         return
     number, schema = struct.unpack_from("<HH", data)
     topic, place = _text(data, 4)
@@ -393,11 +384,6 @@ class SqliteFile:
         columns = {table: {row[1] for row in self._base.execute(f"PRAGMA table_info({table})")} for table in ("topics", "messages")}
         if not columns["topics"] or not columns["messages"]:
             raise DamagedFile("it is an sqlite3 file without the tables of a bag", "give the file that 'ros2 bag record' wrote")
-        definitions = {
-            kind: _definition(encoding, text) for kind, encoding, text in self._rows(
-                "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions", "message_definitions",
-            )
-        }
         counts = dict(self._base.execute("SELECT topic_id, count(*) FROM messages GROUP BY topic_id"))
         profiles = "offered_qos_profiles" if "offered_qos_profiles" in columns["topics"] else "''"
         found = []
@@ -405,16 +391,11 @@ class SqliteFile:
             f"SELECT id, name, type, serialization_format, {profiles} FROM topics ORDER BY id"
         ):
             count = counts.get(number, 0)
-            if encoding == "cdr":
-                found.append(_connection(number, topic, kind, definitions.get(kind, _definition("", "")), count, encoding, qos, self))
+            if encoding == _CDR:
+                found.append(_connection(number, topic, kind, count, qos, self))
             elif count:
                 self.others.add(encoding)
         return found
-
-    def _rows(self, query: str, table: str) -> list[tuple]:
-        """Rows of a table that older versions lack."""
-        there = self._base.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone()[0]
-        return self._base.execute(query).fetchall() if there else []
 
 
 class Ros1File:

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dimm_ros.data.bag_file import TF_MESSAGE, Bag, stamp_of
+from dimm_ros.data.bag_file import TF_TYPES, Bag, stamp_of
 from dimm_ros.data.bag_run import Run
 from dimm_ros.data.transform_tree import TransformTree
 from dimm_ros.errors import DataError, TransformError
 from dimm_ros.geometry import poses
 
-_TF_TYPES = (TF_MESSAGE, "tf/msg/tfMessage")  # the second is of old ROS 1
 _SAME = 1e-6  # metres, and of a rotation matrix's entries: two recordings of one static transform
 _TOLD = 3  # values named in a note
 
@@ -64,7 +63,7 @@ def read_transforms(bag: Bag, image_topic: str, max_gap_s: float, run: Run) -> B
     """
     found = BagTransforms(TransformTree(max_gap_s=max_gap_s))
     owners: dict[str, str] = {}
-    topics = [topic for topic, kind in bag.topics.items() if kind in _TF_TYPES and _name(topic) in ("tf", "tf_static")]
+    topics = [topic for topic, kind in bag.topics.items() if kind in TF_TYPES and _name(topic) in ("tf", "tf_static")]
     for topic in sorted(topics, key=lambda topic: (-_nearness(topic, image_topic), topic)):
         static, bad, cause = _name(topic) == "tf_static", 0, ""
         for log_ns, message in bag.logged_messages(bag.connections(topic)):

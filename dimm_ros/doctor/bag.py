@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dimm_ros.data.bag_file import TF_MESSAGE, Bag, camera_info_connections, image_connections, stamp_of
+from dimm_ros.data.bag_file import TF_TYPES, Bag, camera_info_connections, image_connections, stamp_of
 from dimm_ros.doctor.findings import Finding, ok, problem, warning
 
-_TF_MESSAGES = (TF_MESSAGE, "tf/msg/tfMessage")  # the second is of old ROS 1
 _GAP_S, _GAP_FACTOR = 0.5, 5.0  # a transform that pauses longer than both is a gap
 _FUTURE_S, _LATE_S, _OTHER_CLOCK_S = 0.03, 0.5, 30.0
 _AHEAD_S = 1.5  # AMCL and SLAM date map -> odom into the future on purpose
@@ -62,7 +61,7 @@ def _links(bag: Bag) -> dict[str, _Link]:
     links: dict[str, _Link] = {}
     for topic, kind in bag.topics.items():
         static = topic.endswith("/tf_static")
-        if kind not in _TF_MESSAGES or not (static or topic.endswith("/tf")):
+        if kind not in TF_TYPES or not (static or topic.endswith("/tf")):
             continue
         for log_ns, message in bag.logged_messages(bag.connections(topic)):
             for transform in message.transforms:
