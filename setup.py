@@ -26,7 +26,8 @@ setup(
         "typer",
         "rich",
         "pyyaml",
-        "rosbags>=0.10",  # reads and writes bags without ROS
+        "rosbags>=0.11",  # reads and writes bags without ROS
+        "backports.zstd; python_version < '3.14'",  # packed bags; in Python's own library from 3.14 on
         "transforms3d",
         "matplotlib",
         "onnx",  # reads the offline carrier of the encoder's weights

@@ -60,8 +60,8 @@ def read_bag(
 
     Args:
         path: rosbag2 folder, a single .mcap or .db3 file, or a .bag file of ROS 1 (or the folder of the parts of one).
-        image_topic: Image or CompressedImage; None takes the bag's only one (of a raw topic and its compressed twin the one
-            with more images).
+        image_topic: Image or CompressedImage; None takes the bag's only one (of a raw topic and its compressed
+            twin the one with more images).
         camera_info_topic: None takes the image topic's sibling, or the bag's only one.
         pose_topic: PoseStamped, PoseWithCovarianceStamped, Odometry or TransformStamped to take poses from; None takes
             /tf and /tf_static.
@@ -128,8 +128,9 @@ def read_bag(
         )
     if repeated:
         notes.append(
-            f"{len(repeated)} of {len(run.headers)} images of {topic} have the stamp of another one and were left out, the first at "
-            f"{_seconds(repeated[0])} s; let the driver stamp each image with its own time, and record no looped replay.",
+            f"{len(repeated)} of {len(run.headers)} images of {topic} have the stamp of another one and were left out, "
+            f"the first at {_seconds(repeated[0])} s; let the driver stamp each image with its own time, and record no "
+            "looped replay.",
         )
     if not frames:
         raise DataError(f"No image of {topic} in bag '{path.name}' has a pose at its stamp. {first_reason}")
@@ -148,7 +149,7 @@ def read_bag(
 class _Cameras:
     """The camera of each time; drivers repeat the same one, so only changes are kept.
 
-    A camera_info that describes no camera, as drivers send before they are calibrated, is left out and counted in a note.
+    A camera_info that describes no camera, as drivers send before they are ready, is left out and counted in a note.
 
     Args:
         run: only what was recorded in it counts, where there is something.
@@ -159,7 +160,9 @@ class _Cameras:
         DataError: none describes a camera.
     """
 
-    def __init__(self, bag: Bag, connections: list[Connection], run: Run, notes: list[str], rectified: bool = False) -> None:
+    def __init__(
+        self, bag: Bag, connections: list[Connection], run: Run, notes: list[str], rectified: bool = False,
+    ) -> None:
         topic = connections[0].topic
         found: list[tuple[int, bool, Camera]] = []
         previous, camera, bad, cause, projected, raw = None, None, 0, "", False, False
@@ -192,7 +195,10 @@ class _Cameras:
             reason = "the images are rectified, by their topic's name" if rectified else "K is empty"
             notes.append(f"The lens is P of {topic} without distortion, since {reason}.")
         if raw:
-            notes.append(f"The images are rectified, by their topic's name, but P of {topic} is empty: K and D are taken for their lens.")
+            notes.append(
+                f"The images are rectified, by their topic's name, but P of {topic} is empty: K and D are taken for "
+                "their lens."
+            )
         inside = [entry for entry in found if entry[1]] or found
         self._stamps, self._cameras = [], []
         for stamp, _, camera in sorted(inside, key=lambda entry: entry[0]):
@@ -229,7 +235,8 @@ def _poses_from_tf(
                 "the map frame, the camera frame or a pose topic"
             )
             raise DataError(
-                f"Bag '{bag.path.name}' cannot give the camera's poses: {str(error).rstrip('.')}; {cure}{_left_out(transforms)}."
+                f"Bag '{bag.path.name}' cannot give the camera's poses: {str(error).rstrip('.')}; {cure}"
+                f"{_left_out(transforms)}."
             ) from None
     return (lambda frame, stamp: tree.lookup(map_frame, frame, stamp)), map_frame
 
@@ -262,7 +269,7 @@ def _poses_from_topic(
             continue
         world, child = parent, getattr(message, "child_frame_id", "").lstrip("/")
     if not path.frames:
-        raise DataError(f"No message of {topic} in bag '{bag.path.name}' holds a pose that can be used (they are NaN, or without rotation).")
+        raise DataError(f"No pose of {topic} in bag '{bag.path.name}' can be used: they are NaN or without rotation.")
     if bad:
         notes.append(f"{bad} poses of {topic} are NaN or without rotation and were left out.")
     tree = transforms.tree

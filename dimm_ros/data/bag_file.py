@@ -17,7 +17,8 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from dimm_ros.data.bag_files import bag_files
-from dimm_ros.data.bag_storage import DamagedFile, StorageFile, cause_of, decompressed, open_storage
+from dimm_ros.data.bag_open import decompressed, open_storage
+from dimm_ros.data.bag_storage import DamagedFile, StorageFile, cause_of
 from dimm_ros.data.image_encoding import decode_compressed, decode_depth, decode_raw, stored_size
 from dimm_ros.errors import DataError, InputError
 from dimm_ros.geometry.camera import Camera
@@ -51,7 +52,7 @@ class Bag:
 
     Attributes:
         files: those that hold its messages.
-        damaged: topic -> how many of its messages could not be decoded and were passed over by ``messages`` and ``image_headers``.
+        damaged: topic -> how many of its messages were passed over, since they cannot be decoded.
 
     Raises:
         DataError: it cannot be read, holds no message, or is of ROS 1 where that is not accepted.
@@ -61,7 +62,7 @@ class Bag:
         self.path = path
         self.damaged: dict[str, int] = {}
         self._lock = threading.Lock()
-        self._scratch = tempfile.TemporaryDirectory(prefix="dimm_bag_", ignore_cleanup_errors=True)  # goes with the bag
+        self._scratch: list[tempfile.TemporaryDirectory] = []  # they go with the bag
         self._files: list[StorageFile] = []
         try:
             files, self._packed = bag_files(path)
@@ -76,8 +77,10 @@ class Bag:
             self._connections = [connection._replace(id=number) for number, (_, connection) in enumerate(owned)]
             self._numbers = {(id(file), connection.id): number for number, (file, connection) in enumerate(owned)}
             if not any(connection.msgcount for connection in self._connections):
-                others = sorted({encoding for file in self._files for encoding in file.others})
-                what = f"no message of ROS, only {', '.join(others)}; record with 'ros2 bag record'" if others else "no message; record it again"
+                others = ", ".join(sorted({encoding for file in self._files for encoding in file.others}))
+                what = "no message; record it again"
+                if others:
+                    what = f"no message of ROS, only {others}; record with 'ros2 bag record'"
                 raise DataError(f"Bag '{path.name}' holds {what}.")
         except BaseException:
             self.close()
@@ -85,11 +88,16 @@ class Bag:
 
     def _open(self, file: Path) -> StorageFile:
         try:
-            return open_storage(file, lambda: Path(tempfile.mkdtemp(dir=self._scratch.name)))
+            return open_storage(file, self._folder)
         except DamagedFile as error:
             raise self._unreadable(str(error), error.cure, file) from None
         except OSError as error:
-            raise DataError(f"Bag '{self.path.name}' cannot be read ({file.name}: {error.strerror or cause_of(error)}).") from None
+            cause = error.strerror or cause_of(error)
+            raise DataError(f"Bag '{self.path.name}' cannot be read ({file.name}: {cause}).") from None
+
+    def _folder(self) -> Path:
+        self._scratch.append(tempfile.TemporaryDirectory(prefix="dimm_bag_", ignore_cleanup_errors=True))
+        return Path(self._scratch[-1].name)
 
     def _unreadable(self, cause: str, cure: str, file: Path | None = None) -> DataError:
         where = f"{file.name}: " if file is not None and file != self.path else ""
@@ -117,12 +125,14 @@ class Bag:
         """Close the files; frames that were read from them can no longer load their images."""
         for file in self._files:
             file.close()
-        self._scratch.cleanup()
+        for folder in self._scratch:
+            folder.cleanup()
 
     def raw(self, connections: list[Connection], start: int | None = None, stop: int | None = None) -> Iterator[tuple]:
         """(connection, log time, CDR bytes) in order of log time, from ``start`` on and before ``stop`` (ns)."""
         wanted = {connection.id for connection in connections}
-        yield from merge(*(self._of_file(file, wanted, start, stop) for file in self._files), key=lambda message: message[1])
+        parts = (self._of_file(file, wanted, start, stop) for file in self._files)
+        yield from merge(*parts, key=lambda message: message[1])
 
     def _of_file(self, file: StorageFile, wanted: set[int], start: int | None, stop: int | None) -> Iterator[tuple]:
         ids = {connection.id for connection in file.connections if self._numbers[id(file), connection.id] in wanted}
@@ -141,7 +151,7 @@ class Bag:
             yield message
 
     def logged_messages(self, connections: list[Connection]) -> Iterator[tuple]:
-        """(log time, deserialised message); those that cannot be deserialised are left out and counted in ``damaged``."""
+        """(log time, deserialised message); those that cannot be decoded are left out and counted in ``damaged``."""
         for connection, log_ns, data in self.raw(connections):
             try:
                 message = self._deserialize(connection, data)
@@ -171,7 +181,8 @@ class Bag:
             ordinal = ordinal + 1 if previous == log_ns else 0
             last[connection.id] = (log_ns, ordinal)
             try:
-                order = "<" if self.ros1 or data[1] & 1 else ">"  # ROS 1 has the sequence number where CDR says its byte order
+                # ROS 1 has the sequence number where CDR says its byte order.
+                order = "<" if self.ros1 or data[1] & 1 else ">"
                 seconds, nanoseconds, length = struct.unpack_from(order + "iII", data, 4)
                 frame_id = bytes(data[16 : 16 + length]).rstrip(b"\0").decode("utf-8")
             except (struct.error, UnicodeDecodeError, IndexError):
@@ -198,7 +209,7 @@ class Bag:
                 if packed:
                     return decode_compressed(message.format, message.data)
                 return decode_raw(
-                    message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data,
+                    message.encoding, *size[::-1], message.step, bool(message.is_bigendian), message.data,
                 )
         except InputError as error:
             raise DataError(f"{name} cannot be used: {error}") from None
@@ -248,7 +259,8 @@ def image_connections(bag: Bag, topic: str | None) -> list[Connection]:
                 return bag.connections(name)
         what = f"is a {bag.topics[topic].rsplit('/', 1)[-1]}, not an image" if topic in bag.topics else "is not in it"
         raise DataError(f"Image topic {topic} cannot be read from bag '{bag.path.name}': it {what}; {bag.listing()}.")
-    candidates = [name for name in images if not name.endswith("/compressedDepth") and _is_fuller_twin(bag, name, images)]
+    pictures = [name for name in images if not name.endswith("/compressedDepth")]
+    candidates = [name for name in pictures if _is_fuller_twin(bag, name, images)]
     colour = [name for name in candidates if "depth" not in name.lower()] or candidates
     if len(colour) == 1:
         return bag.connections(colour[0])
@@ -258,7 +270,7 @@ def image_connections(bag: Bag, topic: str | None) -> list[Connection]:
 
 
 def _is_fuller_twin(bag: Bag, name: str, images: dict[str, str]) -> bool:
-    """Whether a topic has no raw or compressed twin with more of the same images; the raw one wins where both have as many."""
+    """Whether a topic has no raw or compressed twin with more images; the raw one wins where both have as many."""
     raw = name.rpartition("/")[0]
     if images[name] == COMPRESSED and raw in images:
         return bag.count(name) > bag.count(raw)
@@ -294,7 +306,9 @@ def depth_connections(bag: Bag, image_topic: str, frame_ids: set[str]) -> tuple[
     for topic, kind in bag.topics.items():
         if kind == IMAGE and topic != image_topic and "depth" in topic.lower() and topic.rpartition("/")[0] in infos:
             first = next(bag.messages(bag.connections(topic)), None)
-            if first is not None and first.encoding in ("16UC1", "32FC1") and first.header.frame_id.lstrip("/") in frame_ids:
+            if first is None or first.encoding not in ("16UC1", "32FC1"):
+                continue
+            if first.header.frame_id.lstrip("/") in frame_ids:
                 found.append(topic)
     if len(found) != 1:
         return [], []

@@ -12,7 +12,7 @@ from dimm_ros.errors import DataError
 #: Names of bag files; .zstd is a packed one, .active one of ROS 1 whose recording was cut off.
 _BAG_FILE = re.compile(r"(.*)\.(?:mcap|db3|bag)(?:\.zstd|\.active)?", re.DOTALL)
 
-#: Recorders number the parts of one recording; that of ROS 1 also puts the time at which a part began before the number.
+#: Recorders number the parts of one recording; that of ROS 1 also puts before the number when the part began.
 _PART = re.compile(r"(.*?)(?:_?\d{4}(?:-\d\d){5})?_(\d+)", re.DOTALL)
 
 
@@ -42,7 +42,8 @@ def bag_files(path: Path) -> tuple[list[Path], bool]:
     if missing and (len(missing) < len(listed) or not there):
         some = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
         raise DataError(
-            f"Bag '{path.name}' cannot be read: metadata.yaml lists {some}, but the folder lacks it; copy the whole folder."
+            f"Bag '{path.name}' cannot be read: metadata.yaml lists {some}, but the folder lacks it; "
+            "copy the whole folder."
         )
     if listed and not missing:
         return [path / name for name in listed], packed
@@ -63,7 +64,7 @@ def _one_recording(files: list[Path]) -> bool:
 
 
 def _metadata(path: Path) -> tuple[list[str], bool]:
-    """File names of a metadata.yaml, and whether messages are compressed one by one; nothing where it is absent or damaged."""
+    """File names in a metadata.yaml, and whether messages are compressed one by one; none where it is of no use."""
     try:
         about = yaml.safe_load(path.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
         names = [PurePath(name).name for name in about["relative_file_paths"]]

@@ -40,7 +40,8 @@ def longest_run(headers: list[Header]) -> tuple[Run, str]:
     """
     stamps = np.array([header.stamp_ns for header in headers], dtype=np.int64)
     cuts = [
-        int(index) for index in np.flatnonzero(np.diff(stamps) < -_BACK_NS) + 1
+        int(index)
+        for index in np.flatnonzero(np.diff(stamps) < -_BACK_NS) + 1
         if np.median(stamps[index : index + _AROUND]) < np.median(stamps[max(0, index - _AROUND) : index]) - _BACK_NS
     ]
     if not cuts:
@@ -49,9 +50,10 @@ def longest_run(headers: list[Header]) -> tuple[Run, str]:
     begin, end = max(zip(bounds, bounds[1:]), key=lambda pair: pair[1] - pair[0])
     back = (stamps[cuts[0] - 1] - stamps[cuts[0]]) * 1e-9
     topic = headers[0].connection.topic
+    times = f"{len(cuts)} time{'s' if len(cuts) > 1 else ''}, first by {back:.3f} s"
     note = (
-        f"The stamps of {topic} go back {len(cuts)} time{'s' if len(cuts) > 1 else ''}, first by {back:.3f} s (a second run, a looped replay, or "
-        f"a clock that was set): only the longest stretch, {end - begin} of {len(headers)} images, was read; record each run as its own bag."
+        f"The stamps of {topic} go back {times} (a second run, a looped replay, or a clock that was set): only the "
+        f"longest stretch, {end - begin} of {len(headers)} images, was read; record each run as its own bag."
     )
     before, after = headers[begin - 1] if begin else None, headers[end] if end < len(headers) else None
     return Run(headers[begin:end], before, after), note

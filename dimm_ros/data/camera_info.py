@@ -40,8 +40,8 @@ def is_rectified(topic: str) -> bool:
 def camera_from_info(message: CameraInfoLike, rectified: bool = False) -> Camera:
     """The camera of the published images: full-resolution intrinsics cut to the region of interest, then binned.
 
-    K and D describe the sensor's image as it is, P the rectified one, which has no distortion; all of them before binning. P also
-    serves where K is empty; K and D where P is.
+    K and D describe the sensor's image as it is, P the rectified one, which has no distortion; all before binning. P
+    also serves where K is empty; K and D where P is.
 
     Args:
         rectified: the images are rectified.
@@ -73,8 +73,11 @@ def camera_from_info(message: CameraInfoLike, rectified: bool = False) -> Camera
 
 
 def coefficients(message: CameraInfoLike) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
-    """D, K and P (row by row) of a message of ROS 2, or of ROS 1 where their names are capitals; P is empty where there is none."""
-    found = (message.d, message.k, getattr(message, "p", ())) if hasattr(message, "k") else (message.D, message.K, message.P)
+    """D, K and P (row by row) of a message of ROS 2, or of ROS 1 (capitals); P is empty where there is none."""
+    if hasattr(message, "k"):
+        found = (message.d, message.k, getattr(message, "p", ()))
+    else:
+        found = (message.D, message.K, message.P)
     return tuple(tuple(float(value) for value in values) for values in found)
 
 

@@ -83,8 +83,9 @@ def decode_compressed(format: str, data) -> np.ndarray:
     """A ``sensor_msgs/CompressedImage`` (JPEG, PNG, ...) as (H, W, 3) uint8 RGB.
 
     Args:
-        format: the message's format field, such as "jpeg" or "rgb8; jpeg compressed bgr8". What stands before the semicolon is the
-            encoding of the pixels where nothing follows "compressed", as image_transport writes it for a camera's mosaic.
+        format: the message's format field, such as "jpeg" or "rgb8; jpeg compressed bgr8". What stands before the
+            semicolon is the encoding of the pixels where nothing follows "compressed", as image_transport has it for
+            a mosaic.
         data: the file's bytes.
 
     Raises:
@@ -123,7 +124,8 @@ def stored_size(data) -> tuple[int, int]:
         with Image.open(io.BytesIO(data)) as image:
             return image.size
     except Image.DecompressionBombError:
-        raise InputError(f"cannot be decoded; its header promises more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels.") from None
+        most = 2 * Image.MAX_IMAGE_PIXELS / 1e6
+        raise InputError(f"cannot be decoded; its header promises more than {most:.0f} million pixels.") from None
     except Exception:  # noqa: BLE001  PIL's parsers let out whatever a damaged header leads them to
         raise InputError("cannot be decoded; it is truncated or not a JPEG or PNG image.") from None
 
@@ -133,8 +135,8 @@ def decode_file(data, flags: int) -> np.ndarray:
 
     Args:
         data: the file's bytes.
-        flags: OpenCV's, such as ``cv2.IMREAD_COLOR``. Without IMREAD_IGNORE_ORIENTATION or IMREAD_UNCHANGED an EXIF orientation turns
-            the picture, although intrinsics are those of the stored pixels.
+        flags: OpenCV's, such as ``cv2.IMREAD_COLOR``; without IMREAD_IGNORE_ORIENTATION or IMREAD_UNCHANGED an EXIF
+            orientation turns the picture, although intrinsics are those of the stored pixels.
 
     Raises:
         InputError: as ``stored_size``, or the file is damaged. The text begins with the verb.
@@ -150,16 +152,19 @@ def decode_file(data, flags: int) -> np.ndarray:
     return image
 
 
-_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a JPEG segment: not a stuffed byte, filling, or a restart within a scan
+#: Begins a segment of a JPEG: no stuffed byte, no filling, no restart within a scan.
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
 def _is_whole(data: bytes) -> bool:
-    """Whether a JPEG goes on to its end marker: OpenCV before 4.11 fills with grey what is missing. True of other files."""
+    """Whether a JPEG goes on to its end marker (OpenCV before 4.11 fills with grey what is missing); True of others."""
     if data[:2] != b"\xff\xd8":
         return True
     place = 2
     while (found := _MARKER.search(data, place)) and found[0] != b"\xff\xd9":
-        place = found.end() + (0 if found[0] in (b"\xff\xd8", b"\xff\x01") else int.from_bytes(data[found.end() : found.end() + 2], "big"))
+        place = found.end()
+        if found[0] not in (b"\xff\xd8", b"\xff\x01"):  # these have no length
+            place += int.from_bytes(data[place : place + 2], "big")
     return found is not None
 
 

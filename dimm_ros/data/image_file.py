@@ -54,7 +54,7 @@ def load_depth(path: Path, unit: float = 1e-3) -> np.ndarray:
 
 
 def _read(path: Path, flags: int, camera: Camera | None = None) -> np.ndarray:
-    """The pixels of a file as OpenCV gives them; one that promises another size than its camera's, even turned, is not decoded at all."""
+    """The pixels of a file as OpenCV gives them; a size that is not the camera's, nor turned, is not decoded at all."""
     try:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:

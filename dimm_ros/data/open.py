@@ -97,7 +97,7 @@ def _read(path: Path, bag_options: dict) -> Recording:
 
 
 def is_bag(path: Path) -> bool:
-    """Whether a path that exists is read as a bag; a data set's folder is not, even if the bag that it was made from lies in it."""
+    """Whether a path that exists is read as a bag; a data set's folder is not, even if its own bag lies in it."""
     if path.is_file() or (path / "metadata.yaml").exists():
         return True
     return any(is_bag_file(child) for child in path.iterdir()) and _layout_of(path) is None

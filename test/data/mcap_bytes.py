@@ -31,14 +31,22 @@ def message(number: int, ns: int, data: bytes) -> bytes:
 
 
 def write_mcap(
-    path: Path, content: BagContent, *, chunked: bool = True, message_index: bool = True, summary: bool = True, profile: str = "ros2",
-    others: tuple[tuple[str, str, str, bytes, str], ...] = (), kind=lambda name: name, definitions: str = "ros2msg",
+    path: Path,
+    content: BagContent,
+    *,
+    chunked: bool = True,
+    message_index: bool = True,
+    summary: bool = True,
+    profile: str = "ros2",
+    others: tuple[tuple[str, str, str, bytes, str], ...] = (),
+    kind=lambda name: name,
+    definitions: str = "ros2msg",
 ) -> Path:
     """A file of three messages a chunk.
 
     Args:
         chunked, message_index, summary: what it has.
-        others: (topic, name of the schema, its encoding, its data, encoding of the messages) of channels with one message each.
+        others: (topic, name of the schema, its encoding, its data, encoding of messages) of channels with one message.
         kind: makes the name that a type is given.
         definitions: encoding that the schemas of the messages are given; other than ros2msg they are empty.
     """
@@ -49,7 +57,9 @@ def write_mcap(
     for topic, number in numbers.items():
         data = STORE.generate_msgdef(types[topic], ros_version=2)[0].encode() if definitions == "ros2msg" else b""
         described += schema(number, kind(types[topic]), definitions, data) + channel(number, topic, "cdr")
-    stored = [(ns, numbers[topic], bytes(STORE.serialize_cdr(message, message.__msgtype__))) for ns, topic, message in entries]
+    stored = [
+        (ns, numbers[topic], bytes(STORE.serialize_cdr(message, message.__msgtype__))) for ns, topic, message in entries
+    ]
     for number, (topic, name, encoding, data, messages) in enumerate(others, len(numbers) + 1):
         described += schema(number, name, encoding, data) + channel(number, topic, messages)
         stored.append((entries[0][0], number, b"\x00\x01\x00\x00 something else"))
@@ -65,7 +75,9 @@ def write_mcap(
                 inner += message(number, ns, data)
             times = struct.pack("<QQ", part[0][0], part[-1][0])
             chunk_start = len(out)
-            out += record(0x06, times + struct.pack("<QI", len(inner), 0) + text("") + struct.pack("<Q", len(inner)) + inner)
+            out += record(
+                0x06, times + struct.pack("<QI", len(inner), 0) + text("") + struct.pack("<Q", len(inner)) + inner
+            )
             length, offsets = len(out) - chunk_start, b""
             if message_index:
                 for number, found in places.items():
@@ -73,8 +85,13 @@ def write_mcap(
                     pairs = b"".join(struct.pack("<QQ", *pair) for pair in found)
                     out += record(0x07, struct.pack("<HI", number, len(pairs)) + pairs)
             indexes += record(
-                0x08, times + struct.pack("<QQI", chunk_start, length, len(offsets)) + offsets
-                + struct.pack("<Q", len(out) - chunk_start - length) + text("") + struct.pack("<QQ", len(inner), len(inner)),
+                0x08,
+                times
+                + struct.pack("<QQI", chunk_start, length, len(offsets))
+                + offsets
+                + struct.pack("<Q", len(out) - chunk_start - length)
+                + text("")
+                + struct.pack("<QQ", len(inner), len(inner)),
             )
     else:
         out += described + b"".join(message(number, ns, data) for ns, number, data in stored)
@@ -84,7 +101,9 @@ def write_mcap(
         counts = {number: sum(entry[1] == number for entry in stored) for number in {entry[1] for entry in stored}}
         chunks = -(-len(stored) // 3) if chunked else 0
         table = b"".join(struct.pack("<HQ", *pair) for pair in counts.items())
-        figures = struct.pack("<QHIIIIQQ", len(stored), len(counts), len(counts), 0, 0, chunks, stored[0][0], stored[-1][0])
+        figures = struct.pack(
+            "<QHIIIIQQ", len(stored), len(counts), len(counts), 0, 0, chunks, stored[0][0], stored[-1][0]
+        )
         out += described + indexes + record(0x0B, figures + struct.pack("<I", len(table)) + table)
     path.write_bytes(bytes(out + record(0x02, struct.pack("<QQI", summary_start, 0, 0)) + MAGIC))
     return path

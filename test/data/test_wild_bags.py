@@ -1,4 +1,4 @@
-"""Bags as they are found: what their writers left out, mixed up or named otherwise, and the right values all the same."""
+"""Bags as they are found, with what their writers left out, mixed up or named otherwise: the right values."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ def test_rectified_images_have_the_lens_of_p(drive, tmp_path, topic, ros1):
     camera = recording.frames[0].camera
     assert (camera.fx, camera.fy, camera.cx, camera.cy, camera.distortion) == (27, 28, 15, 11, ())
     assert recording.notes == (
-        "The lens is P of /camera/camera_info without distortion, since the images are rectified, by their topic's name.",
+        "The lens is P of /camera/camera_info without distortion, since the images are rectified, by their topic's "
+        "name.",
     )
     written = open_recording(record_frames(tmp_path / "written", recording.frames, lossless=True))
     assert written.frames[0].camera == camera and written.notes == ()
@@ -104,7 +105,9 @@ def two_robots(drive: BagContent, image_topic: str) -> BagContent:
         if topic in ("/tf", "/tf_static"):
             moved = [
                 transform(
-                    stamp, one.header.frame_id, one.child_frame_id,
+                    stamp,
+                    one.header.frame_id,
+                    one.child_frame_id,
                     (one.transform.translation.x + 3.5 * (one.child_frame_id == "odom"), 0, 0),
                 )
                 for one in message.transforms
@@ -124,7 +127,10 @@ def test_the_namespace_of_the_images_decides_between_robots(drive, tmp_path, rob
 
 
 def test_robots_that_nothing_tells_apart(drive, tmp_path):
-    with pytest.raises(DataError, match="Frame 'optical' comes on /robot1/tf_static and /robot2/tf_static, and the images are in neither's"):
+    with pytest.raises(
+        DataError,
+        match="Frame 'optical' comes on /robot1/tf_static and /robot2/tf_static, and the images are in neither's",
+    ):
         read_bag(two_robots(drive, "/camera").write(tmp_path / "b"))
 
 
@@ -133,13 +139,26 @@ def test_transforms_of_several_namespaces_join_where_their_frames_differ(drive, 
 
 
 def test_a_static_transform_of_two_values_is_named(drive, tmp_path):
-    drive.add(ns(0.2), "/tf_static", tf(transform(ns(0.2), "base_link", "optical", (0.9, 0, 0)), transform(ns(0.2), "base_link", "wheel", (1, 0, 0))))
-    drive.add(ns(0.3), "/tf_static", tf(transform(ns(0.3), "base_link", "optical", (0.9, 0, 0)), transform(ns(0.2), "base_link", "wheel", (2, 0, 0))))
+    drive.add(
+        ns(0.2),
+        "/tf_static",
+        tf(
+            transform(ns(0.2), "base_link", "optical", (0.9, 0, 0)), transform(ns(0.2), "base_link", "wheel", (1, 0, 0))
+        ),
+    )
+    drive.add(
+        ns(0.3),
+        "/tf_static",
+        tf(
+            transform(ns(0.3), "base_link", "optical", (0.9, 0, 0)), transform(ns(0.2), "base_link", "wheel", (2, 0, 0))
+        ),
+    )
     recording = read_bag(drive.write(tmp_path / "b"))
     np.testing.assert_allclose(camera_x(recording), WHOLE + 0.7, atol=1e-9)
     (note,) = recording.notes  # the wheel's does not matter
     assert note.startswith(
-        "The static transform of 'optical' was recorded with 2 values ('base_link' at (0.2, 0, 0) m, 'base_link' at (0.9, 0, 0) m); the last"
+        "The static transform of 'optical' was recorded with 2 values ('base_link' at (0.2, 0, 0) m, 'base_link' at "
+        "(0.9, 0, 0) m); the last"
     )
 
 
@@ -169,7 +188,8 @@ def test_stamps_that_repeat_are_counted_and_named(drive, tmp_path, stamp_of, lef
     recording = read_bag(path)
     assert len(recording.frames) == left
     assert recording.notes == (
-        f"{30 - left} of 30 images of /camera/image_raw have the stamp of another one and were left out, the first at 1700000000.000000000 s; "
+        f"{30 - left} of 30 images of /camera/image_raw have the stamp of another one and were left out, the first at "
+        "1700000000.000000000 s; "
         "let the driver stamp each image with its own time, and record no looped replay.",
     )
     (finding,) = (finding for finding in check_bag(path) if finding.check == "stamps of the images")
@@ -183,7 +203,10 @@ def two_runs(drive: BagContent, again: float, first: int = 5, second: int = 4) -
         begin = 100 * run
         for step in range(2 * count + 1):
             stamp = ns(again * run + step * 0.05)
-            links = transform(stamp, "map", "odom", (x, 0, 0)), transform(stamp, "odom", "base_link", (step * 0.05, 0, 0))
+            links = (
+                transform(stamp, "map", "odom", (x, 0, 0)),
+                transform(stamp, "odom", "base_link", (step * 0.05, 0, 0)),
+            )
             bag.add(ns(begin + step * 0.05), "/tf", tf(*links))
         for k in range(count):
             stamp = ns(again * run + 0.1 * k)
@@ -195,7 +218,7 @@ def two_runs(drive: BagContent, again: float, first: int = 5, second: int = 4) -
 @pytest.mark.parametrize("again", [-20.0, -0.65, 0.0])
 @pytest.mark.parametrize(("first", "second", "x", "value"), [(12, 4, 100.2, 0), (12, 13, -49.8, 100)])
 def test_runs_of_one_bag_are_not_mixed(drive, tmp_path, again, first, second, x, value):
-    """Only the longer run, with its own poses, pixels and lens: stamps that overlap, and stamps that lie before the first run's."""
+    """Only the longer run, with its own poses, pixels and lens; stamps overlap, or lie before the first run's."""
     recording = read_bag(two_runs(drive, again, first, second).write(tmp_path / "b"))
     count = max(first, second)
     np.testing.assert_allclose(camera_x(recording), x + 0.1 * np.arange(count), atol=1e-9)
@@ -237,14 +260,16 @@ def test_any_character_in_the_path_of_a_bag_that_is_written(drive, tmp_path, nam
     if storage == "mcap":
         assert len(open_recording(record_frames(tmp_path / "out" / name, frames)).frames) == 5
     else:
-        with pytest.raises(DataError, match="cannot be written as sqlite3 under a path with #, . or %; store it as mcap"):
+        with pytest.raises(
+            DataError, match="cannot be written as sqlite3 under a path with #, . or %; store it as mcap"
+        ):
             record_frames(tmp_path / "out" / name, frames, storage=storage)
         assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
 def test_an_sqlite_file_that_its_recorder_did_not_close(drive, tmp_path, mode):
-    """What is still in the log belongs to the bag (WAL), or is to be undone (a rollback journal); the user's files stay as they are."""
+    """What is in the log belongs to the bag (WAL), or is to be undone (a rollback journal); the user's files stay."""
     folder = drive.write(tmp_path / "b", "sqlite3")
     base = folder / "b.db3"
     writer = sqlite3.connect(base, isolation_level=None)
@@ -254,12 +279,18 @@ def test_an_sqlite_file_that_its_recorder_did_not_close(drive, tmp_path, mode):
     if mode == "WAL":
         writer.execute("DELETE FROM messages WHERE timestamp > ?", (ns(0.15),))
         writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        writer.executemany("INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)", [row for row in rows if row[1] > ns(0.15)])
+        writer.executemany(
+            "INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)",
+            [row for row in rows if row[1] > ns(0.15)],
+        )
     else:
         writer.execute("PRAGMA cache_size=1")  # so that changes reach the file before the commit
         writer.execute("BEGIN")
         writer.execute("DELETE FROM messages")
-        writer.executemany("INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)", [(*row[:2], bytes(9999)) for row in rows])
+        writer.executemany(
+            "INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)",
+            [(*row[:2], bytes(9999)) for row in rows],
+        )
     left = tmp_path / "left"
     shutil.copytree(folder, left)  # as a recorder that was killed leaves it
     writer.close()
@@ -282,11 +313,19 @@ def damage_metadata(folder: Path, how: str) -> None:
         top["storage_identifier"] = ""
     elif how == "other QoS":
         for topic in top["topics_with_message_count"]:
-            topic["topic_metadata"]["offered_qos_profiles"] = [{
-                "history": "keep_all", "depth": 7, "reliability": "reliable", "durability": "volatile", "deadline": {"sec": 1, "nsec": 2},
-                "lifespan": {"sec": 1, "nsec": 2}, "liveliness": "automatic", "liveliness_lease_duration": {"sec": 1, "nsec": 2},
-                "avoid_ros_namespace_conventions": False,
-            }]
+            topic["topic_metadata"]["offered_qos_profiles"] = [
+                {
+                    "history": "keep_all",
+                    "depth": 7,
+                    "reliability": "reliable",
+                    "durability": "volatile",
+                    "deadline": {"sec": 1, "nsec": 2},
+                    "lifespan": {"sec": 1, "nsec": 2},
+                    "liveliness": "automatic",
+                    "liveliness_lease_duration": {"sec": 1, "nsec": 2},
+                    "avoid_ros_namespace_conventions": False,
+                }
+            ]
     elif how == "renamed":
         top["relative_file_paths"] = ["before.mcap"]
     elif how == "no counts":
@@ -315,7 +354,7 @@ def test_the_kind_of_a_file_is_told_by_its_content(drive, tmp_path):
 
 
 def packed(path: Path) -> Path:
-    from dimm_ros.data.bag_storage import zstd
+    from dimm_ros.data.bag_open import zstd
 
     target = path.with_name(path.name + ".zstd")
     target.write_bytes(zstd.compress(path.read_bytes()))
@@ -350,9 +389,17 @@ def test_messages_packed_one_by_one(drive, tmp_path):
     assert_whole(tmp_path / "b")
 
 
-@pytest.mark.parametrize("form", [
-    {}, {"message_index": False}, {"summary": False}, {"chunked": False}, {"chunked": False, "summary": False}, {"profile": ""},
-])
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"message_index": False},
+        {"summary": False},
+        {"chunked": False},
+        {"chunked": False, "summary": False},
+        {"profile": ""},
+    ],
+)
 def test_mcap_files_that_lack_parts(drive, tmp_path, form):
     assert_whole(write_mcap(tmp_path / "b.mcap", drive, **form))
 
@@ -392,7 +439,7 @@ def test_images_of_an_mcap_file_are_read_once(drive, tmp_path, monkeypatch, form
 
 @pytest.mark.parametrize("begin", range(2))
 def test_parts_of_a_recording_without_metadata(drive, tmp_path, begin):
-    """Numbered parts are one recording, in ROS 2 and in ROS 1, whose names also hold the time at which each part began."""
+    """Numbered parts are one recording, in ROS 2 and in ROS 1, whose names also hold when each part began."""
     drive.messages.sort(key=lambda entry: entry[0])
     middle = len(drive.messages) // 2
     halves = [BagContent(drive.messages[:middle]), BagContent(drive.messages[middle:])]
@@ -415,7 +462,10 @@ def test_a_missing_part_is_named(drive, tmp_path):
     about = yaml.safe_load((folder / "metadata.yaml").read_text())
     about["rosbag2_bagfile_information"]["relative_file_paths"].append("b_1.mcap")
     (folder / "metadata.yaml").write_text(yaml.safe_dump(about))
-    with pytest.raises(DataError, match="Bag 'b' cannot be read: metadata.yaml lists b_1.mcap, but the folder lacks it; copy the whole folder"):
+    with pytest.raises(
+        DataError,
+        match="Bag 'b' cannot be read: metadata.yaml lists b_1.mcap, but the folder lacks it; copy the whole folder",
+    ):
         read_bag(folder)
 
 
@@ -427,17 +477,38 @@ def without_index(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("make", "words"), [
-    (lambda drive, path: without_index(drive.write_ros1(path / "b.bag")), "not indexed.*; repair it with 'rosbag reindex' of ROS 1"),
-    (lambda drive, path: without_index(drive.write_ros1(path / "b.bag")).rename(path / "b.bag.active"), "repair it with 'rosbag reindex' of ROS 1"),
-    (lambda drive, path: without_index(drive.write_ros1(path / "b.bag")).rename(path / "b.mcap"), "repair it with 'rosbag reindex' of ROS 1"),
-    (lambda drive, path: cut(drive.write(path / "b") / "b.mcap", 0.6), "its end is missing.*'mcap recover'"),
-    (lambda drive, path: cut(drive.write(path / "b", "sqlite3") / "b.db3", 0.6), "copy it again from where it was recorded, or rescue .*'.recover'"),
-    (lambda drive, path: cut(drive.write(path / "b") / "b.mcap", 0.0), "its file is empty.*record it again"),
-    (lambda drive, path: cut(drive.write(path / "b", "sqlite3") / "b.db3", 0.0), "its file is empty.*record it again"),
-    (lambda drive, path: filled(path / "b.mcap", b"version https://git-lfs.github.com/spec/v1\n"), "its first bytes are of no MCAP"),
-    (lambda drive, path: other_base(path / "b.db3"), "an sqlite3 file without the tables of a bag"),
-])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda drive, path: without_index(drive.write_ros1(path / "b.bag")),
+            "not indexed.*; repair it with 'rosbag reindex' of ROS 1",
+        ),
+        (
+            lambda drive, path: without_index(drive.write_ros1(path / "b.bag")).rename(path / "b.bag.active"),
+            "repair it with 'rosbag reindex' of ROS 1",
+        ),
+        (
+            lambda drive, path: without_index(drive.write_ros1(path / "b.bag")).rename(path / "b.mcap"),
+            "repair it with 'rosbag reindex' of ROS 1",
+        ),
+        (lambda drive, path: cut(drive.write(path / "b") / "b.mcap", 0.6), "its end is missing.*'mcap recover'"),
+        (
+            lambda drive, path: cut(drive.write(path / "b", "sqlite3") / "b.db3", 0.6),
+            "copy it again from where it was recorded, or rescue .*'.recover'",
+        ),
+        (lambda drive, path: cut(drive.write(path / "b") / "b.mcap", 0.0), "its file is empty.*record it again"),
+        (
+            lambda drive, path: cut(drive.write(path / "b", "sqlite3") / "b.db3", 0.0),
+            "its file is empty.*record it again",
+        ),
+        (
+            lambda drive, path: filled(path / "b.mcap", b"version https://git-lfs.github.com/spec/v1\n"),
+            "its first bytes are of no MCAP",
+        ),
+        (lambda drive, path: other_base(path / "b.db3"), "an sqlite3 file without the tables of a bag"),
+    ],
+)
 def test_each_damage_has_its_own_cure(drive, tmp_path, make, words):
     path = make(drive, tmp_path)
     with pytest.raises(DataError, match=words) as caught:
@@ -462,7 +533,7 @@ def other_base(path: Path) -> Path:
 
 
 def test_damaged_mcap_files_get_one_sentence(drive, tmp_path):
-    """Bytes changed at random: the right recording, or a sentence; sizes that the file does not have are never believed."""
+    """Bytes changed at random: the right recording, or a sentence; sizes that the file lacks are never believed."""
     rng = np.random.default_rng(5)
     for form in ({}, {"chunked": False, "summary": False}, {"message_index": False}):
         path = write_mcap(tmp_path / "b.mcap", drive, **form)
@@ -489,7 +560,9 @@ JSON = ("/note", "note", "jsonschema", b"{}", "json")
 BARE = ("/bare", "", "", b"", "cdr")
 
 
-@pytest.mark.parametrize("others", [(SERVICE,), (UNKNOWN,), (PROTOBUF,), (JSON,), (BARE,), (SERVICE, UNKNOWN, PROTOBUF, JSON, BARE)])
+@pytest.mark.parametrize(
+    "others", [(SERVICE,), (UNKNOWN,), (PROTOBUF,), (JSON,), (BARE,), (SERVICE, UNKNOWN, PROTOBUF, JSON, BARE)]
+)
 @pytest.mark.parametrize("summary", [True, False])
 def test_channels_that_nobody_needs_do_no_harm(drive, tmp_path, others, summary):
     path = write_mcap(tmp_path / "b.mcap", drive, others=others, summary=summary)
@@ -502,7 +575,10 @@ def test_definitions_that_are_unknown_or_useless(drive, tmp_path):
     assert_whole(write_mcap(tmp_path / "unknown.mcap", drive, definitions="unknown"))
     assert_whole(write_mcap(tmp_path / "short.mcap", drive, kind=lambda name: name.replace("/msg/", "/")))
     folder = drive.write(tmp_path / "b", "sqlite3")
-    for change in ("encoding = 'unknown', encoded_message_definition = ''", "encoded_message_definition = 'no definition @@ {'"):
+    for change in (
+        "encoding = 'unknown', encoded_message_definition = ''",
+        "encoded_message_definition = 'no definition @@ {'",
+    ):
         base = sqlite3.connect(folder / "b.db3")
         base.execute(f"UPDATE message_definitions SET {change}")
         base.commit()
@@ -514,15 +590,22 @@ def test_a_bag_without_messages_of_ros(drive, tmp_path):
     path = write_mcap(tmp_path / "b.mcap", BagContent(drive.messages[:1]), others=(PROTOBUF,))
     data = path.read_bytes().replace(b"cdr", b"xml")
     path.write_bytes(data)
-    with pytest.raises(DataError, match="Bag 'b.mcap' holds no message of ROS, only protobuf, xml; record with 'ros2 bag record'"):
+    with pytest.raises(
+        DataError, match="Bag 'b.mcap' holds no message of ROS, only protobuf, xml; record with 'ros2 bag record'"
+    ):
         read_bag(path)
 
 
-@pytest.mark.parametrize("bad", [
-    transform(START, "base_link", "wheel", (np.nan, 0, 0)), transform(START, "base_link", "wheel", (0, 0, 0), (0, 0, 0, 0)),
-    transform(START, "base_link", "", (0, 0, 0)), transform(START, "wheel", "wheel", (0, 0, 0)),
-    transform(START, "odom", "base_link", (0, 0, 0), (np.nan, 0, 0, 1)),
-])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        transform(START, "base_link", "wheel", (np.nan, 0, 0)),
+        transform(START, "base_link", "wheel", (0, 0, 0), (0, 0, 0, 0)),
+        transform(START, "base_link", "", (0, 0, 0)),
+        transform(START, "wheel", "wheel", (0, 0, 0)),
+        transform(START, "odom", "base_link", (0, 0, 0), (np.nan, 0, 0, 1)),
+    ],
+)
 @pytest.mark.parametrize("topic", ["/tf", "/tf_static"])
 def test_transforms_that_cannot_be_used_are_left_out_and_counted(drive, tmp_path, bad, topic):
     for stamp in (ns(0.11), ns(0.12)):
@@ -540,13 +623,17 @@ def test_what_was_left_out_explains_what_is_missing(drive, tmp_path):
         read_bag(bag.write(tmp_path / "b"))
 
 
-@pytest.mark.parametrize("changes", [{"focal": 0.0}, {"focal": np.nan}, {"width": 0, "height": 0}, {"model": "swirl", "d": (0.1,)}])
+@pytest.mark.parametrize(
+    "changes", [{"focal": 0.0}, {"focal": np.nan}, {"width": 0, "height": 0}, {"model": "swirl", "d": (0.1,)}]
+)
 def test_camera_infos_without_a_camera_are_left_out_and_counted(drive, tmp_path, changes):
     for seconds in (-0.2, -0.1):
         drive.add(ns(seconds), "/camera/camera_info", camera_info(ns(seconds), **changes))
     recording = read_bag(drive.write(tmp_path / "b"))
     assert len(recording.frames) == 5 and {frame.camera.fx for frame in recording.frames} == {30}
-    assert recording.notes[0].startswith("2 messages of /camera/camera_info describe no camera and were left out, the first: ")
+    assert recording.notes[0].startswith(
+        "2 messages of /camera/camera_info describe no camera and were left out, the first: "
+    )
 
 
 def test_poses_that_cannot_be_used_are_left_out_and_counted(drive, tmp_path):
@@ -564,13 +651,17 @@ def test_messages_that_cannot_be_decoded_are_left_out_and_counted(drive, tmp_pat
     base = sqlite3.connect(folder / "b.db3")
     topics = dict(base.execute("SELECT name, id FROM topics"))
     for topic in ("/tf", "/camera/camera_info", "/camera/image_raw"):
-        base.execute("INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)", (topics[topic], ns(0.21), b"\x00\x01\x00"))
+        base.execute(
+            "INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)",
+            (topics[topic], ns(0.21), b"\x00\x01\x00"),
+        )
     base.commit()
     base.close()
     recording = read_bag(folder)
     np.testing.assert_allclose(camera_x(recording), WHOLE, atol=1e-9)
     assert sorted(recording.notes) == [
-        f"1 messages of {topic} cannot be decoded and were left out." for topic in ("/camera/camera_info", "/camera/image_raw", "/tf")
+        f"1 messages of {topic} cannot be decoded and were left out."
+        for topic in ("/camera/camera_info", "/camera/image_raw", "/tf")
     ]
     assert check_bag(folder)
 
@@ -579,7 +670,9 @@ def test_messages_that_cannot_be_decoded_are_left_out_and_counted(drive, tmp_pat
 
 
 def packed_image(stamp: int, data: bytes, format: str = "jpeg"):
-    return T["sensor_msgs/msg/CompressedImage"](header=header(stamp, "optical"), format=format, data=np.frombuffer(data, np.uint8))
+    return T["sensor_msgs/msg/CompressedImage"](
+        header=header(stamp, "optical"), format=format, data=np.frombuffer(data, np.uint8)
+    )
 
 
 def test_an_image_of_another_size_is_not_decoded(drive, tmp_path, monkeypatch):
@@ -588,7 +681,10 @@ def test_an_image_of_another_size_is_not_decoded(drive, tmp_path, monkeypatch):
     bag.add(ns(0.1), "/camera/image/compressed", packed_image(ns(0.1), large, "png"))
     (frame,) = read_bag(bag.write(tmp_path / "b")).frames
     monkeypatch.setattr(cv2, "imdecode", lambda data, flags: pytest.fail("its pixels were decoded"))
-    with pytest.raises(DataError, match="Image 1700000000.100 s of /camera/image/compressed in bag 'b' is 3000x2000, but camera_info says 32x24"):
+    with pytest.raises(
+        DataError,
+        match="Image 1700000000.100 s of /camera/image/compressed in bag 'b' is 3000x2000, but camera_info says 32x24",
+    ):
         frame.load()
 
 
