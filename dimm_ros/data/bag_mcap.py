@@ -1,7 +1,7 @@
 """MCAP files (https://mcap.dev/spec).
 
-rosbags' own reader refuses a whole file for one channel that it cannot decode, loses the messages of chunks without an index, and
-scans a file without chunks anew for every message.
+rosbags' own reader refuses a whole file for one channel that it cannot decode, loses the messages of chunks without an
+index, and scans a file without chunks anew for every message.
 """
 
 from __future__ import annotations

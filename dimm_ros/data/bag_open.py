@@ -27,9 +27,8 @@ def open_storage(path: Path, scratch: Callable[[], Path]) -> StorageFile:
         scratch: makes a new folder for a copy, of a file that is packed or was not closed by its recorder.
 
     Raises:
-        DamagedFile: it is empty, or of none of the kinds.
-        OSError: it cannot be read.
-        Exception: whatever a damaged file leads its parser to; the file's ``cure`` applies.
+        DamagedFile: it is empty, damaged, or of none of the kinds.
+        OSError: it cannot be read, or the copy not written.
     """
     with path.open("rb") as file:
         head = file.read(16)
@@ -45,13 +44,13 @@ def open_storage(path: Path, scratch: Callable[[], Path]) -> StorageFile:
         return open_storage(unpacked, scratch)
     for magic, kind in _KINDS:
         if head.startswith(magic):
-            if kind is bag_sqlite.SqliteFile:
-                path = bag_sqlite.finished(path, scratch)
             try:
+                if kind is bag_sqlite.SqliteFile:
+                    path = bag_sqlite.finished(path, scratch)
                 return kind(path)
             except (DamagedFile, OSError):
                 raise
-            except Exception as error:
+            except Exception as error:  # whatever a damaged file leads its parser to
                 raise DamagedFile(cause_of(error), kind.cure) from None
     if not head:
         raise DamagedFile(

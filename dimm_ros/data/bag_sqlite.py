@@ -1,7 +1,7 @@
 """sqlite3 files of rosbag2.
 
-rosbags' own reader refuses a whole file for one definition that it does not know, passes over what its recorder did not move from the
-log into the file, and takes #, ? and % in a path for those of a URI.
+rosbags' own reader refuses a whole file for one definition that it does not know, passes over what its recorder did not
+move from the log into the file, and takes #, ? and % in a path for those of a URI.
 """
 
 from __future__ import annotations

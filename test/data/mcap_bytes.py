@@ -38,6 +38,7 @@ def write_mcap(
     message_index: bool = True,
     summary: bool = True,
     profile: str = "ros2",
+    by_time: bool = True,
     others: tuple[tuple[str, str, str, bytes, str], ...] = (),
     kind=lambda name: name,
     definitions: str = "ros2msg",
@@ -46,11 +47,12 @@ def write_mcap(
 
     Args:
         chunked, message_index, summary: what it has.
+        by_time: False leaves the messages in the content's own order.
         others: (topic, name of the schema, its encoding, its data, encoding of messages) of channels with one message.
         kind: makes the name that a type is given.
         definitions: encoding that the schemas of the messages are given; other than ros2msg they are empty.
     """
-    entries = [(ns, topic, message) for ns, topic, message in sorted(content.messages, key=lambda entry: entry[0])]
+    entries = sorted(content.messages, key=lambda entry: entry[0]) if by_time else content.messages
     numbers = {topic: number for number, topic in enumerate(dict.fromkeys(topic for _, topic, _ in entries), 1)}
     types = {topic: message.__msgtype__ for _, topic, message in entries}
     described = b""
@@ -63,7 +65,8 @@ def write_mcap(
     for number, (topic, name, encoding, data, messages) in enumerate(others, len(numbers) + 1):
         described += schema(number, name, encoding, data) + channel(number, topic, messages)
         stored.append((entries[0][0], number, b"\x00\x01\x00\x00 something else"))
-    stored.sort(key=lambda entry: entry[0])
+    if by_time:
+        stored.sort(key=lambda entry: entry[0])
     out = bytearray(MAGIC + record(0x01, text(profile) + text("test")))
     indexes = b""
     if chunked:
