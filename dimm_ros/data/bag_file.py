@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import re
 import struct
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from heapq import merge
 from pathlib import Path
 
 import numpy as np
-from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
-from dimm_ros.data.image_encoding import decode_compressed, decode_depth, decode_raw
+from dimm_ros.data.bag_files import bag_files
+from dimm_ros.data.bag_open import decompressed, open_storage
+from dimm_ros.data.bag_storage import DamagedFile, StorageFile, cause_of
+from dimm_ros.data.image_encoding import decode_compressed, decode_depth, decode_raw, stored_size
 from dimm_ros.errors import DataError, InputError
 from dimm_ros.geometry.camera import Camera
 
 IMAGE, COMPRESSED, CAMERA_INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"
+TF_TYPES = (TF_MESSAGE, "tf/msg/tfMessage")  # the second is of old ROS 1
 
 _LISTED = 40  # topics in an error sentence
 _DEPTH_PAIR_NS = 20_000_000  # between the stamps of an image and its depth
@@ -38,11 +44,15 @@ class Header:
 
 
 class Bag:
-    """An open bag; reading is guarded by a lock because its file position is shared.
+    """An open bag; reading is guarded by a lock because a file's position may be shared.
 
     Args:
         path: rosbag2 folder, .mcap or .db3 file, or .bag file of ROS 1 (or the folder of the parts of one).
         ros1: accept bags of ROS 1, whose raw messages are not CDR.
+
+    Attributes:
+        files: those that hold its messages.
+        damaged: topic -> how many of its messages were passed over, since they cannot be decoded.
 
     Raises:
         DataError: it cannot be read, holds no message, or is of ROS 1 where that is not accepted.
@@ -50,34 +60,60 @@ class Bag:
 
     def __init__(self, path: Path, ros1: bool = False) -> None:
         self.path = path
+        self.damaged: dict[str, int] = {}
         self._lock = threading.Lock()
-        paths = bag_paths(path)
-        if paths[0].suffix == ".bag" and not ros1:
-            raise DataError(f"Bag '{path.name}' is of ROS 1; make a ROS 2 bag of it with 'dimm convert'.")
+        self._scratch: list[tempfile.TemporaryDirectory] = []  # they go with the bag
+        self._files: list[StorageFile] = []
         try:
-            self._reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_JAZZY))
-            self._reader.open()
-        except DataError:
+            files, self._packed = bag_files(path)
+            self.files = tuple(files)
+            for file in files:
+                self._files.append(self._open(file))
+            self.ros1 = any(file.ros1 for file in self._files)
+            if self.ros1 and not ros1:
+                raise DataError(f"Bag '{path.name}' is of ROS 1; make a ROS 2 bag of it with 'dimm convert'.")
+            # Numbered anew, since each file begins at the same number.
+            owned = [(file, connection) for file in self._files for connection in file.connections]
+            self._connections = [connection._replace(id=number) for number, (_, connection) in enumerate(owned)]
+            self._numbers = {(id(file), connection.id): number for number, (file, connection) in enumerate(owned)}
+            if not any(connection.msgcount for connection in self._connections):
+                others = ", ".join(sorted({encoding for file in self._files for encoding in file.others}))
+                what = "no message; record it again"
+                if others:
+                    what = f"no message of ROS, only {others}; record with 'ros2 bag record'"
+                raise DataError(f"Bag '{path.name}' holds {what}.")
+        except BaseException:
+            self.close()
             raise
-        except Exception as error:  # rosbags raises whatever a damaged file leads its parser to (struct, assert, type, ...)
-            raise self._unreadable(error) from None
-        if not any(connection.msgcount for connection in self._reader.connections):
-            raise DataError(f"Bag '{path.name}' holds no message; record it again.")
 
-    def _unreadable(self, error: Exception) -> DataError:
-        cause = str(error).strip().rstrip(".") or type(error).__name__
-        return DataError(
-            f"Bag '{self.path.name}' cannot be read ({cause}); if its recording was cut off, repair it with "
-            "'ros2 bag reindex' (sqlite3) or 'mcap recover' (mcap).",
-        )
+    def _open(self, file: Path) -> StorageFile:
+        try:
+            return open_storage(file, self._folder)
+        except DamagedFile as error:
+            raise self._unreadable(str(error), error.cure, file) from None
+        except OSError as error:
+            cause = error.strerror or cause_of(error)
+            raise DataError(f"Bag '{self.path.name}' cannot be read ({file.name}: {cause}).") from None
+
+    def _folder(self) -> Path:
+        self._scratch.append(tempfile.TemporaryDirectory(prefix="dimm_bag_", ignore_cleanup_errors=True))
+        return Path(self._scratch[-1].name)
+
+    def _unreadable(self, cause: str, cure: str, file: Path | None = None) -> DataError:
+        where = f"{file.name}: " if file is not None and file != self.path else ""
+        return DataError(f"Bag '{self.path.name}' cannot be read ({where}{cause}); {cure}.")
 
     @property
     def topics(self) -> dict[str, str]:
         """Topic -> message type, of topics that hold messages."""
-        return {c.topic: c.msgtype for c in sorted(self._reader.connections, key=lambda c: c.topic) if c.msgcount}
+        return {c.topic: c.msgtype for c in sorted(self._connections, key=lambda c: c.topic) if c.msgcount}
+
+    def count(self, topic: str) -> int:
+        """How many messages a topic holds."""
+        return sum(connection.msgcount for connection in self.connections(topic))
 
     def connections(self, topic: str) -> list[Connection]:
-        return [connection for connection in self._reader.connections if connection.topic == topic and connection.msgcount]
+        return [connection for connection in self._connections if connection.topic == topic and connection.msgcount]
 
     def listing(self) -> str:
         """The bag's topics, for an error sentence."""
@@ -86,26 +122,56 @@ class Bag:
         return "the bag has " + ", ".join(names[:_LISTED]) + more
 
     def close(self) -> None:
-        """Close the file; frames that were read from it can no longer load their images."""
-        self._reader.close()
+        """Close the files; frames that were read from them can no longer load their images."""
+        for file in self._files:
+            file.close()
+        for folder in self._scratch:
+            folder.cleanup()
 
     def raw(self, connections: list[Connection], start: int | None = None, stop: int | None = None) -> Iterator[tuple]:
-        """(connection, log time, CDR bytes)."""
+        """(connection, log time, CDR bytes) in order of log time, from ``start`` on and before ``stop`` (ns)."""
+        wanted = {connection.id for connection in connections}
+        parts = (self._of_file(file, wanted, start, stop) for file in self._files)
+        yield from merge(*parts, key=lambda message: message[1])
+
+    def _of_file(self, file: StorageFile, wanted: set[int], start: int | None, stop: int | None) -> Iterator[tuple]:
+        ids = {connection.id for connection in file.connections if self._numbers[id(file), connection.id] in wanted}
+        if not ids:
+            return
         try:
-            yield from self._reader.messages(connections, start, stop)
-        except Exception as error:
-            raise self._unreadable(error) from None
+            for number, log_ns, data in file.messages(ids, start, stop):
+                data = decompressed(data) if self._packed else data
+                yield self._connections[self._numbers[id(file), number]], log_ns, data
+        except Exception as error:  # whatever a damaged file leads its parser to
+            raise self._unreadable(cause_of(error), getattr(error, "cure", file.cure)) from None
 
     def messages(self, connections: list[Connection]) -> Iterator:
         """Deserialised messages."""
-        for connection, _, data in self.raw(connections):
-            yield self._deserialize(connection, data)
+        for _, message in self.logged_messages(connections):
+            yield message
+
+    def logged_messages(self, connections: list[Connection]) -> Iterator[tuple]:
+        """(log time, deserialised message); those that cannot be decoded are left out and counted in ``damaged``."""
+        for connection, log_ns, data in self.raw(connections):
+            try:
+                message = self._deserialize(connection, data)
+            except DataError:
+                self._count_damaged(connection)
+            else:
+                yield log_ns, message
+
+    def _count_damaged(self, connection: Connection) -> None:
+        self.damaged[connection.topic] = self.damaged.get(connection.topic, 0) + 1
 
     def _deserialize(self, connection: Connection, data: bytes):
+        store = _store(self.ros1)
         try:
-            return self._reader.deserialize(data, connection.msgtype)
-        except Exception as error:
-            raise self._unreadable(error) from None
+            read = store.deserialize_ros1 if self.ros1 else store.deserialize_cdr
+            return read(data, connection.msgtype)
+        except Exception as error:  # rosbags raises whatever damaged bytes lead its parser to
+            raise DataError(
+                f"A message of {connection.topic} in bag '{self.path.name}' cannot be decoded ({cause_of(error)})."
+            ) from None
 
     def image_headers(self, connections: list[Connection]) -> Iterator[Header]:
         """Headers of all images, read from the message's bytes: deserialising would copy every pixel."""
@@ -114,12 +180,14 @@ class Bag:
             previous, ordinal = last.get(connection.id, (None, -1))
             ordinal = ordinal + 1 if previous == log_ns else 0
             last[connection.id] = (log_ns, ordinal)
-            order = "<" if not self._reader.is2 or data[1] & 1 else ">"  # ROS 1 has the sequence number where CDR says its byte order
             try:
+                # ROS 1 has the sequence number where CDR says its byte order.
+                order = "<" if self.ros1 or data[1] & 1 else ">"
                 seconds, nanoseconds, length = struct.unpack_from(order + "iII", data, 4)
                 frame_id = bytes(data[16 : 16 + length]).rstrip(b"\0").decode("utf-8")
-            except (struct.error, UnicodeDecodeError) as error:
-                raise self._unreadable(error) from None
+            except (struct.error, UnicodeDecodeError, IndexError):
+                self._count_damaged(connection)
+                continue
             yield Header(connection, log_ns, ordinal, seconds * 10**9 + nanoseconds, frame_id.lstrip("/"))
 
     def load_image(self, header: Header, camera: Camera) -> np.ndarray:
@@ -134,23 +202,18 @@ class Bag:
         if header.ordinal >= len(found):
             raise DataError(f"{name} is no longer there; the bag was changed while it was in use.")
         message = self._deserialize(header.connection, found[header.ordinal][2])
+        packed = header.connection.msgtype == COMPRESSED
         try:
-            if header.connection.msgtype == COMPRESSED:
-                image = decode_compressed(message.format, message.data)
-            else:
-                image = decode_raw(
-                    message.encoding,
-                    message.height,
-                    message.width,
-                    message.step,
-                    bool(message.is_bigendian),
-                    message.data,
+            size = stored_size(message.data) if packed else (message.width, message.height)
+            if size == (camera.width, camera.height):  # else no memory is taken for it
+                if packed:
+                    return decode_compressed(message.format, message.data)
+                return decode_raw(
+                    message.encoding, *size[::-1], message.step, bool(message.is_bigendian), message.data,
                 )
         except InputError as error:
             raise DataError(f"{name} cannot be used: {error}") from None
-        if image.shape[:2] != (camera.height, camera.width):
-            raise DataError(f"{name} is {image.shape[1]}x{image.shape[0]}, but camera_info says {camera.width}x{camera.height}.")
-        return image
+        raise DataError(f"{name} is {size[0]}x{size[1]}, but camera_info says {camera.width}x{camera.height}.")
 
     def load_depth(self, connections: list[Connection], image: Header, camera: Camera) -> np.ndarray:
         """(h, w) float32 metres of the depth image nearest in time to an image, all 0 where none is near.
@@ -172,23 +235,15 @@ class Bag:
             raise DataError(f"Depth image {image.stamp_ns * 1e-9:.3f} s of bag '{self.path.name}' cannot be used: {error}") from None
 
 
-def bag_paths(path: Path) -> list[Path]:
-    """What rosbags opens: the folder with metadata.yaml, the one storage file of a folder without, or the parts of a ROS 1 bag."""
-    if not path.exists():
-        raise DataError(f"Bag '{path}' does not exist.")
-    if path.is_file() or (path / "metadata.yaml").exists():
-        return [path]
-    files = sorted(child for child in path.iterdir() if child.suffix in (".mcap", ".db3"))
-    if len(files) == 1:
-        return files
-    if files:
-        raise DataError(f"Bag '{path.name}' has {len(files)} files but no metadata.yaml; run 'ros2 bag reindex' on it.")
-    parts = sorted(child for child in path.iterdir() if child.suffix == ".bag")
-    if len({re.sub(r"_\d+$", "", part.stem) for part in parts}) > 1:
-        raise DataError(f"'{path}' holds several ROS 1 bags ({', '.join(part.name for part in parts)}); give one of them.")
-    if parts:
-        return parts
-    raise DataError(f"'{path}' is not a bag: it has neither metadata.yaml nor a .mcap, .db3 or .bag file.")
+@cache
+def _store(ros1: bool) -> Typestore:
+    """The standard types: bags hold definitions too, but not all are complete, and none that is read here differs."""
+    if not ros1:
+        return get_typestore(Stores.ROS2_JAZZY)
+    store = get_typestore(Stores.ROS1_NOETIC)
+    for kind in TF_TYPES:
+        store.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", kind))
+    return store
 
 
 def stamp_of(message) -> int:
@@ -204,17 +259,22 @@ def image_connections(bag: Bag, topic: str | None) -> list[Connection]:
                 return bag.connections(name)
         what = f"is a {bag.topics[topic].rsplit('/', 1)[-1]}, not an image" if topic in bag.topics else "is not in it"
         raise DataError(f"Image topic {topic} cannot be read from bag '{bag.path.name}': it {what}; {bag.listing()}.")
-    candidates = [
-        name
-        for name in images
-        if not name.endswith("/compressedDepth") and not (images[name] == COMPRESSED and name.rpartition("/")[0] in images)
-    ]
+    pictures = [name for name in images if not name.endswith("/compressedDepth")]
+    candidates = [name for name in pictures if _is_fuller_twin(bag, name, images)]
     colour = [name for name in candidates if "depth" not in name.lower()] or candidates
     if len(colour) == 1:
         return bag.connections(colour[0])
     if colour:
         raise DataError(f"Bag '{bag.path.name}' has several image topics; choose the image topic among {', '.join(colour)}.")
     raise DataError(f"Bag '{bag.path.name}' has no image topic (Image or CompressedImage); {bag.listing()}.")
+
+
+def _is_fuller_twin(bag: Bag, name: str, images: dict[str, str]) -> bool:
+    """Whether a topic has no raw or compressed twin with more images; the raw one wins where both have as many."""
+    raw = name.rpartition("/")[0]
+    if images[name] == COMPRESSED and raw in images:
+        return bag.count(name) > bag.count(raw)
+    return bag.count(f"{name}/compressed") <= bag.count(name) or images.get(f"{name}/compressed") != COMPRESSED
 
 
 def camera_info_connections(bag: Bag, topic: str | None, image_topic: str) -> list[Connection]:
@@ -245,8 +305,10 @@ def depth_connections(bag: Bag, image_topic: str, frame_ids: set[str]) -> tuple[
     found = []
     for topic, kind in bag.topics.items():
         if kind == IMAGE and topic != image_topic and "depth" in topic.lower() and topic.rpartition("/")[0] in infos:
-            first = next(bag.messages(bag.connections(topic)))
-            if first.encoding in ("16UC1", "32FC1") and first.header.frame_id.lstrip("/") in frame_ids:
+            first = next(bag.messages(bag.connections(topic)), None)
+            if first is None or first.encoding not in ("16UC1", "32FC1"):
+                continue
+            if first.header.frame_id.lstrip("/") in frame_ids:
                 found.append(topic)
     if len(found) != 1:
         return [], []

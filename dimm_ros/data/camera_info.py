@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -11,13 +12,14 @@ from dimm_ros.geometry.camera import DISTORTION_MODELS, Camera
 
 
 class CameraInfoLike(Protocol):
-    """What is read of a CameraInfo message; rclpy's and rosbags' both have it, in ROS 1 as D and K."""
+    """What is read of a CameraInfo message; rclpy's and rosbags' both have it, in ROS 1 as D, K and P."""
 
     height: int
     width: int
     distortion_model: str
     d: Sequence[float]
     k: Sequence[float]
+    p: Sequence[float]
     binning_x: int
     binning_y: int
     roi: object
@@ -27,17 +29,33 @@ class CameraInfoLike(Protocol):
 _ALIASES = {"fisheye": "equidistant", "kannala_brandt": "equidistant", "rational": "rational_polynomial", "radtan": "plumb_bob"}
 
 
-def camera_from_info(message: CameraInfoLike) -> Camera:
+_RECTIFIED = {"rect", "rectified", "undistorted"}  # words of the names of topics, as image_proc and drivers use them
+
+
+def is_rectified(topic: str) -> bool:
+    """Whether the name of an image topic says that its images are rectified, such as ``image_rect_color``."""
+    return not _RECTIFIED.isdisjoint(re.split("[/_]", topic.lower()))
+
+
+def camera_from_info(message: CameraInfoLike, rectified: bool = False) -> Camera:
     """The camera of the published images: full-resolution intrinsics cut to the region of interest, then binned.
 
-    K and D describe the unbinned sensor image. ``P`` is not read: poses are solved on the raw image.
+    K and D describe the sensor's image as it is, P the rectified one, which has no distortion; all before binning. P
+    also serves where K is empty; K and D where P is.
+
+    Args:
+        rectified: the images are rectified.
 
     Raises:
         InputError: an uncalibrated camera, NaN, an unknown distortion model, or a region outside the image.
     """
-    d, k = coefficients(message)
-    model, distortion = _distortion(message.distortion_model, list(d))
-    camera = Camera(int(message.width), int(message.height), k[0], k[4], k[2], k[5], model, distortion)
+    d, k, p = coefficients(message)
+    size = int(message.width), int(message.height)
+    if has_projection(p) and (rectified or not (k[0] or k[4])):
+        camera = Camera(*size, p[0], p[5], p[2], p[6])
+    else:
+        model, distortion = _distortion(message.distortion_model, list(d))
+        camera = Camera(*size, k[0], k[4], k[2], k[5], model, distortion)
     roi = message.roi
     if roi.width or roi.height:  # all zero means the full image
         if not (0 < roi.width <= camera.width - roi.x_offset and 0 < roi.height <= camera.height - roi.y_offset):
@@ -54,10 +72,18 @@ def camera_from_info(message: CameraInfoLike) -> Camera:
     return camera
 
 
-def coefficients(message: CameraInfoLike) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """D and K (row by row) of a message of ROS 2, or of ROS 1 where their names are capitals."""
-    d, k = (message.d, message.k) if hasattr(message, "k") else (message.D, message.K)
-    return tuple(float(value) for value in d), tuple(float(value) for value in k)
+def coefficients(message: CameraInfoLike) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+    """D, K and P (row by row) of a message of ROS 2, or of ROS 1 (capitals); P is empty where there is none."""
+    if hasattr(message, "k"):
+        found = (message.d, message.k, getattr(message, "p", ()))
+    else:
+        found = (message.D, message.K, message.P)
+    return tuple(tuple(float(value) for value in values) for values in found)
+
+
+def has_projection(p: Sequence[float]) -> bool:
+    """Whether P holds focal lengths."""
+    return len(p) == 12 and p[0] > 0 and p[5] > 0
 
 
 def _distortion(name: str, coefficients: list[float]) -> tuple[str, tuple[float, ...]]:

@@ -8,8 +8,12 @@ cv_bridge refuses because the names do not say the channel order.
 
 from __future__ import annotations
 
+import io
+import re
+
 import cv2
 import numpy as np
+from PIL import Image
 
 from dimm_ros.errors import InputError
 
@@ -75,11 +79,7 @@ def decode_raw(encoding: str, height: int, width: int, step: int, is_bigendian: 
         return image if size == 1 else cv2.convertScaleAbs(image, alpha=255.0 / 65535.0)
     if encoding in ("nv21", "nv24"):
         return _decode_planar(encoding, height, width, step, data)
-    if encoding in ("16UC1", "32FC1") or encoding.startswith(("32F", "64F", "16S", "32S", "8S")):
-        raise InputError(
-            f"Image encoding '{encoding}' holds measurements (such as depth), not a picture; "
-            "subscribe to the colour image instead."
-        )
+    _refuse_measurements(encoding)
     raise InputError(f"Image encoding '{encoding}' is not known; known are {', '.join(ENCODINGS)}.")
 
 
@@ -87,27 +87,97 @@ def decode_compressed(format: str, data) -> np.ndarray:
     """A ``sensor_msgs/CompressedImage`` (JPEG, PNG, ...) as (H, W, 3) uint8 RGB.
 
     Args:
-        format: the message's format field, such as "jpeg" or "rgb8; jpeg compressed bgr8".
+        format: the message's format field, such as "jpeg" or "rgb8; jpeg compressed bgr8". What stands before the
+            semicolon is the encoding of the pixels where nothing follows "compressed", as image_transport has it for
+            a mosaic.
         data: the file's bytes.
 
     Raises:
-        InputError: compressed depth, or bytes that are no image OpenCV can read.
+        InputError: depth, or bytes that are no whole image that OpenCV can read.
     """
     if "compressedDepth" in format:
         raise InputError(f"Compressed image of format '{format}' is a depth image; subscribe to the colour image instead.")
-    buffer = np.frombuffer(data, dtype=np.uint8)
-    # An EXIF orientation must not turn the picture: the intrinsics are those of the stored pixels.
+    source, _, rest = format.partition(";")
+    source = source.strip()
+    _refuse_measurements(source)
+    encoding = rest.partition("compressed")[2].strip() or source
     try:
-        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(buffer) else None
+        if encoding in _PACKED and encoding.startswith(("bayer_", "mono16")):
+            pixels = decode_file(data, cv2.IMREAD_UNCHANGED)
+            if pixels.ndim == 2:  # else it is a picture already
+                name = encoding.rstrip("0123456789") + str(8 * pixels.itemsize)
+                stored = np.ascontiguousarray(pixels, f"<u{pixels.itemsize}").reshape(-1).view(np.uint8)
+                return decode_raw(name, *pixels.shape, pixels.shape[1] * pixels.itemsize, False, stored)
+        image = decode_file(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except InputError as error:
+        raise InputError(f"Compressed image of format '{format}' with {len(data)} bytes {error}") from None
+    # image_transport writes "compressed rgb8" when it handed RGB to an encoder that expects BGR: already swapped.
+    return image if "compressed rgb" in format else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def stored_size(data) -> tuple[int, int]:
+    """Width and height of an image file, from its header alone: what it takes to decode it is known before.
+
+    Args:
+        data: the file's bytes.
+
+    Raises:
+        InputError: it is no image, or one larger than any camera's. The text begins with the verb.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
+    except Image.DecompressionBombError:
+        most = 2 * Image.MAX_IMAGE_PIXELS / 1e6
+        raise InputError(f"cannot be decoded; its header promises more than {most:.0f} million pixels.") from None
+    except Exception:  # noqa: BLE001  PIL's parsers let out whatever a damaged header leads them to
+        raise InputError("cannot be decoded; it is truncated or not a JPEG or PNG image.") from None
+
+
+def decode_file(data, flags: int) -> np.ndarray:
+    """The pixels of an image file as OpenCV gives them, all of them: a file that was cut off is refused.
+
+    Args:
+        data: the file's bytes.
+        flags: OpenCV's, such as ``cv2.IMREAD_COLOR``; without IMREAD_IGNORE_ORIENTATION or IMREAD_UNCHANGED an EXIF
+            orientation turns the picture, although intrinsics are those of the stored pixels.
+
+    Raises:
+        InputError: as ``stored_size``, or the file is damaged. The text begins with the verb.
+    """
+    stored_size(data)
+    buffer = np.frombuffer(data, dtype=np.uint8)
+    try:
+        image = cv2.imdecode(buffer, flags) if _is_whole(buffer.tobytes()) else None
     except cv2.error:  # a header that promises more than OpenCV's limits
         image = None
     if image is None:
+        raise InputError("cannot be decoded; it is truncated or not a JPEG or PNG image.")
+    return image
+
+
+#: Begins a segment of a JPEG: no stuffed byte, no filling, no restart within a scan.
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether a JPEG goes on to its end marker (OpenCV before 4.11 fills with grey what is missing); True of others."""
+    if data[:2] != b"\xff\xd8":
+        return True
+    place = 2
+    while (found := _MARKER.search(data, place)) and found[0] != b"\xff\xd9":
+        place = found.end()
+        if found[0] not in (b"\xff\xd8", b"\xff\x01"):  # these have no length
+            place += int.from_bytes(data[place : place + 2], "big")
+    return found is not None
+
+
+def _refuse_measurements(encoding: str) -> None:
+    if encoding == "16UC1" or encoding.startswith(("32F", "64F", "16S", "32S", "8S")):
         raise InputError(
-            f"Compressed image of format '{format}' with {len(buffer)} bytes cannot be decoded; "
-            "it is truncated or not a JPEG or PNG image."
+            f"Image encoding '{encoding}' holds measurements (such as depth), not a picture; "
+            "subscribe to the colour image instead."
         )
-    # image_transport writes "compressed rgb8" when it handed RGB to an encoder that expects BGR: already swapped.
-    return image if "compressed rgb" in format else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def decode_depth(encoding: str, height: int, width: int, step: int, is_bigendian: bool, data) -> np.ndarray:

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from dimm_ros.errors import DataError
+from dimm_ros.data.image_encoding import decode_file, stored_size
+from dimm_ros.errors import DataError, InputError
 from dimm_ros.geometry.camera import Camera
 
 
@@ -21,7 +22,7 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.size
-    except OSError as error:  # PIL's own UnidentifiedImageError is one too
+    except Exception as error:  # noqa: BLE001  PIL's parsers let out whatever a damaged header leads them to
         raise DataError(f"Image '{path}' cannot be read: {_cause(error)}.") from None
 
 
@@ -31,7 +32,7 @@ def load_rgb(path: Path, camera: Camera | None = None) -> np.ndarray:
     Raises:
         DataError: the file cannot be read, or its size is not the camera's.
     """
-    image = _read(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = _read(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, camera)
     if camera is not None and image.shape[:2] != (camera.height, camera.width):
         raise DataError(
             f"Image '{path}' is {image.shape[1]}x{image.shape[0]}, but its camera is {camera.width}x{camera.height}; "
@@ -52,16 +53,26 @@ def load_depth(path: Path, unit: float = 1e-3) -> np.ndarray:
     return np.where(depth == 65535, 0, depth).astype(np.float32) * np.float32(unit)
 
 
-def _read(path: Path, flags: int) -> np.ndarray:
+def _read(path: Path, flags: int, camera: Camera | None = None) -> np.ndarray:
+    """The pixels of a file as OpenCV gives them; a size that is not the camera's, nor turned, is not decoded at all."""
     try:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise DataError(f"Image '{path}' cannot be read: {_cause(error)}.") from None
-    image = cv2.imdecode(data, flags) if len(data) else None
-    if image is None:
-        raise DataError(f"Image '{path}' cannot be decoded; it is truncated or not an image.")
-    return image
+    try:
+        if camera is not None:
+            width, height = stored_size(data)
+            if (camera.width, camera.height) not in ((width, height), (height, width)):
+                raise DataError(
+                    f"Image '{path}' is {width}x{height}, but its camera is {camera.width}x{camera.height}; "
+                    "all images of one camera must have its size.",
+                )
+        return decode_file(data, flags)
+    except InputError as error:
+        raise DataError(f"Image '{path}' {error}") from None
 
 
-def _cause(error: OSError) -> str:
-    return error.strerror or "it is truncated or not an image"
+def _cause(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return "its header promises more pixels than any camera has"
+    return getattr(error, "strerror", None) or "it is truncated or not an image"

@@ -30,6 +30,11 @@ def staged_bag(path: str | Path, *, storage: Literal["mcap", "sqlite3"] = "mcap"
         raise DataError(f"Bag '{path}' exists already; choose another name or remove it.")
     if path.exists() and not (path / "metadata.yaml").exists():
         raise DataError(f"'{path}' is not a bag and is not overwritten; choose another name.")
+    if storage == "sqlite3" and any(mark in str(path.absolute()) for mark in "#?%"):  # rosbags takes it for a URI
+        raise DataError(
+            f"Bag '{path}' cannot be written as sqlite3 under a path with #, ? or %; store it as mcap, or choose "
+            "another path."
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:

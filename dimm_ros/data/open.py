@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from dimm_ros.data import ace, cambridge, colmap, euroc, indoor6, kitti, map_free, nerfstudio, seven_scenes, tum_rgbd, twelve_scenes
+from dimm_ros.data.bag_files import is_bag_file
 from dimm_ros.data.recording import Recording
 from dimm_ros.data.splits import SPLIT_FILE, add_split_file, select
 from dimm_ros.errors import DataError
 
-_BAG, _BAG_FILES = "a ROS bag", (".mcap", ".db3", ".bag")
+_BAG = "a ROS bag"
 _LOOKED_INTO = 200  # folders of a wrong folder, in search of the right one
 
 
@@ -75,7 +76,7 @@ def open_recording(path: str | Path, *, split: str | None = None, **bag_options)
 
 
 def _read(path: Path, bag_options: dict) -> Recording:
-    if path.is_file() and path.suffix not in _BAG_FILES:
+    if path.is_file() and not is_bag_file(path):
         if path.name == "transforms.json":
             return nerfstudio.read_nerfstudio(path.parent)
         raise DataError(f"'{path}' is not a ROS bag file (.mcap, .db3 or .bag); {_KINDS}.")
@@ -85,7 +86,10 @@ def _read(path: Path, bag_options: dict) -> Recording:
         return read_bag(path, **bag_options)
     layout = _layout_of(path)
     if layout is not None:
-        return layout.read(path)
+        recording = layout.read(path)
+        bags = ", ".join(sorted(child.name for child in path.iterdir() if is_bag_file(child)))
+        note = f"The folder was read as {layout.name}; {bags} beside its files was not."
+        return replace(recording, notes=(*recording.notes, note)) if bags else recording
     if not any(path.iterdir()):
         raise DataError(f"'{path}' is empty; {_KINDS}.")
     marks = ", ".join(f"{layout.mark} ({layout.name})" for layout in LAYOUTS)
@@ -93,8 +97,10 @@ def _read(path: Path, bag_options: dict) -> Recording:
 
 
 def is_bag(path: Path) -> bool:
-    """Whether a path that exists is read as a bag."""
-    return path.is_file() or (path / "metadata.yaml").exists() or any(child.suffix in _BAG_FILES for child in path.iterdir())
+    """Whether a path that exists is read as a bag; a data set's folder is not, even if its own bag lies in it."""
+    if path.is_file() or (path / "metadata.yaml").exists():
+        return True
+    return any(is_bag_file(child) for child in path.iterdir()) and _layout_of(path) is None
 
 
 def _layout_of(folder: Path) -> Layout | None:

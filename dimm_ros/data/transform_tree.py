@@ -130,6 +130,16 @@ class TransformTree:
             chain = up_from_source + up_from_target
             return None if all(self._links[child].static for child in chain) else self._latest(chain)
 
+    def chain(self, target: str, source: str) -> tuple[str, ...]:
+        """Child frames of the links between two frames.
+
+        Raises:
+            TransformError: a frame does not exist, or nothing links the two.
+        """
+        with self._lock:
+            up_from_source, up_from_target = self._chain(target.lstrip("/"), source.lstrip("/"))
+            return (*up_from_source, *up_from_target)
+
     def _latest(self, children: list[str]) -> int:
         return min((self._links[child].stamps[-1] for child in children if not self._links[child].static), default=0)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dimm_ros.data.bag_file import TF_MESSAGE, Bag, camera_info_connections, image_connections, stamp_of
+from dimm_ros.data.bag_file import Bag, camera_info_connections, image_connections, stamp_of
+from dimm_ros.data.bag_transforms import transforms_of
 from dimm_ros.doctor.findings import Finding, ok, problem, warning
 
-_TF_MESSAGES = (TF_MESSAGE, "tf/msg/tfMessage")  # the second is of old ROS 1
 _GAP_S, _GAP_FACTOR = 0.5, 5.0  # a transform that pauses longer than both is a gap
 _FUTURE_S, _LATE_S, _OTHER_CLOCK_S = 0.03, 0.5, 30.0
 _AHEAD_S = 1.5  # AMCL and SLAM date map -> odom into the future on purpose
@@ -39,7 +39,7 @@ def check_bag(path: str | Path, image_topic: str | None = None, camera_info_topi
         images = image_connections(bag, image_topic)
         headers = list(bag.image_headers(images))
         infos = camera_info_connections(bag, camera_info_topic, images[0].topic)
-        links = _links(bag)
+        links = _links(bag, images[0].topic)
         frame_ids = sorted({header.frame_id for header in headers})
         delays = np.array([header.log_ns - header.stamp_ns for header in headers]) * 1e-9
         chain = _chain(links, frame_ids[0]) if frame_ids else []
@@ -58,22 +58,15 @@ def check_bag(path: str | Path, image_topic: str | None = None, camera_info_topi
         bag.close()
 
 
-def _links(bag: Bag) -> dict[str, _Link]:
+def _links(bag: Bag, image_topic: str) -> dict[str, _Link]:
     links: dict[str, _Link] = {}
-    for topic, kind in bag.topics.items():
-        static = topic.endswith("/tf_static")
-        if kind not in _TF_MESSAGES or not (static or topic.endswith("/tf")):
-            continue
-        connections = bag.connections(topic)
-        times = [log_ns for _, log_ns, _ in bag.raw(connections)]
-        for log_ns, message in zip(times, bag.messages(connections), strict=True):
-            for transform in message.transforms:
-                parent = transform.header.frame_id.lstrip("/")
-                link = links.setdefault(transform.child_frame_id.lstrip("/"), _Link())
-                link.parents[parent] = link.parents.get(parent, 0) + 1
-                link.static |= static
-                link.stamps.append(stamp_of(transform))
-                link.delays.append((log_ns - link.stamps[-1]) * 1e-9)
+    for _, static, log_ns, transform in transforms_of(bag, image_topic):
+        parent = transform.header.frame_id.lstrip("/")
+        link = links.setdefault(transform.child_frame_id.lstrip("/"), _Link())
+        link.parents[parent] = link.parents.get(parent, 0) + 1
+        link.static |= static
+        link.stamps.append(stamp_of(transform))
+        link.delays.append((log_ns - link.stamps[-1]) * 1e-9)
     return links
 
 
@@ -134,12 +127,20 @@ def _frames(topic: str, frame_ids: list[str], headers: list) -> list[Finding]:
             "frame of the images", f"images of {topic} have several frame_ids: {', '.join(frame_ids)}", "two cameras on one topic",
             "give each camera its topic",
         )]
-    stamps = np.array([header.stamp_ns for header in headers])
+    stamps = np.array([header.stamp_ns for header in headers], dtype=np.int64)
+    found = []
     back = int((np.diff(stamps) < 0).sum())
     if back:
-        return [warning("order of the images", f"the stamps of {topic} go back {back} times",
-            "a bag recorded from a looped replay, or two publishers", "record once, without a loop")]
-    return []
+        found.append(warning("order of the images", f"the stamps of {topic} go back {back} times",
+            "a bag recorded from a looped replay, or two publishers", "record once, without a loop"))
+    repeated = len(stamps) - len(np.unique(stamps))
+    if repeated:
+        found.append(warning(
+            "stamps of the images", f"{repeated} of {len(stamps)} images of {topic} have the stamp of another one",
+            "a driver that rounds its stamps or gives one to several images, or a bag recorded from a looped replay",
+            "let the driver stamp each image with its own time; record once, without a loop", repeated=repeated,
+        ))
+    return found
 
 
 def _transforms(links: dict[str, _Link], chain: list[str]) -> list[Finding]:

@@ -158,7 +158,7 @@ def _duplicates(figures: ImageFigures, recording: Recording) -> Finding:
             "drop the repeated frames; record at the camera's own rate", **numbers,
         )
     rest = f"; {len(same)} images of a camera at rest" if len(same) else ""
-    return ok("duplicate frames", f"no stamp and no picture occurs twice{rest}", **numbers)
+    return ok("duplicate frames", f"no picture occurs twice{rest}", **numbers)
 
 
 def _moved(one: np.ndarray | None, other: np.ndarray | None) -> bool:

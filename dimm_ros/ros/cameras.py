@@ -10,7 +10,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from dimm_ros.data.camera_info import camera_from_info
+from dimm_ros.data.camera_info import camera_from_info, is_rectified
 from dimm_ros.errors import InputError
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.ros.messages import stamp_ns
@@ -169,7 +169,7 @@ class CameraInput:
     def _on_info(self, message: CameraInfo) -> None:
         self.info.heard(stamp_ns(message.header.stamp))
         try:
-            camera, error = camera_from_info(message), ""
+            camera, error = camera_from_info(message, is_rectified(self.image.topic)), ""
         except InputError as problem:
             camera, error = None, str(problem)
         if camera != self.camera and camera is not None:

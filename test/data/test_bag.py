@@ -50,7 +50,7 @@ def test_bags_of_ros1(drive, tmp_path):
     with pytest.raises(DataError, match="Bag 'drive.bag' is of ROS 1; make a ROS 2 bag of it with 'dimm convert'"):
         Bag(path)
     path.with_name("tour.bag").write_bytes(path.read_bytes())
-    with pytest.raises(DataError, match="holds several ROS 1 bags .drive.bag, tour.bag.; give one of them"):
+    with pytest.raises(DataError, match="holds several bags .drive.bag, tour.bag.; give one of them"):
         open_recording(tmp_path / "old")
 
 
@@ -263,12 +263,6 @@ def test_bad_camera_info(drive, tmp_path, changes, words):
     bag.add(ns(0), "/camera/camera_info", camera_info(ns(0), **changes))
     with pytest.raises(DataError, match=f"Topic /camera/camera_info of bag 'b': .*{words}"):
         read_bag(bag.write(tmp_path / "b"))
-
-
-def test_bad_transform(drive, tmp_path):
-    drive.add(ns(0.1), "/tf", tf(transform(ns(0.1), "odom", "base_link", (0, 0, 0), xyzw=(0, 0, 0, 0))))
-    with pytest.raises(DataError, match="Topic /tf of bag 'b': The transform 'odom' -> 'base_link' holds NaN"):
-        read_bag(drive.write(tmp_path / "b"))
 
 
 def test_bad_images_are_named_when_loaded(drive, tmp_path):
