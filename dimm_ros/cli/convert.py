@@ -13,7 +13,8 @@ from dimm_ros.cli.console import bars, say, say_json
 
 _EPILOG = (
     "Examples:\n\n  dimm convert 7scenes/chess chess_bag --split official:val\n\n  dimm convert KingsCollege kings_bag --images png\n\n"
-    "  dimm convert old_ros1.bag drive_bag\n\n  dimm convert colmap_folder table_bag --scale 0.173\n\nReplay with: ros2 launch dimm_ros replay.launch.py bagfile:=chess_bag map:=chess.dimm "
+    "  dimm convert old_ros1.bag drive_bag\n\n  dimm convert colmap_folder table_bag --scale 0.173\n\n"
+    "Replay with: ros2 launch dimm_ros replay.launch.py bagfile:=chess_bag map:=chess.dimm "
     "image:=/camera/image_raw camera_info:=/camera/camera_info"
 )
 
