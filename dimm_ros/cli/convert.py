@@ -39,7 +39,8 @@ def run(
     quality: Annotated[int, typer.Option(min=1, max=100, help="of jpeg")] = 95,
     depth: Annotated[bool, typer.Option(help="depth images, where there are some; they are taken for registered to the camera")] = True,
     scale: Annotated[
-        float, typer.Option(min=1e-9, max=1e9, help="metres of one unit of the data's poses, such as 0.001 for millimetres"),
+        float,
+        typer.Option(min=1e-9, max=1e9, help="metres of one unit of the data's poses, such as 0.001 for millimetres"),
     ] = 1.0,
     storage: options.BagStorage = options.Storage.mcap,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a bag that exists")] = False,
@@ -56,7 +57,8 @@ def run(
     """
     from dimm_ros.data.record import record_frames
 
-    recording = options.opened(source, split, options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame)).scaled(scale)
+    topics = options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame)
+    recording = options.opened(source, split, topics).scaled(scale)
     with bars() as progress:
         record_frames(
             output, recording.frames, depth=depth, compressed=images is not Images.raw, lossless=images is Images.png, jpeg_quality=quality,

@@ -12,7 +12,17 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from dimm_ros.data.folder import FolderFrames, centred, from_wxyz, invented_stamp, listed_file, parsing, read_text, require, text_rows
+from dimm_ros.data.folder import (
+    FolderFrames,
+    centred,
+    from_wxyz,
+    invented_stamp,
+    listed_file,
+    parsing,
+    read_text,
+    require,
+    text_rows,
+)
 from dimm_ros.data.recording import Recording
 from dimm_ros.geometry import poses
 

@@ -60,12 +60,19 @@ class _Frame:
     camera_of: dict[int, int]
 
 
-def find_models(folder: Path) -> list[Path]:
-    """The folders that hold cameras.txt/.bin and images.txt/.bin: this one, those in sparse, sparse, or those in colmap/sparse.
+def is_colmap(folder: Path) -> bool:
+    """Whether a folder holds a COLMAP model."""
+    return bool(find_models(folder))
 
-    COLMAP writes several, numbered, where it could not join all images; each has a world of its own.
+
+def find_models(folder: Path) -> list[Path]:
+    """The folders that hold cameras.txt/.bin and images.txt/.bin.
+
+    They are this one, those in sparse, sparse, or those in colmap/sparse: the first of these that there are. COLMAP writes
+    several, numbered, where it could not join all images; each has a world of its own.
     """
-    for places in ([folder], _numbered(folder / "sparse"), [folder / "sparse"], _numbered(folder / "colmap" / "sparse")):
+    sparse = folder / "sparse"
+    for places in ([folder], _numbered(sparse), [sparse], _numbered(folder / "colmap" / "sparse")):
         models = [place for place in places if any(_has(place, kind) for kind in ("bin", "txt"))]
         if models:
             return models
@@ -77,13 +84,15 @@ def _numbered(folder: Path) -> list[Path]:
 
 
 def read_colmap(folder: str | Path) -> Recording:
-    """Read a COLMAP model and the images beside it (in ``images/`` or in the folder itself); of several, the one of most images.
+    """Read a COLMAP model and the images beside it (in ``images/`` or in the folder itself).
+
+    Of several models, that of most images is read.
 
     Images that are absent from the folder are left out with a note. Where the files have another size than the
     model's cameras (downscaled copies), the cameras are scaled to them.
 
     Raises:
-        DataError: no model, a damaged or unsupported one, an image outside the folder, or none of its images in the folder.
+        DataError: no model, a damaged or unsupported one, an image that lies outside the folder, or none of its images.
     """
     folder = Path(folder)
     models = {place: _images(place) for place in find_models(folder)}
@@ -92,8 +101,8 @@ def read_colmap(folder: str | Path) -> Recording:
     model = max(models, key=lambda place: len(models[place]))
     images, notes = sorted(models[model], key=lambda image: image.name), [OWN_UNIT]
     if others := [f"{place.name} ({len(models[place])} images)" for place in models if place != model]:
-        what = f"Of the models in '{model.parent.name}', {model.name} ({len(images)} images) was read and {', '.join(others)} left out"
-        notes.insert(0, f"{what}: each has a world of its own.")
+        read = f"Of the models in '{model.parent.name}', {model.name} ({len(images)} images) was read"
+        notes.insert(0, f"{read} and {', '.join(others)} left out: each has a world of its own.")
     kind, reader = _kind(model)
     cameras = _parse(model / f"cameras.{kind}", reader["cameras"])
     placed = _placed_by_rigs(model, kind, reader) if all((model / f"{name}.{kind}").exists() for name in ("rigs", "frames")) else {}
@@ -105,8 +114,9 @@ def read_colmap(folder: str | Path) -> Recording:
                 f"Image '{image.name}' of the model in '{model}' names camera {image.camera_id}, which the model does not have."
             )
         pose = placed.get(image.identifier, image.camera_from_world)
+        camera = cameras[image.camera_id]
         frames.add(
-            image.name, listed_file(root, image.name), lambda size, camera=cameras[image.camera_id]: fitted(camera, size),
+            image.name, listed_file(root, image.name), lambda size, camera=camera: fitted(camera, size),
             None if pose is None else poses.invert(pose), invented_stamp(index),
         )
     if not any(listed_file(root, image.name).is_file() for image in images):

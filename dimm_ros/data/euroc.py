@@ -14,7 +14,18 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from dimm_ros.data.folder import FolderFrames, Trajectory, from_wxyz, listed_file, one_per_stamp, parsing, read_text, require, rigid, text_rows
+from dimm_ros.data.folder import (
+    FolderFrames,
+    Trajectory,
+    from_wxyz,
+    listed_file,
+    one_per_stamp,
+    parsing,
+    read_text,
+    require,
+    rigid,
+    text_rows,
+)
 from dimm_ros.data.recording import Recording
 from dimm_ros.geometry import poses
 from dimm_ros.geometry.camera import Camera

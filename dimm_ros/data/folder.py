@@ -30,8 +30,8 @@ GL_FROM_OPTICAL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 #: Note of the readers whose data set says nothing about its unit.
 OWN_UNIT = (
-    "The poses are in the data's own unit, which need not be the metre that robots and 'dimm map' take it for: 'dimm doctor' says how far away "
-    "what is seen would be, and 'dimm convert --scale' makes metres of it."
+    "The poses are in the data's own unit, which need not be the metre that robots and 'dimm map' take it for: "
+    "'dimm doctor' says how far away what is seen would be, and 'dimm convert --scale' makes metres of it."
 )
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
@@ -62,7 +62,8 @@ def parsing(path: Path, layout: str) -> Iterator[None]:
     try:
         yield
     except (
-        OSError, ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError, InvalidOperation, struct.error, InputError,
+        OSError, ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError, InvalidOperation,
+        struct.error, InputError,
     ) as error:
         cause = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}".rstrip(".")
         raise DataError(f"'{path}' is not a readable {layout} file ({cause}); compare it with the published format.") from None
@@ -94,18 +95,21 @@ def listed_file(folder: Path, name: str) -> Path:
     """The file that a data set's list names, in its folder; backslashes of Windows separate, too.
 
     Raises:
-        DataError: the name leads out of the folder: a data set must not make files of this computer part of a map or a bag.
+        DataError: the name leads out of the folder: a data set must not make other files part of a map or a bag.
     """
     root = Path(os.path.abspath(folder))
     path = Path(os.path.abspath(root / name.replace("\\", "/")))
     if not path.is_relative_to(root):
-        raise DataError(f"'{folder}' lists '{name}', which lies outside the folder; move the images into it and correct the list.")
+        raise DataError(
+            f"'{folder}' lists '{name}', which lies outside the folder; move the images into it and correct the list.",
+        )
     return folder / path.relative_to(root)
 
 
 def image_of(stem: Path) -> Path:
     """The image file of a name without extension; where there is none, its .png."""
-    return next((path for suffix in _IMAGES if (path := stem.with_name(stem.name + suffix)).is_file()), stem.with_name(stem.name + ".png"))
+    paths = [stem.with_name(stem.name + suffix) for suffix in _IMAGES]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def rigid(matrix: np.ndarray) -> np.ndarray | None:
@@ -171,8 +175,9 @@ def fitted(camera: Camera, size: tuple[int, int]) -> Camera:
     width, height = size
     if abs(width / camera.width - height / camera.height) > 1 / camera.width + 1 / camera.height:
         raise InputError(
-            f"It is {width}x{height}, but its camera is {camera.width}x{camera.height}, another shape: it was turned, cropped or stretched after "
-            "the calibration; give the images that the intrinsics are of, or their own intrinsics.",
+            f"It is {width}x{height}, but its camera is {camera.width}x{camera.height}, another shape: it was turned, "
+            "cropped or stretched after the calibration; give the images that the intrinsics are of, or their own "
+            "intrinsics.",
         )
     return camera if size == (camera.width, camera.height) else camera.scaled(*size)
 
@@ -180,8 +185,8 @@ def fitted(camera: Camera, size: tuple[int, int]) -> Camera:
 def camera_of(image: Path, make: Callable[[tuple[int, int]], Camera]) -> Camera:
     """The camera that ``make`` gives for the size of an image file.
 
-    A picture that its EXIF orientation lays on its side has two sizes, stored and as shown, and software takes either; where the
-    intrinsics fit both, they are of the one whose middle is nearer to the principal point.
+    A picture that its EXIF orientation lays on its side has two sizes, stored and as shown, and software takes either;
+    where the intrinsics fit both, they are of the one whose middle is nearer to the principal point.
 
     Raises:
         DataError: the intrinsics fit no size of it.
@@ -194,11 +199,15 @@ def camera_of(image: Path, make: Callable[[tuple[int, int]], Camera]) -> Camera:
             refused = refused or error
     if not cameras:
         raise DataError(f"Image '{image}': {refused}")
-    return min(cameras, key=lambda camera: np.hypot((camera.cx + 0.5) / camera.width - 0.5, (camera.cy + 0.5) / camera.height - 0.5))
+
+    def off_centre(camera: Camera) -> float:
+        return np.hypot((camera.cx + 0.5) / camera.width - 0.5, (camera.cy + 0.5) / camera.height - 0.5)
+
+    return min(cameras, key=off_centre)
 
 
 def one_per_stamp(entries: Sequence[tuple[int, Entry]], what: str) -> tuple[list[tuple[int, Entry]], list[str]]:
-    """The first of the entries (stamp in nanoseconds, anything) of each stamp, in order of time, and a note about the others."""
+    """The first entry (stamp in nanoseconds, anything) of each stamp, in order of time, and a note about the others."""
     kept: dict[int, Entry] = {}
     repeated = []
     for stamp, entry in sorted(entries, key=lambda pair: pair[0]):
@@ -208,8 +217,9 @@ def one_per_stamp(entries: Sequence[tuple[int, Entry]], what: str) -> tuple[list
             kept[stamp] = entry
     if not repeated:
         return list(kept.items()), []
-    where = f"{repeated[0] // 10**9}.{repeated[0] % 10**9:09d} s"
-    return list(kept.items()), [f"{len(repeated)} {what} with the same stamp as another were left out, the first at {where}."]
+    first = f"{repeated[0] // 10**9}.{repeated[0] % 10**9:09d}"
+    note = f"{len(repeated)} {what} with the same stamp as another were left out, the first at {first} s."
+    return list(kept.items()), [note]
 
 
 class Trajectory:
@@ -309,11 +319,11 @@ class FolderFrames:
         splits: Splits = {OFFICIAL: parts} if parts else {}
         counted = [
             (self._absent, "listed images are not in the folder and were left out."), (self._unposed, "frames without a valid pose were left out."),
-            (self._odd_depths, "depth images were left out: they have another shape than their image, and no camera of their own."),
+            (self._odd_depths, "depth images were left out: another shape than their image, and no camera of their own."),
         ]
         notes = (*(f"{count} {what}" for count, what in counted if count), *repeated, *notes)
         name = self._folder.resolve().name
         return Recording(
-            name=name, source=f"{self._layout} folder {name}", frames=[frame for _, (frame, _) in found], splits=splits, notes=notes,
-            timed=self._timed,
+            name=name, source=f"{self._layout} folder {name}", frames=[frame for _, (frame, _) in found], splits=splits,
+            notes=notes, timed=self._timed,
         )

@@ -26,7 +26,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def image_sizes(path: Path) -> tuple[tuple[int, int], ...]:
-    """Width and height of an image file as it is stored and, where its EXIF orientation exchanges them, as viewers show it.
+    """Width and height of an image file as stored and, where its EXIF orientation exchanges them, as viewers show it.
 
     Raises:
         DataError: the file cannot be read as an image.
@@ -49,15 +49,15 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         return image.getexif().get(_EXIF_ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):  # damaged EXIF leaves the picture as it is
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):  # damaged: the picture as it is
         return 1
 
 
 def load_rgb(path: Path, camera: Camera | None = None) -> np.ndarray:
     """(H, W, 3) uint8 RGB of an image file.
 
-    Intrinsics are mostly of stored pixels, so with a camera the EXIF orientation counts only where the turned picture alone has the
-    camera's size. Without one the picture is turned as viewers show it.
+    Intrinsics are mostly of stored pixels, so with a camera the EXIF orientation counts only where the turned picture
+    alone has the camera's size. Without one the picture is turned as viewers show it.
 
     Raises:
         DataError: the file cannot be read, or its size is not the camera's.

@@ -11,7 +11,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from dimm_ros.data.folder import FolderFrames, fitted, from_wxyz, invented_stamp, listed_file, parsing, require, text_rows
+from dimm_ros.data.folder import (
+    FolderFrames,
+    fitted,
+    from_wxyz,
+    invented_stamp,
+    listed_file,
+    parsing,
+    require,
+    text_rows,
+)
 from dimm_ros.data.recording import Recording
 from dimm_ros.geometry import poses
 from dimm_ros.geometry.camera import Camera

@@ -60,10 +60,12 @@ class Recording:
         return np.stack([frame.world_from_camera for frame in self.frames])
 
     def scaled(self, metres: float) -> Recording:
-        """The recording with its poses in metres, where one unit of them was so many metres; depth is in metres already."""
+        """The recording with its poses in metres, where one unit of them was so many; depth is in metres already."""
         unit = np.ones((4, 4))
         unit[:3, 3] = metres
+        poses = [frame.world_from_camera for frame in self.frames]
         frames = [
-            frame if frame.world_from_camera is None else replace(frame, world_from_camera=frame.world_from_camera * unit) for frame in self.frames
+            frame if pose is None else replace(frame, world_from_camera=pose * unit)
+            for frame, pose in zip(self.frames, poses, strict=True)
         ]
         return replace(self, frames=frames)

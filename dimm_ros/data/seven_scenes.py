@@ -48,7 +48,9 @@ def read_seven_scenes(folder: str | Path) -> Recording:
         colours = sorted(colour_frames(place))
         if not colours:
             continue
-        camera = camera_of(colours[0][1], lambda size, place=place: _camera(place, "camera-intrinsics.txt", size, _KINECT_COLOUR_F))
+        camera = camera_of(
+            colours[0][1], lambda size, place=place: _camera(place, "camera-intrinsics.txt", size, _KINECT_COLOUR_F),
+        )
         depth_camera = None
         for count, colour in colours:
             stem = colour.name.split(".", 1)[0]

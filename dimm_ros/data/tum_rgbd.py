@@ -85,7 +85,9 @@ def _camera(folder: Path, images: list[tuple[int, Path]]) -> Camera:
     path = folder / "camera-intrinsics.txt"
     if path.exists():
         there = next((image for _, image in images if image.is_file()), None)
-        return read_intrinsics(path, _SIZE) if there is None else camera_of(there, lambda size: read_intrinsics(path, size))
+        if there is None:
+            return read_intrinsics(path, _SIZE)
+        return camera_of(there, lambda size: read_intrinsics(path, size))
     match = re.search(r"(?:freiburg|fr)([123])(?!\d)", folder.resolve().name)
     if match is None:
         raise DataError(

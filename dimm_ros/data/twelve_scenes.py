@@ -14,7 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dimm_ros.data.folder import FolderFrames, from_matrix, invented_stamp, parsing, read_pose, read_text, require, text_rows
+from dimm_ros.data.folder import (
+    FolderFrames,
+    from_matrix,
+    invented_stamp,
+    parsing,
+    read_pose,
+    read_text,
+    require,
+    text_rows,
+)
 from dimm_ros.data.recording import Recording
 from dimm_ros.data.seven_scenes import colour_frames
 from dimm_ros.geometry.camera import Camera

@@ -15,7 +15,7 @@ _THIN_SHARE = 0.07  # spacing of more than this share of the distance of what is
 _THIN_FACTOR, _THIN_M = 3.0, 0.15  # where that is not known: so many times the usual, and more than this
 _FEW = 20
 SECTORS = 8  # of the circle that views look into
-_CELL, _CELL_SHARE = 1.0, 0.5  # metres, or share of the distance of what is seen: the place that headings are counted for
+_CELL, _CELL_SHARE = 1.0, 0.5  # metres, or share of the distance of what is seen: the square that headings are counted in
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def check_coverage(recording: Recording, seen: float | None = None) -> tuple[lis
 
     Args:
         recording: all of its frames have poses.
-        seen: median distance of what is seen, in the poses' unit: a step matters by how much it changes the picture. None where it
-            is not known.
+        seen: median distance of what is seen, in the poses' unit: a step matters by how much it changes the picture.
+            None where it is not known.
     """
     poses = recording.poses()
     centres, forward = poses[:, :3, 3], poses[:, :3, 2]
@@ -65,9 +65,13 @@ def check_coverage(recording: Recording, seen: float | None = None) -> tuple[lis
         return [unknown("coverage", f"only {len(poses)} images", "", "record at least a hundred, along every path the robot will take")], coverage
     size = np.ptp(centres, axis=0)
     path = float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())
-    figures = {"extent_m": size.tolist(), "path_m": path, "usual_spacing_m": usual, "thin_views": int(thin.sum()), "limit_m": limit, "seen_m": seen}
+    figures = {
+        "extent_m": size.tolist(), "path_m": path, "usual_spacing_m": usual, "thin_views": int(thin.sum()),
+        "limit_m": limit, "seen_m": seen,
+    }
     area = f"{size[axes[0]]:.1f} x {size[axes[1]]:.1f} m, path {path:.1f} m, a view each {two_digits(usual)} m"
-    area += "" if seen is None else f", {two_digits(100 * usual / seen)} % of the distance of what is seen ({two_digits(seen)} m)"
+    if seen is not None:
+        area += f", {two_digits(100 * usual / seen)} % of the distance of what is seen ({two_digits(seen)} m)"
     cell = _CELL if seen is None else _CELL_SHARE * seen
     density = _sparse(area, figures) if usual > limit else _thin_spots(recording, coverage, area, figures)
     return [density, _headings(centres, forward, coverage, cell)], coverage
@@ -93,9 +97,10 @@ def _above(poses: np.ndarray) -> tuple[tuple[int, int, int], int]:
 
 
 def _sparse(area: str, figures: dict) -> Finding:
+    limit = two_digits(figures["limit_m"])
     return warning(
         "coverage", f"{area}: sparse everywhere", "photographs instead of a film, quick motion, or images left out",
-        f"record again, slowly: a view each {two_digits(figures['limit_m'])} m or less, along every path the robot will take", **figures,
+        f"record again, slowly: a view each {limit} m or less, along every path the robot will take", **figures,
     )
 
 
@@ -108,12 +113,14 @@ def _thin_spots(recording: Recording, coverage: Coverage, area: str, figures: di
     told = []
     for start, stop in sorted(spots, key=lambda run: -coverage.spacing[run[0] : run[1]].max())[:3]:
         here = centres[start:stop].mean(axis=0)
-        told.append(f"({here[first]:.1f}, {here[second]:.1f}) m: next view that way {two_digits(coverage.spacing[start:stop].max())} m off")
+        off = two_digits(coverage.spacing[start:stop].max())
+        told.append(f"({here[first]:.1f}, {here[second]:.1f}) m: next view that way {off} m off")
     more = f" and {len(spots) - 3} more" if len(spots) > 3 else ""
     label = f"{'xyz'[first]}, {'xyz'[second]}"
     return warning(
         "coverage", f"{area}; thin at {label} = " + "; ".join(told) + more, "quick motion or turns, or a place that was passed once",
-        f"walk there again, slowly: a view each {two_digits(figures['limit_m'] / _THIN_FACTOR)} m, looking both ways", **figures,
+        f"walk there again, slowly: a view each {two_digits(figures['limit_m'] / _THIN_FACTOR)} m, looking both ways",
+        **figures,
     )
 
 
@@ -132,6 +139,7 @@ def _headings(centres: np.ndarray, forward: np.ndarray, coverage: Coverage, cell
     mean, total = float(seen.sum(axis=1).mean()), int(seen.any(axis=0).sum())
     figures = {"sectors_per_cell": mean, "sectors_in_all": total, "cells_seen_both_ways": float(opposite)}
     return ok(
-        "headings", f"{mean:.1f} of {SECTORS} directions from each square of {two_digits(cell)} m on average, {total} in all; "
-        f"{100 * opposite:.0f} % of the places are seen both ways (a robot that looks another way there will not be localized)", **figures,
+        "headings", f"{mean:.1f} of {SECTORS} directions from each square of {two_digits(cell)} m on average, "
+        f"{total} in all; {100 * opposite:.0f} % of the places are seen both ways (a robot that looks another way there "
+        "will not be localized)", **figures,
     )

@@ -1,6 +1,6 @@
 """Which hypothesis explains the matched features: greedy search with margins, so that a good recording is not accused.
 
-Round by round, each family of faults (convention of the poses, time offset, focal length, lens, turned camera) offers its best
+Round by round, each family of faults (convention of the poses, time, focal length, lens, turned camera) offers its best
 candidate on top of what has been found; the one with the largest significant gain is taken, until none is left.
 """
 
@@ -219,7 +219,8 @@ class Search:
         quick = Search(self.test.thinned(_QUICK))
 
         def mean_score(values: np.ndarray) -> float:
-            return float(np.nanmean(quick._score(replace(state, k1=float(values[0]), focal_factor=float(np.exp(values[1]))))))
+            one = replace(state, k1=float(values[0]), focal_factor=float(np.exp(values[1])))
+            return float(np.nanmean(quick._score(one)))
 
         start = np.array([0.0, np.log(besides.focal_factor)])
         simplex = start + np.array([[0.0, 0.0], [-0.15, 0.0], [0.0, 0.08]])
@@ -290,7 +291,10 @@ def diagnose(test: EpipolarTest) -> Diagnosis:
     given = state = State(conventions()[0])
     errors = search.errors(given)
     result = Diagnosis(test.typical(errors), np.nan, float(np.median(test.matches.floor_px)), given)
-    families = {"convention": search.convention, "time": search.time, "focal": search.focal, "lens": search.lens, "turn": search.turn}
+    families = {
+        "convention": search.convention, "time": search.time, "focal": search.focal, "lens": search.lens,
+        "turn": search.turn,
+    }
     for _ in range(_ROUNDS):
         offers = [fault for family, propose in families.items() if (fault := propose(state)) is not None]
         if not offers:
@@ -346,8 +350,10 @@ def _draw_curves(search: Search, result: Diagnosis) -> None:
     for name in names:
         result.bars[name] = typical(State(common[name]))
     for fault in result.faults:
-        if fault.family in ("convention", "lens"):
-            result.bars.setdefault(fault.state.convention.name if fault.family == "convention" else lens_name(test, state), fault.error_px)
+        if fault.family == "convention":
+            result.bars.setdefault(fault.state.convention.name, fault.error_px)
+        elif fault.family == "lens":
+            result.bars[lens_name(test, fault.state)] = fault.error_px
     result.bars[f"focal length x {result.focal_factor:.2f}"] = typical(State(plain, focal_factor=result.focal_factor))
     shift = search.shift_frames(state)
     result.bars[f"poses {shift:+.1f} frames" if shift else "poses +5 frames"] = typical(

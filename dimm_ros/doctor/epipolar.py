@@ -53,7 +53,7 @@ class EpipolarTest:
 
     @lru_cache(maxsize=64)  # noqa: B019  one object a run
     def rays(self, focal_factor: float, k1: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """(2, N, 3) unit rays of the matches, and (2, N, 3, 2) their derivative by the pixel, with focal lengths scaled.
+        """(2, N, 3) unit rays of the matches, and (2, N, 3, 2) their derivative by the pixel.
 
         Args:
             focal_factor: on the given focal lengths.
@@ -101,7 +101,9 @@ class EpipolarTest:
         motion = invert(b) @ a
         return motion[:, :3, :3], motion[:, :3, 3]
 
-    def errors(self, motions: tuple[np.ndarray, np.ndarray], focal_factor: float = 1.0, k1: float | None = None) -> np.ndarray:
+    def errors(
+        self, motions: tuple[np.ndarray, np.ndarray], focal_factor: float = 1.0, k1: float | None = None,
+    ) -> np.ndarray:
         """(P,) median symmetric epipolar error of each pair, pixels; NaN where the motion is NaN."""
         rotation, translation = (part[self.matches.pair] for part in motions)
         (u, v), (slope_u, slope_v) = self.rays(focal_factor, k1)
@@ -121,7 +123,9 @@ class EpipolarTest:
         median = rows[np.arange(len(rows)), np.maximum(self._counts // 2, 0)]
         return np.where(np.isfinite(motions[1][:, 0]), median, np.nan)
 
-    def in_front(self, motions: tuple[np.ndarray, np.ndarray], focal_factor: float = 1.0, k1: float | None = None) -> float:
+    def in_front(
+        self, motions: tuple[np.ndarray, np.ndarray], focal_factor: float = 1.0, k1: float | None = None,
+    ) -> float:
         """Share of the matches with parallax whose point lies before both cameras; NaN where there are none."""
         distances = self.distances(motions, focal_factor, k1)
         use = np.isfinite(distances[0])

@@ -86,7 +86,8 @@ def main_findings(recording: Recording, watch: Watcher | None = None) -> list[Fi
     What ``dimm map`` says before it trains: the images are matched, but not looked at one by one.
     """
     found = [*_poses(recording, watch or (lambda stage, done, total: None))[0], *check_cameras(recording)]
-    return sorted((finding for finding in found if finding.severity >= Severity.WARNING), key=lambda finding: -finding.severity)
+    worth = [finding for finding in found if finding.severity >= Severity.WARNING]
+    return sorted(worth, key=lambda finding: -finding.severity)
 
 
 def _poses(recording: Recording, watch: Watcher) -> tuple[list[Finding], Coverage, Diagnosis | None]:

@@ -1,4 +1,4 @@
-"""Findings from the epipolar test: pose convention, time offset, focal length, lens, extrinsics, and the unit of the poses."""
+"""Findings from the epipolar test: pose convention, time offset, focal length, lens, extrinsics, unit of the poses."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from dimm_ros.geometry.poses import rotation_angle_deg
 
 _CHECKS = ("pose convention", "time of images and poses", "focal length")
 _SLIGHT_FOCAL = 0.06  # a smaller error of the focal length is a warning
-_ROUGH_PX, _ROUGH_RATIO = 4.0, 5.0  # at 640 pixels width, and over the features' own: poses that fit worse are worth a warning
-_ODD_PX, _ODD_RATIO = 1.0, 7.0  # the same, where the features agree so well that less is conspicuous
+#: Errors at 640 pixels width, with their ratio to the features' own, from which the fit of the poses is worth a warning:
+#: rough, or conspicuous because the features agree so well.
+_ROUGH = ((4.0, 5.0), (1.0, 7.0))
+_MISFIT_PX = 8.0  # at 640 pixels width: poses that fit worse do not fit at all
 _NEAREST_M, _FARTHEST_M = 0.2, 200.0  # what is seen is usually within these
 _OTHER_UNIT = 1.4  # factor by which distances by poses and by depth images differ when their units do
 _DEPTH_FRAMES, _DEPTH_POINTS = 30, 50  # whose depth images are read; points that are compared, at least
@@ -63,17 +65,19 @@ def check_geometry(recording: Recording, progress: Callable[[int, int], object] 
 
 
 def _metres(recording: Recording, test: EpipolarTest, diagnosis: Diagnosis) -> float | None:
-    """Metres of one unit of the poses: depth images against the distances of the matched points; None where there are no depth images.
+    """Metres of one unit of the poses: depth images against the distances of the matched points.
 
-    Depth is taken for registered to the image, which is near enough to tell one unit from another.
+    Depth is taken for registered to the image, which is near enough to tell one unit from another. None where there are
+    no depth images, or too few matches in them.
     """
     matches = test.matches
     distance = Search(test).distances(diagnosis.state)[0]
     ray_z = test.rays(diagnosis.state.focal_factor, diagnosis.state.k1)[0][0, :, 2]
     frame_of = matches.frames[matches.pair, 0]
     with_depth = [index for index in np.unique(frame_of) if recording.frames[index].load_depth is not None]
+    chosen = np.unique(np.linspace(0, len(with_depth) - 1, _DEPTH_FRAMES).astype(int)) if with_depth else []
     ratios = []
-    for index in [with_depth[place] for place in np.unique(np.linspace(0, len(with_depth) - 1, _DEPTH_FRAMES).astype(int))] if with_depth else []:
+    for index in (with_depth[place] for place in chosen):
         try:
             depth = recording.frames[index].load_depth()
         except DataError:
@@ -94,18 +98,21 @@ def _scale(seen: float, metres: float | None) -> list[Finding]:
         return []
     check, cause = "scale", "poses in millimetres, or in the unit that COLMAP gave its model"
     figures = {"seen": seen, "metres_per_unit": metres}
+    told = two_digits(seen)
     if metres is not None:
         if abs(np.log(metres)) < np.log(_OTHER_UNIT):
-            return [ok(check, f"poses and depth images agree; what is seen is {two_digits(seen * metres)} m away (median)", **figures)]
+            return [ok(check, f"poses and depth images agree; what is seen is {told} m away (median)", **figures)]
+        unit, away = two_digits(metres), two_digits(seen * metres)
         return [problem(
-            check, f"one unit of the poses is {two_digits(metres)} m by the depth images: what is seen is {two_digits(seen * metres)} m away, "
-            f"not {two_digits(seen)}", cause, f"make a bag in metres with 'dimm convert --scale {two_digits(metres)}' and map that", **figures,
+            check, f"one unit of the poses is {unit} m by the depth images: what is seen is {away} m away, not {told}",
+            cause, f"make a bag in metres with 'dimm convert --scale {unit}' and map that", **figures,
         )]
     if _NEAREST_M < seen < _FARTHEST_M:
-        return [ok(check, f"what is seen is {two_digits(seen)} m away (median), if the poses are in metres", **figures)]
+        return [ok(check, f"what is seen is {told} m away (median), if the poses are in metres", **figures)]
     return [warning(
-        check, f"what is seen is {two_digits(seen)} m away (median), were the poses in metres", cause,
-        "compare with the place; make a bag in metres with 'dimm convert --scale', which is metres of one unit, and map that", **figures,
+        check, f"what is seen is {told} m away (median), were the poses in metres", cause,
+        "compare with the place; make a bag in metres with 'dimm convert --scale' (metres of one unit) and map that",
+        **figures,
     )]
 
 
@@ -126,12 +133,15 @@ def findings_of(diagnosis: Diagnosis, test: EpipolarTest, timed: bool = True) ->
     scale = max(0.3, test.image_size / 640)
     faults = {fault.family: fault for fault in diagnosis.faults}
     figures = {"given_px": diagnosis.given_px, "final_px": diagnosis.final_px, "floor_px": diagnosis.floor_px, "pairs": len(test.matches)}
-    if not faults and diagnosis.final_px > 2 * _ROUGH_PX * scale and diagnosis.final_px > 8 * diagnosis.floor_px:
+    if not faults and diagnosis.final_px > _MISFIT_PX * scale and diagnosis.final_px > 8 * diagnosis.floor_px:
         return [_unexplained(diagnosis, figures)] + [
             unknown(check, "cannot tell: the poses do not fit the images at all", "see pose convention", "", **figures) for check in _CHECKS[1:]
         ]
     weak = _why_weak(test)
-    result = [_convention(diagnosis, faults.get("convention"), weak, figures), _time(diagnosis, faults.get("time"), test, weak, timed)]
+    result = [
+        _convention(diagnosis, faults.get("convention"), weak, figures),
+        _time(diagnosis, faults.get("time"), test, weak, timed),
+    ]
     if "lens" in faults:
         result.append(_lens(diagnosis, faults["lens"], test))
     if "lens" not in faults or "focal" in faults:
@@ -140,7 +150,7 @@ def findings_of(diagnosis: Diagnosis, test: EpipolarTest, timed: bool = True) ->
         result.append(_turn(faults["turn"]))
     if any(
         diagnosis.final_px > least * scale and diagnosis.final_px > ratio * diagnosis.floor_px
-        for least, ratio in ((_ROUGH_PX, _ROUGH_RATIO), (_ODD_PX, _ODD_RATIO))
+        for least, ratio in _ROUGH
     ):
         result.append(warning(
             "fit of the poses", f"epipolar error {diagnosis.final_px:.1f} px, though the features themselves agree to {diagnosis.floor_px:.1f} px",
@@ -185,9 +195,10 @@ def _time(diagnosis: Diagnosis, fault: Fault | None, test: EpipolarTest, weak: s
         late = "later" if frames > 0 else "earlier"
         if not timed:
             return problem(
-                check, f"each image fits the pose of {abs(frames):.1f} frames {late}: error {fault.error_px:.1f} px instead of "
-                f"{diagnosis.given_px:.1f} px", "frames dropped from one of two lists, or numbered from another start",
-                "pair images and poses anew", frames=frames,
+                check, f"each image fits the pose of {abs(frames):.1f} frames {late}: error {fault.error_px:.1f} px "
+                f"instead of {diagnosis.given_px:.1f} px",
+                "frames dropped from one of two lists, or numbered from another start", "pair images and poses anew",
+                frames=frames,
             )
         return problem(
             check, f"each image fits the pose of {abs(frames):.1f} frames ({abs(frames) * test.period_s:.3f} s) {late}: "
@@ -237,8 +248,9 @@ def _lens(diagnosis: Diagnosis, fault: Fault, test: EpipolarTest) -> Finding:
     bent = "no distortion" if state.k1 == 0.0 else f"radial distortion k1 of some {state.k1:.2f}"
     cause, cure = causes[name]
     return problem(
-        "lens", f"{name}: {bent} and a focal length {state.focal_factor:.2f} times the given one fit, error {fault.error_px:.1f} px instead of "
-        f"{diagnosis.given_px:.1f} px (features agree to {diagnosis.floor_px:.1f} px)", cause, cure, k1=state.k1, factor=state.focal_factor,
+        "lens", f"{name}: {bent} and a focal length {state.focal_factor:.2f} times the given one fit, "
+        f"error {fault.error_px:.1f} px instead of {diagnosis.given_px:.1f} px (features agree to {diagnosis.floor_px:.1f} px)",
+        cause, cure, k1=state.k1, factor=state.focal_factor,
     )
 
 
