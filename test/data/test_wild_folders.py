@@ -21,18 +21,18 @@ from dimm_ros.errors import DataError
 SIDEWAYS = 6  # the EXIF orientation of a phone held upright
 
 
-def halves(width: int = 160, height: int = 120) -> np.ndarray:
-    """A picture whose left half is red and whose right half is blue."""
-    picture = np.zeros((height, width, 3), np.uint8)
-    picture[:, : width // 2, 0] = picture[:, width // 2 :, 2] = 200
-    return picture
+def picture(width: int = 160, height: int = 120) -> np.ndarray:
+    """A blue picture whose upper left quarter is red."""
+    result = np.full((height, width, 3), (0, 0, 200), np.uint8)
+    result[: height // 2, : width // 2] = 200, 0, 0
+    return result
 
 
 def photograph(path: Path, orientation: int = SIDEWAYS, **size: int) -> Path:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(halves(**size)).save(path, exif=exif, quality=95)
+    Image.fromarray(picture(**size)).save(path, exif=exif, quality=95)
     return path
 
 
@@ -42,7 +42,7 @@ def red(image: np.ndarray) -> np.ndarray:
     return np.array([columns.mean() / image.shape[1], rows.mean() / image.shape[0]])
 
 
-def colmap(folder: Path, camera: str, images: dict[str, list[str]], root: str = "images") -> Path:
+def colmap(folder: Path, camera: str, images: dict[str, list[str]]) -> Path:
     """COLMAP models: name of the folder in sparse -> names of its images, the camera of the n-th n units along x."""
     for model, names in images.items():
         place = folder / "sparse" / model
@@ -56,14 +56,14 @@ def colmap(folder: Path, camera: str, images: dict[str, list[str]], root: str = 
 @pytest.mark.parametrize(
     ("orientation", "place"),
     [
-        (1, (0.25, 0.5)),
-        (2, (0.75, 0.5)),
-        (3, (0.75, 0.5)),
-        (4, (0.25, 0.5)),
-        (5, (0.5, 0.25)),
-        (6, (0.5, 0.25)),
-        (7, (0.5, 0.75)),
-        (8, (0.5, 0.75)),
+        (1, (0.25, 0.25)),
+        (2, (0.75, 0.25)),
+        (3, (0.75, 0.75)),
+        (4, (0.25, 0.75)),
+        (5, (0.25, 0.25)),
+        (6, (0.75, 0.25)),
+        (7, (0.75, 0.75)),
+        (8, (0.25, 0.75)),
     ],
 )
 def test_every_exif_orientation_is_shown_as_viewers_do(tmp_path, orientation, place):
@@ -81,7 +81,7 @@ def test_a_camera_of_the_picture_as_shown_turns_it(tmp_path):
     camera = frame.camera
     assert (camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy) == (120, 160, 130, 130, 59.5, 79.5)
     assert frame.load().shape == (160, 120, 3)
-    np.testing.assert_allclose(red(frame.load()), (0.5, 0.25), atol=0.02)
+    np.testing.assert_allclose(red(frame.load()), (0.75, 0.25), atol=0.02)
 
 
 @pytest.mark.parametrize("size", [(120, 160), (160, 90), (160, 117)])
