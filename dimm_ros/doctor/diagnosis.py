@@ -29,6 +29,7 @@ _MIN_KNOWN = 0.4  # share of pairs that a shift must still be able to judge
 _MIN_FOCAL, _MIN_SHIFT, _MIN_TURN = 0.03, 0.35, np.radians(1.5)  # relative, frames, radians: less is not reported
 _MIN_K1 = 0.03  # less distortion than this is not reported
 _MIN_LENS = 0.2  # gain in mean log error over what another focal length explains
+_BEYOND_FOCAL = 3.0  # errors beyond this many times what may be explained are not a focal length's or a lens's alone
 _AT_FLOOR = 1.5  # errors within this factor of the features' own agreement leave nothing for a lens to explain
 _GOOD_PX = 1.0  # at 640 pixels width: poses that fit so well are in the right convention
 _FITS_PX = 8.0  # at 640 pixels width: a larger error is explained by nothing that was found
@@ -211,10 +212,12 @@ class Search:
 
     def lens(self, state: State) -> Fault | None:
         """Another distortion than the given one, with the focal length that suits it."""
-        floor = float(np.median(self.test.matches.floor_px))
+        floor, given = float(np.median(self.test.matches.floor_px)), self.test.typical(self.errors(state))
+        if state.k1 is not None or given < _AT_FLOOR * floor or not self._fits(given / _BEYOND_FOCAL):
+            return None
         besides = replace(state, focal_factor=self.best_focal(state)[0])  # what needs no other lens
         error = self.test.typical(self.errors(besides))
-        if state.k1 is not None or error < _AT_FLOOR * floor or not self._fits(error):
+        if error < _AT_FLOOR * floor or not self._fits(error):
             return None
         quick = Search(self.test.thinned(_QUICK))
 
