@@ -24,7 +24,7 @@ from dimm_ros.runtime.clock import Clock
 from dimm_ros.runtime.network import Network, Prepared, observe, on_device, prepare
 from dimm_ros.runtime.onnx_network import OnnxNetwork, Provider, network_path
 from dimm_ros.runtime.torch_network import TorchNetwork
-from dimm_ros.scene_map import SceneMap
+from dimm_ros.scene_map import Calibration, SceneMap
 from dimm_ros.solver import PoseSolution, solve_rig
 from dimm_ros.solver.landmarks import Prior
 from dimm_ros.solver.window import calibrated_covariance, effective_images, redundancy
@@ -35,6 +35,7 @@ _LEAST_SHARE = 0.25
 #: Tracking looks at a smaller image for fewer keypoints: a good prediction needs less.
 _TRACKED_LONGEST, _TRACKED_KEYPOINTS = 320, 800
 _UNSEEN = "Too few landmarks are where the prediction has them: it is wrong, or they are hidden; localize anew."
+_FAMILIAR = 0.1  # novelty of views close to mapped ones
 #: The pose of a camera that is the base itself.
 _AT_BASE = np.eye(4)[None]
 
@@ -63,6 +64,7 @@ class Localizer:
         self.map, self.encoder = scene_map, encoder
         self.network: Network = encoder if isinstance(encoder, Network) else TorchNetwork(encoder, scene_map.head)
         self.solver, self.acceptance = solver or SolverConfig(), acceptance or AcceptanceConfig()
+        self._doubt = _doubt(header.calibration, self.acceptance)
         self._detector: Detector | None = None  # made with the first image, and not at all for rays alone
 
     @classmethod
@@ -274,6 +276,8 @@ class Localizer:
         if not reason and estimate.basis == "rays":
             reason = self._foreign(estimate.inlier_ratio, estimate.novelty)
         reason = reason or self._unsure(estimate.covariance)
+        if reason and self._doubt not in reason:
+            reason += self._doubt
         return replace(estimate, accepted=not reason, reason=reason)
 
     def localize_rig(self, images: Sequence[np.ndarray], cameras: Sequence[Camera], base_from_cameras: Sequence[np.ndarray]) -> Estimate:
@@ -403,6 +407,17 @@ class Localizer:
         if rotation > rules.max_rotation_sigma_deg:
             return f"The rotation is uncertain by {rotation:.1f} deg (at most {rules.max_rotation_sigma_deg:g} deg is accepted)."
         return ""
+
+
+def _doubt(calibration: Calibration, rules: AcceptanceConfig) -> str:
+    """What a map that is unsure even near its own views adds to every rejection: poses in another unit look like that."""
+    sigma = calibration.sigmas(_FAMILIAR)[0]
+    if not rules.max_position_sigma < sigma < np.inf:
+        return ""
+    return (
+        f" This map tells even views near its own to {sigma:.2g} m only: "
+        "see what 'dimm doctor' says of its recording's scale and coverage."
+    )
 
 
 def _median_novelty(observations: Sequence[Observation]) -> float | None:

@@ -135,7 +135,7 @@ def test_calibration_adds_what_all_rays_share(localizer: Localizer, frames: Sequ
 
 @pytest.mark.parametrize(("rule", "sentence"), [
     ({"min_inlier_ratio": 1.0}, r"Only \d+% of the rays agree \(at least 100% must\): the view is probably not of this map\."),
-    ({"max_position_sigma": 1e-9}, r"The position is uncertain by \d+\.\d\d m \(at most 1e-09 m is accepted\)\."),
+    ({"max_position_sigma": 1e-9}, r"The position is uncertain by \d+\.\d\d m \(at most 1e-09 m is accepted\)\. This map tells .*\."),
     ({"max_rotation_sigma_deg": 1e-9}, r"The rotation is uncertain by \d+\.\d deg \(at most 1e-09 deg is accepted\)\."),
 ])
 def test_each_rule_of_acceptance_rejects_with_its_sentence(
@@ -159,6 +159,18 @@ def test_rays_that_meet_nowhere_are_rejected_with_the_solvers_sentence(localizer
     answer = Localizer(localizer.map, localizer.encoder, solver=solver).localize(frames[8].load(), frames[8].camera)
     assert not answer.accepted and "rays meet in a point within 1e-07 m; a pose needs at least 3" in answer.reason
     assert_usable(answer)
+
+
+@pytest.mark.parametrize(("rate", "doubted"), [(0.5, False), (500.0, True), (10.0, True)])  # metres, millimetres, a twentieth of a metre
+def test_a_map_that_cannot_be_sure_anywhere_says_so_with_every_rejection(
+    localizer: Localizer, frames: Sequence[Frame], rate: float, doubted: bool,
+) -> None:
+    header = localizer.map.header.model_copy(update={"calibration": Calibration(position_rate=rate)})
+    sentence = f"This map tells even views near its own to {rate * 0.1**0.9:.2g} m only: see what 'dimm doctor' says"
+    for solver in (SolverConfig(centre_threshold=1e-7), None):  # rejected by the solver; by the rules
+        strict = Localizer(SceneMap(header, localizer.map.head), localizer.encoder, solver, AcceptanceConfig(min_inlier_ratio=1.0))
+        answer = strict.localize(frames[8].load(), frames[8].camera)
+        assert not answer.accepted and (sentence in answer.reason) is doubted
 
 
 @pytest.mark.parametrize("image", [

@@ -13,7 +13,8 @@ from dimm_ros.cli.console import bars, say, say_json
 
 _EPILOG = (
     "Examples:\n\n  dimm convert 7scenes/chess chess_bag --split official:val\n\n  dimm convert KingsCollege kings_bag --images png\n\n"
-    "  dimm convert old_ros1.bag drive_bag\n\nReplay with: ros2 launch dimm_ros replay.launch.py bagfile:=chess_bag map:=chess.dimm "
+    "  dimm convert old_ros1.bag drive_bag\n\n  dimm convert colmap_folder table_bag --scale 0.173\n\n"
+    "Replay with: ros2 launch dimm_ros replay.launch.py bagfile:=chess_bag map:=chess.dimm "
     "image:=/camera/image_raw camera_info:=/camera/camera_info"
 )
 
@@ -37,6 +38,10 @@ def run(
     images: Annotated[Images, typer.Option(help="CompressedImage of jpeg or png (lossless), or raw Image")] = Images.jpeg,
     quality: Annotated[int, typer.Option(min=1, max=100, help="of jpeg")] = 95,
     depth: Annotated[bool, typer.Option(help="depth images, where there are some; they are taken for registered to the camera")] = True,
+    scale: Annotated[
+        float,
+        typer.Option(min=1e-9, max=1e9, help="metres of one unit of the data's poses, such as 0.001 for millimetres"),
+    ] = 1.0,
     storage: options.BagStorage = options.Storage.mcap,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a bag that exists")] = False,
     image_topic: options.ImageTopic = None,
@@ -47,12 +52,13 @@ def run(
 ) -> None:
     """Write a recording as a ROS 2 bag with images, camera_info, depth and TF (map -> odom -> base_link -> camera_optical_frame).
 
-    Stamps, intrinsics and poses stay as they are; odom -> base_link carries the true poses. Data sets without times get 30 images a
-    second, with their sequences an hour apart. The bag appears only when it is complete.
+    Stamps, intrinsics and poses (times --scale) stay as they are; odom -> base_link carries the true poses. Data sets
+    without times get 30 images a second, with their sequences an hour apart. The bag appears only when it is complete.
     """
     from dimm_ros.data.record import record_frames
 
-    recording = options.opened(source, split, options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
+    topics = options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame)
+    recording = options.opened(source, split, topics).scaled(scale)
     with bars() as progress:
         record_frames(
             output, recording.frames, depth=depth, compressed=images is not Images.raw, lossless=images is Images.png, jpeg_quality=quality,

@@ -15,6 +15,8 @@ from dimm_ros.config import PRESETS
 from dimm_ros.errors import DimmError
 
 if TYPE_CHECKING:
+    from dimm_ros.cli.console import Bars
+    from dimm_ros.data.recording import Recording
     from dimm_ros.mapping.build import BuildResult
 
 _EPILOG = (
@@ -105,6 +107,8 @@ def run(
     kept = f"the work so far is kept in {output}.work: run the same command to go on"
     try:
         with joined_workers(opened.device) as workers, bars(stoppable=True, visible=workers.first) as progress:
+            if workers.first and not Path(f"{output}.work").exists():
+                _tell_findings(recording, progress)
             result = build_map(
                 recording, output, opened, head=chosen.head, training=training,
                 landmarks=chosen.landmarks.changed(kind=landmarks and landmarks.value),
@@ -130,6 +134,18 @@ def run(
     if not result.complete:
         note("Run the same command to go on.")
         raise typer.Exit(EXIT_STOPPED)
+
+
+def _tell_findings(recording: Recording, progress: Bars) -> None:
+    """What the doctor finds, so that nobody waits long for a map that cannot be good."""
+    from dimm_ros.doctor.examine import main_findings
+
+    def watch(stage: str, done: int, total: int) -> None:
+        if progress(stage, done, total):
+            raise KeyboardInterrupt
+
+    for finding in main_findings(recording, watch):
+        note(f"{finding.severity.name.lower()}: {finding.check}: {finding.what}; {finding.cure} (see 'dimm doctor')")
 
 
 def describe(result: BuildResult, images: int) -> str:

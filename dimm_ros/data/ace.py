@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dimm_ros.data.folder import FolderFrames, centred, from_matrix, invented_stamp, parsing, read_pose, require
+from dimm_ros.data.folder import UTF8, FolderFrames, centred, from_matrix, invented_stamp, parsing, read_pose, require
 from dimm_ros.data.recording import Recording
 from dimm_ros.errors import DataError
 from dimm_ros.geometry.camera import Camera
@@ -54,5 +54,5 @@ def read_ace(folder: str | Path) -> Recording:
 
 def _camera(path: Path, size: tuple[int, int]) -> Camera:
     with parsing(path, LAYOUT):
-        values = np.loadtxt(path, dtype=np.float64)
+        values = np.loadtxt(path, dtype=np.float64, encoding=UTF8)
         return centred(float(values), size) if values.size == 1 else from_matrix(values, size)

@@ -12,7 +12,17 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from dimm_ros.data.folder import FolderFrames, centred, from_wxyz, invented_stamp, parsing, require, text_rows
+from dimm_ros.data.folder import (
+    FolderFrames,
+    centred,
+    from_wxyz,
+    invented_stamp,
+    listed_file,
+    parsing,
+    read_text,
+    require,
+    text_rows,
+)
 from dimm_ros.data.recording import Recording
 from dimm_ros.geometry import poses
 
@@ -39,9 +49,10 @@ def read_cambridge(folder: str | Path) -> Recording:
     listed: dict[str, tuple[str, list[float]]] = {}
     for part, name in (("train", "dataset_train.txt"), ("val", "dataset_test.txt")):
         with parsing(folder / name, LAYOUT):
-            for line in (folder / name).read_text(encoding="utf-8").splitlines()[_HEADING:]:
+            for line in read_text(folder / name).splitlines()[_HEADING:]:
                 if line.strip():
                     image, *numbers = line.split()
+                    image = image.replace("\\", "/")
                     listed[image] = part, [float(number) for number in numbers[:7]]
                     if len(numbers) < 7:
                         raise ValueError(f"{image} has {len(numbers)} numbers, not 7")
@@ -51,12 +62,12 @@ def read_cambridge(folder: str | Path) -> Recording:
     for image, (part, numbers) in sorted(listed.items()):
         sequence = PurePosixPath(image).parent
         counts[sequence] += 1
-        lens = lenses.get(str(PurePosixPath(image).with_suffix("")))
+        lens = lenses.get(_stem(image))
         if lens is None:
             without += 1
             continue
         frames.add(
-            image, folder / image, lambda size, lens=lens: _camera(lens, size), _pose(numbers),
+            image, listed_file(folder, image), lambda size, lens=lens: _camera(lens, size), _pose(numbers),
             invented_stamp(counts[sequence] - 1, sequences[sequence]), part=part,
         )
     notes = [f"{without} images without a focal length in reconstruction.nvm were left out."] if without else []
@@ -82,4 +93,8 @@ def _lenses(path: Path) -> dict[str, tuple[float, float]]:
         rows = text_rows(path)
         if not rows[0][0].startswith("NVM_V3"):
             raise ValueError("it does not begin with NVM_V3")
-        return {str(PurePosixPath(row[0]).with_suffix("")): (float(row[1]), float(row[9])) for row in rows[2 : 2 + int(rows[1][0])]}
+        return {_stem(row[0]): (float(row[1]), float(row[9])) for row in rows[2 : 2 + int(rows[1][0])]}
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name.replace("\\", "/")).with_suffix(""))

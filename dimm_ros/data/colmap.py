@@ -10,12 +10,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from dimm_ros.data.folder import FolderFrames, fitted, from_wxyz, invented_stamp, parsing
+from dimm_ros.data.folder import OWN_UNIT, UTF8, FolderFrames, fitted, from_wxyz, invented_stamp, listed_file, parsing
 from dimm_ros.data.recording import Recording
 from dimm_ros.errors import DataError
 from dimm_ros.geometry import poses
@@ -59,31 +60,51 @@ class _Frame:
     camera_of: dict[int, int]
 
 
-def find_model(folder: Path) -> Path | None:
-    """The folder that holds cameras.txt/.bin and images.txt/.bin: this one, sparse/0, sparse or colmap/sparse/0."""
-    for place in (folder, folder / "sparse" / "0", folder / "sparse", folder / "colmap" / "sparse" / "0"):
-        if any(_has(place, kind) for kind in ("bin", "txt")):
-            return place
-    return None
+def is_colmap(folder: Path) -> bool:
+    """Whether a folder holds a COLMAP model."""
+    return bool(find_models(folder))
+
+
+def find_models(folder: Path) -> list[Path]:
+    """The folders that hold cameras.txt/.bin and images.txt/.bin.
+
+    They are this one, those in sparse, sparse, or those in colmap/sparse: the first of these that there are. COLMAP writes
+    several, numbered, where it could not join all images; each has a world of its own.
+    """
+    sparse = folder / "sparse"
+    for places in ([folder], _numbered(sparse), [sparse], _numbered(folder / "colmap" / "sparse")):
+        models = [place for place in places if any(_has(place, kind) for kind in ("bin", "txt"))]
+        if models:
+            return models
+    return []
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.glob("*/") if path.name.isdigit()), key=lambda path: int(path.name))
 
 
 def read_colmap(folder: str | Path) -> Recording:
     """Read a COLMAP model and the images beside it (in ``images/`` or in the folder itself).
 
+    Of several models, that of most images is read.
+
     Images that are absent from the folder are left out with a note. Where the files have another size than the
     model's cameras (downscaled copies), the cameras are scaled to them.
 
     Raises:
-        DataError: no model, a damaged or unsupported one, or none of its images in the folder.
+        DataError: no model, a damaged or unsupported one, an image that lies outside the folder, or none of its images.
     """
     folder = Path(folder)
-    model = find_model(folder)
-    if model is None:
+    models = {place: _images(place) for place in find_models(folder)}
+    if not models:
         raise DataError(f"'{folder}' has no COLMAP model (cameras.txt and images.txt, or .bin, in it or in sparse/0).")
-    kind = "bin" if _has(model, "bin") else "txt"
-    reader = _BINARY if kind == "bin" else _TEXT
+    model = max(models, key=lambda place: len(models[place]))
+    images, notes = sorted(models[model], key=lambda image: image.name), [OWN_UNIT]
+    if others := [f"{place.name} ({len(models[place])} images)" for place in models if place != model]:
+        read = f"Of the models in '{model.parent.name}', {model.name} ({len(images)} images) was read"
+        notes.insert(0, f"{read} and {', '.join(others)} left out: each has a world of its own.")
+    kind, reader = _kind(model)
     cameras = _parse(model / f"cameras.{kind}", reader["cameras"])
-    images = sorted(_parse(model / f"images.{kind}", reader["images"]), key=lambda image: image.name)
     placed = _placed_by_rigs(model, kind, reader) if all((model / f"{name}.{kind}").exists() for name in ("rigs", "frames")) else {}
     root = _image_root(folder, model, images)
     frames = FolderFrames(folder, LAYOUT)
@@ -93,13 +114,24 @@ def read_colmap(folder: str | Path) -> Recording:
                 f"Image '{image.name}' of the model in '{model}' names camera {image.camera_id}, which the model does not have."
             )
         pose = placed.get(image.identifier, image.camera_from_world)
+        camera = cameras[image.camera_id]
         frames.add(
-            image.name, root / image.name, lambda size, camera=cameras[image.camera_id]: fitted(camera, size),
+            image.name, listed_file(root, image.name), lambda size, camera=camera: fitted(camera, size),
             None if pose is None else poses.invert(pose), invented_stamp(index),
         )
-    if not any((root / image.name).is_file() for image in images):
+    if not any(listed_file(root, image.name).is_file() for image in images):
         raise DataError(f"None of the {len(images)} images of the model in '{model}' lies in '{root}'; put them in its images/ folder.")
-    return frames.recording()
+    return frames.recording(notes)
+
+
+def _kind(model: Path) -> tuple[str, dict[str, Callable]]:
+    """How a model's files end, and what reads them."""
+    return ("bin", _BINARY) if _has(model, "bin") else ("txt", _TEXT)
+
+
+def _images(model: Path) -> list[_Image]:
+    kind, reader = _kind(model)
+    return _parse(model / f"images.{kind}", reader["images"])
 
 
 def _has(place: Path, kind: str) -> bool:
@@ -119,9 +151,9 @@ def _placed_by_rigs(model: Path, kind: str, reader: dict[str, Callable]) -> dict
 
 
 def _image_root(folder: Path, model: Path, images: list[_Image]) -> Path:
-    """Where the images lie: the first place that has any of them."""
+    """Where the images lie: the place that has most of them."""
     places = dict.fromkeys([folder / "images", folder, model / "images", model.parent / "images", model.parent.parent / "images"])
-    return next((place for place in places if any((place / image.name).is_file() for image in images)), folder / "images")
+    return max(places, key=lambda place: sum(listed_file(place, image.name).is_file() for image in images))
 
 
 def _parse(path: Path, parser: Callable):
@@ -151,7 +183,7 @@ def _pose(numbers) -> np.ndarray | None:
 
 
 def _lines(file: BinaryIO) -> Iterator[str]:
-    return (line for line in (raw.decode("utf-8").strip() for raw in file) if not line.startswith("#"))
+    return (line for line in (raw.strip() for raw in TextIOWrapper(file, encoding=UTF8)) if not line.startswith("#"))
 
 
 def _cameras_txt(file: BinaryIO) -> dict[int, Camera]:
@@ -168,7 +200,7 @@ def _images_txt(file: BinaryIO) -> list[_Image]:
         if not line:
             continue
         fields = line.split(maxsplit=9)
-        images.append(_Image(fields[9], int(fields[0]), int(fields[8]), _pose(fields[1:8])))
+        images.append(_Image(fields[9].replace("\\", "/"), int(fields[0]), int(fields[8]), _pose(fields[1:8])))
         next(lines, None)  # its points, a line that may be empty
     return images
 
@@ -221,7 +253,7 @@ def _images_bin(file: BinaryIO) -> list[_Image]:
                 raise ValueError("it ends within an image's name")
             name += byte
         file.seek(24 * _unpack(file, "Q")[0], 1)  # its points: x, y, identifier
-        images.append(_Image(name.decode("utf-8"), identifier, camera_id, _pose(numbers)))
+        images.append(_Image(name.decode("utf-8").replace("\\", "/"), identifier, camera_id, _pose(numbers)))
     return images
 
 

@@ -14,7 +14,18 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from dimm_ros.data.folder import FolderFrames, Trajectory, from_wxyz, parsing, require, rigid, text_rows
+from dimm_ros.data.folder import (
+    FolderFrames,
+    Trajectory,
+    from_wxyz,
+    listed_file,
+    one_per_stamp,
+    parsing,
+    read_text,
+    require,
+    rigid,
+    text_rows,
+)
 from dimm_ros.data.recording import Recording
 from dimm_ros.geometry import poses
 from dimm_ros.geometry.camera import Camera
@@ -53,20 +64,20 @@ def read_euroc(folder: str | Path) -> Recording:
             (int(row[0]), from_wxyz([float(value) for value in row[4:8]], [float(value) for value in row[1:4]]))
             for row in text_rows(root / _TRUTH / "data.csv", ",")
         ]
-        truth = [(stamp, pose) for stamp, pose in truth if pose is not None]
+        truth, notes = one_per_stamp([(stamp, pose) for stamp, pose in truth if pose is not None], "poses")
     trajectory = Trajectory([stamp for stamp, _ in truth], [pose for _, pose in truth], _MAX_GAP_S)
-    frames = FolderFrames(folder, LAYOUT)
+    frames = FolderFrames(folder, LAYOUT, timed=True)
     with parsing(root / _CAMERA / "data.csv", LAYOUT):
         for stamp, name, *_ in text_rows(root / _CAMERA / "data.csv", ","):
             pose = trajectory.at(int(stamp))
             pose = None if pose is None else pose @ sensor_from_body @ body_from_camera
-            frames.add(name, root / _CAMERA / "data" / name, camera, pose, int(stamp))
-    return frames.recording()
+            frames.add(name, listed_file(root / _CAMERA / "data", name), camera, pose, int(stamp))
+    return frames.recording(notes)
 
 
 def _sensor(path: Path) -> dict:
     """A sensor.yaml; OpenCV's heading "%YAML:1.0" is not YAML."""
-    return yaml.safe_load("\n".join(line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("%")))
+    return yaml.safe_load("\n".join(line for line in read_text(path).splitlines() if not line.startswith("%")))
 
 
 def _body_from_sensor(sensor: dict) -> np.ndarray:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from dimm_ros.data.folder import FolderFrames, fitted, invented_stamp, parsing, read_pose
+from dimm_ros.data.folder import FolderFrames, fitted, invented_stamp, parsing, read_pose, read_text
 from dimm_ros.data.recording import Recording
 from dimm_ros.geometry import poses
 from dimm_ros.geometry.camera import Camera
@@ -45,7 +45,7 @@ def read_indoor6(folder: str | Path) -> Recording:
         stem = image.name.split(".", 1)[0]
         intrinsics = image.with_name(f"{stem}.intrinsics.txt")
         with parsing(intrinsics, LAYOUT):
-            camera = _camera(intrinsics.read_text(encoding="utf-8"))
+            camera = _camera(read_text(intrinsics))
         bent = bent or bool(camera.distortion)
         camera_from_world = read_pose(image.with_name(f"{stem}.pose.txt"))
         frames.add(
@@ -73,7 +73,7 @@ def _parts(folder: Path) -> tuple[dict[str, str], list[str]]:
             missing.append(f"*_{published}.txt")
             continue
         with parsing(listing, LAYOUT):
-            part_of |= {name.strip(): part for name in listing.read_text(encoding="utf-8").split()}
+            part_of |= {name.strip(): part for name in read_text(listing).split()}
     if missing and (folder / "train_test_val.pkl").exists():
         return part_of, [
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there; train_test_val.pkl is not read, because a pickle may run "

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dimm_ros.data.folder import FolderFrames, from_matrix, nanoseconds, parsing, require, rigid, text_rows
+from dimm_ros.data.folder import FolderFrames, from_matrix, image_of, nanoseconds, parsing, require, rigid, text_rows
 from dimm_ros.data.recording import Recording
 from dimm_ros.errors import DataError
 from dimm_ros.geometry import poses
@@ -54,11 +54,11 @@ def read_kitti(folder: str | Path) -> Recording:
         stamps = [nanoseconds(row[0]) for row in text_rows(folder / "times.txt")]
     if len(stamps) != len(world_from_zero):
         raise DataError(f"'{folder}' has {len(stamps)} times, but {len(world_from_zero)} poses; unpack the archives again.")
-    frames = FolderFrames(folder, LAYOUT)
+    frames = FolderFrames(folder, LAYOUT, timed=True)
     for index, (stamp, pose) in enumerate(zip(stamps, world_from_zero)):
         name = f"{index:06d}"
         frames.add(
-            name, folder / images / f"{name}.png", lambda size: from_matrix(projection, size),
+            name, image_of(folder / images / name), lambda size: from_matrix(projection, size),
             None if pose is None else pose @ zero_from_camera, stamp,
         )
     return frames.recording()

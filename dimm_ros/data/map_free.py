@@ -11,7 +11,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from dimm_ros.data.folder import FolderFrames, fitted, from_wxyz, invented_stamp, parsing, require, text_rows
+from dimm_ros.data.folder import (
+    FolderFrames,
+    fitted,
+    from_wxyz,
+    invented_stamp,
+    listed_file,
+    parsing,
+    require,
+    text_rows,
+)
 from dimm_ros.data.recording import Recording
 from dimm_ros.geometry import poses
 from dimm_ros.geometry.camera import Camera
@@ -36,16 +45,17 @@ def read_map_free(folder: str | Path) -> Recording:
     require(folder, LAYOUT, "intrinsics.txt", "poses.txt")
     with parsing(folder / "intrinsics.txt", LAYOUT):
         cameras = {
-            name: Camera(int(width), int(height), float(fx), float(fy), float(cx), float(cy))
+            name.replace("\\", "/"): Camera(int(width), int(height), float(fx), float(fy), float(cx), float(cy))
             for name, fx, fy, cx, cy, width, height in text_rows(folder / "intrinsics.txt")
         }
     frames = FolderFrames(folder, LAYOUT)
     with parsing(folder / "poses.txt", LAYOUT):
         for name, *numbers in text_rows(folder / "poses.txt"):
+            name = name.replace("\\", "/")
             camera, (sequence, number) = cameras[name], (int(digits) for digits in _FRAME.fullmatch(name).groups())
             camera_from_world = from_wxyz([float(value) for value in numbers[:4]], [float(value) for value in numbers[4:7]])
             frames.add(
-                name, folder / name, lambda size, camera=camera: fitted(camera, size),
+                name, listed_file(folder, name), lambda size, camera=camera: fitted(camera, size),
                 None if camera_from_world is None else poses.invert(camera_from_world), invented_stamp(number, sequence),
                 part="val" if sequence else "train",
             )

@@ -43,7 +43,7 @@ LAYOUTS = (
     Layout(ace.LAYOUT, "train/rgb with poses and calibration", ace.is_ace, ace.read_ace),
     Layout(map_free.LAYOUT, "poses.txt with intrinsics.txt and seq0", map_free.is_map_free, map_free.read_map_free),
     Layout(nerfstudio.LAYOUT, "transforms.json", nerfstudio.is_nerfstudio, nerfstudio.read_nerfstudio),
-    Layout(colmap.LAYOUT, "sparse/0 with cameras and images", lambda folder: colmap.find_model(folder) is not None, colmap.read_colmap),
+    Layout(colmap.LAYOUT, "sparse/0 with cameras and images", colmap.is_colmap, colmap.read_colmap),
     Layout(tum_rgbd.LAYOUT, "rgb.txt with groundtruth.txt", tum_rgbd.is_tum_rgbd, tum_rgbd.read_tum_rgbd),
     Layout(euroc.LAYOUT, "mav0/cam0", euroc.is_euroc, euroc.read_euroc),
     Layout(kitti.LAYOUT, "calib.txt with image_2", kitti.is_kitti, kitti.read_kitti),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class Recording:
         frames: the images.
         splits: named parts of a data set's split.json: name -> part ("train", "val") -> indices into frames.
         notes: sentences for the user about what was left out and why.
+        timed: whether the stamps are times; False where the source has none and they only keep the frames in order.
     """
 
     name: str
@@ -52,7 +53,19 @@ class Recording:
     frame_id: str = "map"
     splits: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    timed: bool = True
 
     def poses(self) -> np.ndarray:
         """(N, 4, 4) world_from_camera of all frames."""
         return np.stack([frame.world_from_camera for frame in self.frames])
+
+    def scaled(self, metres: float) -> Recording:
+        """The recording with its poses in metres, where one unit of them was so many; depth is in metres already."""
+        unit = np.ones((4, 4))
+        unit[:3, 3] = metres
+        poses = [frame.world_from_camera for frame in self.frames]
+        frames = [
+            frame if pose is None else replace(frame, world_from_camera=pose * unit)
+            for frame, pose in zip(self.frames, poses, strict=True)
+        ]
+        return replace(self, frames=frames)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from dimm_ros.data.folder import FolderFrames, invented_stamp, read_intrinsics, read_pose
+from dimm_ros.data.folder import FolderFrames, camera_of, invented_stamp, read_intrinsics, read_pose, read_text
 from dimm_ros.data.image_file import image_size
 from dimm_ros.data.recording import Recording
 from dimm_ros.errors import DataError
@@ -48,7 +48,9 @@ def read_seven_scenes(folder: str | Path) -> Recording:
         colours = sorted(colour_frames(place))
         if not colours:
             continue
-        camera = _camera(place, "camera-intrinsics.txt", image_size(colours[0][1]), _KINECT_COLOUR_F)
+        camera = camera_of(
+            colours[0][1], lambda size, place=place: _camera(place, "camera-intrinsics.txt", size, _KINECT_COLOUR_F),
+        )
         depth_camera = None
         for count, colour in colours:
             stem = colour.name.split(".", 1)[0]
@@ -87,5 +89,5 @@ def _published_parts(folder: Path) -> dict[int, str]:
     parts = {}
     for part, name in (("train", "TrainSplit.txt"), ("val", "TestSplit.txt")):
         if (folder / name).exists():
-            parts |= {int(number): part for number in re.findall(r"\d+", (folder / name).read_text(encoding="utf-8"))}
+            parts |= {int(number): part for number in re.findall(r"\d+", read_text(folder / name))}
     return parts

@@ -35,11 +35,11 @@ def add_split_file(recording: Recording, path: Path) -> Recording:
         DataError: the file is neither {name: {part: [frames]}} nor {part: [frames]}, or gives numbers that are not unique.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         if content and all(isinstance(listed, list) for listed in content.values()):
             content = {ONLY: content}
         entries = {name: {part: [_entry(value) for value in listed] for part, listed in parts.items()} for name, parts in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         raise DataError(
             f"'{path}' cannot be read; it must hold {{name: {{part: [frame numbers or names]}}}} or {{part: [...]}} as JSON.",
         ) from None
@@ -60,7 +60,7 @@ def add_split_file(recording: Recording, path: Path) -> Recording:
 
 
 def _entry(value: object) -> int | str:
-    return value if isinstance(value, str) else int(value)
+    return value.replace("\\", "/") if isinstance(value, str) else int(value)
 
 
 def _by_name(frames: Sequence[Frame]) -> dict[int | str, int]:

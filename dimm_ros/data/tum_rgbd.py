@@ -13,8 +13,19 @@ import re
 from bisect import bisect_left
 from pathlib import Path
 
-from dimm_ros.data.folder import FolderFrames, Trajectory, from_wxyz, nanoseconds, parsing, read_intrinsics, require, text_rows
-from dimm_ros.data.image_file import image_size
+from dimm_ros.data.folder import (
+    FolderFrames,
+    Trajectory,
+    camera_of,
+    from_wxyz,
+    listed_file,
+    nanoseconds,
+    one_per_stamp,
+    parsing,
+    read_intrinsics,
+    require,
+    text_rows,
+)
 from dimm_ros.data.recording import Recording
 from dimm_ros.errors import DataError
 from dimm_ros.geometry.camera import Camera
@@ -50,17 +61,18 @@ def read_tum_rgbd(folder: str | Path) -> Recording:
     with parsing(folder / "groundtruth.txt", LAYOUT):
         rows = [(nanoseconds(row[0]), [float(value) for value in row[1:8]]) for row in text_rows(folder / "groundtruth.txt")]
         known = [(stamp, pose) for stamp, values in rows if (pose := from_wxyz([values[6], *values[3:6]], values[:3])) is not None]
+        known, notes = one_per_stamp(known, "poses")
     trajectory = Trajectory([stamp for stamp, _ in known], [pose for _, pose in known], _MAX_GAP_S)
     camera = _camera(folder, images)
-    frames = FolderFrames(folder, LAYOUT)
+    frames = FolderFrames(folder, LAYOUT, timed=True)
     for stamp, image in images:
         frames.add(image.name, image, camera, trajectory.at(stamp), stamp, depth=_nearest(depths, stamp), depth_unit=_DEPTH_UNIT)
-    return frames.recording()
+    return frames.recording(notes)
 
 
 def _files(folder: Path, name: str) -> list[tuple[int, Path]]:
     with parsing(folder / name, LAYOUT):
-        return sorted((nanoseconds(stamp), folder / file) for stamp, file in text_rows(folder / name))
+        return sorted((nanoseconds(stamp), listed_file(folder, file)) for stamp, file in text_rows(folder / name))
 
 
 def _nearest(files: list[tuple[int, Path]], stamp: int) -> Path | None:
@@ -73,7 +85,9 @@ def _camera(folder: Path, images: list[tuple[int, Path]]) -> Camera:
     path = folder / "camera-intrinsics.txt"
     if path.exists():
         there = next((image for _, image in images if image.is_file()), None)
-        return read_intrinsics(path, _SIZE if there is None else image_size(there))
+        if there is None:
+            return read_intrinsics(path, _SIZE)
+        return camera_of(there, lambda size: read_intrinsics(path, size))
     match = re.search(r"(?:freiburg|fr)([123])(?!\d)", folder.resolve().name)
     if match is None:
         raise DataError(

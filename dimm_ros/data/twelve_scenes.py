@@ -14,7 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dimm_ros.data.folder import FolderFrames, from_matrix, invented_stamp, parsing, read_pose, require, text_rows
+from dimm_ros.data.folder import (
+    FolderFrames,
+    from_matrix,
+    invented_stamp,
+    parsing,
+    read_pose,
+    read_text,
+    require,
+    text_rows,
+)
 from dimm_ros.data.recording import Recording
 from dimm_ros.data.seven_scenes import colour_frames
 from dimm_ros.geometry.camera import Camera
@@ -42,7 +51,7 @@ def read_twelve_scenes(folder: str | Path) -> Recording:
     test_frames = None
     if (folder / "split.txt").exists():
         with parsing(folder / "split.txt", LAYOUT):
-            test_frames = int(re.search(r"frames\s*=\s*(\d+)", (folder / "split.txt").read_text(encoding="utf-8")).group(1))
+            test_frames = int(re.search(r"frames\s*=\s*(\d+)", read_text(folder / "split.txt")).group(1))
     frames = FolderFrames(folder, LAYOUT)
     for position, (number, image) in enumerate(sorted(colour_frames(folder / "data"))):
         stem = image.name.split(".", 1)[0]

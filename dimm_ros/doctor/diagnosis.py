@@ -1,6 +1,6 @@
 """Which hypothesis explains the matched features: greedy search with margins, so that a good recording is not accused.
 
-Round by round, each family of faults (convention of the poses, time offset, focal length, turned camera) offers its best
+Round by round, each family of faults (convention of the poses, time, focal length, lens, turned camera) offers its best
 candidate on top of what has been found; the one with the largest significant gain is taken, until none is left.
 """
 
@@ -27,6 +27,10 @@ _FRONT = 0.6  # least share of points before both cameras
 _TIE = 0.15  # hypotheses whose mean log errors differ by less are not told apart
 _MIN_KNOWN = 0.4  # share of pairs that a shift must still be able to judge
 _MIN_FOCAL, _MIN_SHIFT, _MIN_TURN = 0.03, 0.35, np.radians(1.5)  # relative, frames, radians: less is not reported
+_MIN_K1 = 0.03  # less distortion than this is not reported
+_MIN_LENS = 0.2  # gain in mean log error over what another focal length explains
+_BEYOND_FOCAL = 3.0  # errors beyond this many times what may be explained are not a focal length's or a lens's alone
+_AT_FLOOR = 1.5  # errors within this factor of the features' own agreement leave nothing for a lens to explain
 _GOOD_PX = 1.0  # at 640 pixels width: poses that fit so well are in the right convention
 _FITS_PX = 8.0  # at 640 pixels width: a larger error is explained by nothing that was found
 _TURN_STEP = np.radians(4)
@@ -42,6 +46,7 @@ class State:
         shift_s, shift_frames: an image's true pose is that of so much later.
         focal_factor: true focal length over the given one.
         turn: (3,) rotation vector, optical frame of the given poses to the true one.
+        k1: radial distortion of the images in place of the given lens; None for that.
     """
 
     convention: Convention
@@ -49,11 +54,12 @@ class State:
     shift_frames: int = 0
     focal_factor: float = 1.0
     turn: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    k1: float | None = None
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One accepted step of the search: family is convention, time, focal or turn."""
+    """One accepted step of the search: family is convention, time, focal, lens or turn."""
 
     family: str
     state: State
@@ -75,6 +81,7 @@ class Diagnosis:
         bars: hypothesis -> typical error in pixels, as given and the common mistakes.
         blind: family -> why the recording cannot tell.
         ambiguous: names of common conventions that explain the images as well as the accepted one.
+        seen: median distance of the matched points, in the unit of the poses; NaN where none can be told.
     """
 
     given_px: float
@@ -89,6 +96,7 @@ class Diagnosis:
     bars: dict[str, float] = field(default_factory=dict)
     blind: dict[str, str] = field(default_factory=dict)
     ambiguous: list[str] = field(default_factory=list)
+    seen: float = np.nan
 
 
 class Search:
@@ -107,10 +115,13 @@ class Search:
         return self.test.motions(poses)
 
     def errors(self, state: State) -> np.ndarray:
-        return self.test.errors(self.motions(state), state.focal_factor)
+        return self.test.errors(self.motions(state), state.focal_factor, state.k1)
 
     def in_front(self, state: State) -> float:
-        return self.test.in_front(self.motions(state), state.focal_factor)
+        return self.test.in_front(self.motions(state), state.focal_factor, state.k1)
+
+    def distances(self, state: State) -> np.ndarray:
+        return self.test.distances(self.motions(state), state.focal_factor, state.k1)
 
     def convention(self, state: State) -> Fault | None:
         """Another reading of the poses that fits much better, or as well but with the scene before the cameras."""
@@ -199,6 +210,39 @@ class Search:
         sigma = np.sqrt((len(estimates) - 1) * np.var(estimates)) if len(estimates) > 1 else np.inf
         return float(np.exp(estimate)), float(np.exp(estimate) * sigma)
 
+    def lens(self, state: State) -> Fault | None:
+        """Another distortion than the given one, with the focal length that suits it."""
+        floor, given = float(np.median(self.test.matches.floor_px)), self.test.typical(self.errors(state))
+        if state.k1 is not None or given < _AT_FLOOR * floor or not self._fits(given / _BEYOND_FOCAL):
+            return None
+        besides = replace(state, focal_factor=self.best_focal(state)[0])  # what needs no other lens
+        error = self.test.typical(self.errors(besides))
+        if error < _AT_FLOOR * floor or not self._fits(error):
+            return None
+        quick = Search(self.test.thinned(_QUICK))
+
+        def mean_score(values: np.ndarray) -> float:
+            one = replace(state, k1=float(values[0]), focal_factor=float(np.exp(values[1])))
+            return float(np.nanmean(quick._score(one)))
+
+        start = np.array([0.0, np.log(besides.focal_factor)])
+        simplex = start + np.array([[0.0, 0.0], [-0.15, 0.0], [0.0, 0.08]])
+        options = {"initial_simplex": simplex, "maxfev": 80, "xatol": 1e-3, "fatol": 1e-3}
+        solved = minimize(mean_score, start, method="Nelder-Mead", options=options)
+        found = replace(state, k1=float(solved.x[0]))
+        if not all(camera.is_pinhole for camera in self.test.matches.cameras.values()):
+            plain = replace(state, k1=0.0)
+            plain = replace(plain, focal_factor=quick.best_focal(plain)[0])
+            if float(np.nanmean(quick._score(plain))) < solved.fun + 0.5 * _TIE:  # of equals the simpler one
+                found = plain
+        elif abs(found.k1) < _MIN_K1:
+            return None
+        found = replace(found, focal_factor=self.best_focal(found)[0])
+        gain, error, typical = self._gain(self.errors(besides), found)
+        if gain < max(_MIN_LENS, _SIGMAS * error) or not self._fits(typical):
+            return None
+        return Fault("lens", found, self._gain(self.errors(state), found)[0], error, typical)
+
     def turn(self, state: State) -> Fault | None:
         """A camera that is mounted with another rotation than the poses say."""
         start = np.array(state.turn)
@@ -218,6 +262,7 @@ class Search:
         return {
             "convention": not state.convention.plain, "time": abs(self.shift_frames(state)) > _MIN_SHIFT,
             "focal": abs(np.log(state.focal_factor)) > _MIN_FOCAL, "turn": float(np.linalg.norm(state.turn)) > _MIN_TURN,
+            "lens": state.k1 is not None,
         }[family]
 
     def _score(self, state: State) -> np.ndarray:
@@ -249,7 +294,10 @@ def diagnose(test: EpipolarTest) -> Diagnosis:
     given = state = State(conventions()[0])
     errors = search.errors(given)
     result = Diagnosis(test.typical(errors), np.nan, float(np.median(test.matches.floor_px)), given)
-    families = {"convention": search.convention, "time": search.time, "focal": search.focal, "turn": search.turn}
+    families = {
+        "convention": search.convention, "time": search.time, "focal": search.focal, "lens": search.lens,
+        "turn": search.turn,
+    }
     for _ in range(_ROUNDS):
         offers = [fault for family, propose in families.items() if (fault := propose(state)) is not None]
         if not offers:
@@ -262,8 +310,20 @@ def diagnose(test: EpipolarTest) -> Diagnosis:
     result.state, result.final_px = state, test.typical(search.errors(state))
     result.focal_factor, result.focal_sigma = search.best_focal(state)
     result.ambiguous = search.ambiguous(state)
+    distances = search.distances(state)
+    seen = distances[:, (distances > 0).all(axis=0)]
+    result.seen = float(np.median(seen)) if seen.size else np.nan
     _draw_curves(search, result)
     return result
+
+
+def lens_name(test: EpipolarTest, state: State) -> str:
+    """What another lens means for the images."""
+    if state.k1 == 0.0:
+        return "rectified images"
+    if all(camera.is_pinhole for camera in test.matches.cameras.values()):
+        return "raw images"
+    return "another lens"
 
 
 def _draw_curves(search: Search, result: Diagnosis) -> None:
@@ -295,6 +355,8 @@ def _draw_curves(search: Search, result: Diagnosis) -> None:
     for fault in result.faults:
         if fault.family == "convention":
             result.bars.setdefault(fault.state.convention.name, fault.error_px)
+        elif fault.family == "lens":
+            result.bars[lens_name(test, fault.state)] = fault.error_px
     result.bars[f"focal length x {result.focal_factor:.2f}"] = typical(State(plain, focal_factor=result.focal_factor))
     shift = search.shift_frames(state)
     result.bars[f"poses {shift:+.1f} frames" if shift else "poses +5 frames"] = typical(

@@ -42,7 +42,7 @@ class EpipolarTest:
         # One row per pair, padded; medians need the rows, not the flat list.
         self._column = np.arange(len(matches.pair)) - np.repeat(np.cumsum(counts) - counts, counts)
         self._counts = counts
-        self._plane_slopes = np.zeros((2, len(matches.pair), 2, 2))
+        self._plane_slopes: dict[float | None, np.ndarray] = {}
         self.image_size = max((max(camera.width, camera.height) for camera in matches.cameras.values()), default=0)
 
     def thinned(self, most: int) -> EpipolarTest:
@@ -52,26 +52,36 @@ class EpipolarTest:
         return EpipolarTest(self._recording, replace(self.matches, pair=self.matches.pair[keep], pixels=self.matches.pixels[:, keep]))
 
     @lru_cache(maxsize=64)  # noqa: B019  one object a run
-    def rays(self, focal_factor: float) -> tuple[np.ndarray, np.ndarray]:
-        """(2, N, 3) unit rays of the matches, and (2, N, 3, 2) their derivative by the pixel, with focal lengths scaled."""
+    def rays(self, focal_factor: float, k1: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(2, N, 3) unit rays of the matches, and (2, N, 3, 2) their derivative by the pixel.
+
+        Args:
+            focal_factor: on the given focal lengths.
+            k1: radial distortion in place of the given one; None leaves that. Pixels that no ray reaches get NaN.
+        """
         pixels, pair = self.matches.pixels, self.matches.pair
+        slopes_known = k1 in self._plane_slopes
+        if not slopes_known:
+            self._plane_slopes[k1] = np.zeros((2, len(pair), 2, 2))
         rays = np.zeros((*pixels.shape[:2], 3))
         groups: dict[Camera, list[int]] = {}
         for index, camera in self.matches.cameras.items():
             groups.setdefault(camera, []).append(index)
         for camera, members in groups.items():
+            if k1 is not None:
+                camera = replace(camera, distortion_model="plumb_bob", distortion=(k1, 0.0, 0.0, 0.0) if k1 else ())
             scaled = replace(camera, fx=camera.fx * focal_factor, fy=camera.fy * focal_factor)
             for side in (0, 1):
                 mine = np.isin(self.matches.frames[pair, side], members)
-                rays[side, mine], _ = scaled.bearings(pixels[side, mine])
-                if focal_factor == 1.0:
-                    self._plane_slopes[side, mine] = _plane_slopes(camera, pixels[side, mine], rays[side, mine])
-        if focal_factor != 1.0:
-            self.rays(1.0)
+                found, valid = scaled.bearings(pixels[side, mine])
+                rays[side, mine] = np.where(valid[:, None], found, np.nan)
+                if not slopes_known:
+                    given = found if focal_factor == 1.0 else camera.bearings(pixels[side, mine])[0]
+                    self._plane_slopes[k1][side, mine] = _plane_slopes(camera, pixels[side, mine], given)
         # Of a ray by its point on the plane z = 1: (I - u u^T) u_z. How the lens bends the plane is taken from the given focal
         # length for all others, which spares two of three inversions of the lens.
         onto = (np.eye(3)[:, :2] - rays[..., None] * rays[..., None, :2]) * rays[..., 2, None, None]
-        slopes = onto @ self._plane_slopes / focal_factor
+        slopes = onto @ self._plane_slopes[k1] / focal_factor
         return rays, slopes
 
     def poses(self, shift_s: float = 0.0, shift_frames: int = 0) -> np.ndarray:
@@ -91,10 +101,12 @@ class EpipolarTest:
         motion = invert(b) @ a
         return motion[:, :3, :3], motion[:, :3, 3]
 
-    def errors(self, motions: tuple[np.ndarray, np.ndarray], focal_factor: float = 1.0) -> np.ndarray:
+    def errors(
+        self, motions: tuple[np.ndarray, np.ndarray], focal_factor: float = 1.0, k1: float | None = None,
+    ) -> np.ndarray:
         """(P,) median symmetric epipolar error of each pair, pixels; NaN where the motion is NaN."""
         rotation, translation = (part[self.matches.pair] for part in motions)
-        (u, v), (slope_u, slope_v) = self.rays(focal_factor)
+        (u, v), (slope_u, slope_v) = self.rays(focal_factor, k1)
         turned = np.einsum("nij,nj->ni", rotation, u)
         normal = np.cross(translation, turned)
         back = np.einsum("nji,nj->ni", rotation, np.cross(v, translation))
@@ -111,16 +123,29 @@ class EpipolarTest:
         median = rows[np.arange(len(rows)), np.maximum(self._counts // 2, 0)]
         return np.where(np.isfinite(motions[1][:, 0]), median, np.nan)
 
-    def in_front(self, motions: tuple[np.ndarray, np.ndarray], focal_factor: float = 1.0) -> float:
+    def in_front(
+        self, motions: tuple[np.ndarray, np.ndarray], focal_factor: float = 1.0, k1: float | None = None,
+    ) -> float:
         """Share of the matches with parallax whose point lies before both cameras; NaN where there are none."""
+        distances = self.distances(motions, focal_factor, k1)
+        use = np.isfinite(distances[0])
+        return float((distances > 0).all(axis=0)[use].mean()) if use.any() else np.nan
+
+    def distances(
+        self, motions: tuple[np.ndarray, np.ndarray], focal_factor: float = 1.0, k1: float | None = None,
+    ) -> np.ndarray:
+        """(2, N) distance of each match's point from the first and the second camera along its ray, in the poses' unit.
+
+        Negative behind a camera; NaN where the rays are too nearly parallel to tell.
+        """
         rotation, translation = (part[self.matches.pair] for part in motions)
-        (u, v), _ = self.rays(focal_factor)
+        (u, v), _ = self.rays(focal_factor, k1)
         turned = np.einsum("nij,nj->ni", rotation, u)
         across = np.cross(turned, v)  # turned * s + t = v * r, crossed with v, and with turned
-        first = -(np.cross(translation, v) * across).sum(axis=1)
-        second = -(np.cross(translation, turned) * across).sum(axis=1)
-        use = np.isfinite(translation[:, 0]) & (np.linalg.norm(across, axis=1) > _MIN_ANGLE)
-        return float(((first > 0) & (second > 0))[use].mean()) if use.any() else np.nan
+        sine = np.linalg.norm(across, axis=1)
+        along = np.stack([-(np.cross(translation, other) * across).sum(axis=1) for other in (v, turned)])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(np.isfinite(along) & (sine > _MIN_ANGLE), along / sine**2, np.nan)
 
     def score(self, errors: np.ndarray) -> np.ndarray:
         """(P,) logarithms of the errors, which a hypothesis's gain is the mean difference of."""

@@ -80,6 +80,22 @@ def examine_recording(recording: Recording, watch: Watcher | None = None) -> Exa
     return _examine(recording, [], watch or (lambda stage, done, total: None))
 
 
+def main_findings(recording: Recording, watch: Watcher | None = None) -> list[Finding]:
+    """Problems and warnings about the poses and cameras of a recording whose frames all have poses, worst first.
+
+    What ``dimm map`` says before it trains: the images are matched, but not looked at one by one.
+    """
+    found = [*_poses(recording, watch or (lambda stage, done, total: None))[0], *check_cameras(recording)]
+    worth = [finding for finding in found if finding.severity >= Severity.WARNING]
+    return sorted(worth, key=lambda finding: -finding.severity)
+
+
+def _poses(recording: Recording, watch: Watcher) -> tuple[list[Finding], Coverage, Diagnosis | None]:
+    geometry = check_geometry(recording, lambda done, total: watch("geometry", done, total))
+    found, coverage = check_coverage(recording, geometry.seen)
+    return [*geometry.findings, *found, check_jumps(recording)], coverage, geometry.diagnosis
+
+
 def _without_poses(source: str | Path, bag_options: dict) -> Recording | None:
     """A bag whose images can be read although their poses cannot."""
     if not Path(source).exists() or not is_bag(Path(source)):
@@ -96,10 +112,8 @@ def _examine(recording: Recording, findings: list[Finding], watch: Watcher) -> E
     coverage = diagnosis = None
     if posed:
         recording = replace(recording, frames=posed, splits={})
-        geometry = check_geometry(recording, lambda done, total: watch("geometry", done, total))
-        findings, diagnosis = geometry.findings + findings, geometry.diagnosis
-        found, coverage = check_coverage(recording)
-        findings += [*found, check_jumps(recording)]
+        found, coverage, diagnosis = _poses(recording, watch)
+        findings = found + findings
     findings += [*check_cameras(recording), check_gaps(recording)]
     found, images = check_images(recording, lambda done, total: watch("images", done, total))
     return Examination(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import asdict, dataclass, field
 
+import numpy as np
+
 
 class Severity(enum.IntEnum):
     """How bad a finding is; only a PROBLEM makes ``dimm doctor`` exit with 3."""
@@ -38,6 +40,11 @@ class Finding:
     def as_dict(self) -> dict:
         """For JSON, the severity by its name."""
         return asdict(self) | {"severity": self.severity.name.lower()}
+
+
+def two_digits(value: float) -> str:
+    """A distance of any size for a sentence: 0.0084, 2.3, 180, 2300."""
+    return np.format_float_positional(value, precision=2, fractional=False, trim="-")
 
 
 def ok(check: str, what: str, **figures) -> Finding:

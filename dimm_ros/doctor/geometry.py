@@ -1,4 +1,4 @@
-"""Findings from the epipolar test: pose convention, time offset, focal length, extrinsics."""
+"""Findings from the epipolar test: pose convention, time offset, focal length, lens, extrinsics, unit of the poses."""
 
 from __future__ import annotations
 
@@ -8,24 +8,43 @@ from dataclasses import dataclass
 import numpy as np
 
 from dimm_ros.data.recording import Recording
-from dimm_ros.doctor.diagnosis import MIN_CLIPS, MIN_PAIRS, Diagnosis, Fault, diagnose
+from dimm_ros.doctor.diagnosis import MIN_CLIPS, MIN_PAIRS, Diagnosis, Fault, Search, diagnose, lens_name
 from dimm_ros.doctor.epipolar import EpipolarTest
-from dimm_ros.doctor.findings import Finding, ok, problem, unknown, warning
+from dimm_ros.doctor.findings import Finding, ok, problem, two_digits, unknown, warning
 from dimm_ros.doctor.matching import Matches, match_recording
+from dimm_ros.errors import DataError
 from dimm_ros.geometry.poses import rotation_angle_deg
 
 _CHECKS = ("pose convention", "time of images and poses", "focal length")
 _SLIGHT_FOCAL = 0.06  # a smaller error of the focal length is a warning
-_ROUGH_PX = 4.0  # at 640 pixels width: poses that fit worse are worth a warning
+#: Errors at 640 pixels width, with their ratio to the features' own, from which the fit of the poses is worth a warning:
+#: rough, or conspicuous because the features agree so well.
+_ROUGH = ((4.0, 5.0), (1.0, 7.0))
+_MISFIT_PX = 8.0  # at 640 pixels width: poses that fit worse do not fit at all
+_NEAREST_M, _FARTHEST_M = 0.2, 200.0  # what is seen is usually within these
+_OTHER_UNIT = 1.4  # factor by which distances by poses and by depth images differ when their units do
+_DEPTH_FRAMES, _DEPTH_POINTS = 30, 50  # whose depth images are read; points that are compared, at least
 _TURNS_DEG, _FORWARD = 3.0, 0.9  # what counts as turning, and as moving along the optical axis
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Findings, and the diagnosis behind them where the images allowed one."""
+    """Findings, and the diagnosis behind them where the images allowed one.
+
+    Attributes:
+        findings: of the epipolar test.
+        diagnosis: None where the images allowed none.
+        metres: of one unit of the poses, as depth images tell; None without them.
+    """
 
     findings: list[Finding]
     diagnosis: Diagnosis | None
+    metres: float | None = None
+
+    @property
+    def seen(self) -> float | None:
+        """Median distance of what is seen, in the poses' unit; None where that cannot be told."""
+        return self.diagnosis.seen if self.diagnosis is not None and np.isfinite(self.diagnosis.seen) else None
 
 
 def check_geometry(recording: Recording, progress: Callable[[int, int], object] | None = None) -> Geometry:
@@ -40,7 +59,61 @@ def check_geometry(recording: Recording, progress: Callable[[int, int], object] 
         return Geometry(_too_few(matches), None)
     test = EpipolarTest(recording, matches)
     diagnosis = diagnose(test)
-    return Geometry(findings_of(diagnosis, test), diagnosis)
+    metres = _metres(recording, test, diagnosis)
+    found = findings_of(diagnosis, test, recording.timed)
+    return Geometry(found + _scale(diagnosis.seen, metres), diagnosis, metres)
+
+
+def _metres(recording: Recording, test: EpipolarTest, diagnosis: Diagnosis) -> float | None:
+    """Metres of one unit of the poses: depth images against the distances of the matched points.
+
+    Depth is taken for registered to the image, which is near enough to tell one unit from another. None where there are
+    no depth images, or too few matches in them.
+    """
+    matches = test.matches
+    distance = Search(test).distances(diagnosis.state)[0]
+    ray_z = test.rays(diagnosis.state.focal_factor, diagnosis.state.k1)[0][0, :, 2]
+    frame_of = matches.frames[matches.pair, 0]
+    with_depth = [index for index in np.unique(frame_of) if recording.frames[index].load_depth is not None]
+    chosen = np.unique(np.linspace(0, len(with_depth) - 1, _DEPTH_FRAMES).astype(int)) if with_depth else []
+    ratios = []
+    for index in (with_depth[place] for place in chosen):
+        try:
+            depth = recording.frames[index].load_depth()
+        except DataError:
+            continue  # the check of the images reports damage
+        mine = (frame_of == index) & (distance > 0)
+        camera = matches.cameras[index]
+        size = np.array([camera.width, camera.height])
+        column, row = ((matches.pixels[0, mine] + 0.5) / size * depth.shape[::-1]).astype(int).T
+        there = depth[np.clip(row, 0, depth.shape[0] - 1), np.clip(column, 0, depth.shape[1] - 1)]
+        ratios.append(there[there > 0] / (distance * ray_z)[mine][there > 0])
+    ratios = np.concatenate(ratios) if ratios else np.empty(0)
+    return float(np.median(ratios)) if len(ratios) >= _DEPTH_POINTS else None
+
+
+def _scale(seen: float, metres: float | None) -> list[Finding]:
+    """Whether the poses are in metres; nothing where no distance can be told."""
+    if not np.isfinite(seen):
+        return []
+    check, cause = "scale", "poses in millimetres, or in the unit that COLMAP gave its model"
+    figures = {"seen": seen, "metres_per_unit": metres}
+    told = two_digits(seen)
+    if metres is not None:
+        if abs(np.log(metres)) < np.log(_OTHER_UNIT):
+            return [ok(check, f"poses and depth images agree; what is seen is {told} m away (median)", **figures)]
+        unit, away = two_digits(metres), two_digits(seen * metres)
+        return [problem(
+            check, f"one unit of the poses is {unit} m by the depth images: what is seen is {away} m away, not {told}",
+            cause, f"make a bag in metres with 'dimm convert --scale {unit}' and map that", **figures,
+        )]
+    if _NEAREST_M < seen < _FARTHEST_M:
+        return [ok(check, f"what is seen is {told} m away (median), if the poses are in metres", **figures)]
+    return [warning(
+        check, f"what is seen is {told} m away (median), were the poses in metres", cause,
+        "compare with the place; make a bag in metres with 'dimm convert --scale' (metres of one unit) and map that",
+        **figures,
+    )]
 
 
 def _too_few(matches: Matches) -> list[Finding]:
@@ -55,21 +128,30 @@ def _too_few(matches: Matches) -> list[Finding]:
     return [unknown(check, f"cannot tell: {what}", cause, cure) for check in _CHECKS]
 
 
-def findings_of(diagnosis: Diagnosis, test: EpipolarTest) -> list[Finding]:
-    """A diagnosis in words."""
+def findings_of(diagnosis: Diagnosis, test: EpipolarTest, timed: bool = True) -> list[Finding]:
+    """A diagnosis in words; a recording that is not timed has frames, but no stamps."""
     scale = max(0.3, test.image_size / 640)
     faults = {fault.family: fault for fault in diagnosis.faults}
     figures = {"given_px": diagnosis.given_px, "final_px": diagnosis.final_px, "floor_px": diagnosis.floor_px, "pairs": len(test.matches)}
-    if not faults and diagnosis.final_px > 2 * _ROUGH_PX * scale and diagnosis.final_px > 8 * diagnosis.floor_px:
+    if not faults and diagnosis.final_px > _MISFIT_PX * scale and diagnosis.final_px > 8 * diagnosis.floor_px:
         return [_unexplained(diagnosis, figures)] + [
             unknown(check, "cannot tell: the poses do not fit the images at all", "see pose convention", "", **figures) for check in _CHECKS[1:]
         ]
     weak = _why_weak(test)
-    result = [_convention(diagnosis, faults.get("convention"), weak, figures), _time(diagnosis, faults.get("time"), test, weak),
-              _focal(diagnosis, faults.get("focal"), weak)]
+    result = [
+        _convention(diagnosis, faults.get("convention"), weak, figures),
+        _time(diagnosis, faults.get("time"), test, weak, timed),
+    ]
+    if "lens" in faults:
+        result.append(_lens(diagnosis, faults["lens"], test))
+    if "lens" not in faults or "focal" in faults:
+        result.append(_focal(diagnosis, faults.get("focal"), weak))
     if "turn" in faults:
         result.append(_turn(faults["turn"]))
-    if diagnosis.final_px > _ROUGH_PX * scale and diagnosis.final_px > 5 * diagnosis.floor_px:
+    if any(
+        diagnosis.final_px > least * scale and diagnosis.final_px > ratio * diagnosis.floor_px
+        for least, ratio in _ROUGH
+    ):
         result.append(warning(
             "fit of the poses", f"epipolar error {diagnosis.final_px:.1f} px, though the features themselves agree to {diagnosis.floor_px:.1f} px",
             "drifting or jumpy poses, a rolling shutter, uneven delays, or a lens that the distortion model does not describe",
@@ -105,12 +187,19 @@ def _convention(diagnosis: Diagnosis, fault: Fault | None, weak: str, figures: d
     )
 
 
-def _time(diagnosis: Diagnosis, fault: Fault | None, test: EpipolarTest, weak: str) -> Finding:
+def _time(diagnosis: Diagnosis, fault: Fault | None, test: EpipolarTest, weak: str, timed: bool) -> Finding:
     check = _CHECKS[1]
     if fault is not None:
         state = diagnosis.state
         frames = state.shift_frames + (state.shift_s / test.period_s if test.period_s else 0.0)
         late = "later" if frames > 0 else "earlier"
+        if not timed:
+            return problem(
+                check, f"each image fits the pose of {abs(frames):.1f} frames {late}: error {fault.error_px:.1f} px "
+                f"instead of {diagnosis.given_px:.1f} px",
+                "frames dropped from one of two lists, or numbered from another start", "pair images and poses anew",
+                frames=frames,
+            )
         return problem(
             check, f"each image fits the pose of {abs(frames):.1f} frames ({abs(frames) * test.period_s:.3f} s) {late}: "
             f"error {fault.error_px:.1f} px instead of {diagnosis.given_px:.1f} px",
@@ -139,6 +228,29 @@ def _focal(diagnosis: Diagnosis, fault: Fault | None, weak: str) -> Finding:
         f"error {fault.error_px:.1f} px instead of {diagnosis.given_px:.1f} px",
         "intrinsics of another camera (a depth camera's for colour), of another resolution, or a nominal value",
         f"calibrate the camera; until then multiply fx and fy by {factor:.3f}", **figures,
+    )
+
+
+def _lens(diagnosis: Diagnosis, fault: Fault, test: EpipolarTest) -> Finding:
+    state = fault.state
+    causes = {
+        "rectified images": (
+            "the images are rectified, but the intrinsics are the raw lens's",
+            "give the rectified camera (P of camera_info, without distortion), or record the raw images",
+        ),
+        "raw images": (
+            "the images are raw, but the intrinsics are those of rectified ones, or the lens was never calibrated",
+            "give the lens's own matrix and distortion (K and D of camera_info), or record the rectified images",
+        ),
+        "another lens": ("a calibration of another lens, resolution or distortion model", "calibrate the camera again"),
+    }
+    name = lens_name(test, state)
+    bent = "no distortion" if state.k1 == 0.0 else f"radial distortion k1 of some {state.k1:.2f}"
+    cause, cure = causes[name]
+    return problem(
+        "lens", f"{name}: {bent} and a focal length {state.focal_factor:.2f} times the given one fit, "
+        f"error {fault.error_px:.1f} px instead of {diagnosis.given_px:.1f} px (features agree to {diagnosis.floor_px:.1f} px)",
+        cause, cure, k1=state.k1, factor=state.focal_factor,
     )
 
 

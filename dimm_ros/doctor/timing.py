@@ -25,6 +25,9 @@ def check_gaps(recording: Recording) -> Finding:
     gaps = np.flatnonzero((steps > _LONG * period) & (steps < _FAR))
     lost = int(np.round(steps[gaps] / period).sum() - len(gaps))
     figures = {"rate_hz": 1 / period if period else 0.0, "gaps": len(gaps), "missing": lost, "longest_s": float(steps[steps < _FAR].max(initial=0.0))}
+    if not recording.timed:
+        what = f"{len(stamps)} images without times; {lost} of their numbers are not there"
+        return ok("missing frames", what, **figures)
     if lost <= 0.02 * len(stamps):
         return ok("missing frames", f"{len(stamps)} images, one each {period:.3f} s; {lost} missing in {len(gaps)} gaps", **figures)
     return warning(

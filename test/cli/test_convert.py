@@ -54,6 +54,14 @@ def test_converts(words, images, topic, tmp_path):
     assert len(open_recording(bag).frames) == images
 
 
+def test_another_unit_becomes_metres(tmp_path):
+    result = convert(scene(tmp_path / "kitchen"), tmp_path / "bag", "--scale", "0.001")
+    assert result.exit_code == 0, result.output
+    poses = open_recording(tmp_path / "bag").poses()
+    np.testing.assert_allclose(poses[:, :3, 3], [[0.001 * number, 0.002, 0.003] for number in range(5)], atol=1e-12)
+    np.testing.assert_allclose(poses[:, :3, :3], np.broadcast_to(np.eye(3), (5, 3, 3)), atol=1e-9)
+
+
 def test_wrong_source_writes_nothing(tmp_path):
     (tmp_path / "empty").mkdir()
     for source, words in (("empty", "is empty; give a ROS bag or a folder in a known layout (7-Scenes, 12-Scenes"), ("absent", "does not exist")):

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from dimm_ros.cli.main import app
@@ -70,6 +72,29 @@ def test_localize_prints_a_pose(small_map: Path, walk: Path, tmp_path: Path) -> 
     pose = json.loads(result.stdout)
     assert pose["frame_id"] == "map"
     assert max(abs(a - b) for a, b in zip(pose["translation"], frame.world_from_camera[:3, 3], strict=True)) < 0.3
+
+
+def test_localize_turns_a_photograph_as_its_exif_says(small_map: Path, walk: Path, tmp_path: Path) -> None:
+    image = open_recording(walk).frames[8].load()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees clockwise, so stored turned the other way
+    Image.fromarray(np.rot90(image)).save(tmp_path / "phone.png", exif=exif)
+    Image.fromarray(image).save(tmp_path / "upright.png")
+    answers = []
+    for name in ("upright.png", "phone.png"):
+        result = CliRunner().invoke(app, ["localize", str(small_map), str(tmp_path / name), "--focal", "150", "--json"])
+        answers.append(json.loads(result.stdout))
+    assert answers[0]["accepted"] and answers[0] == answers[1]
+
+
+def test_map_says_what_the_doctor_finds_before_it_trains(tmp_path: Path, walk: Path) -> None:
+    converted = CliRunner().invoke(app, ["convert", str(walk), str(tmp_path / "mm"), "--scale", "1000", "--images", "png"])
+    assert converted.exit_code == 0, converted.stderr
+    words = ["--input-size", "112", "--passes", "1", "--steps", "2"]
+    result = CliRunner().invoke(app, ["map", str(tmp_path / "mm"), "-o", str(tmp_path / "mm.dimm"), *words])
+    assert result.exit_code == 0, result.stderr
+    said = " ".join(result.stderr.split())
+    assert "warning: scale: what is seen is " in said and "dimm convert --scale" in said
 
 
 def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(tmp_path: Path, walk: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from dimm_ros.data.folder import OWN_UNIT
 from dimm_ros.data.open import open_recording
 from dimm_ros.errors import DataError
 from dimm_ros.geometry import poses
@@ -220,7 +221,7 @@ def test_colmap_images_absent_or_of_another_size(tmp_path):
     (folder / "images" / "b.png").unlink()
     cv2.imwrite(str(folder / "images" / "a.png"), colour(1, (32, 24)))
     recording = open_recording(folder)
-    assert recording.notes == ("1 listed images are not in the folder and were left out.",)
+    assert recording.notes == ("1 listed images are not in the folder and were left out.", OWN_UNIT)
     camera = recording.frames[0].camera
     assert (camera.width, camera.fx, camera.fy, camera.cx, camera.cy) == (32, 30, 30.5, 15.75, 11.75)
     assert recording.frames[0].load().shape == (24, 32, 3)

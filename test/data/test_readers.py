@@ -11,6 +11,7 @@ import pytest
 from layouts import LAYOUTS, colour, write
 
 from dimm_ros.data import open as opening
+from dimm_ros.data.folder import OWN_UNIT
 from dimm_ros.data.open import open_recording
 from dimm_ros.errors import DataError
 
@@ -179,7 +180,7 @@ def test_split_file_beside_any_folder(tmp_path):
     (folder / "split.json").write_text(json.dumps({"own": {"train": ["left/0.png", "left/1.png"], "val": ["right/1.png", "gone.png"]}}))
     recording = open_recording(folder)
     assert recording.splits == {"own": {"train": [0, 1], "val": [3]}}
-    assert recording.notes == ("1 frames of split.json are not in the folder or have no valid pose.",)
+    assert recording.notes == (OWN_UNIT, "1 frames of split.json are not in the folder or have no valid pose.")
     assert [frame.name for frame in open_recording(folder, split="own:val").frames] == ["right/1.png"]
     (folder / "split.json").write_text(json.dumps({"train": [0]}))
     with pytest.raises(DataError, match="those in the frames' names are not unique; list the names"):

@@ -17,7 +17,7 @@ from dimm_ros.data.recording import Frame, Recording
 from dimm_ros.doctor.bag import check_bag
 from dimm_ros.doctor.camera import check_camera, check_cameras, field_of_view_deg
 from dimm_ros.doctor.coverage import check_coverage
-from dimm_ros.doctor.examine import Examination, examine
+from dimm_ros.doctor.examine import Examination, examine, main_findings
 from dimm_ros.doctor.findings import Finding, Severity
 from dimm_ros.doctor.images import check_images
 from dimm_ros.doctor.report import write_report
@@ -129,6 +129,40 @@ def test_the_doctor_and_the_map_count_headings_alike() -> None:
     swaying = changed(recording, sways)
     figures = by_check(check_coverage(swaying)[0])["headings"].figures
     assert figures["sectors_in_all"] == figures["sectors_per_cell"] == np.count_nonzero(coverage_of(swaying).headings) == 1
+
+
+@pytest.mark.parametrize(("step_m", "seen", "words"), [
+    (0.05, 2.2, ""), (0.3, 2.2, "14 % of the distance of what is seen (2.2 m): sparse everywhere"), (0.3, 15.0, ""),
+    (300.0, 2200.0, "a view each 300 m, 14 % of the distance of what is seen (2200 m): sparse everywhere"),
+])
+def test_a_step_is_judged_by_how_far_away_is_what_is_seen(step_m: float, seen: float, words: str) -> None:
+    """The camera looks along its path, so its second-nearest view is one step behind or ahead."""
+    findings, coverage = check_coverage(drive(step_m=step_m), seen)
+    found = by_check(findings)["coverage"]
+    assert found.severity == (Severity.WARNING if words else Severity.OK) and words in found.what
+    assert coverage.thin.any() == bool(words) and found.figures["limit_m"] == pytest.approx(0.07 * seen)
+    assert not words or f"a view each {'0.15' if seen < 3 else '150'} m or less" in found.cure
+
+
+def test_numbers_that_are_missing_are_no_fault_of_the_network_where_there_are_no_times() -> None:
+    missing = replace(drive(), frames=[frame for place, frame in enumerate(drive().frames) if not 20 <= place < 26])
+    assert "DDS" in check_gaps(missing).cause
+    untimed = check_gaps(replace(missing, timed=False))
+    assert untimed.severity == Severity.OK and untimed.what == "54 images without times; 6 of their numbers are not there"
+    assert untimed.cause == untimed.cure == ""
+
+
+def test_main_findings_are_those_of_poses_and_cameras_worst_first(walk: Path, shared_data: Path) -> None:
+    assert main_findings(open_recording(walk)) == []
+    mirrored = open_recording(walk).scaled(1000.0)
+    mirrored = replace(mirrored, frames=[
+        replace(frame, world_from_camera=frame.world_from_camera @ np.diag([1.0, -1.0, -1.0, 1.0])) for frame in mirrored.frames
+    ])
+    found = main_findings(mirrored)
+    assert [finding.check for finding in found][:2] == ["pose convention", "scale"] and found[0].severity == Severity.PROBLEM
+    if (shared_data / "herzjesu").is_dir():
+        found = by_check(main_findings(open_recording(shared_data / "herzjesu")))
+        assert "sparse everywhere" in found["coverage"].what and "16 % of the distance" in found["coverage"].what
 
 
 def test_cameras() -> None:

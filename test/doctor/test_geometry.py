@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from dimm_ros.data.open import open_recording
 from dimm_ros.data.recording import Recording
-from dimm_ros.doctor.diagnosis import diagnose
+from dimm_ros.doctor.diagnosis import Diagnosis, Fault, State, diagnose
 from dimm_ros.doctor.epipolar import EpipolarTest
 from dimm_ros.doctor.findings import Finding, Severity
 from dimm_ros.doctor.geometry import check_geometry, findings_of
@@ -116,6 +117,90 @@ def test_camera_mounted_otherwise(gallery: Matched) -> None:
     findings = gallery.findings(tilted)
     assert problems(findings) == {"mounting of the camera"}
     np.testing.assert_allclose(findings["mounting of the camera"].figures["rotation_vector_deg"], [-6, 0, 0], atol=0.3)
+
+
+RAW = (-0.3, 0.1, 0.0, 0.0, 0.0)
+
+
+def with_camera(recording: Recording, **changes) -> Recording:
+    return replace(recording, frames=[replace(frame, camera=replace(frame.camera, **changes)) for frame in recording.frames])
+
+
+def taken_through(recording: Recording, distortion: tuple[float, ...]) -> Recording:
+    """The recording as a lens would have bent its images, with that lens for camera."""
+    frames = []
+    for frame in recording.frames:
+        lens = replace(frame.camera, distortion=distortion)
+        columns, rows = np.meshgrid(np.arange(lens.width), np.arange(lens.height))
+        rays, _ = lens.bearings(np.column_stack([columns.ravel(), rows.ravel()]))
+        x, y = (frame.camera.project(rays)[0].reshape(lens.height, lens.width, 2).astype(np.float32)[..., axis] for axis in (0, 1))
+        image = cv2.remap(frame.load(), x, y, cv2.INTER_CUBIC)
+        frames.append(replace(frame, camera=lens, load=lambda image=image: image))
+    return replace(recording, frames=frames)
+
+
+def test_rectified_images_with_the_raw_lens(gallery: Matched) -> None:
+    """As a driver's camera_info has it beside image_rect: K longer than P by 130 / 110, another centre, and D."""
+    recording = with_camera(gallery.recording, fx=150 * 130 / 110, fy=150 * 130 / 110, cx=114.5, distortion=RAW)
+    findings = {finding.check: finding for finding in check_geometry(recording).findings}
+    assert problems(findings) == {"lens"} and findings["lens"].what.startswith("rectified images: no distortion")
+    assert findings["lens"].figures["k1"] == 0.0 and findings["lens"].figures["factor"] == pytest.approx(110 / 130, abs=0.01)
+    assert "P of camera_info" in findings["lens"].cure
+
+
+def test_raw_images_with_the_rectified_lens(gallery: Matched) -> None:
+    bent = taken_through(gallery.recording, RAW)
+    assert not problems({finding.check: finding for finding in check_geometry(bent).findings})
+    findings = {finding.check: finding for finding in check_geometry(with_camera(bent, distortion=())).findings}
+    assert problems(findings) == {"lens"} and findings["lens"].what.startswith("raw images: radial distortion")
+    assert findings["lens"].figures["k1"] == pytest.approx(-0.25, abs=0.04)  # of a model without k2
+    assert "K and D of camera_info" in findings["lens"].cure
+
+
+@pytest.mark.parametrize(("final_px", "floor_px", "alarms"), [
+    (2.5, 0.3, True), (2.0, 0.4, False), (4.5, 0.8, True), (4.5, 1.0, False), (0.9, 0.1, False), (3.9, 0.6, False),
+])
+def test_an_error_far_above_the_features_own_alarms(gallery: Matched, final_px: float, floor_px: float, alarms: bool) -> None:
+    test = EpipolarTest(gallery.recording, gallery.matches)
+    test.image_size = 640
+    diagnosis = Diagnosis(final_px, final_px, floor_px, State(conventions()[0]))
+    assert ("fit of the poses" in {finding.check for finding in findings_of(diagnosis, test)}) is alarms
+
+
+def scaled(matched: Matched, factor: float, **changes) -> Recording:
+    recording = matched.recording.scaled(factor)
+    return replace(recording, frames=[replace(frame, **changes) for frame in recording.frames])
+
+
+def test_poses_in_metres_or_not(gallery: Matched) -> None:
+    seen = {}
+    for factor, severity in ((1.0, Severity.OK), (1000.0, Severity.WARNING), (0.01, Severity.WARNING)):
+        (scale,) = (finding for finding in check_geometry(scaled(gallery, factor)).findings if finding.check == "scale")
+        assert scale.severity == severity and ("dimm convert --scale" in scale.cure) is (factor != 1.0)
+        seen[factor] = scale.figures["seen"]
+    assert 1.5 < seen[1.0] < 5.0 and seen[1000.0] == pytest.approx(1000 * seen[1.0], rel=1e-6)
+
+
+@pytest.mark.parametrize(("factor", "severity"), [(1.0, Severity.OK), (20.0, Severity.PROBLEM)])
+def test_depth_images_tell_the_unit(gallery: Matched, factor: float, severity: Severity) -> None:
+    """Depth that is the gallery's own as far as one number can say it: what is seen there is so far away."""
+    away = next(finding for finding in check_geometry(gallery.recording).findings if finding.check == "scale").figures["seen"]
+    depth = np.full((84, 112), away, np.float32)
+    depth[::2] = 0.0  # where nothing was measured
+    (scale,) = (
+        finding for finding in check_geometry(scaled(gallery, factor, load_depth=lambda: depth)).findings if finding.check == "scale"
+    )
+    assert scale.severity == severity and scale.figures["metres_per_unit"] == pytest.approx(1 / factor, rel=0.25)
+    assert ("--scale 0.05" in scale.cure or "--scale 0.04" in scale.cure) is (factor == 20.0)
+
+
+def test_poses_of_other_frames_without_times(gallery: Matched) -> None:
+    test = EpipolarTest(gallery.recording, gallery.matches)
+    fault = Fault("time", State(conventions()[0], shift_frames=5), 1.0, 0.1, 0.5)
+    diagnosis = Diagnosis(9.0, 0.5, 0.3, fault.state, faults=[fault])
+    for timed, words in ((True, "stamps"), (False, "pair images and poses anew")):
+        (found,) = (finding for finding in findings_of(diagnosis, test, timed) if finding.check == "time of images and poses")
+        assert words in found.cure and ("stamps" in found.cure + found.cause) is timed and "5.0 frames" in found.what
 
 
 def test_poses_of_another_recording(gallery: Matched) -> None:
