@@ -17,6 +17,7 @@ from dimm_ros.ros.images import to_rgb
 from dimm_ros.ros.messages import transport_covariance
 from dimm_ros.ros.odometry import Odometry
 from dimm_ros.ros.tf import Transforms
+from dimm_ros.tracking.tracker import Tracker
 from dimm_ros.uncalibrated import FocalFinder
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Answer:
         base_from_camera: (4, 4) where the body's pose was solved for; None where the camera's was.
         decode_ms: time that the messages took to decode.
         left_out: sentences on images that could not be used.
+        tracked: whether landmarks were followed from a predicted pose, without the encoder.
     """
 
     localizer: Localizer
@@ -58,6 +60,7 @@ class Answer:
     base_from_camera: np.ndarray | None
     decode_ms: float
     left_out: tuple[str, ...] = ()
+    tracked: bool = False
 
     @property
     def shown(self) -> Estimate:
@@ -97,7 +100,7 @@ class Estimator:
     def __init__(self, config: Callable[[], NodeConfig], atlas: Callable[[], Atlas], transforms: Transforms) -> None:
         self._config, self._atlas, self._transforms = config, atlas, transforms
         self._windows: dict[str, deque[_Moment]] = {}
-        self._focal = FocalFinder()
+        self._focal, self._tracker, self._tracked_map = FocalFinder(), Tracker(), ""
 
     def forget(self) -> None:
         """Start anew: time, the robot, the camera or the map has changed."""
@@ -105,8 +108,22 @@ class Estimator:
         self._focal = FocalFinder()
 
     def forget_windows(self) -> None:
-        """Drop earlier images: the robot may be elsewhere."""
+        """Drop earlier images and poses: the robot may be elsewhere."""
         self._windows.clear()
+        self.doubt()
+
+    def believe(
+        self, answer: Answer, map_from_body: np.ndarray, covariance: np.ndarray, odom_from_body: np.ndarray | None,
+    ) -> None:
+        """A pose was published: the next images are tracked from it."""
+        if self._tracked_map != answer.localizer.name:  # poses of two maps are no velocity
+            self._tracked_map = answer.localizer.name
+            self._tracker.forget()
+        self._tracker.believe(answer.seen.stamp_ns, map_from_body, covariance, odom_from_body, full=not answer.tracked)
+
+    def doubt(self) -> None:
+        """A pose was rejected: the next image is localized in full."""
+        self._tracker.forget()
 
     def solve(self, shots: Sequence[Shot], odometry: Odometry, *, search: bool) -> Answer:
         """The pose from images of one time.
@@ -134,6 +151,9 @@ class Estimator:
                 )
             last = replace(last, camera=self._focal.camera)
             seen = [last]
+        tracked = self._track(seen, odometry, decode_ms)
+        if tracked is not None:
+            return tracked
         if len(shots) == 1 and config.window == 1:
             localizer, estimate = atlas.localize(lambda one: one.localize(last.image, last.camera), search=search)
             return Answer(localizer=localizer, estimate=estimate, seen=last, base_from_camera=None, decode_ms=decode_ms)
@@ -164,6 +184,23 @@ class Estimator:
         return Answer(
             localizer=localizer, estimate=estimate, seen=last, base_from_camera=extrinsics[-1], decode_ms=decode_ms,
             left_out=tuple(left_out),
+        )
+
+    def _track(self, seen: Sequence[Seen], odometry: Odometry, decode_ms: float) -> Answer | None:
+        """The pose from landmarks about where it should be; None when a full localization is due, or tracking is in doubt."""
+        config, localizer, last = self._config(), self._atlas().current, seen[-1]
+        if self._tracked_map != localizer.name or len(seen) > 1 or localizer.map.landmarks is None or self._tracker.due(last.stamp_ns, config.track):
+            return None
+        predicted = self._tracker.predict(last.stamp_ns, odometry.at(last.stamp_ns, config.tf_timeout), config.gate)
+        if predicted is None:
+            return None
+        body_from_camera = self._base_from_camera(last, odometry, last.stamp_ns)
+        covariance = transport_covariance(predicted.covariance, predicted.map_from_body, body_from_camera)
+        estimate = localizer.track(last.image, last.camera, predicted.map_from_body @ body_from_camera, covariance)
+        if not estimate.accepted:
+            return None
+        return Answer(
+            localizer=localizer, estimate=estimate, seen=last, base_from_camera=None, decode_ms=decode_ms, tracked=True,
         )
 
     def _decode(self, shots: Sequence[Shot]) -> tuple[list[Seen], list[str]]:

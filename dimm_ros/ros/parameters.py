@@ -54,6 +54,10 @@ class NodeConfig(BaseModel):
     window: int = Field(
         1, ge=1, le=20, description="newest images solved jointly, linked by odometry; 1 takes each by itself", json_schema_extra=_LIVE,
     )
+    track: float = Field(
+        1.0, ge=0, le=60, description="seconds between full localizations while landmarks are followed at the camera's rate; 0 localizes each "
+        "image in full", json_schema_extra=_LIVE,
+    )
     focal: Literal["known", "unknown"] = Field(
         "known", description="known takes camera_info; unknown finds the focal length of a camera without calibration from its images",
     )

@@ -195,6 +195,7 @@ class Pipeline:
                 return
             message = to_pose_with_covariance(map_frame, stamp, map_from_body, covariance)
             self._take_over(answer, status, message, map_from_body, body_frame, odom_from_body)
+            self._estimator.believe(answer, map_from_body, covariance, odom_from_body)
 
     def _take_over(
         self, answer: Answer, status: LocalizationStatus, message: PoseWithCovarianceStamped, map_from_body: np.ndarray,
@@ -221,6 +222,7 @@ class Pipeline:
         self.send_transform()
 
     def _reject(self, status: LocalizationStatus, reason: str) -> None:
+        self._estimator.doubt()
         self._health.rejected(self._reporter.now_ns())
         status.reason = reason
 
@@ -261,6 +263,9 @@ def _fill(status: LocalizationStatus, answer: Answer) -> None:
     stages = estimate.stage_ms
     status.prepare_ms = answer.decode_ms + stages.get("prepare", 0.0)
     status.encode_ms, status.head_ms, status.solve_ms = (float(stages.get(name, 0.0)) for name in ("encode", "head", "solve"))
+    status.keypoints_ms, status.landmarks_ms = (float(stages.get(name, 0.0)) for name in ("keypoints", "landmarks"))
+    status.basis, status.tracked = estimate.basis, answer.tracked
+    status.landmarks, status.landmark_matches = estimate.landmarks, estimate.landmark_matches
     status.total_ms = answer.decode_ms + stages.get("total", 0.0)
 
 

@@ -91,7 +91,9 @@ class Reporter:
 
     def saw(self, estimate: Estimate) -> None:
         """What ``/diagnostics`` tells of the latest estimate, accepted or not; ``novelty`` is the out-of-map score, where the map has one."""
-        seen = {"inliers": f"{estimate.inliers} of {estimate.rays} rays"}
+        seen = {"inliers": f"{estimate.inliers} of {estimate.rays} rays", "rests on": estimate.basis}
+        if estimate.landmark_matches:
+            seen["landmarks"] = f"{estimate.landmarks} of {estimate.landmark_matches} matched"
         if estimate.novelty is not None:
             seen["novelty"] = f"{estimate.novelty:.2f}"
         self._seen = seen
