@@ -66,7 +66,7 @@ class LandmarkConfig(_Section):
     longest: int = Field(1024, ge=160, le=8192, description="longer side of the image that keypoints are looked for in, pixels")
     keypoints: int = Field(2500, ge=50, le=50_000, description="most keypoints of an image")
     images: int = Field(250, ge=2, le=100_000, description="most images that landmarks are made of; key frames of a longer recording")
-    most: int = Field(20_000, ge=100, le=1_000_000, description="most landmarks of a map, those that more images show first")
+    most: int = Field(16_000, ge=100, le=1_000_000, description="most landmarks of a map, those that more images show first")
     seed: int = Field(0, ge=0, description="seed of the lines' directions")
 
 

@@ -127,7 +127,7 @@ class Localizer:
             InputError: the image's size is not the camera's, it is not RGB uint8, the pose is not rigid, or the map has no
                 landmarks.
         """
-        if self.map.landmarks is None:
+        if not self.can_track:
             raise InputError(f"Map '{self.name}' has no landmarks to track; build it with --landmarks points or lines.")
         poses = _checked([image], [predicted_pose])
         clock = Clock(torch.device("cpu"))
@@ -159,7 +159,7 @@ class Localizer:
         with clock("solve"):
             solution = self.solve(observations, base_from_cameras)
         estimate = self.calibrate(solution, observations, base_from_cameras)
-        if self.map.landmarks is not None:
+        if self.can_track:
             with clock("landmarks"):
                 estimate = self.join_landmarks(estimate, observations, base_from_cameras)
         timed = observations[-(newest or len(observations)):]
@@ -374,6 +374,11 @@ class Localizer:
     def asking_every_patch(self) -> Localizer:
         """The same, but for rays that are to be seen: no patch is left out."""
         return Localizer(self.map, self.encoder, self.solver.changed(rays=EVERY_RAY), self.acceptance)
+
+    @property
+    def can_track(self) -> bool:
+        """Whether the map has landmarks to ``track``."""
+        return self.map.landmarks is not None
 
     def warm_up(self, camera: Camera) -> None:
         """Run once on a grey image, so that the first real image is not the slow one."""

@@ -189,7 +189,7 @@ class Estimator:
     def _track(self, seen: Sequence[Seen], odometry: Odometry, decode_ms: float) -> Answer | None:
         """The pose from landmarks about where it should be; None when a full localization is due, or tracking is in doubt."""
         config, localizer, last = self._config(), self._atlas().current, seen[-1]
-        if self._tracked_map != localizer.name or len(seen) > 1 or localizer.map.landmarks is None or self._tracker.due(last.stamp_ns, config.track):
+        if self._tracked_map != localizer.name or len(seen) > 1 or not localizer.can_track or self._tracker.due(last.stamp_ns, config.track):
             return None
         predicted = self._tracker.predict(last.stamp_ns, odometry.at(last.stamp_ns, config.tf_timeout), config.gate)
         if predicted is None:

@@ -59,7 +59,7 @@ class KnownPose:
         joint: (number of images, relative poses, how many of them are new) of each joint solution.
     """
 
-    name, frame_id = "known", "hall"
+    name, frame_id, can_track = "known", "hall", False
 
     def __init__(self, only: set[int] | None = None) -> None:
         self.only = only
