@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dimm_ros.errors import InputError
+from dimm_ros.geometry.camera import Camera
 
 #: ROS names a Bayer pattern by its first row from the first pixel, OpenCV by the 2x2 block that begins at (1, 1).
 _BAYER = {
@@ -132,6 +133,23 @@ def stored_size(data) -> tuple[int, int]:
         raise InputError(f"cannot be decoded; its header promises more than {most:.0f} million pixels.") from None
     except Exception:  # noqa: BLE001  PIL's parsers let out whatever a damaged header leads them to
         raise InputError("cannot be decoded; it is truncated or not a JPEG or PNG image.") from None
+
+
+def check_stored_size(data, camera: Camera) -> None:
+    """Whether an image file promises its camera's size, before memory is taken for it.
+
+    Raises:
+        InputError: another size, or as ``stored_size``.
+    """
+    try:
+        width, height = stored_size(data)
+    except InputError as error:
+        raise InputError(f"The image {error}") from None
+    if (width, height) != (camera.width, camera.height):
+        raise InputError(
+            f"The image is {width}x{height} but camera_info says {camera.width}x{camera.height}; "
+            "publish the camera_info of this stream, scaled with the image."
+        )
 
 
 def decode_file(data, flags: int) -> np.ndarray:

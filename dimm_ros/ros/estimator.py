@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dimm_ros.data.image_encoding import check_stored_size
 from dimm_ros.errors import InputError
 from dimm_ros.geometry import poses
 from dimm_ros.ros.cameras import Shot
@@ -208,6 +209,8 @@ class Estimator:
         seen, problems = [], []
         for shot in shots:
             try:
+                if shot.camera is not None and hasattr(shot.message, "format"):
+                    check_stored_size(shot.message.data, shot.camera)
                 if shot.camera is None and self._config().focal == "known":
                     raise InputError(shot.error)
                 frame = self._config().camera_frame or shot.frame

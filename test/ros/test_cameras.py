@@ -1,12 +1,17 @@
-"""The lens of the images that the node subscribes to."""
+"""The lens and the size of the images that the node subscribes to."""
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import pytest
 from rclpy.node import Node
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, CompressedImage
 
-from dimm_ros.ros.cameras import CameraInput
+from dimm_ros.errors import InputError
+from dimm_ros.geometry.camera import Camera
+from dimm_ros.ros.cameras import CameraInput, Shot
+from dimm_ros.ros.estimator import Estimator
 from dimm_ros.ros.parameters import NodeConfig
 
 
@@ -24,3 +29,11 @@ def test_rectified_images_have_the_lens_of_p(session, topic, focal, distortion) 
     assert (camera.camera.fx, camera.camera.distortion) == (focal, distortion)
     camera.destroy()
     node.destroy_node()
+
+
+def test_a_compressed_image_of_another_size_is_not_decoded(monkeypatch) -> None:
+    message = CompressedImage(format="png", data=cv2.imencode(".png", np.zeros((300, 500), np.uint8))[1].tobytes())
+    monkeypatch.setattr(cv2, "imdecode", lambda data, flags: pytest.fail("its pixels were decoded"))
+    shot = Shot("", message, Camera(64, 48, 50, 50, 32, 24), "")
+    with pytest.raises(InputError, match="The image is 500x300 but camera_info says 64x48; publish the camera_info"):
+        Estimator(NodeConfig, None, None)._decode([shot])
