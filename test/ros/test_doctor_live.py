@@ -20,7 +20,6 @@ from tf2_msgs.msg import TFMessage
 
 from dimm_ros.doctor.findings import Finding, Severity
 from dimm_ros.geometry import poses
-from dimm_ros.ros import doctor_live
 from dimm_ros.ros.doctor_live import LiveOptions, examine_live
 from dimm_ros.ros.messages import to_image, to_stamp, to_transform
 from dimm_ros.ros.session import LocalSession
@@ -194,14 +193,3 @@ def test_command(session: LocalSession, faults: Faults, code: int) -> None:
     findings = {finding["check"]: finding for finding in json.loads(result.stdout)["findings"]}
     assert findings["image topic"]["severity"] == "ok"
     assert findings["TF base_link -> camera_optical_frame"]["severity"] == ("problem" if code else "ok")
-
-
-@pytest.mark.parametrize("exported", ["FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"])
-def test_both_variables_of_fast_dds_are_known(monkeypatch, exported) -> None:
-    """Version 2 reads the first, version 3 the second."""
-    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(doctor_live, "get_rmw_implementation_identifier", lambda: "rmw_fastrtps_cpp")
-    assert exported in doctor_live._environment()["profile"]
-    monkeypatch.setenv(exported, "/etc/robot/dds.xml")
-    assert "profile" not in doctor_live._environment()

@@ -21,6 +21,8 @@ import yaml
 from rclpy.context import Context
 from rclpy.node import Node
 
+from dimm_ros.ros import doctor_live
+
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 PACKAGES = ("launch", "launch_ros")
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
@@ -187,6 +189,14 @@ class TestProfile:
     def test_the_users_own_stays(self, description, no_profile, monkeypatch, exported) -> None:
         monkeypatch.setenv(exported, "/etc/robot/dds.xml")
         assert self.variables(description) == {}
+
+
+    @pytest.mark.parametrize("exported", PROFILE_VARIABLES)
+    def test_the_doctor_knows_both(self, no_profile, monkeypatch, exported) -> None:
+        monkeypatch.setattr(doctor_live, "get_rmw_implementation_identifier", lambda: "rmw_fastrtps_cpp")
+        assert exported in doctor_live._environment()["profile"]
+        monkeypatch.setenv(exported, "/etc/robot/dds.xml")
+        assert "profile" not in doctor_live._environment()
 
 
 class TestParameterFile:
