@@ -6,15 +6,18 @@ trials behind some of its values; the ``gpu`` preset follows the published head'
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from dimm_ros.errors import InputError
+from dimm_ros.errors import InputError, plain
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+
+#: One line of text that a stranger may have written.
+PlainText = Annotated[str, AfterValidator(lambda text: plain(text, lines=False))]
 
 #: As ``SolverConfig.rays``: no patch is left out.
 EVERY_RAY = 100_000
@@ -23,7 +26,7 @@ EVERY_RAY = 100_000
 class _Section(BaseModel):
     """A part of the tree: unknown keys are errors, so that a typo never passes silently."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def changed(self, **changes: object) -> Self:
         """This section with some fields changed, validated; None leaves a field as it is."""
@@ -33,7 +36,7 @@ class _Section(BaseModel):
 class EncoderConfig(_Section):
     """Which frozen DINOv2 turns an image into patch tokens."""
 
-    name: str = Field("dinov2-small", description="encoder family and size, see dimm_ros.encoder.weights.MODELS")
+    name: PlainText = Field("dinov2-small", description="encoder family and size, see dimm_ros.encoder.weights.MODELS")
     input_size: int = Field(448, ge=56, le=2016, multiple_of=14, description="longer side of the encoder's input, pixels")
     layers: tuple[int, ...] = Field((12,), min_length=1, description="transformer layers whose patch tokens are stacked; the last is the paper's")
     context_layers: tuple[int, ...] = Field((6, 9, 12), description="layers whose mean patch tokens join the CLS token; none in the paper")
