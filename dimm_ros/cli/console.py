@@ -20,6 +20,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from dimm_ros.errors import plain
+
 console = Console()
 errors = Console(stderr=True)
 
@@ -48,13 +50,16 @@ def sentence(error: OSError) -> str:
 
 
 def say(text: str) -> None:
-    """One line of the result, as it is: no markup, no colours, no wrapping, so that scripts can read it and paths stay whole."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """One line of the result, as it is: no markup, no colours, no wrapping, so that scripts can read it and paths stay whole.
+
+    Names in it may come from a stranger's file: what a terminal would obey is replaced.
+    """
+    console.print(plain(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def note(text: str) -> None:
     """One line beside the result, on stderr."""
-    errors.print(text, markup=False, highlight=False, soft_wrap=True)
+    errors.print(plain(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def say_json(content: object) -> None:

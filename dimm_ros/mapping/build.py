@@ -24,7 +24,7 @@ from dimm_ros.mapping.features import FeatureBuffer, fill_buffer, has_views
 from dimm_ros.mapping.fit import Fitted, MapFit, Watcher
 from dimm_ros.mapping.landmarks import landmark_header, landmarks_of, no_landmarks
 from dimm_ros.mapping.rehearse import features_path, keep_features
-from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
+from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.mapping.sources import source_of
 from dimm_ros.mapping.trainer import Normalisation
 from dimm_ros.mapping.training_views import TrainingViews
@@ -131,7 +131,7 @@ def _write(
 ) -> None:
     """The map and what lies beside it."""
     fitted.scene_map.save(output)
-    ReferenceViews.of(views, recording, encoder.cls_dim).save(reference_path(output), encoder.weights.sha256)
+    ReferenceViews.of(views, recording, encoder.cls_dim).save(output, fitted.scene_map.header)
     features_path(output).unlink(missing_ok=True)  # of a map that was here before
     if keep and fitted.complete:
         keep_features(features_path(output), fitted.scene_map.header, views)

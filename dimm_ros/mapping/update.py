@@ -23,7 +23,7 @@ from dimm_ros.mapping.features import fill_buffer
 from dimm_ros.mapping.fit import MapFit, Watcher
 from dimm_ros.mapping.landmarks import update_landmarks
 from dimm_ros.mapping.rehearse import check_memory, features_path, keep_features, load_features, remembered_views
-from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
+from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.mapping.sources import source_of
 from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.scene_map import MapHeader, SceneMap, Source
@@ -96,10 +96,10 @@ def update_map(
         if not fitted.complete:
             return BuildResult(None, False, seconds)
         # Read before anything is written: the output may be the map itself.
-        reference = ReferenceViews.load(reference_path(map_path), encoder.weights.sha256)
+        reference = ReferenceViews.load(map_path, old.header)
         fitted.scene_map.landmarks = landmarks[0]
         fitted.scene_map.save(output)
-        _add_reference(reference, ReferenceViews.of(views, recording, encoder.cls_dim), output, encoder)
+        _add_reference(reference, ReferenceViews.of(views, recording, encoder.cls_dim), output, fitted.scene_map.header)
         features_path(output).unlink(missing_ok=True)
         if keep or (keep is None and kept is not None):
             keep_features(features_path(output), header, views, kept)
@@ -190,9 +190,9 @@ def disagreement(scene_map: SceneMap, context: Tensor, centres: Tensor, rotation
     return apart if apart[0] > _APART_RADII * header.radius or apart[1] > _APART_DEG else None
 
 
-def _add_reference(old: ReferenceViews | None, new: ReferenceViews, output: Path, encoder: Encoder) -> None:
+def _add_reference(old: ReferenceViews | None, new: ReferenceViews, output: Path, header: MapHeader) -> None:
     """The retrieval baseline's file, with the views there were."""
     if old is not None:
         poses = np.concatenate([old.world_from_camera, new.world_from_camera])
         new = ReferenceViews(np.concatenate([old.cls, new.cls]), poses)
-    new.save(reference_path(output), encoder.weights.sha256)
+    new.save(output, header)

@@ -75,7 +75,7 @@ def test_the_header_tells_both_recordings(updated: Path, small_map: Path) -> Non
     assert (new.name, new.frame_id, new.origin, new.radius) == (old.name, old.frame_id, old.origin, old.radius)
     assert len(new.curves) == 2 and new.curves[1].points[-1][0] == STEPS
     assert new.calibration.max_novelty >= 0.4
-    views = ReferenceViews.load(reference_path(updated), new.encoder_sha256)
+    views = ReferenceViews.load(updated, new)
     assert len(views.cls) == len(views.world_from_camera) == 34
     assert not updated.with_name("room.dimm.work").exists() and not features_path(updated).exists()
 
