@@ -17,7 +17,7 @@ from typer.core import TyperGroup  # noqa: E402
 from dimm_ros import __version__  # noqa: E402
 from dimm_ros.cli import audit, convert, demo, doctor, eval, export, gallery, localize, map, weights  # noqa: E402
 from dimm_ros.cli.console import EXIT_CODES, EXIT_ERROR, EXIT_STOPPED, errors, note, sentence, set_up_logging  # noqa: E402
-from dimm_ros.errors import DimmError, plain  # noqa: E402
+from dimm_ros.errors import DimmError  # noqa: E402
 
 
 class _Verbs(TyperGroup):
@@ -54,7 +54,7 @@ def _give_up_stdout() -> None:
 
 
 def _complain(text: str) -> None:
-    errors.print(f"[bold red]error:[/] {escape(plain(text))}", highlight=False, soft_wrap=True)
+    errors.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 app = typer.Typer(
