@@ -24,6 +24,10 @@ class MapError(DimmError):
     """A map file that is missing, damaged, or made for another encoder."""
 
 
+class BusyError(MapError):
+    """A map that another process is making at the same moment."""
+
+
 class WeightsError(DimmError):
     """Encoder weights that cannot be found or are not the pinned ones."""
 

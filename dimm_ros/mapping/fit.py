@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dimm_ros.config import HeadConfig
-from dimm_ros.errors import DataError
+from dimm_ros.errors import UNREADABLE, DataError
 from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.calibrate import calibrate, calibrate_short, held_out_frames
@@ -243,11 +243,13 @@ class _Session:
                 text = file.metadata() or {}
                 if text.get("fingerprint") != self._fingerprint:
                     return
-                self._trained = {name: file.get_tensor(name) for name in file.keys()}, text
-        except (OSError, SafetensorError):
-            return
-        self.seconds, self.curve = float(text.get("seconds", 0.0)), [tuple(point) for point in json.loads(text.get("curve", "[]"))]
-        self.calibration, self.calibrated = Calibration.model_validate(json.loads(text["calibration"])), text["calibrated"] == "yes"
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            curve = [tuple(point) for point in json.loads(text["curve"])]
+            seconds, calibrated = float(text["seconds"]), text["calibrated"] == "yes"
+            calibration = Calibration.model_validate_json(text["calibration"])
+        except (OSError, SafetensorError, *UNREADABLE):
+            return  # begun anew
+        self._trained, self.curve, self.seconds, self.calibration, self.calibrated = (tensors, text), curve, seconds, calibration, calibrated
 
     def resume(self, trainer: Trainer) -> None:
         """Bring the first trainer that asks to where the file was written."""

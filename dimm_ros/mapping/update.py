@@ -18,7 +18,9 @@ from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.errors import DataError, MapError, WeightsError
 from dimm_ros.geometry.poses import rotation_angle_deg
-from dimm_ros.mapping.build import BuildResult, check_target, fingerprint, kept_for_views, key_frames, now, open_buffer, work_folder
+from dimm_ros.mapping.build import (
+    BuildResult, check_target, fingerprint, kept_for_views, key_frames, locked, now, open_buffer, work_folder,
+)
 from dimm_ros.mapping.features import fill_buffer
 from dimm_ros.mapping.fit import MapFit, Watcher
 from dimm_ros.mapping.landmarks import update_landmarks
@@ -57,6 +59,7 @@ def update_map(
         DataError: too few frames, an image that cannot be read, or poses in another frame.
         MapError: not a map, a merged one, or it cannot be written.
         WeightsError: the encoder is not the map's.
+        BusyError: another process is making the output.
     """
     map_path = Path(map_path)
     output = map_path if output is None else Path(output)
@@ -69,7 +72,7 @@ def update_map(
         check_memory(old)
     training = training or old.header.training
     work, watch = work_folder(output), watch or (lambda *_: False)
-    with kept_for_views(work):
+    with locked(work), kept_for_views(work):
         landmarks = update_landmarks(work, old, recording, watch)
         if landmarks is None:
             return BuildResult(None, False, {})
