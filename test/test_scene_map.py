@@ -86,9 +86,9 @@ def _shaped(name: str, *shape: int, dtype: torch.dtype = torch.float16) -> Calla
 
 
 @pytest.mark.parametrize("tensors", [
-    _shaped("whole.views"), _shaped("whole.basis"), _shaped("whole.basis", 8), _shaped("whole.spread", 0), _shaped("whole.spread", 1),
-    _shaped("whole.views", 0, 5), _shaped("whole.views", 10**12, 0), _shaped("whole.views", 2**40, 0), _shaped("context_mean", 7),
-    _shaped("context_mean", 8, dtype=torch.int64), _shaped("context_mean", 8, dtype=torch.complex64), _shaped("more", 3),
+    _shaped("whole.views"), _shaped("whole.basis"), _shaped("whole.basis", 24), _shaped("whole.spread", 0), _shaped("whole.spread", 1),
+    _shaped("whole.views", 0, 5), _shaped("whole.views", 10**12, 0), _shaped("whole.views", 2**40, 0), _shaped("context_mean", 23),
+    _shaped("context_mean", 24, dtype=torch.int64), _shaped("context_mean", 24, dtype=torch.complex64), _shaped("more", 3),
     lambda tensors: tensors.pop("context_mean"), lambda tensors: tensors.pop("whole.views"), lambda tensors: tensors.clear(),
 ])
 def test_tensors_that_are_not_the_heads_are_one_sentence(tiny: Path, tensors: Callable[[dict], object]) -> None:

@@ -184,8 +184,8 @@ class MapFit:
         views, calibration, start = self._views, self._session.calibration, self._start
         changes: dict[str, float] = {}
         if calibration.max_novelty is None and made.head.whole is not None:
-            parts = (views.context, views.rotations, views.centres, views.frame_of, views.recorded)
-            changes |= calibrate_short(*(part[views.whole] for part in parts))
+            known = calibrate_short(*_whole_arguments(views, views.whole, self._normalisation), views.frame_of[views.whole])
+            changes |= known | {"position_rate": known["position_rate"] * self._normalisation.radius}
         if complete:
             mapped = np.linspace(0, views.frames - 1, min(_FOCAL_FRAMES, views.frames)).round().astype(int)
             changes["focal_factor"] = focal_bias(made.head, views, mapped)
@@ -217,8 +217,13 @@ def whole_image(
     if not head.whole_share:
         return None
     enough = views.whole if chosen is None else views.whole & torch.isin(torch.arange(len(views)), chosen)
-    centres = (views.centres[enough] - normalisation.origin) / normalisation.radius
-    return WholeImage.fit(views.context[enough], views.rotations[enough], centres, views.recorded[enough]).to(device)
+    return WholeImage.fit(*_whole_arguments(views, enough, normalisation)).to(device)
+
+
+def _whole_arguments(views: TrainingViews, chosen: Tensor, normalisation: Normalisation) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Arguments of ``WholeImage.fit`` from (V,) chosen views: centres about the map's origin, in its unit."""
+    centres = (views.centres[chosen] - normalisation.origin) / normalisation.radius
+    return views.context[chosen], views.rotations[chosen], centres, views.recorded[chosen]
 
 
 class _Session:

@@ -43,7 +43,7 @@ def test_a_short_recording_knows_what_is_not_of_it() -> None:
         return torch.from_numpy(np.concatenate([np.sin(along), np.cos(along)], axis=1) @ mix + noise * rng.normal(size=(count, 60)))
 
     contexts, poses = path(60, 0.05), (torch.eye(3).expand(60, 3, 3), torch.rand(60, 3))
-    short = calibrate_short(contexts, *poses, torch.arange(60), torch.ones(60, dtype=torch.bool))
+    short = calibrate_short(contexts, *poses, torch.ones(60, dtype=torch.bool), torch.arange(60))
     limit = short["max_novelty"]
     assert short["position_rate"] > 0 and short["rotation_rate_deg"] >= 0
     whole = WholeImage.fit(contexts, *poses)
