@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import resource
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.table import Table
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_maps import tiny_header, tiny_map
 from typer.testing import CliRunner
 
 import dimm_ros.whole_file
+from dimm_ros.cli import console
 from dimm_ros.cli.main import app
 from dimm_ros.errors import MapError
 from dimm_ros.scene_map import Calibration, Curve, Part, SceneMap, Source, merged_head
@@ -132,6 +135,21 @@ def test_what_is_not_in_a_header_does_not_command_a_terminal_either() -> None:
     assert str(MapError(f"The map {EVIL} is damaged.")) == "The map a\ufffd[31mb\ufffd2J\ufffdc\nd is damaged."
     told = CliRunner().invoke(app, ["map", "info", "absent\x1b[31m.dimm"])
     assert told.exit_code == 1 and "\x1b" not in told.stderr and "absent\ufffd[31m.dimm does not exist" in " ".join(told.stderr.split())
+
+
+def test_names_in_tables_lines_and_logs_do_not_either(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    """Topics and files of recordings, for instance."""
+    table = Table(title=EVIL)
+    table.add_column(EVIL)
+    table.add_row(EVIL)
+    console.console.print(table)
+    console.say(EVIL)
+    console.note(EVIL)
+    record = logging.LogRecord("dimm_ros", logging.WARNING, "", 0, "%s", (EVIL,), None)
+    console._PlainLog(console=console.errors, show_time=False, show_path=False, show_level=False).emit(record)
+    shown, beside = capsys.readouterr()
+    assert shown.count("a\ufffd[31mb\ufffd2J\ufffdc") == 4 and beside.count("a\ufffd[31mb\ufffd2J\ufffdc") == 2
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", shown + beside)
 
 
 def test_names_are_shown_in_plots_as_they_are(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from dimm_ros.config import EncoderConfig, HeadConfig, TrainingConfig
 from dimm_ros.encoder.patches import patch_grid
 from dimm_ros.estimate import Observation
 from dimm_ros.geometry.camera import Camera
-from dimm_ros.head.model import DimmHead
+from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.localizer import Localizer
-from dimm_ros.mapping.fit import fit_map
+from dimm_ros.mapping.fit import MapFit
 from dimm_ros.mapping.trainer import Normalisation
+from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.scene_map import MapHeader, SceneMap, Source
 
 PATCH, CONTEXT, VIEWS = 12, 24, 5
@@ -39,7 +40,7 @@ def tiny_map(**changes: object) -> SceneMap:
     torch.manual_seed(0)
     header = tiny_header(**changes)
     whole = WholeImage.fit(torch.randn(VIEWS, CONTEXT), torch.eye(3).expand(VIEWS, 3, 3), torch.randn(VIEWS, 3))
-    return SceneMap(header, DimmHead(PATCH, CONTEXT, header.head, whole).eval().requires_grad_(False))
+    return SceneMap(header, MapHead(PATCH, CONTEXT, header.head, whole).eval().requires_grad_(False))
 
 
 class MadeUpWalk:
@@ -69,26 +70,35 @@ class MadeUpWalk:
         self.context = np.sin(np.concatenate([places, turns], axis=1) @ world.normal(size=(6, CONTEXT)) + world.normal(size=CONTEXT))
         self.context += noise * rng.normal(size=self.context.shape)
 
-    def data(self, frames: np.ndarray | None = None, shift: np.ndarray | float = 0.0, scale: float = 1.0) -> dict[str, torch.Tensor]:
-        """As ``FeatureBuffer.tensors``, of some frames (all), with positions p as scale p + shift."""
+    def views(self, frames: np.ndarray | None = None, shift: np.ndarray | float = 0.0, scale: float = 1.0) -> TrainingViews:
+        """Of some frames (all), with positions p as scale p + shift."""
         frames = np.arange(len(self.poses)) if frames is None else frames
         count, size = len(frames), len(self.grid.rays)
         rotations = torch.from_numpy(self.poses[frames, :3, :3])
         camera_rays = torch.from_numpy(np.tile(self.grid.rays, (count, 1))).float()
         view_of = torch.arange(count, dtype=torch.int32).repeat_interleave(size)
-        return {
-            "patches": torch.from_numpy(self.patches[frames].reshape(-1, PATCH)).half(), "camera_rays": camera_rays, "view_of": view_of,
-            "directions": torch.einsum("bij,bj->bi", rotations[view_of.long()].float(), camera_rays), "rotations": rotations,
-            "centres": torch.from_numpy(scale * self.poses[frames, :3, 3] + shift), "context": torch.from_numpy(self.context[frames]).half(),
-            "frame_of": torch.arange(count, dtype=torch.int32),
-        }
+        return TrainingViews(
+            patches=torch.from_numpy(self.patches[frames].reshape(-1, PATCH)).half(), camera_rays=camera_rays, view_of=view_of,
+            directions=torch.einsum("bij,bj->bi", rotations[view_of.long()].float(), camera_rays), rotations=rotations,
+            centres=torch.from_numpy(scale * self.poses[frames, :3, 3] + shift), context=torch.from_numpy(self.context[frames]).half(),
+            frame_of=torch.arange(count, dtype=torch.int32),
+        )
+
+    @classmethod
+    def header(cls, views: TrainingViews, steps: int) -> MapHeader:
+        """Of a map to be fitted."""
+        normalisation = Normalisation.of(views.centres)
+        return tiny_header(
+            encoder=cls.ENCODER, head=HeadConfig(mappers=1, width=48, depth=1, turn_width=16), origin=tuple(normalisation.origin.tolist()),
+            radius=normalisation.radius, training=TrainingConfig(steps=steps, batch=256, learning_rate=5e-3),
+        )
 
     def observation(self, scene_map: SceneMap, frame: int) -> Observation:
         """What a map makes of a frame."""
         context = torch.from_numpy(self.context[frame, None]).half().float()
         with torch.inference_mode():
             rays = scene_map.head(torch.from_numpy(self.patches[frame]).half().float(), context, torch.from_numpy(np.array(self.grid.rays)).float())
-        return Observation(self.grid, rays, context[0], context[0], {"encode": 0.0})
+        return Observation(grid=self.grid, rays=rays, context=context[0], cls=context[0], stage_ms={"encode": 0.0})
 
 
 def localizer_of(scene_map: SceneMap) -> Localizer:
@@ -97,11 +107,6 @@ def localizer_of(scene_map: SceneMap) -> Localizer:
     return Localizer(scene_map, SimpleNamespace(config=scene_map.header.encoder, weights=weights, device=torch.device("cpu")))
 
 
-def fitted(data: dict[str, torch.Tensor], folder: Path, steps: int, **training: object) -> SceneMap:
-    """A map of features."""
-    normalisation = Normalisation.of(data["centres"])
-    header = tiny_header(
-        encoder=MadeUpWalk.ENCODER, head=HeadConfig(mappers=1, width=48, depth=1, turn_width=16), origin=tuple(normalisation.origin.tolist()),
-        radius=normalisation.radius, training=TrainingConfig(steps=steps, batch=256, learning_rate=5e-3, **training),
-    )
-    return fit_map(header, data, folder / "training.safetensors", "", torch.device("cpu"), lambda *_: False).scene_map
+def fitted(views: TrainingViews, folder: Path, steps: int) -> SceneMap:
+    """A map of a made-up walk's features."""
+    return MapFit(MadeUpWalk.header(views, steps), views, folder / "training.safetensors", "", torch.device("cpu"), lambda *_: False).run().scene_map
