@@ -99,6 +99,12 @@ def test_tensors_that_are_not_the_heads_are_one_sentence(tiny: Path, tensors: Ca
         SceneMap.load(spoilt(tiny, tensors=tensors))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_one_sentence(tiny: Path, value: float) -> None:
+    with pytest.raises(MapError, match="The weights of map .* are not all finite"):
+        SceneMap.load(spoilt(tiny, tensors=lambda tensors: tensors["whole.weights"][0].fill_(value)))
+
+
 def test_a_merged_map_without_its_parts_is_one_sentence(tmp_path: Path, tiny: Path) -> None:
     alone = tiny_map()
     part = Part(name="one", head=alone.header.head, origin=(0, 0, 0), radius=1.0)
