@@ -26,14 +26,20 @@ EVERY_RAY = 100_000
 class _Section(BaseModel):
     """A part of the tree: unknown keys are errors, so that a typo never passes silently."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     def changed(self, **changes: object) -> Self:
         """This section with some fields changed, validated; None leaves a field as it is."""
         return type(self).model_validate(self.model_dump() | {name: value for name, value in changes.items() if value is not None})
 
 
-class EncoderConfig(_Section):
+class _Stored(_Section):
+    """A part that a map's header holds, in which no number is infinite or NaN."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class EncoderConfig(_Stored):
     """Which frozen DINOv2 turns an image into patch tokens."""
 
     name: PlainText = Field("dinov2-small", description="encoder family and size, see dimm_ros.encoder.weights.MODELS")
@@ -43,7 +49,7 @@ class EncoderConfig(_Section):
     context_grid: int = Field(2, ge=1, le=4, description="mean tokens of the image are joined by those of its grid x grid parts; 1 for none")
 
 
-class HeadConfig(_Section):
+class HeadConfig(_Stored):
     """The scene-specific ray head (DIMM, ICCV 2025, section 3)."""
 
     mappers: int = Field(4, ge=1, le=64, description="N independent MLP mappers")
@@ -59,13 +65,13 @@ class HeadConfig(_Section):
     turn_least: float = Field(0.6, ge=0, lt=1, description="share of that rotation in the rays of a view that is not new at all")
 
 
-class LandmarkConfig(_Section):
+class LandmarkConfig(_Stored):
     """The landmarks of a map: keypoints whose places the recording's poses fix."""
 
     kind: Literal["points", "lines", "none"] = Field(
         "points", description="places as points, hidden in lines, or none (rays alone, the paper's private form)",
     )
-    detector: str = Field("sift", description="keypoint detector, see dimm_ros.landmarks.keypoints.DETECTORS")
+    detector: PlainText = Field("sift", description="keypoint detector, see dimm_ros.landmarks.keypoints.DETECTORS")
     longest: int = Field(1024, ge=160, le=8192, description="longer side of the image that keypoints are looked for in, pixels")
     keypoints: int = Field(2500, ge=50, le=50_000, description="most keypoints of an image")
     images: int = Field(250, ge=2, le=100_000, description="most images that landmarks are made of; key frames of a longer recording")
@@ -73,7 +79,7 @@ class LandmarkConfig(_Section):
     seed: int = Field(0, ge=0, description="seed of the lines' directions")
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(_Stored):
     """How a map is trained."""
 
     steps: int = Field(500, ge=1, description="optimiser steps")
