@@ -7,7 +7,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from heapq import merge
 from pathlib import Path
 
@@ -27,7 +27,6 @@ IMAGE, COMPRESSED, CAMERA_INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/Compr
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"
 TF_TYPES = (TF_MESSAGE, "tf/msg/tfMessage")  # the second is of old ROS 1
 
-_STORAGE = (".mcap", ".db3", ".bag", ".zstd")
 _LISTED = 40  # topics in an error sentence
 _DEPTH_PAIR_NS = 20_000_000  # between the stamps of an image and its depth
 _DEPTH_WINDOW_NS = 150_000_000  # of recording times in which such a depth image is looked for
@@ -112,12 +111,6 @@ class Bag:
     def count(self, topic: str) -> int:
         """How many messages a topic holds."""
         return sum(connection.msgcount for connection in self.connections(topic))
-
-    @cached_property
-    def files(self) -> tuple[Path, ...]:
-        """The files that hold the bag's messages."""
-        files = [file for path in bag_paths(self.path) for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
-        return tuple(file for file in files if file.suffix in _STORAGE)
 
     def connections(self, topic: str) -> list[Connection]:
         return [connection for connection in self._connections if connection.topic == topic and connection.msgcount]

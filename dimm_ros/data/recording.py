@@ -72,3 +72,19 @@ class Recording:
             for frame, pose in zip(self.frames, poses, strict=True)
         ]
         return replace(self, frames=frames)
+
+    def state(self) -> str:
+        """What is made of posed images depends on it: names, stamps, cameras, poses, and the size and time of each file that is read.
+
+        Raises:
+            OSError: a file is not there any more.
+        """
+        frames = [
+            (
+                frame.name, frame.stamp_ns, frame.camera, frame.world_from_camera.round(6).tolist(), frame.load_depth is not None,
+                frame.depth_camera,
+            )
+            for frame in self.frames
+        ]
+        files = ((file.name, file.stat()) for file in sorted({file for frame in self.frames for file in frame.files}))
+        return repr((frames, [(name, state.st_size, state.st_mtime_ns) for name, state in files]))

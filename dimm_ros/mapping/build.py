@@ -242,19 +242,9 @@ def open_buffer(
     grids = [patch_grid(frame.camera, encoder.config.input_size) for frame in recording.frames]
     views = range(part[0], training.passes * len(grids), part[1])
     capacity = sum(grids[view % len(grids)].rows * grids[view % len(grids)].columns for view in views)
-    frames = [
-        (frame.name, frame.camera, frame.world_from_camera.round(6).tolist(), frame.load_depth is not None, frame.depth_camera)
-        for frame in recording.frames
-    ]
     augmentation = training.model_dump(include=_VIEW_FIELDS)
-    mark = fingerprint(frames, _states(recording), encoder.config, encoder.weights.sha256, augmentation, __version__)
+    mark = fingerprint(recording.state(), encoder.config, encoder.weights.sha256, augmentation, __version__)
     return FeatureBuffer(folder, len(views), capacity, encoder.dim, encoder.context_dim, mark, part)
-
-
-def _states(recording: Recording) -> list[tuple[str, int, int]]:
-    """Names, bytes and times (ns) of the files that the images and their depth are read from: others may come under the same names."""
-    states = ((file.name, file.stat()) for file in sorted({file for frame in recording.frames for file in frame.files}))
-    return [(name, state.st_size, state.st_mtime_ns) for name, state in states]
 
 
 def fingerprint(*parts: object) -> str:

@@ -12,15 +12,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import dimm_ros.mapping.build as build
+import dimm_ros.mapping.landmarks as mapping_landmarks
 from dimm_ros.cli.main import app
-from dimm_ros.config import EncoderConfig, TrainingConfig
+from dimm_ros.config import EncoderConfig, LandmarkConfig, TrainingConfig
 from dimm_ros.data.open import open_recording
 from dimm_ros.data.recording import Frame, Recording
 from dimm_ros.errors import BusyError
 from dimm_ros.geometry.camera import Camera
+from dimm_ros.landmarks.build import BuiltLandmarks
+from dimm_ros.landmarks.calibrate import LandmarkCalibration
+from dimm_ros.landmarks.store import Landmarks
 from dimm_ros.mapping.build import build_map, locked, open_buffer, work_folder
 from dimm_ros.mapping.features import FeatureBuffer
 
@@ -131,6 +136,35 @@ def test_another_version_makes_other_views(tmp_path: Path, monkeypatch: pytest.M
     _begun(tmp_path)
     monkeypatch.setattr(build, "__version__", "0.0.1")
     assert _buffer(tmp_path, _recording(tmp_path)).done == 0
+
+
+def test_landmarks_of_other_images_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = Landmarks(
+        "points", np.ones((3, 3), np.float32), np.ones((3, 8), np.uint8), np.ones(3, np.uint8), np.ones((3, 6), np.float16),
+    )
+    made: list[int] = []
+
+    def build_landmarks(*_: object) -> BuiltLandmarks:
+        made.append(1)
+        return BuiltLandmarks(places, LandmarkCalibration(), 2, 0.5)
+
+    def kept() -> int:
+        found = mapping_landmarks.landmarks_of(tmp_path / "work", _recording(tmp_path), np.zeros(3), LandmarkConfig(), lambda *_: False)
+        assert found.seconds == 0.5 and np.array_equal(found.landmarks.places, places.places)
+        return len(made)
+
+    monkeypatch.setattr(mapping_landmarks, "build_landmarks", build_landmarks)
+    assert [kept(), kept()] == [1, 1]
+    for number, change in enumerate((_other_pixels, _other_size, _other_depth), start=2):
+        change(tmp_path)
+        assert [kept(), kept()] == [number, number]
+    monkeypatch.setattr(mapping_landmarks, "__version__", "0.0.1")
+    assert kept() == 5
+    file = tmp_path / "work" / "landmarks.safetensors"
+    for about in ("[]", "[" * 100_000, '{"mark": 3}'):
+        save_file(load_file(file), file, {"landmarks": about})
+        assert kept() == len(made)
+    assert len(made) == 8
 
 
 def test_the_files_of_a_bag_tell_of_its_images(walk: Path) -> None:
