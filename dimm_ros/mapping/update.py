@@ -19,7 +19,15 @@ from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.errors import DataError, MapError, WeightsError
 from dimm_ros.geometry.poses import rotation_angle_deg
 from dimm_ros.mapping.build import (
-    BuildResult, check_target, fingerprint, kept_for_views, key_frames, locked, now, open_buffer, work_folder,
+    BuildResult,
+    check_target,
+    fingerprint,
+    kept_for_views,
+    key_frames,
+    locked,
+    now,
+    open_buffer,
+    work_folder,
 )
 from dimm_ros.mapping.features import fill_buffer
 from dimm_ros.mapping.fit import MapFit, Watcher
