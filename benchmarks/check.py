@@ -139,7 +139,7 @@ def _error_ratios() -> dict[str, float]:
     from dimm_ros.geometry.poses import pose_errors
     from dimm_ros.localizer import Localizer
     from dimm_ros.mapping.build import build_map
-    from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
+    from dimm_ros.mapping.retrieval import ReferenceViews
 
     encoder = Encoder.open(EncoderConfig(input_size=224), device="cpu")
     stamps, world_from_base = trajectory(1, 4.6, 20.0)
@@ -152,8 +152,8 @@ def _error_ratios() -> dict[str, float]:
             path = Path(folder) / f"small_{seed}.dimm"
             training = TrainingConfig(steps=400, batch=512, passes=1, learning_rate=3e-3, seed=seed)
             build_map(mapped, path, encoder, head=HeadConfig(mappers=2, width=128, depth=1), training=training)
-            reference = ReferenceViews.load(reference_path(path), encoder.weights.sha256)
             localizer = Localizer.open(path, device="cpu")
+            reference = ReferenceViews.load(path, localizer.map.header)
             own, retrieved = [], []
             for frame in asked.frames:
                 estimate = localizer.localize(frame.load(), frame.camera)  # rejected ones count as well: acceptance is not what is judged

@@ -24,7 +24,7 @@ from dimm_ros.evaluation.metrics import summarise  # noqa: E402
 from dimm_ros.evaluation.report import results_folder, write_report  # noqa: E402
 from dimm_ros.localizer import Localizer  # noqa: E402
 from dimm_ros.mapping.build import build_map  # noqa: E402
-from dimm_ros.mapping.retrieval import ReferenceViews, reference_path  # noqa: E402
+from dimm_ros.mapping.retrieval import ReferenceViews  # noqa: E402
 
 ROOT = Path("results") / "real_maps"
 
@@ -44,7 +44,7 @@ def measure(data: Path, split: str, seed: int, preset: str) -> dict:
         seconds = sum(result.seconds.values())
         localizer = Localizer.open(path)
         recording = open_recording(data, split=f"{split}:val")
-        reference = ReferenceViews.load(reference_path(path), encoder.weights.sha256)
+        reference = ReferenceViews.load(path, localizer.map.header)
         answers = evaluate(localizer, recording, reference, lambda done, total: progress("localizing", done, total))
     figures = summarise(answers)
     write_report(results_folder(f"{path.stem}", ROOT), f"{data.name} {split}", answers, figures)

@@ -6,15 +6,18 @@ trials behind some of its values; the ``gpu`` preset follows the published head'
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from dimm_ros.errors import InputError
+from dimm_ros.errors import InputError, plain
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+
+#: One line of text that a stranger may have written.
+PlainText = Annotated[str, AfterValidator(lambda text: plain(text, lines=False))]
 
 #: As ``SolverConfig.rays``: no patch is left out.
 EVERY_RAY = 100_000
@@ -30,17 +33,23 @@ class _Section(BaseModel):
         return type(self).model_validate(self.model_dump() | {name: value for name, value in changes.items() if value is not None})
 
 
-class EncoderConfig(_Section):
+class _Stored(_Section):
+    """A part that a map's header holds, in which no number is infinite or NaN."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class EncoderConfig(_Stored):
     """Which frozen DINOv2 turns an image into patch tokens."""
 
-    name: str = Field("dinov2-small", description="encoder family and size, see dimm_ros.encoder.weights.MODELS")
+    name: PlainText = Field("dinov2-small", description="encoder family and size, see dimm_ros.encoder.weights.MODELS")
     input_size: int = Field(448, ge=56, le=2016, multiple_of=14, description="longer side of the encoder's input, pixels")
     layers: tuple[int, ...] = Field((12,), min_length=1, description="transformer layers whose patch tokens are stacked; the last is the paper's")
     context_layers: tuple[int, ...] = Field((6, 9, 12), description="layers whose mean patch tokens join the CLS token; none in the paper")
     context_grid: int = Field(2, ge=1, le=4, description="mean tokens of the image are joined by those of its grid x grid parts; 1 for none")
 
 
-class HeadConfig(_Section):
+class HeadConfig(_Stored):
     """The scene-specific ray head (DIMM, ICCV 2025, section 3)."""
 
     mappers: int = Field(4, ge=1, le=64, description="N independent MLP mappers")
@@ -56,13 +65,13 @@ class HeadConfig(_Section):
     turn_least: float = Field(0.6, ge=0, lt=1, description="share of that rotation in the rays of a view that is not new at all")
 
 
-class LandmarkConfig(_Section):
+class LandmarkConfig(_Stored):
     """The landmarks of a map: keypoints whose places the recording's poses fix."""
 
     kind: Literal["points", "lines", "none"] = Field(
         "points", description="places as points, hidden in lines, or none (rays alone, the paper's private form)",
     )
-    detector: str = Field("sift", description="keypoint detector, see dimm_ros.landmarks.keypoints.DETECTORS")
+    detector: PlainText = Field("sift", description="keypoint detector, see dimm_ros.landmarks.keypoints.DETECTORS")
     longest: int = Field(1024, ge=160, le=8192, description="longer side of the image that keypoints are looked for in, pixels")
     keypoints: int = Field(2500, ge=50, le=50_000, description="most keypoints of an image")
     images: int = Field(250, ge=2, le=100_000, description="most images that landmarks are made of; key frames of a longer recording")
@@ -70,7 +79,7 @@ class LandmarkConfig(_Section):
     seed: int = Field(0, ge=0, description="seed of the lines' directions")
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(_Stored):
     """How a map is trained."""
 
     steps: int = Field(500, ge=1, description="optimiser steps")

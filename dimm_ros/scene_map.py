@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from dimm_ros.config import EncoderConfig, HeadConfig, TrainingConfig
-from dimm_ros.errors import MapError
+from dimm_ros.config import EncoderConfig, HeadConfig, PlainText, TrainingConfig
+from dimm_ros.errors import UNREADABLE, MapError, first_line
 from dimm_ros.head.merged import MergedHead
 from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.landmarks.calibrate import LandmarkCalibration
 from dimm_ros.landmarks.store import Kind, Landmarks
+from dimm_ros.whole_file import written_whole
 
 FORMAT_VERSION = 5  # 5: landmarks
 _OLDEST_FORMAT = 2  # that is still read: it lacks sources' licence, dates and coverage, held-out errors, curves and parts
@@ -35,7 +35,12 @@ _STORED = {"float32": "F32", "float16": "F16", "uint8": "U8"}  # as safetensors 
 GROWTH = 0.9
 #: No view is so familiar that its error is nought.
 LEAST_NOVELTY = 0.02
+_MOST = 10_000_000  # wide enough for every token, and no product of sizes leaves 64 bits
+_FLOATS = {"F16", "BF16", "F32", "F64"}
 _FULL = ("whole.weights", "whole.left", "whole.spread", "whole.ridge", "whole.bandwidth")  # large numbers, some of which nearly cancel
+
+#: Of everything in a header: a typo never passes silently, and no number is infinite or NaN.
+_DATA = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Coverage(BaseModel):
@@ -49,14 +54,14 @@ class Coverage(BaseModel):
         headings: views by the eighth of the circle they look into, counter-clockwise about up from the first other axis.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _DATA
 
     low: tuple[float, float, float]
     high: tuple[float, float, float]
     path: float
     spacing: float
-    up: str
-    headings: tuple[int, ...]
+    up: PlainText
+    headings: tuple[int, ...] = Field(min_length=8, max_length=8)
 
 
 class Source(BaseModel):
@@ -71,23 +76,23 @@ class Source(BaseModel):
         coverage: None in maps of an earlier dimm_ros.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _DATA
 
-    name: str
-    frames: int
-    licence: str | None = None
-    recorded: tuple[str, str] | None = None
-    mapped: str | None = None
+    name: PlainText
+    frames: int = Field(ge=1)
+    licence: PlainText | None = None
+    recorded: tuple[PlainText, PlainText] | None = None
+    mapped: PlainText | None = None
     coverage: Coverage | None = None
 
 
 class Curve(BaseModel):
     """How one training went: (step, mean loss since the point before)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _DATA
 
-    name: str
-    points: tuple[tuple[int, float], ...]
+    name: PlainText
+    points: tuple[tuple[Annotated[int, Field(ge=0, le=10**12)], float], ...]
 
 
 class Calibration(BaseModel):
@@ -105,13 +110,13 @@ class Calibration(BaseModel):
         position_error, rotation_error_deg: median errors of the held-out frames before they joined the training, metres and degrees.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _DATA
 
     position_rate: float = Field(0.5, ge=0)
     rotation_rate_deg: float = Field(15.0, ge=0)
     max_novelty: float | None = Field(None, gt=0)
     focal_factor: float = Field(1.0, gt=0)
-    frames: int = 0
+    frames: int = Field(0, ge=0)
     position_error: float | None = None
     rotation_error_deg: float | None = None
 
@@ -164,10 +169,10 @@ class LandmarkHeader(BaseModel):
         calibration: their errors.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _DATA
 
     kind: Literal["points", "lines"]
-    detector: str
+    detector: PlainText
     longest: int = Field(ge=160, le=8192)
     keypoints: int = Field(ge=50, le=50_000)
     dim: int = Field(ge=8, le=1024)
@@ -179,9 +184,9 @@ class LandmarkHeader(BaseModel):
 class Part(BaseModel):
     """One of the maps that a merged map was made of."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _DATA
 
-    name: str
+    name: PlainText
     head: HeadConfig
     origin: tuple[float, float, float]
     radius: float = Field(gt=0)
@@ -191,28 +196,35 @@ class Part(BaseModel):
 class MapHeader(BaseModel):
     """Everything about a map but its weights."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _DATA
 
     format_version: int = FORMAT_VERSION
-    name: str
-    frame_id: str
-    created: str
-    dimm_version: str
+    name: PlainText
+    frame_id: PlainText
+    created: PlainText
+    dimm_version: PlainText
     encoder: EncoderConfig
-    encoder_sha256: str
-    encoder_origin: str
-    patch_dim: int
-    context_dim: int
+    encoder_sha256: PlainText
+    encoder_origin: PlainText
+    patch_dim: int = Field(ge=1, le=_MOST)
+    context_dim: int = Field(ge=1, le=_MOST)
     head: HeadConfig
     training: TrainingConfig
     origin: tuple[float, float, float] = Field(description="mean camera centre, metres, map frame")
     radius: float = Field(gt=0, description="unit of the normalised frame, metres")
     sources: tuple[Source, ...]
     calibration: Calibration = Calibration()
-    figures: dict[str, float] = {}
+    figures: dict[PlainText, float] = {}
     curves: tuple[Curve, ...] = ()
     landmarks: LandmarkHeader | None = Field(None, description="what the landmarks are; None for a map of rays alone")
     parts: tuple[Part, ...] = Field((), description="of a merged map, see head.merged; empty for all others")
+
+    def mark(self) -> dict[str, str]:
+        """What ties the files beside a map to it."""
+        return {
+            "name": self.name, "created": self.created, "encoder_sha256": self.encoder_sha256,
+            "encoder": self.encoder.model_dump_json(),
+        }
 
 
 class SceneMap:
@@ -245,22 +257,10 @@ class SceneMap:
             raise MapError(f"The map {path} cannot be read ({error.strerror}); check who may read it.") from None
         try:
             with safe_open(str(path), "pt") as file:
-                text = (file.metadata() or {}).get(_KEY)
-                if text is None:
-                    raise MapError(
-                        f"{path} is a safetensors file but not a dimm map (it has no map header); give the file that 'dimm map' wrote."
-                    )
-                tensors = {name: file.get_tensor(name) for name in file.keys() if not name.startswith(_LANDMARKS)}
-                header = _parse(text, path)
-                landmarks = _read_landmarks(header.landmarks, file, path)
+                header = _parse((file.metadata() or {}).get(_KEY), path)
+                head, landmarks = _read_head(header, file, path), _read_landmarks(header.landmarks, file, path)
         except (SafetensorError, OSError) as error:
             raise MapError(f"The map {path} is damaged or not a map ({error}); copy it again or rebuild it with 'dimm map'.") from error
-        head = _empty_head(header, tensors)
-        try:
-            older = {name: value for name, value in head.state_dict().items() if name in _ADDED}
-            head.load_state_dict(older | {name: tensor.float() for name, tensor in tensors.items()})
-        except RuntimeError as error:
-            raise MapError(f"The map {path} does not hold the head that its header describes; rebuild it with 'dimm map'.") from error
         return cls(header, head.to(device).eval().requires_grad_(False), landmarks)
 
     def save(self, path: str | Path) -> None:
@@ -305,18 +305,17 @@ def _read_landmarks(header: LandmarkHeader | None, file: safe_open, path: Path) 
 
 
 def write_safetensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file through a temporary neighbour, so that a full disk or a crash leaves the old one."""
+    """Write a safetensors file whole or not at all.
+
+    Raises:
+        MapError: it cannot be written.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.part{os.getpid()}")
-        try:
+        with written_whole(path) as partial:
             partial.touch()
             mode = partial.stat().st_mode & 0o777  # as any new file's: safetensors makes files that only their owner may read
             save_file(tensors, partial, metadata)
             partial.chmod(mode)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         cause = getattr(error, "strerror", None) or error
         raise MapError(f"{path} cannot be written ({cause}); free space or choose another place with -o.") from error
@@ -333,22 +332,49 @@ def merged_head(header: MapHeader, heads: Sequence[MapHead]) -> MergedHead:
     )
 
 
-def _empty_head(header: MapHeader, tensors: dict[str, torch.Tensor]) -> MapHead | MergedHead:
-    """A head of the header's shape, with a whole-image regression if the tensors hold one."""
+def _read_head(header: MapHeader, file: safe_open, path: Path) -> MapHead | MergedHead:
+    """The head that the header describes with the file's tensors, none of which is read before all have the right shapes."""
+    slices = {name: file.get_slice(name) for name in file.keys() if not name.startswith(_LANDMARKS)}
+    shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+    head = _empty_head(header, shapes)
+    needed = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
+    missing = {name for name in _ADDED if name in needed and name not in shapes}
+    if shapes != {name: shape for name, shape in needed.items() if name not in missing} or not {
+        part.get_dtype() for part in slices.values()
+    } <= _FLOATS:
+        raise MapError(f"The map {path} does not hold the head that its header describes; rebuild it with 'dimm map'.")
+    tensors = {name: file.get_tensor(name).float() for name in shapes}
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise MapError(f"The weights of map {path} are not all finite; copy it again or rebuild it with 'dimm map'.")
+    if missing:
+        new = WholeImage(1, needed["whole.views"][0], 1).state_dict()
+        tensors |= {name: new[name.removeprefix("whole.")] for name in missing}
+    head.load_state_dict(tensors, assign=True)
+    return head
+
+
+def _empty_head(header: MapHeader, shapes: dict[str, tuple[int, ...]]) -> MapHead | MergedHead:
+    """A head of the header's shape, without memory for its weights; with a whole-image part if a file of these shapes holds one."""
     def one(config: HeadConfig, prefix: str) -> MapHead:
-        views, basis = tensors.get(f"{prefix}whole.views"), tensors.get(f"{prefix}whole.basis")
-        whole = None if views is None or basis is None else WholeImage(header.context_dim, len(views), basis.shape[-1])
-        return MapHead(header.patch_dim, header.context_dim, config, whole)
+        views, basis = shapes.get(f"{prefix}whole.views", ()), shapes.get(f"{prefix}whole.basis", ())
+        with torch.device("meta"):
+            known = len(views) == len(basis) == 2 and 0 < views[0] <= _MOST and 0 < basis[1] <= _MOST
+            whole = WholeImage(header.context_dim, views[0], basis[1]) if known else None
+            return MapHead(header.patch_dim, header.context_dim, config, whole)
 
     if not header.parts:
         return one(header.head, "")
-    heads = [one(part.head, f"parts.{number}.") for number, part in enumerate(header.parts)]
-    if any(head.whole is None for head in heads):
-        raise MapError(f"The merged map '{header.name}' lacks a whole-image part of one of its {len(heads)} maps; merge them again.")
-    return merged_head(header, heads)
+    prefixes = [f"parts.{number}." for number in range(len(header.parts))]
+    if any(f"{prefix}whole.views" not in shapes for prefix in prefixes):
+        raise MapError(
+            f"The merged map '{header.name}' lacks a whole-image part of one of its {len(prefixes)} maps; merge them again."
+        )
+    return merged_head(header, [one(part.head, prefix) for part, prefix in zip(header.parts, prefixes, strict=True)])
 
 
-def _parse(text: str, path: Path) -> MapHeader:
+def _parse(text: str | None, path: Path) -> MapHeader:
+    if text is None:
+        raise MapError(f"{path} is a safetensors file but not a dimm map (it has no map header); give the file that 'dimm map' wrote.")
     try:
         fields = json.loads(text)
         version = int(fields["format_version"])
@@ -360,5 +386,5 @@ def _parse(text: str, path: Path) -> MapHeader:
             for part in (fields, *fields.get("parts", ())):
                 part["head"] = {"whole_novelty": 2.0} | part["head"] | {"turn_width": 0}
         return MapHeader.model_validate(fields)
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise MapError(f"The header of map {path} cannot be read ({str(error).splitlines()[0]}); rebuild it with 'dimm map'.") from error
+    except UNREADABLE as error:
+        raise MapError(f"The header of map {path} cannot be read ({first_line(error)}); rebuild it with 'dimm map'.") from error

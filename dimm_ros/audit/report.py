@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,8 @@ from rich.table import Table
 
 from dimm_ros.audit.membership import SCORES
 from dimm_ros.audit.privacy import Audit, Rebuilt
+from dimm_ros.pictures.plots import literal, pyplot
+from dimm_ros.whole_file import written_whole
 
 _SLICE = (0.05, 0.95)  # quantiles of the surface's extent that a picture shows
 _ROOM_M = 0.5
@@ -71,9 +72,8 @@ def _cm(value: float | None) -> str:
 def write_report(folder: Path, title: str, audit: Audit, true_path: np.ndarray | None) -> list[Path]:
     """Write audit.json, path.png, structure.png and tokens.png, as far as there is something to show; returns their paths."""
     file = folder / "audit.json"
-    partial = file.with_suffix(".part")
-    partial.write_text(json.dumps(audit.figures, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, file)
+    with written_whole(file) as partial:
+        partial.write_text(json.dumps(audit.figures, indent=2) + "\n", encoding="utf-8")
     paths = [file]
     if audit.path is not None:
         paths.append(_draw_path(folder / "path.png", title, audit, true_path))
@@ -82,15 +82,6 @@ def write_report(folder: Path, title: str, audit: Audit, true_path: np.ndarray |
     if audit.rebuilt:
         paths.append(_draw_tokens(folder / "tokens.png", title, audit.rebuilt))
     return paths
-
-
-def _pyplot():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
 
 
 def _from_above(points: np.ndarray, path: np.ndarray | None) -> tuple[int, int, int]:
@@ -104,7 +95,7 @@ def _from_above(points: np.ndarray, path: np.ndarray | None) -> tuple[int, int, 
 
 
 def _draw_path(file: Path, title: str, audit: Audit, true_path: np.ndarray | None) -> Path:
-    plt = _pyplot()
+    plt = pyplot()
     places = audit.path[:, :3, 3]
     x, y, _ = _from_above(places, audit.path)
     figure, axis = plt.subplots(figsize=(7, 6), layout="constrained")
@@ -114,7 +105,7 @@ def _draw_path(file: Path, title: str, audit: Audit, true_path: np.ndarray | Non
     step = max(1, len(places) // 40)
     ahead = audit.path[::step, :3, 2]
     axis.quiver(places[::step, x], places[::step, y], ahead[:, x], ahead[:, y], color="tab:red", width=0.003, scale=25)
-    axis.set(xlabel=f"{'xyz'[x]} [m]", ylabel=f"{'xyz'[y]} [m]", title=f"{title}: camera path, from above", aspect="equal")
+    axis.set(xlabel=f"{'xyz'[x]} [m]", ylabel=f"{'xyz'[y]} [m]", title=f"{literal(title)}: camera path, from above", aspect="equal")
     axis.legend()
     axis.grid(alpha=0.3)
     return _save(figure, file)
@@ -122,7 +113,7 @@ def _draw_path(file: Path, title: str, audit: Audit, true_path: np.ndarray | Non
 
 def _draw_clouds(file: Path, title: str, audit: Audit) -> Path:
     """Every attack's points from above, beside the true surface; floor and ceiling are left out of it."""
-    plt = _pyplot()
+    plt = pyplot()
     clouds = dict(sorted(audit.clouds.items(), key=lambda item: not item[0].startswith(("guess", "scene-coordinate"))))  # yardsticks first
     reference = np.concatenate([points for points in clouds.values() if len(points)] or [np.zeros((1, 3))])
     if audit.surface is not None:
@@ -153,13 +144,13 @@ def _draw_clouds(file: Path, title: str, audit: Audit) -> Path:
         axis.set(aspect="equal", xlim=(low[x] - _ROOM_M, high[x] + _ROOM_M), ylim=(low[y] - _ROOM_M, high[y] + _ROOM_M))
     for axis in axes.flat[len(panels):]:
         axis.axis("off")
-    figure.suptitle(f"{title}: what comes back of the scene, from above (metres; blue: the camera path, itself read out)")
+    figure.suptitle(f"{literal(title)}: what comes back of the scene, from above (metres; blue: the camera path, itself read out)")
     return _save(figure, file)
 
 
 def _draw_tokens(file: Path, title: str, rebuilt: list[Rebuilt]) -> Path:
     """Mapped images, their tokens and the rebuilt ones, by the colours of the true tokens' three main axes."""
-    plt = _pyplot()
+    plt = pyplot()
     true = torch.cat([one.true for one in rebuilt])
     middle = true.mean(dim=0)
     _, _, axes3 = torch.linalg.svd(true - middle, full_matrices=False)
@@ -176,11 +167,11 @@ def _draw_tokens(file: Path, title: str, rebuilt: list[Rebuilt]) -> Path:
         axes[row, 0].set_ylabel(name)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
-    figure.suptitle(f"{title}: patch tokens")
+    figure.suptitle(f"{literal(title)}: patch tokens")
     return _save(figure, file)
 
 
 def _save(figure, path: Path) -> Path:
     figure.savefig(path, dpi=110)
-    _pyplot().close(figure)
+    pyplot().close(figure)
     return path

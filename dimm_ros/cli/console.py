@@ -16,12 +16,30 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from rich.console import Console
+from rich.console import Console, ConsoleRenderable
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
-console = Console()
-errors = Console(stderr=True)
+from dimm_ros.errors import plain
+
+
+class _Plain(Console):
+    """A console that shows names in strangers' files as they are: what a terminal would obey is replaced."""
+
+    def render_str(self, text: str, **how) -> Text:
+        return super().render_str(plain(text), **how)
+
+
+class _PlainLog(RichHandler):
+    """The same for log messages."""
+
+    def render_message(self, record: logging.LogRecord, message: str) -> ConsoleRenderable:
+        return super().render_message(record, plain(message))
+
+
+console = _Plain()
+errors = _Plain(stderr=True)
 
 #: Of every verb. Wrong usage (2) is typer's own: an unknown verb or option, a value of the wrong kind, a missing argument.
 EXIT_ERROR, EXIT_USAGE, EXIT_FINDINGS, EXIT_STOPPED = 1, 2, 3, 130
@@ -72,7 +90,7 @@ def _finite(content: object) -> object:
 
 def set_up_logging(verbose: bool) -> None:
     """Our own messages from INFO (DEBUG when verbose), other packages' from WARNING."""
-    handler = RichHandler(console=errors, show_time=False, show_path=False, show_level=False)
+    handler = _PlainLog(console=errors, show_time=False, show_path=False, show_level=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("dimm_ros").setLevel(logging.DEBUG if verbose else logging.INFO)
 

@@ -35,7 +35,8 @@ def run(
     from dimm_ros.evaluation.metrics import summarise
     from dimm_ros.evaluation.report import new_results, table, write_report
     from dimm_ros.mapping.build import build_map
-    from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
+    from dimm_ros.mapping.retrieval import ReferenceViews
+    from dimm_ros.scene_map import SceneMap
 
     try:
         from dimm_ros.evaluation.replay import replay_through_node, with_retrieval
@@ -68,7 +69,7 @@ def run(
                     note("\n".join(["the end of the node's log:", *log.read_text(errors="replace").splitlines()[-_LOG_LINES:]]))
                 raise
             tell("4/4  judging every answer against the true pose")
-            reference = ReferenceViews.load(reference_path(result.path), encoder.weights.sha256)
+            reference = ReferenceViews.load(result.path, SceneMap.load(result.path).header)
             answers = with_retrieval(answers, query, encoder, reference)
         figures = {"map": "demo", "data": query.name, "encoder": encoder.weights.origin, "transforms_on_tf": len(replay.broadcasts)}
         figures |= summarise(answers)

@@ -66,7 +66,7 @@ def run(
     title = f"{map_file.stem} on {recording.name}"
     with new_results(recording.name, results) as folder:
         localizer = Localizer.open(map_file, device=device, weights=weights, backend=backend.value)
-        reference = ReferenceViews.load(reference_path(map_file), localizer.map.header.encoder_sha256)
+        reference = ReferenceViews.load(map_file, localizer.map.header)
         run_shown = ShownRun.of(title, localizer.frame_id, recording.frames)
         with sinks(run_shown, folder, rerun=rerun, spawn=rerun_spawn, mcap=mcap) as show, bars() as progress:
             answers = evaluate(localizer, recording, reference, lambda done, total: progress("localizing", done, total), show)
@@ -82,7 +82,7 @@ def run(
     if rules is not None:
         console.print(protocol_table(rules, recording.name, figures["protocol"]))
     if reference is None:
-        say(f"No retrieval baseline: {reference_path(map_file).name} is not beside the map.")
+        say(f"No retrieval baseline: {reference_path(map_file).name} of this map is not beside it.")
     for path in written(folder):
         say(f"for the viewer: {path}")
     say(f"pictures, trajectories and metrics.json: {folder} (also as {results / 'latest'})")

@@ -12,7 +12,7 @@ from dimm_ros.cli import map_info, map_merge, map_report, map_update, options
 from dimm_ros.cli.console import EXIT_STOPPED, bars, note, say, say_json
 from dimm_ros.cli.map_group import DEFAULT, MapVerbs
 from dimm_ros.config import PRESETS
-from dimm_ros.errors import DimmError
+from dimm_ros.errors import BusyError, DimmError
 
 if TYPE_CHECKING:
     from dimm_ros.cli.console import Bars
@@ -117,8 +117,8 @@ def run(
             )
         if not workers.first:
             return  # the first one has said it all
-    except (DimmError, OSError, KeyboardInterrupt):
-        if Path(f"{output}.work").exists():
+    except (DimmError, OSError, KeyboardInterrupt) as error:
+        if not isinstance(error, BusyError) and Path(f"{output}.work").exists():
             note(f"no map was written; {kept}")
         raise
     if result.path is None:

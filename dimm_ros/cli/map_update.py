@@ -9,7 +9,7 @@ import typer
 
 from dimm_ros.cli import options
 from dimm_ros.cli.console import EXIT_STOPPED, bars, note, say, say_json
-from dimm_ros.errors import DimmError
+from dimm_ros.errors import BusyError, DimmError
 
 _EPILOG = (
     "Examples:\n\n  dimm map update office.dimm new_wing_bag\n\n  dimm map update office.dimm new_wing_bag -o office2.dimm --licence CC-BY-4.0\n\n"
@@ -62,8 +62,8 @@ def run(
             result = update_map(
                 map_file, recordings, encoder, output, training=training, licence=licence, keep=keep_features, watch=progress,
             )
-    except (DimmError, OSError, KeyboardInterrupt):
-        if Path(f"{output or map_file}.work").exists():
+    except (DimmError, OSError, KeyboardInterrupt) as error:
+        if not isinstance(error, BusyError) and Path(f"{output or map_file}.work").exists():
             note(kept)
         raise
     if result.path is None:

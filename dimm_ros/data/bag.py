@@ -124,6 +124,7 @@ def read_bag(
                 load=partial(bag.load_image, header, camera),
                 load_depth=None if depth_camera is None else partial(bag.load_depth, depth, header, depth_camera),
                 depth_camera=depth_camera,
+                files=bag.files,
             )
         )
     if repeated:

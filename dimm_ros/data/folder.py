@@ -295,6 +295,7 @@ class FolderFrames:
         self._found.append((stamp_ns, (
             Frame(
                 name=name, stamp_ns=stamp_ns, camera=camera, world_from_camera=world_from_camera, load=partial(load_rgb, image, camera),
+                files=(image,) if depth is None else (image, depth),
                 load_depth=None if depth is None else partial(load_depth, depth, depth_unit), depth_camera=None if depth is None else depth_camera,
             ),
             part,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class Frame:
         load: returns the image as (H, W, 3) uint8 RGB; raises DataError with the file's name when it cannot.
         load_depth: returns depth along z in metres, (h, w) float32 with 0 = none, or None when there is no depth.
         depth_camera: intrinsics of the depth image, where there is one.
+        files: what image and depth are read from, by which a change of either is noticed; empty where they are made.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Frame:
     load: Callable[[], np.ndarray]
     load_depth: Callable[[], np.ndarray] | None = None
     depth_camera: Camera | None = None
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,3 +72,19 @@ class Recording:
             for frame, pose in zip(self.frames, poses, strict=True)
         ]
         return replace(self, frames=frames)
+
+    def state(self) -> str:
+        """What is made of posed images depends on it: names, stamps, cameras, poses, and the size and time of each file that is read.
+
+        Raises:
+            OSError: a file is not there any more.
+        """
+        frames = [
+            (
+                frame.name, frame.stamp_ns, frame.camera, frame.world_from_camera.round(6).tolist(), frame.load_depth is not None,
+                frame.depth_camera,
+            )
+            for frame in self.frames
+        ]
+        files = ((file.name, file.stat()) for file in sorted({file for frame in self.frames for file in frame.files}))
+        return repr((frames, [(name, state.st_size, state.st_mtime_ns) for name, state in files]))

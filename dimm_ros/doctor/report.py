@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from rich.table import Table
 from dimm_ros.doctor.examine import Examination
 from dimm_ros.doctor.findings import Finding, Severity
 from dimm_ros.evaluation.report import point_latest
+from dimm_ros.pictures.plots import literal, pyplot
+from dimm_ros.whole_file import written_whole
 
 _LOOK = {
     Severity.OK: ("green", "ok"), Severity.UNKNOWN: ("cyan", "cannot tell"), Severity.WARNING: ("yellow", "warning"),
@@ -38,9 +39,8 @@ def table(title: str, findings: Sequence[Finding]) -> Table:
 def write_report(folder: Path, examination: Examination) -> list[Path]:
     """Write findings.json and doctor.png, and point results/latest here; returns their paths."""
     file = folder / "findings.json"
-    partial = file.with_suffix(".part")
-    partial.write_text(json.dumps(examination.as_dict(), indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, file)
+    with written_whole(file) as partial:
+        partial.write_text(json.dumps(examination.as_dict(), indent=2) + "\n", encoding="utf-8")
     picture = draw(folder / "doctor.png", examination)
     point_latest(folder)
     return [file, picture]
@@ -48,21 +48,16 @@ def write_report(folder: Path, examination: Examination) -> list[Path]:
 
 def draw(path: Path, examination: Examination) -> Path:
     """The path from above, errors of the hypotheses, error against focal length and time, blur and exposure."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot()
     figure, axes = plt.subplots(2, 2, figsize=(12, 9), layout="constrained")
     _draw_path(axes[0, 0], examination)
     _draw_bars(axes[0, 1], examination)
     _draw_images(axes[1, 0], examination)
     _draw_curves(axes[1, 1], examination)
-    figure.suptitle(f"{examination.recording.name}: {len(examination.recording.frames)} images")
-    partial = path.with_suffix(".part")
-    figure.savefig(partial, dpi=80, format="png")
+    figure.suptitle(f"{literal(examination.recording.name)}: {len(examination.recording.frames)} images")
+    with written_whole(path) as partial:
+        figure.savefig(partial, dpi=80, format="png")
     plt.close(figure)
-    os.replace(partial, path)
     return path
 
 

@@ -16,6 +16,7 @@ from urllib.request import getproxies
 from dimm_ros.config import EncoderConfig
 from dimm_ros.encoder import carrier
 from dimm_ros.errors import WeightsError
+from dimm_ros.whole_file import written_whole
 
 log = logging.getLogger(__name__)
 
@@ -247,10 +248,5 @@ def _from_carrier(name: str, model: Model, sha256: str | None, tried: list[str])
 
 def store(source: Path, target: Path) -> None:
     """Copy a file whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(f".part{os.getpid()}")
-    try:
+    with written_whole(target) as partial:
         shutil.copyfile(source, partial)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)

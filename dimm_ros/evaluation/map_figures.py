@@ -17,6 +17,7 @@ from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import make_pose
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
+from dimm_ros.pictures.plots import literal, pyplot
 from dimm_ros.pictures.ray_field import draw_ray_field
 from dimm_ros.scene_map import Curve, SceneMap
 
@@ -56,7 +57,7 @@ def axes_above(poses: np.ndarray) -> tuple[int, int, int]:
 
 def draw_coverage(path: Path, poses: np.ndarray) -> Path:
     """Views from above with headings, thin ones circled, and how many look into each direction."""
-    plt = _pyplot()
+    plt = pyplot()
     seen = check_coverage(as_recording(poses))[1]
     first, second, up = seen.axes
     centres, forward = poses[:, :3, 3], poses[:, :3, 2]
@@ -88,10 +89,10 @@ def draw_coverage(path: Path, poses: np.ndarray) -> Path:
 
 def draw_curves(path: Path, curves: Sequence[Curve]) -> Path:
     """Loss against step, one line a training."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axis = plt.subplots(figsize=(9, 3.5), layout="constrained")
     for curve in curves:
-        axis.plot(*np.array(curve.points).reshape(-1, 2).T, label=curve.name)
+        axis.plot(*np.array(curve.points).reshape(-1, 2).T, label=literal(curve.name))
     axis.set(xlabel="step", ylabel="loss")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
@@ -100,7 +101,7 @@ def draw_curves(path: Path, curves: Sequence[Curve]) -> Path:
 
 def draw_places(path: Path, answers: Sequence[Answer], axes: tuple[int, int, int]) -> Path:
     """The error at each true place, from above."""
-    plt = _pyplot()
+    plt = pyplot()
     first, second, _ = axes
     true = np.stack([answer.true[:3, 3] for answer in answers])
     translation, rotation = errors(answers)
@@ -120,7 +121,7 @@ def draw_places(path: Path, answers: Sequence[Answer], axes: tuple[int, int, int
 
 def draw_checks(path: Path, answers: Sequence[Answer], novelty: np.ndarray, limit: float | None) -> Path:
     """Error against novelty, and covariances against errors."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     translation, _ = errors(answers)
     known = np.isfinite(translation) & np.isfinite(novelty)
@@ -154,16 +155,7 @@ def figures_table(figures: dict) -> str:
     return "<table>" + "".join(f"<tr><th>{html.escape(str(label))}<td>{html.escape(str(value))}" for label, value in pairs) + "</table>"
 
 
-def _pyplot():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
 def _save(figure, path: Path) -> Path:
     figure.savefig(path, dpi=80)
-    _pyplot().close(figure)
+    pyplot().close(figure)
     return path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from dimm_ros.evaluation.evaluate import evaluate
 from dimm_ros.evaluation.map_info import map_info, rows
 from dimm_ros.evaluation.metrics import Answer, errors, summarise
 from dimm_ros.localizer import Localizer
-from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
+from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.scene_map import SceneMap
+from dimm_ros.whole_file import written_whole
 
 #: Called with (stage, done, in all).
 Watcher = Callable[[str, int, int], object]
@@ -73,7 +73,7 @@ def write_map_report(
         if recording.frame_id != info["frame_id"]:
             raise DataError(f"'{recording.name}' has poses in frame '{recording.frame_id}', map '{info['name']}' is in '{info['frame_id']}'.")
     scene_map = SceneMap.load(map_path)
-    reference = ReferenceViews.load(reference_path(map_path), scene_map.header.encoder_sha256)
+    reference = ReferenceViews.load(map_path, scene_map.header)
     with tempfile.TemporaryDirectory() as folder:
         body = [*_about(info), *_mapped(scene_map, reference, Path(folder))]
         judged: list[Judged] = []
@@ -93,14 +93,9 @@ def write_map_report(
 
 
 def _write(path: Path, page: str) -> None:
-    partial = path.with_name(f".{path.name}.part{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with written_whole(path) as partial:
             partial.write_text(page, encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:
         raise MapError(f"The report {path} cannot be written ({error.strerror}); free space or choose another place with -o.") from error
 

@@ -18,6 +18,8 @@ from rich.table import Table
 from dimm_ros.errors import DataError
 from dimm_ros.evaluation.metrics import Answer, errors
 from dimm_ros.geometry.poses import to_quaternion
+from dimm_ros.pictures.plots import literal, pyplot
+from dimm_ros.whole_file import written_whole
 
 
 def results_folder(name: str, root: str | Path = "results") -> Path:
@@ -112,9 +114,8 @@ def table(title: str, figures: dict) -> Table:
 def write_report(folder: Path, title: str, answers: Sequence[Answer], figures: dict) -> list[Path]:
     """Write metrics.json, estimated.tum, true.tum, trajectory.png and errors.png, and point results/latest here; returns their paths."""
     metrics = folder / "metrics.json"
-    partial = metrics.with_suffix(".part")
-    partial.write_text(json.dumps(figures, indent=2) + "\n")
-    os.replace(partial, metrics)
+    with written_whole(metrics) as partial:
+        partial.write_text(json.dumps(figures, indent=2) + "\n")
     answered = [answer for answer in answers if answer.estimated is not None]
     paths = [metrics, _write_tum(folder / "true.tum", answers, [answer.true for answer in answers])]
     paths.append(_write_tum(folder / "estimated.tum", answered, [answer.estimated for answer in answered]))
@@ -134,18 +135,9 @@ def _write_tum(path: Path, answers: Sequence[Answer], poses: Sequence[np.ndarray
     return path
 
 
-def _pyplot():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
 def _draw_trajectory(path: Path, title: str, answers: Sequence[Answer]) -> Path:
     """Estimated beside true camera centres: the two axes of largest extent above, error against frame below."""
-    plt = _pyplot()
+    plt = pyplot()
     true = np.stack([answer.true[:3, 3] for answer in answers])
     estimated = np.stack([answer.estimated[:3, 3] if answer.estimated is not None else np.full(3, np.nan) for answer in answers])
     first, second = sorted(np.argsort(np.ptp(true, axis=0))[-2:])
@@ -159,7 +151,7 @@ def _draw_trajectory(path: Path, title: str, answers: Sequence[Answer]) -> Path:
         top.plot(true[lost, first], true[lost, second], "x", color="tab:red", label="no answer")
     low, high = true.min(axis=0) - 0.25, true.max(axis=0) + 0.25
     top.set(
-        xlabel=f"{'xyz'[first]} [m]", ylabel=f"{'xyz'[second]} [m]", title=title, xlim=(low[first], high[first]),
+        xlabel=f"{'xyz'[first]} [m]", ylabel=f"{'xyz'[second]} [m]", title=literal(title), xlim=(low[first], high[first]),
         ylim=(low[second], high[second]), aspect="equal",
     )
     top.grid(alpha=0.3)
@@ -174,7 +166,7 @@ def _draw_trajectory(path: Path, title: str, answers: Sequence[Answer]) -> Path:
 
 def _draw_errors(path: Path, title: str, answers: Sequence[Answer]) -> Path:
     """Share of frames below each error, translation and rotation."""
-    plt = _pyplot()
+    plt = pyplot()
     translation, rotation = errors(answers)
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     share = np.arange(1, len(answers) + 1) / len(answers) * 100
@@ -185,7 +177,7 @@ def _draw_errors(path: Path, title: str, answers: Sequence[Answer]) -> Path:
         axis.set(xlabel=label, ylabel="frames [%]", ylim=(0, 101))
         _log_scale(axis, "x", values)
         axis.grid(alpha=0.3, which="both")
-    figure.suptitle(title)
+    figure.suptitle(literal(title))
     return _save(figure, path)
 
 
@@ -203,5 +195,5 @@ def _log_scale(axis, name: str, values: np.ndarray) -> None:
 
 def _save(figure, path: Path) -> Path:
     figure.savefig(path, dpi=110)
-    _pyplot().close(figure)
+    pyplot().close(figure)
     return path

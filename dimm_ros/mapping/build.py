@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,14 +19,14 @@ from dimm_ros.config import HeadConfig, LandmarkConfig, TrainingConfig
 from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.encoder.patches import patch_grid
-from dimm_ros.errors import DataError, MapError
+from dimm_ros.errors import BusyError, DataError, MapError
 from dimm_ros.landmarks.keyframes import choose_keyframes
 from dimm_ros.mapping.distributed import ALONE, Workers, joined_views
 from dimm_ros.mapping.features import FeatureBuffer, fill_buffer, has_views
 from dimm_ros.mapping.fit import Fitted, MapFit, Watcher
 from dimm_ros.mapping.landmarks import landmark_header, landmarks_of, no_landmarks
 from dimm_ros.mapping.rehearse import features_path, keep_features
-from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
+from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.mapping.sources import source_of
 from dimm_ros.mapping.trainer import Normalisation
 from dimm_ros.mapping.training_views import TrainingViews
@@ -73,12 +75,13 @@ def build_map(
     Raises:
         DataError: too few frames, or an image that cannot be read.
         MapError: the map cannot be written.
+        BusyError: another process is making it.
     """
     head, training = head or HeadConfig(), training or TrainingConfig()
     output = Path(output)
     check_target(output, recording)
     work = work_folder(output)
-    with kept_for_views(work) if workers.size == 1 else nullcontext():
+    with locked(work) if workers.first else nullcontext(), kept_for_views(work) if workers.size == 1 else nullcontext():
         return _build(
             recording, output, work, encoder, head, training, landmarks or LandmarkConfig(), name, licence, keep,
             watch or (lambda *_: False), workers,
@@ -131,7 +134,7 @@ def _write(
 ) -> None:
     """The map and what lies beside it."""
     fitted.scene_map.save(output)
-    ReferenceViews.of(views, recording, encoder.cls_dim).save(reference_path(output), encoder.weights.sha256)
+    ReferenceViews.of(views, recording, encoder.cls_dim).save(output, fitted.scene_map.header)
     features_path(output).unlink(missing_ok=True)  # of a map that was here before
     if keep and fitted.complete:
         keep_features(features_path(output), fitted.scene_map.header, views)
@@ -161,6 +164,45 @@ def check_target(output: Path, recording: Recording) -> None:
 def work_folder(output: Path) -> Path:
     """Where the features and checkpoints of a map in the making are."""
     return output.with_name(output.name + ".work")
+
+
+@contextmanager
+def locked(work: Path) -> Iterator[None]:
+    """The work folder, for one process at a time; the system itself ends the lock of a process that dies.
+
+    Raises:
+        BusyError: another process is at work in it.
+    """
+    handle = _lock(work)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(work: Path) -> int | None:
+    """An open file that holds the lock; None where there can be none."""
+    file = work / "lock"
+    while True:
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:  # of which the feature buffer will say more
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise BusyError(
+                f"Another process is making {work.with_suffix('')} at this moment; wait until it has ended, or give another file with -o."
+            ) from None
+        except OSError:  # a file system without locks
+            return handle
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), file.stat()):
+                return handle
+        os.close(handle)  # of a folder that the process before has just removed
 
 
 @contextmanager
@@ -200,9 +242,8 @@ def open_buffer(
     grids = [patch_grid(frame.camera, encoder.config.input_size) for frame in recording.frames]
     views = range(part[0], training.passes * len(grids), part[1])
     capacity = sum(grids[view % len(grids)].rows * grids[view % len(grids)].columns for view in views)
-    frames = [(frame.name, frame.camera, frame.world_from_camera.round(6).tolist()) for frame in recording.frames]
     augmentation = training.model_dump(include=_VIEW_FIELDS)
-    mark = fingerprint(str(frames), encoder.config, encoder.weights.sha256, augmentation)
+    mark = fingerprint(recording.state(), encoder.config, encoder.weights.sha256, augmentation, __version__)
     return FeatureBuffer(folder, len(views), capacity, encoder.dim, encoder.context_dim, mark, part)
 
 

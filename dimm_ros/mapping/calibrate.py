@@ -30,15 +30,14 @@ def held_out_frames(count: int) -> np.ndarray:
     return chosen if len(chosen) >= _MIN_FRAMES else chosen[:0]
 
 
-def calibrate_short(context: Tensor, rotations: Tensor, centres: Tensor, frame_of: Tensor, recorded: Tensor) -> dict[str, float]:
+def calibrate_short(context: Tensor, rotations: Tensor, centres: Tensor, recorded: Tensor, frame_of: Tensor) -> dict[str, float]:
     """Fields of the Calibration of a recording too short to hold frames out of the training.
 
     Each eighth of the recording is judged by a regression on the rest, which takes no training. Its errors are somewhat larger than
     those of a whole map.
 
     Args:
-        context, rotations, recorded: as for ``WholeImage.fit``, of V views.
-        centres: (V, 3) metres.
+        context, rotations, centres, recorded: as for ``WholeImage.fit``, of V views; the position's rate is in the unit of the centres.
         frame_of: (V,) frames of the views.
     """
     part = frame_of.long() * _PARTS // (int(frame_of.max()) + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
+from pydantic import BaseModel, Field
 
 from dimm_ros.config import TrainingConfig
 from dimm_ros.data.recording import Recording
@@ -23,12 +23,22 @@ from dimm_ros.geometry.poses import make_pose
 from dimm_ros.mapping.augment import View
 from dimm_ros.mapping.training_views import ROWS, VIEWS, TrainingViews
 from dimm_ros.mapping.views import ViewMaker
+from dimm_ros.whole_file import written_whole
 
 _PROGRESS = "progress.json"
 _SAVE_EVERY = 25  # views between two saves of the progress
 
 #: Called with (views done, views in all) after each view; returning True asks to stop.
 Watcher = Callable[[int, int], bool]
+
+
+class _Progress(BaseModel):
+    """How far a buffer is filled, beside its arrays."""
+
+    fingerprint: str
+    done: int = Field(ge=0)
+    rows: int = Field(ge=0)
+    seconds: float = Field(ge=0, allow_inf_nan=False)
 
 
 class FeatureBuffer:
@@ -53,13 +63,13 @@ class FeatureBuffer:
     ) -> None:
         self.folder, self.views, self.part = folder, views, part
         self._progress = folder / _PROGRESS
-        state = self._read_progress(fingerprint)
         shapes = {
             "patches": ((capacity, patch_dim), np.float16), "camera_rays": ((capacity, 3), np.float32),
             "directions": ((capacity, 3), np.float32), "view_of": ((capacity,), np.int32),
             "context": ((views, context_dim), np.float16), "centres": ((views, 3), np.float64),
             "rotations": ((views, 3, 3), np.float64), "frame_of": ((views,), np.int32),
         }
+        state = self._read_progress(fingerprint, shapes)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if state is None:
@@ -75,15 +85,20 @@ class FeatureBuffer:
                 f"The feature buffer in {folder} cannot be opened ({getattr(error, 'strerror', None) or error}); free disk space, write the map "
                 "where you may write, or delete that folder if it is an old one.",
             ) from error
-        self.done, self.rows, self.seconds = (state["done"], state["rows"], state.get("seconds", 0.0)) if state else (0, 0, 0.0)
+        self.done, self.rows, self.seconds = (state.done, state.rows, state.seconds) if state else (0, 0, 0.0)
         self.fingerprint = fingerprint
 
-    def _read_progress(self, fingerprint: str) -> dict | None:
+    def _read_progress(self, fingerprint: str, shapes: dict[str, tuple[tuple[int, ...], type]]) -> _Progress | None:
+        """How far the arrays are filled, if they are of these views; what is damaged is begun anew."""
         try:
-            state = json.loads(self._progress.read_text())
+            state = _Progress.model_validate_json(self._progress.read_bytes())
+            arrays = {name: open_memmap(self.folder / f"{name}.npy", "r") for name in shapes}
         except (OSError, ValueError):
             return None
-        return state if state.get("fingerprint") == fingerprint else None
+        same = state.fingerprint == fingerprint and all(
+            (arrays[name].shape, arrays[name].dtype) == (shape, np.dtype(dtype)) for name, (shape, dtype) in shapes.items()
+        )
+        return state if same and state.done <= self.views and state.rows <= shapes["patches"][0][0] else None
 
     def append(self, frame: int, world_from_camera: np.ndarray, tokens: np.ndarray, context: np.ndarray, rays: np.ndarray) -> None:
         """Add one view: its (4, 4) pose, (C,) context, and of its valid patches (P, D) tokens and (P, 3) camera rays."""
@@ -100,9 +115,9 @@ class FeatureBuffer:
         """Make what was appended survive a crash."""
         for name in (*ROWS, *VIEWS):
             getattr(self, name).flush()
-        partial = self._progress.with_suffix(".part")
-        partial.write_text(json.dumps({"fingerprint": self.fingerprint, "done": self.done, "rows": self.rows, "seconds": self.seconds}))
-        os.replace(partial, self._progress)
+        state = _Progress(fingerprint=self.fingerprint, done=self.done, rows=self.rows, seconds=self.seconds)
+        with written_whole(self._progress) as partial:
+            partial.write_text(state.model_dump_json())
 
     @property
     def complete(self) -> bool:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dimm_ros.config import HeadConfig
-from dimm_ros.errors import DataError
+from dimm_ros.errors import UNREADABLE, DataError
 from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.calibrate import calibrate, calibrate_short, held_out_frames
@@ -184,8 +184,8 @@ class MapFit:
         views, calibration, start = self._views, self._session.calibration, self._start
         changes: dict[str, float] = {}
         if calibration.max_novelty is None and made.head.whole is not None:
-            parts = (views.context, views.rotations, views.centres, views.frame_of, views.recorded)
-            changes |= calibrate_short(*(part[views.whole] for part in parts))
+            known = calibrate_short(*_whole_arguments(views, views.whole, self._normalisation), views.frame_of[views.whole])
+            changes |= known | {"position_rate": known["position_rate"] * self._normalisation.radius}
         if complete:
             mapped = np.linspace(0, views.frames - 1, min(_FOCAL_FRAMES, views.frames)).round().astype(int)
             changes["focal_factor"] = focal_bias(made.head, views, mapped)
@@ -217,8 +217,13 @@ def whole_image(
     if not head.whole_share:
         return None
     enough = views.whole if chosen is None else views.whole & torch.isin(torch.arange(len(views)), chosen)
-    centres = (views.centres[enough] - normalisation.origin) / normalisation.radius
-    return WholeImage.fit(views.context[enough], views.rotations[enough], centres, views.recorded[enough]).to(device)
+    return WholeImage.fit(*_whole_arguments(views, enough, normalisation)).to(device)
+
+
+def _whole_arguments(views: TrainingViews, chosen: Tensor, normalisation: Normalisation) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Arguments of ``WholeImage.fit`` from (V,) chosen views: centres about the map's origin, in its unit."""
+    centres = (views.centres[chosen] - normalisation.origin) / normalisation.radius
+    return views.context[chosen], views.rotations[chosen], centres, views.recorded[chosen]
 
 
 class _Session:
@@ -243,11 +248,13 @@ class _Session:
                 text = file.metadata() or {}
                 if text.get("fingerprint") != self._fingerprint:
                     return
-                self._trained = {name: file.get_tensor(name) for name in file.keys()}, text
-        except (OSError, SafetensorError):
-            return
-        self.seconds, self.curve = float(text.get("seconds", 0.0)), [tuple(point) for point in json.loads(text.get("curve", "[]"))]
-        self.calibration, self.calibrated = Calibration.model_validate(json.loads(text["calibration"])), text["calibrated"] == "yes"
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            curve = [tuple(point) for point in json.loads(text["curve"])]
+            seconds, calibrated = float(text["seconds"]), text["calibrated"] == "yes"
+            calibration = Calibration.model_validate_json(text["calibration"])
+        except (OSError, SafetensorError, *UNREADABLE):
+            return  # begun anew
+        self._trained, self.curve, self.seconds, self.calibration, self.calibrated = (tensors, text), curve, seconds, calibration, calibrated
 
     def resume(self, trainer: Trainer) -> None:
         """Bring the first trainer that asks to where the file was written."""

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from dimm_ros import __version__
 from dimm_ros.config import LandmarkConfig
 from dimm_ros.data.recording import Recording
+from dimm_ros.errors import UNREADABLE
 from dimm_ros.landmarks.build import BuiltLandmarks, build_landmarks
 from dimm_ros.landmarks.calibrate import LandmarkCalibration
 from dimm_ros.landmarks.combine import combine
@@ -46,8 +48,8 @@ def landmarks_of(
     """
     if config.kind == "none":
         return no_landmarks()
-    frames = [(frame.name, frame.stamp_ns, frame.camera, frame.world_from_camera.round(6).tolist()) for frame in recording.frames]
-    mark = hashlib.sha256(f"{frames} {origin.round(6).tolist()} {config.model_dump_json()}".encode()).hexdigest()
+    parts = (recording.state(), origin.round(6).tolist(), config.model_dump_json(), __version__)
+    mark = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
     kept = _kept(work / _FILE, mark, config)
     if kept is not None:
         return kept
@@ -119,5 +121,5 @@ def _kept(path: Path, mark: str, config: LandmarkConfig) -> BuiltLandmarks | Non
             landmarks = read_landmarks(file, config.kind, about["count"], about["dim"])
         calibration = LandmarkCalibration.model_validate(about["calibration"])
         return None if landmarks is None else BuiltLandmarks(landmarks, calibration, about["images"], about["seconds"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+    except (OSError, SafetensorError, *UNREADABLE):
         return None

@@ -43,13 +43,13 @@ def merge_maps(paths: Sequence[str | Path], output: str | Path, *, name: str | N
     header = _header(maps, [part for part, _ in parts], name or output.stem)
     landmarks = _landmarks(maps, header)
     header = header.model_copy(update={"landmarks": merged_landmark_header([one.header for one in maps], landmarks)})
-    references = [ReferenceViews.load(reference_path(Path(path)), header.encoder_sha256) for path in paths]
+    references = [ReferenceViews.load(Path(path), one.header) for path, one in zip(paths, maps, strict=True)]
     SceneMap(header, merged_head(header, [head for _, head in parts]), landmarks).save(output)
     if all(views is not None for views in references):
         joined = ReferenceViews(
             np.concatenate([views.cls for views in references]), np.concatenate([views.world_from_camera for views in references]),
         )
-        joined.save(reference_path(output), header.encoder_sha256)
+        joined.save(output, header)
     else:
         reference_path(output).unlink(missing_ok=True)  # of a map that was here before
     return output

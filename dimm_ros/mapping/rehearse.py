@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from dimm_ros.errors import MapError
+from dimm_ros.errors import UNREADABLE, MapError, first_line
 from dimm_ros.mapping.training_views import ROWS, VIEWS, TrainingViews
 from dimm_ros.scene_map import MapHeader, SceneMap, write_safetensors
 
@@ -51,7 +51,7 @@ def keep_features(path: Path, header: MapHeader, views: TrainingViews, rehearsal
         shifted = {"view_of": rehearsal.view_of + len(kept), "frame_of": rehearsal.frame_of + kept.frames}
         parts.append(replace(rehearsal, **shifted))
     tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in (*ROWS, *VIEWS)}
-    write_safetensors(tensors, path, {_KEY: json.dumps(_mark(header))})
+    write_safetensors(tensors, path, {_KEY: json.dumps(header.mark())})
 
 
 def load_features(path: Path, header: MapHeader) -> TrainingViews | None:
@@ -62,17 +62,12 @@ def load_features(path: Path, header: MapHeader) -> TrainingViews | None:
         with safe_open(str(path), "pt") as file:
             text = json.loads((file.metadata() or {}).get(_KEY, "null"))
             kept = TrainingViews(**{name: file.get_tensor(name) for name in (*ROWS, *VIEWS)})
-    except (OSError, SafetensorError, ValueError) as error:
-        raise MapError(f"The features {path} cannot be read ({error}); delete that file to go on without it.") from error
-    if text != _mark(header):
+    except (OSError, SafetensorError, *UNREADABLE) as error:
+        raise MapError(f"The features {path} cannot be read ({first_line(error)}); delete that file to go on without it.") from error
+    if text != header.mark():
         log.warning("%s is of another map or another state of it, and is not used.", path.name)
         return None
     return kept
-
-
-def _mark(header: MapHeader) -> dict[str, str]:
-    """What ties the features to a map."""
-    return {"name": header.name, "created": header.created, "encoder_sha256": header.encoder_sha256, "encoder": header.encoder.model_dump_json()}
 
 
 def check_memory(scene_map: SceneMap) -> None:

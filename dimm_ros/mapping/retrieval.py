@@ -5,6 +5,8 @@ They stand in a file of their own beside the map: the robot needs only the map, 
 
 from __future__ import annotations
 
+import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +15,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from dimm_ros.data.recording import Recording
+from dimm_ros.errors import UNREADABLE, first_line
 from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.mapping.training_views import TrainingViews
-from dimm_ros.scene_map import write_safetensors
+from dimm_ros.scene_map import MapHeader, write_safetensors
+
+log = logging.getLogger(__name__)
+
+_KEY = "dimm_retrieval"
 
 
 def reference_path(map_path: Path) -> Path:
@@ -51,19 +58,33 @@ class ReferenceViews:
         nearest = int(np.argmin(distances))
         return float(distances[nearest]), float(angles[nearest])
 
-    def save(self, path: Path, encoder_sha256: str) -> None:
-        """Write the views whole or not at all."""
+    def save(self, map_path: Path, header: MapHeader) -> None:
+        """Write the views beside the map that they are of, whole or not at all.
+
+        Raises:
+            MapError: the file cannot be written.
+        """
         poses = torch.from_numpy(self.world_from_camera).contiguous()
         tensors = {"cls": torch.from_numpy(np.ascontiguousarray(self.cls)).half(), "world_from_camera": poses}
-        write_safetensors(tensors, path, {"encoder_sha256": encoder_sha256})
+        write_safetensors(tensors, reference_path(map_path), {_KEY: json.dumps(header.mark())})
 
     @classmethod
-    def load(cls, path: Path, encoder_sha256: str) -> ReferenceViews | None:
-        """Read the views; None when the file is missing, damaged or of another encoder."""
+    def load(cls, map_path: Path, header: MapHeader) -> ReferenceViews | None:
+        """Read the views beside a map; None when there are none, or (with a warning) when they are of another map or cannot be read."""
+        path = reference_path(map_path)
+        if not path.is_file():
+            return None
         try:
             with safe_open(str(path), "pt") as file:
-                if (file.metadata() or {}).get("encoder_sha256") != encoder_sha256:
-                    return None
-                return cls(file.get_tensor("cls").float().numpy(), file.get_tensor("world_from_camera").numpy())
-        except (OSError, SafetensorError):
+                mark = json.loads((file.metadata() or {}).get(_KEY, "null"))
+                tokens, poses = file.get_tensor("cls"), file.get_tensor("world_from_camera")
+        except (OSError, SafetensorError, *UNREADABLE) as error:
+            log.warning("%s cannot be read (%s), and is not used.", path.name, first_line(error))
             return None
+        if mark != header.mark():
+            log.warning("%s is of another map or another state of it, and is not used.", path.name)
+            return None
+        if tokens.ndim != 2 or poses.shape != (len(tokens), 4, 4) or not (len(tokens) and torch.isfinite(poses).all()):
+            log.warning("%s does not hold a token and a pose for each view, and is not used.", path.name)
+            return None
+        return cls(tokens.float().numpy(), poses.double().numpy())

@@ -18,12 +18,22 @@ from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.errors import DataError, MapError, WeightsError
 from dimm_ros.geometry.poses import rotation_angle_deg
-from dimm_ros.mapping.build import BuildResult, check_target, fingerprint, kept_for_views, key_frames, now, open_buffer, work_folder
+from dimm_ros.mapping.build import (
+    BuildResult,
+    check_target,
+    fingerprint,
+    kept_for_views,
+    key_frames,
+    locked,
+    now,
+    open_buffer,
+    work_folder,
+)
 from dimm_ros.mapping.features import fill_buffer
 from dimm_ros.mapping.fit import MapFit, Watcher
 from dimm_ros.mapping.landmarks import update_landmarks
 from dimm_ros.mapping.rehearse import check_memory, features_path, keep_features, load_features, remembered_views
-from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
+from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.mapping.sources import source_of
 from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.scene_map import MapHeader, SceneMap, Source
@@ -57,6 +67,7 @@ def update_map(
         DataError: too few frames, an image that cannot be read, or poses in another frame.
         MapError: not a map, a merged one, or it cannot be written.
         WeightsError: the encoder is not the map's.
+        BusyError: another process is making the output.
     """
     map_path = Path(map_path)
     output = map_path if output is None else Path(output)
@@ -69,7 +80,7 @@ def update_map(
         check_memory(old)
     training = training or old.header.training
     work, watch = work_folder(output), watch or (lambda *_: False)
-    with kept_for_views(work):
+    with locked(work), kept_for_views(work):
         landmarks = update_landmarks(work, old, recording, watch)
         if landmarks is None:
             return BuildResult(None, False, {})
@@ -96,10 +107,10 @@ def update_map(
         if not fitted.complete:
             return BuildResult(None, False, seconds)
         # Read before anything is written: the output may be the map itself.
-        reference = ReferenceViews.load(reference_path(map_path), encoder.weights.sha256)
+        reference = ReferenceViews.load(map_path, old.header)
         fitted.scene_map.landmarks = landmarks[0]
         fitted.scene_map.save(output)
-        _add_reference(reference, ReferenceViews.of(views, recording, encoder.cls_dim), output, encoder)
+        _add_reference(reference, ReferenceViews.of(views, recording, encoder.cls_dim), output, fitted.scene_map.header)
         features_path(output).unlink(missing_ok=True)
         if keep or (keep is None and kept is not None):
             keep_features(features_path(output), header, views, kept)
@@ -190,9 +201,9 @@ def disagreement(scene_map: SceneMap, context: Tensor, centres: Tensor, rotation
     return apart if apart[0] > _APART_RADII * header.radius or apart[1] > _APART_DEG else None
 
 
-def _add_reference(old: ReferenceViews | None, new: ReferenceViews, output: Path, encoder: Encoder) -> None:
+def _add_reference(old: ReferenceViews | None, new: ReferenceViews, output: Path, header: MapHeader) -> None:
     """The retrieval baseline's file, with the views there were."""
     if old is not None:
         poses = np.concatenate([old.world_from_camera, new.world_from_camera])
         new = ReferenceViews(np.concatenate([old.cls, new.cls]), poses)
-    new.save(reference_path(output), encoder.weights.sha256)
+    new.save(output, header)

@@ -15,6 +15,7 @@ from dimm_ros.evaluation.ray_picture import LIMIT_DEG, ray_residual_picture
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.localizer import Localizer
+from dimm_ros.pictures.plots import literal, pyplot
 
 _STRETCH = (0.02, 0.98)  # quantiles of the reference's values that get the ends of the colours
 
@@ -71,11 +72,7 @@ def draw_ray_field(
         true: (4, 4) true world_from_camera; without it the solved pose's rays stand beside the predicted ones.
         origin: about which moments are taken, metres: the map's, so that they fill the colours.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot()
     name, pose = ("solved pose", estimate.world_from_camera) if true is None else ("true", true)
     predicted = _about(estimate.world_rays, origin)
     reference = _about(rays_of_pose(camera, predicted.shape[:2], pose), origin)
@@ -100,7 +97,7 @@ def draw_ray_field(
     if true is not None:
         distance, rotation = pose_errors(estimate.world_from_camera, true)
         title = f"{title}: pose off by {100 * distance:.1f} cm, {rotation:.2f} deg" + ("" if estimate.accepted else ", rejected")
-    figure.suptitle(f"{title}\ncolours: x, y, z of the ray as red, green, blue, stretched alike in both")
+    figure.suptitle(f"{literal(title)}\ncolours: x, y, z of the ray as red, green, blue, stretched alike in both")
     figure.savefig(path, dpi=100)
     plt.close(figure)
     return path

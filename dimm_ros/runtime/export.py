@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import io
 import logging
-import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -21,6 +20,7 @@ from dimm_ros.encoder.weights import file_sha256
 from dimm_ros.errors import InputError, MapError
 from dimm_ros.runtime.onnx_network import INPUTS, OUTPUTS, SUFFIX, Exported, network_path
 from dimm_ros.scene_map import SceneMap
+from dimm_ros.whole_file import written_whole
 
 if TYPE_CHECKING:
     import onnx
@@ -129,12 +129,7 @@ def _quantised(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _write(content: bytes, target: Path) -> None:
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.part{os.getpid()}")
-        try:
+        with written_whole(target) as partial:
             partial.write_bytes(content)
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:
         raise MapError(f"{target} cannot be written ({error.strerror}); free space or choose another place with -o.") from error

@@ -7,25 +7,26 @@ from the very map beside it is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from dimm_ros.encoder.dinov2 import Tokens, cell_weights
 from dimm_ros.encoder.patches import PATCH, PatchGrid
 from dimm_ros.encoder.weights import MODELS, Weights, file_sha256
-from dimm_ros.errors import InputError, MapError
+from dimm_ros.errors import UNREADABLE, InputError, MapError, first_line
 from dimm_ros.head.model import Rays
 from dimm_ros.runtime.clock import Clock
 from dimm_ros.runtime.network import Prediction, on_device
 
 if TYPE_CHECKING:
     import onnx
+    from google.protobuf.message import Message
     from onnxruntime import InferenceSession
 
     from dimm_ros.scene_map import MapHeader
@@ -117,7 +118,7 @@ class OnnxNetwork:
         try:
             session = onnxruntime.InferenceSession(content, options, providers=providers)
         except Exception as error:  # noqa: BLE001  ONNX Runtime's own kinds, one for each way to be damaged
-            raise MapError(f"ONNX Runtime cannot load {path} ({_first_line(error)}); write it again with 'dimm export {map_path.name}'.") from error
+            raise MapError(f"ONNX Runtime cannot load {path} ({first_line(error)}); write it again with 'dimm export {map_path.name}'.") from error
         if {put.name for put in session.get_inputs()} != set(INPUTS) or not set(OUTPUTS[:5]) <= {put.name for put in session.get_outputs()}:
             raise MapError(f"{path} does not have the inputs and outputs of an exported map; write it again with 'dimm export {map_path.name}'.")
         return cls(session, exported, path, header, device)
@@ -182,7 +183,7 @@ def _checked(content: bytes, path: Path, map_path: Path) -> Exported:
     try:
         model = onnx.load_from_string(content)
     except DecodeError as error:
-        raise MapError(f"{path} is damaged or not an ONNX file ({_first_line(error)}); {again}.") from error
+        raise MapError(f"{path} is damaged or not an ONNX file ({first_line(error)}); {again}.") from error
     text = next((entry.value for entry in model.metadata_props if entry.key == _KEY), None)
     if text is None:
         raise MapError(f"{path} was not written by 'dimm export'; {again}.")
@@ -191,31 +192,32 @@ def _checked(content: bytes, path: Path, map_path: Path) -> Exported:
         if version != FORMAT_VERSION:
             raise MapError(f"{path} has format {version}, this dimm_ros reads {FORMAT_VERSION}; {again}.")
         exported = Exported.model_validate_json(text)
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise MapError(f"What {path} says of itself cannot be read ({_first_line(error)}); {again}.") from error
+    except UNREADABLE as error:
+        raise MapError(f"What {path} says of itself cannot be read ({first_line(error)}); {again}.") from error
     if exported.map_sha256 != file_sha256(map_path):
         raise MapError(f"{path.name} was exported from another map than {map_path.name} is now; {again}.")
-    foreign = {entry.domain for entry in model.opset_import} | {function.domain for function in model.functions}
-    if not foreign <= _DOMAINS or any(_is_external(tensor) for tensor in _tensors(model.graph)):
+    if any(_reaches_out(part) for part in _messages(model)):
         raise MapError(f"{path} refers to other files or to foreign operators, which no export does; {again}.")
     return exported
 
 
-def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
-    """All constants of a graph and of the graphs in it."""
-    found = [*graph.initializer, *(part for sparse in graph.sparse_initializer for part in (sparse.values, sparse.indices))]
-    for node in graph.node:
-        for attribute in node.attribute:
-            found += [attribute.t, *attribute.tensors]
-            for inner in (attribute.g, *attribute.graphs):
-                if len(inner.node) or len(inner.initializer):
-                    found += _tensors(inner)
-    return found
+def _messages(message: Message) -> Iterator[Message]:
+    """All parts of a protobuf message, wherever they are: constants, sparse or not, of the graph, of graphs in it, of functions."""
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in value if isinstance(value, Sequence) else (value,):
+                yield part
+                yield from _messages(part)
 
 
-def _is_external(tensor: onnx.TensorProto) -> bool:
-    return tensor.data_location == tensor.EXTERNAL or len(tensor.external_data) > 0
+def _reaches_out(part: Message) -> bool:
+    """Whether a part of a model names another file, or operators that ONNX Runtime does not bring itself.
 
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    A node that wraps a compiled engine is an operator of ONNX Runtime's own, but reads a file.
+    """
+    kind = part.DESCRIPTOR.name
+    if kind == "TensorProto":
+        return part.data_location == part.EXTERNAL or len(part.external_data) > 0
+    if kind == "NodeProto" and part.op_type == "EPContext":
+        return True
+    return kind in ("NodeProto", "OperatorSetIdProto", "FunctionProto") and part.domain not in _DOMAINS

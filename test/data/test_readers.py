@@ -34,6 +34,7 @@ def test_layout(name, tmp_path):
         np.testing.assert_allclose(frame.load(), colour(index), atol=3)  # JPEG
         depth = None if truth.depth is None else truth.depth[index]
         assert (frame.load_depth is None) == (frame.depth_camera is None) == (depth is None)
+        assert len(frame.files) == (1 if depth is None else 2) and all(file.is_file() for file in frame.files)
         if depth is not None:
             np.testing.assert_allclose(frame.load_depth(), depth, atol=1e-6)
             assert (frame.depth_camera.fx, frame.depth_camera.cy) == pytest.approx((truth.depth_camera.fx, truth.depth_camera.cy))

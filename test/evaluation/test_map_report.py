@@ -27,7 +27,7 @@ from dimm_ros.evaluation.map_report import write_map_report
 from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.merge import merge_maps
-from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
+from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.mapping.sources import source_of
 from dimm_ros.scene_map import SceneMap
 
@@ -146,7 +146,7 @@ def test_report_with_data_judges_it(small_map: Path, walk: Path, tmp_path: Path)
 def test_coverage_comes_from_the_map_itself_where_nothing_is_beside_it(small_map: Path, walk: Path, tmp_path: Path) -> None:
     poses = open_recording(walk).poses()
     header = SceneMap.load(small_map).header
-    beside = mapped_poses(SceneMap.load(small_map), ReferenceViews.load(reference_path(small_map), header.encoder_sha256))
+    beside = mapped_poses(SceneMap.load(small_map), ReferenceViews.load(small_map, header))
     np.testing.assert_allclose(beside, poses)
     np.testing.assert_allclose(mapped_poses(SceneMap.load(small_map), None), poses, atol=5e-3)
     merged = merge_maps([small_map, small_map], tmp_path / "twice.dimm")

@@ -121,6 +121,23 @@ def test_a_fisheye_finds_every_ray_up_to_where_its_image_turns_back(distortion: 
     assert not camera.bearings(np.column_stack([320.0 + focal * beyond, np.full(40, 240.0)]))[1].any()
 
 
+@pytest.mark.parametrize("k1", [-0.05, -0.1, -0.3])
+def test_a_fisheye_sees_nothing_beyond_the_angle_where_its_image_turns_back(k1: float) -> None:
+    """theta (1 + k1 theta^2) grows until theta = 1 / sqrt(-3 k1); points beyond would be drawn among those before it."""
+    camera = Camera(WIDTH, HEIGHT, 150.0, 150.0, 320.0, 240.0, "equidistant", (k1, 0.0, 0.0, 0.0))
+    turn = 1.0 / math.sqrt(-3.0 * k1)
+    angles = np.linspace(0.02, math.pi, 200)
+    pixels, seen = camera.project(rays_at(angles))
+    np.testing.assert_array_equal(seen, angles <= turn)
+    rays, valid = camera.bearings(pixels[seen])
+    assert valid.all()
+    np.testing.assert_allclose(rays, rays_at(angles[seen]), atol=1e-6)
+    beyond = (angles > turn) & (angles * (1 + k1 * angles**2) > 0)
+    assert k1 == -0.05 or beyond.any()
+    angle = np.arccos(camera.bearings(pixels[beyond])[0][:, 2])  # such a pixel belongs to a ray before the turn
+    assert (angle < turn).all()
+
+
 @PROPERTY
 @given(k1=number(-0.6, -0.05), focal=number(200, 900))
 def test_barrel_distortion_is_inverted_up_to_its_fold_and_not_beyond(k1: float, focal: float) -> None:

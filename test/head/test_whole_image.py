@@ -48,6 +48,18 @@ def test_novelty_tells_mapped_views_from_others() -> None:
     assert elsewhere.median() > 10 * between.median() and (elsewhere > between.max()).float().mean() > 0.9
 
 
+def test_what_lies_outside_the_mapped_views_axes_is_new() -> None:
+    """Twenty views span at most twenty of the context's directions; an image that differs from one of them in the others alone is new, too."""
+    context, rotations, centres = _world(20, 0)
+    whole = WholeImage.fit(context, rotations, centres)
+    across = torch.linalg.svd(whole.basis, full_matrices=True)[0][:, whole.basis.shape[1]:]  # no view has a share of these
+    assert across.shape[1] >= CONTEXT - 20
+    for size in (0.5, 2.0, 8.0):
+        moved = context + whole.deviation * (size * across[:, 0])
+        expected = (size**2 - whole.left) / whole.spread
+        torch.testing.assert_close(whole(moved)[2], expected.clamp_min(1e-3).expand(20), atol=5e-3, rtol=0.02)
+
+
 def test_more_views_than_it_keeps_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
     import dimm_ros.head.whole_image as module
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from dimm_ros.config import HeadConfig, TrainingConfig
+from dimm_ros.encoder.dinov2 import Encoder
+from dimm_ros.evaluation.metrics import Answer, errors, normalised_squares
+from dimm_ros.gallery.conditions import film
+from dimm_ros.gallery.scene import build_room
+from dimm_ros.gallery.trajectory import MOUNTS, trajectory
+from dimm_ros.geometry.camera import Camera
 from dimm_ros.head.whole_image import WholeImage
-from dimm_ros.mapping.calibrate import _rates, calibrate_short
-from dimm_ros.scene_map import Calibration
+from dimm_ros.localizer import Localizer
+from dimm_ros.mapping.build import build_map
+from dimm_ros.mapping.calibrate import _rates, calibrate_short, held_out_frames
+from dimm_ros.scene_map import Calibration, SceneMap
 
 
 def test_rates_are_standard_deviations_per_axis_and_novelty() -> None:
@@ -43,10 +56,55 @@ def test_a_short_recording_knows_what_is_not_of_it() -> None:
         return torch.from_numpy(np.concatenate([np.sin(along), np.cos(along)], axis=1) @ mix + noise * rng.normal(size=(count, 60)))
 
     contexts, poses = path(60, 0.05), (torch.eye(3).expand(60, 3, 3), torch.rand(60, 3))
-    short = calibrate_short(contexts, *poses, torch.arange(60), torch.ones(60, dtype=torch.bool))
+    short = calibrate_short(contexts, *poses, torch.ones(60, dtype=torch.bool), torch.arange(60))
     limit = short["max_novelty"]
     assert short["position_rate"] > 0 and short["rotation_rate_deg"] >= 0
     whole = WholeImage.fit(contexts, *poses)
     between = whole(path(47, 0.05).float())[2]
     elsewhere = whole(torch.from_numpy(rng.normal(size=(40, 60)) * float(contexts.std())).float())[2]
     assert (between < limit).all() and (elsewhere > limit).all()
+
+
+def test_virtual_views_do_not_count_in_a_short_recordings_rates() -> None:
+    """Their images are not real, and neither are their errors: here they are metres off, and the recorded views are not."""
+    generator = torch.Generator().manual_seed(0)
+    where = torch.linspace(0, 3, 60, dtype=torch.float64)[:, None] * torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
+    context = torch.sin(where @ torch.randn(3, 24, generator=generator, dtype=torch.float64)) + 0.02 * torch.randn(60, 24, generator=generator)
+    rotations, frame_of, real = torch.eye(3).expand(60, 3, 3), torch.arange(60), torch.ones(60, dtype=torch.bool)
+    alone = calibrate_short(context, rotations, where, real, frame_of)
+    away = where + 5 * torch.randn(60, 3, generator=generator, dtype=torch.float64)
+    both = calibrate_short(
+        torch.cat([context, context + 1.0]), torch.cat([rotations, rotations]), torch.cat([where, away]), torch.cat([real, ~real]),
+        torch.cat([frame_of, frame_of]),
+    )
+    assert both["position_rate"] < 2.5 * alone["position_rate"], (alone, both)
+
+
+def test_covariances_of_a_map_are_those_of_its_errors(tmp_path: Path, encoder: Encoder) -> None:
+    """On frames of the gallery that were left out: the mean of six normalised squares is six, within a factor of three for so few."""
+    small = copy.copy(encoder)
+    small.config = encoder.config.changed(input_size=112)
+    stamps, world_from_base = trajectory(1, 28.75, 20.0)
+    camera = Camera(112, 84, 75.0, 75.0, 55.5, 41.5)
+    recording = film(build_room(0, photographs=False), camera, stamps, world_from_base @ MOUNTS["handheld"], every=4)
+    left_out = np.arange(len(recording.frames)) % 36 >= 30
+    mapped, asked = ([frame for frame, out in zip(recording.frames, left_out, strict=True) if out == wanted] for wanted in (False, True))
+    path = tmp_path / "gallery.dimm"
+    build_map(
+        replace(recording, frames=mapped), path, small, head=HeadConfig(mappers=1, width=64, depth=1, turn_width=64),
+        training=TrainingConfig(steps=200, batch=512, passes=1, learning_rate=3e-3),
+    )
+    localizer = Localizer(SceneMap.load(path), small)
+    calibration = localizer.map.header.calibration
+    assert calibration.frames == 20 == len(held_out_frames(len(mapped)))
+    estimates = [localizer.localize(frame.load(), frame.camera) for frame in asked]
+    answers = [
+        Answer(
+            name=frame.name, stamp_ns=frame.stamp_ns, true=frame.world_from_camera, estimated=estimate.world_from_camera,
+            covariance=estimate.covariance,
+        )
+        for frame, estimate in zip(asked, estimates, strict=True)
+    ]
+    squares = normalised_squares(answers)
+    assert 2.0 < squares.mean() < 18.0 and (squares < 12.592).mean() > 0.6, squares
+    assert calibration.position_error == pytest.approx(np.median(errors(answers)[0]), rel=2.0)

@@ -88,14 +88,14 @@ def test_the_header_tells_of_both(merged: Path, small_map: Path, second_map: Pat
     assert header.name == "floor" and [part.name for part in header.parts] == ["gallery", "second"]
     assert [source.frames for source in header.sources] == [24, 10] and header.sources[1].licence == "CC0-1.0"
     assert header.calibration.max_novelty == max(part.calibration.max_novelty for part in parts)
-    assert len(ReferenceViews.load(reference_path(merged), header.encoder_sha256).cls) == 34
+    assert len(ReferenceViews.load(merged, header).cls) == 34
 
 
 def test_merged_maps_merge_on_and_keep_each_part(merged: Path, small_map: Path, tmp_path: Path) -> None:
     path = merge_maps([merged, small_map], tmp_path / "three.dimm")
     scene_map = SceneMap.load(path)
     assert isinstance(scene_map.head, MergedHead) and [part.name for part in scene_map.header.parts] == ["gallery", "second", "gallery"]
-    assert not reference_path(path).exists() or len(ReferenceViews.load(reference_path(path), scene_map.header.encoder_sha256).cls) == 58
+    assert not reference_path(path).exists() or len(ReferenceViews.load(path, scene_map.header).cls) == 58
 
 
 def changed(path: Path, target: Path, **changes: object) -> Path:

@@ -13,10 +13,10 @@ import torch
 from dimm_ros.config import EncoderConfig, HeadConfig, TrainingConfig
 from dimm_ros.data.open import open_recording
 from dimm_ros.encoder.dinov2 import Encoder
-from dimm_ros.errors import DataError, MapError, WeightsError
+from dimm_ros.errors import BusyError, DataError, MapError, WeightsError
 from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.localizer import Localizer
-from dimm_ros.mapping.build import build_map
+from dimm_ros.mapping.build import build_map, locked, work_folder
 from dimm_ros.mapping.rehearse import features_path, keep_features, load_features, remembered_views
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 from dimm_ros.mapping.training_views import Stacked, TrainingViews
@@ -75,7 +75,7 @@ def test_the_header_tells_both_recordings(updated: Path, small_map: Path) -> Non
     assert (new.name, new.frame_id, new.origin, new.radius) == (old.name, old.frame_id, old.origin, old.radius)
     assert len(new.curves) == 2 and new.curves[1].points[-1][0] == STEPS
     assert new.calibration.max_novelty >= 0.4
-    views = ReferenceViews.load(reference_path(updated), new.encoder_sha256)
+    views = ReferenceViews.load(updated, new)
     assert len(views.cls) == len(views.world_from_camera) == 34
     assert not updated.with_name("room.dimm.work").exists() and not features_path(updated).exists()
 
@@ -141,6 +141,14 @@ def test_stacked_tensors_are_indexed_as_one() -> None:
     rows = torch.tensor([9, 0, 4, 5, 7, 8, 3, 9])
     torch.testing.assert_close(stacked[rows], joined[rows])
     assert len(stacked) == 10 and stacked.shape == (10, 1)
+
+
+def test_two_updates_of_one_map_do_not_meet(tmp_path: Path, small_map: Path, other_walk: Path, encoder: Encoder) -> None:
+    path = copied(small_map, tmp_path)
+    before = path.read_bytes()
+    with locked(work_folder(path)), pytest.raises(BusyError, match="Another process is making .*room.dimm at this moment"):
+        update_map(path, [open_recording(other_walk)], encoder, training=training(path, 2))
+    assert path.read_bytes() == before
 
 
 def test_stopping_leaves_the_map_and_the_same_call_goes_on(tmp_path: Path, small_map: Path, other_walk: Path, encoder: Encoder) -> None:

@@ -141,12 +141,47 @@ def _changed(change: Callable[[onnx.ModelProto], None]) -> Callable[[Path], None
     return spoil
 
 
-def _external(model: onnx.ModelProto) -> None:
-    tensor = model.graph.initializer[0]
+def _leave(tensor: TensorProto) -> None:
+    """A constant's numbers are in another file."""
     tensor.ClearField("raw_data")
+    tensor.data_type, tensor.dims[:] = TensorProto.FLOAT, [1]
     tensor.data_location = TensorProto.EXTERNAL
     entry = tensor.external_data.add()
     entry.key, entry.value = "location", "../secret"
+
+
+def _external(model: onnx.ModelProto) -> None:
+    _leave(model.graph.initializer[0])
+
+
+def _constant(holder: onnx.GraphProto | onnx.FunctionProto) -> onnx.AttributeProto:
+    """The attribute of a new constant."""
+    node = holder.node.add(op_type="Constant", output=["stolen"])
+    return node.attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
+
+
+def _external_in_sparse_constant(model: onnx.ModelProto) -> None:
+    attribute = _constant(model.graph)
+    attribute.name, attribute.type = "sparse_value", onnx.AttributeProto.SPARSE_TENSOR
+    attribute.sparse_tensor.dims[:] = [1]
+    _leave(attribute.sparse_tensor.values)
+
+
+def _external_in_sparse_initializer(model: onnx.ModelProto) -> None:
+    _leave(model.graph.sparse_initializer.add().indices)
+
+
+def _function(model: onnx.ModelProto, domain: str) -> onnx.FunctionProto:
+    return model.functions.add(name="Stolen", domain=domain, output=["stolen"], opset_import=[helper.make_opsetid("", 17)])
+
+
+def _external_in_function(model: onnx.ModelProto) -> None:
+    _leave(_constant(_function(model, "ai.onnx")).t)
+
+
+def _external_in_branch(model: onnx.ModelProto) -> None:
+    branch = model.graph.node.add(op_type="If").attribute.add(name="then_branch", type=onnx.AttributeProto.GRAPH)
+    _leave(_constant(branch.g).t)
 
 
 @pytest.mark.parametrize(("spoil", "sentence"), [
@@ -159,6 +194,16 @@ def _external(model: onnx.ModelProto) -> None:
     (_changed(lambda model: setattr(model.metadata_props[0], "value", '{"format_version": 7}')), "has format 7"),
     (_changed(_external), "refers to other files"),
     (_changed(lambda model: model.opset_import.append(helper.make_opsetid("evil.ops", 1))), "foreign operators"),
+    (_changed(_external_in_sparse_constant), "refers to other files"),
+    (_changed(_external_in_sparse_initializer), "refers to other files"),
+    (_changed(_external_in_function), "refers to other files"),
+    (_changed(_external_in_branch), "refers to other files"),
+    (_changed(lambda model: _function(model, "evil.ops")), "foreign operators"),
+    (_changed(lambda model: _function(model, "").opset_import.append(helper.make_opsetid("evil.ops", 1))), "foreign operators"),
+    (_changed(lambda model: model.graph.node.add(op_type="Evil", domain="evil.ops")), "foreign operators"),
+    (_changed(lambda model: model.graph.node.add(op_type="EPContext", domain="com.microsoft")), "refers to other files"),
+    (_changed(lambda model: setattr(model.metadata_props[0], "value", '{"format_version": 1e400}')), "cannot be read"),
+    (_changed(lambda model: setattr(model.metadata_props[0], "value", "[" * 100_000)), "cannot be read"),
     (_changed(lambda model: setattr(model.graph.node[0], "op_type", "NoSuchOperator")), "ONNX Runtime cannot load"),
     (_changed(lambda model: setattr(model.graph.output[1], "name", "cls")), "ONNX Runtime cannot load|inputs and outputs"),
 ])

@@ -15,10 +15,11 @@ from dimm_ros.errors import InputError
 from dimm_ros.solver import estimate_focal
 from dimm_ros.solver.centre import estimate_centre, least_squares_centres, quadratic_forms
 from dimm_ros.solver.focal import two_ray_focals
-from dimm_ros.solver.matches import match_rays
+from dimm_ros.solver.matches import RayMatches, match_rays
 from dimm_ros.solver.ransac import biweight, choose_pairs, consensus, draw_pairs
 from dimm_ros.solver.rays import angle_between, exp_so3, moments_of, skew, transform_rays
-from dimm_ros.solver.rotation import kabsch, two_ray_rotations
+from dimm_ros.solver.refine import _scatter, refine_pose, residuals
+from dimm_ros.solver.rotation import estimate_rotation, kabsch, two_ray_rotations
 
 from .scenes import Scene
 
@@ -193,3 +194,36 @@ def test_focal_length_of_nothing_is_one_sentence() -> None:
         estimate_focal(pixels, directions)
     with pytest.raises(InputError, match="Only 0 rays are finite"):
         estimate_focal(pixels, directions * torch.nan, config=SolverConfig())
+
+
+def test_a_refinement_that_makes_it_worse_is_not_kept() -> None:
+    """Half of the rays are wrong and the start is 4 degrees off: one Gauss-Newton step often leads away."""
+    config, kept = SolverConfig(), 0
+    for seed in range(60):
+        scene = Scene(seed, rays=40)
+        scene.add_noise(math.radians(1.5), 0.05)
+        scene.add_outliers(0.5)
+        matches = match_rays(scene.bearings, None, scene.directions, scene.moments, None, None, config)
+        turn = math.radians(4.0) * torch.nn.functional.normalize(scene.normal(3), dim=0)
+        start = exp_so3(turn) @ scene.rotation, scene.centre + 0.15 * scene.normal(3)
+        trust = _scatter(_normalised(matches, *start), matches.valid).trust
+        refined = refine_pose(*start, matches, 1)
+        before, after = ((trust * (1 - (1 - _normalised(matches, *pose)).clamp(min=0) ** 3)).sum() for pose in (start, refined))
+        assert after <= before
+        kept += torch.equal(refined[0], start[0]) and torch.equal(refined[1], start[1])
+    assert 10 < kept < 50  # the test is of both cases
+
+
+def _normalised(matches: RayMatches, rotation: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
+    """(N, 2) squared residuals in units of their thresholds."""
+    return residuals(rotation, centre, matches).square().sum(dim=2) * matches.precision
+
+
+def test_pairs_of_rays_that_do_not_keep_their_angle_are_not_drawn() -> None:
+    """Where seven of ten rays are wrong, one pair in eleven is good: eight of them hold a good one only if the others are told apart."""
+    for seed in range(30):
+        scene = Scene(seed, rays=300)
+        scene.add_outliers(0.7)
+        matches = match_rays(scene.bearings, None, scene.directions, scene.moments, None, None, SolverConfig())
+        rotation, found = estimate_rotation(matches, SolverConfig(hypotheses=8, local_steps=0, seed=seed))
+        assert found and torch.allclose(rotation, scene.rotation, atol=1e-3)
