@@ -18,7 +18,7 @@ from dimm_ros.landmarks.keypoints import Keypoints
 from dimm_ros.landmarks.locate import locate
 from dimm_ros.landmarks.store import Landmarks
 
-_PERIOD, _BLOCK = 20, 4  # whole stretches: a frame between its neighbours would make it too easy
+_PERIOD, _BLOCK = 40, 8  # whole stretches: a frame between its neighbours would make it too easy
 _SPARSE = 60  # so few frames are left out one by one
 _MIN_FRAMES = 5
 _TAILS = 1.2  # errors have heavier tails than a Gaussian

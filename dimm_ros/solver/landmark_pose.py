@@ -23,8 +23,8 @@ _GROWN, _GROWN_MATCHES, _GROWING = 60, 12, [80.0, 40.0, 20.0, 10.0, 6.0]
 _POLISHING = [12.0, 8.0, 6.0, _WIDTH, _WIDTH, _WIDTH]
 #: Squared Mahalanobis distance (6 degrees of freedom, one in a thousand) from which the prior is contradicted.
 _CONTRADICTED = 22.5
-#: Least variance of a residual's component, square pixels.
-_LEAST_VARIANCE = 0.01
+#: Least variance of a residual's component, square pixels, and least mean slope of psi; matches beyond the reach are plain wrong.
+_LEAST_VARIANCE, _LEAST_SLOPE, _REACH_PX = 0.01, 0.1, 12.0
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,11 @@ def solve_landmarks(
     inliers = errors < INLIER_PX**2
     if inliers.sum() < _MIN_MATCHES:
         return None
-    variance = _variance(errors[inliers], matches.equations)
     rotation, centre = rotation[0], centre[0]
     if not (np.isfinite(rotation).all() and np.isfinite(centre).all()):
         return None
     return LandmarkPose(
-        rotation=rotation, centre=centre, inliers=inliers, information=information(rotation, centre, matches.at(inliers), variance),
+        rotation=rotation, centre=centre, inliers=inliers, information=_information(rotation, centre, errors, matches),
         proof=proof(int(inliers.sum()), len(matches), chance, matches.equations), prior=joined,
     )
 
@@ -203,12 +202,22 @@ def _contradicts(rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatc
     inliers = errors < INLIER_PX**2
     if inliers.sum() < 2 * _MIN_MATCHES:
         return False
-    own = information(rotation, centre, matches.at(inliers), _variance(errors[inliers], matches.equations))
+    own = _information(rotation, centre, errors, matches)
     away = prior.difference(rotation, centre)
     spread = np.linalg.inv(prior.information) + np.linalg.inv(own + 1e-9 * np.trace(own) * np.eye(6))
     return bool(away @ np.linalg.solve(spread, away) > _CONTRADICTED)
 
 
-def _variance(errors: np.ndarray, equations: int) -> float:
-    """Of a residual's component, square pixels, from squared errors of inliers; six are spent on the pose."""
-    return max(float(errors.sum()) / max(equations * len(errors) - 6, 1), _LEAST_VARIANCE)
+def _information(rotation: np.ndarray, centre: np.ndarray, errors: np.ndarray, matches: LandmarkMatches) -> np.ndarray:
+    """(6, 6) inverse covariance of the kernel's estimate (Huber's asymptotic theory), from (N,) squared errors.
+
+    The kernel's psi is w e, with w = (1 + e^2 / width^2)^-2: the variance of psi over the square of its mean slope stands for the
+    noise's variance. It grows with what the kernel leaves out, as in blurred images, where the inliers' own scatter does not.
+    """
+    equations, near = matches.equations, errors < _REACH_PX**2
+    ratio = errors[near] / _WIDTH**2
+    weight = (1.0 + ratio) ** -2
+    slope = (weight - (4.0 / equations) * ratio * (1.0 + ratio) ** -3).mean()
+    freedom = max(equations * len(ratio) - 6, 1)
+    variance = (weight**2 * errors[near]).sum() / freedom / max(slope, _LEAST_SLOPE) ** 2
+    return information(rotation, centre, matches.at(near), max(float(variance), _LEAST_VARIANCE))
