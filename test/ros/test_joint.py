@@ -128,7 +128,7 @@ def test_rejected_images_do_not_enter_the_window(make_robot) -> None:
 
 def test_old_images_are_left_out_of_the_window(make_robot) -> None:
     """Odometry has drifted since: an image of 4 s ago counts, one of 6 s ago does not."""
-    robot = make_robot(window=3, localizer=KnownPose())
+    robot = make_robot(window=3, tf_timeout=10.0, localizer=KnownPose())
     start = robot.now_ns() - 20 * SECOND
     robot.send_info()
     for seconds in (0, 2, 6, 12):
@@ -139,7 +139,7 @@ def test_old_images_are_left_out_of_the_window(make_robot) -> None:
 
 def test_cameras_whose_clocks_differ_do_not_begin_anew_at_every_set(rig) -> None:
     """The left one is dated 1.2 s back: never of one set with the front one, which the gate lets pass alone."""
-    robot = rig(gate__enabled=True, tf_mode="map_odom")
+    robot = rig(gate__enabled=True, tf_mode="map_odom", tf_timeout=10.0)
     cleared = []
     robot.node._transforms.clear = lambda: cleared.append(1)
     start, stamps = robot.now_ns() - 20 * SECOND, []

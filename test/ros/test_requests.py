@@ -191,7 +191,7 @@ def sent_by_timer(robot) -> list[str]:
 @pytest.mark.parametrize("what", list(ASK))
 def test_an_image_under_way_is_left_out(make_robot, what) -> None:
     """It was begun with what is to be forgotten: no pose, state or transform comes of it, and the next is answered."""
-    robot = make_robot(tf_rate=100.0)
+    robot = make_robot(tf_rate=100.0, tf_timeout=10.0)
     first = robot.localize()
     robot.answer_of(first)
     stamp = under_way(robot)
@@ -239,7 +239,7 @@ def test_what_is_under_way_when_time_begins_anew_is_left_out(make_robot) -> None
 @pytest.mark.parametrize("what", list(ASK))
 def test_windows_are_forgotten(make_robot, what) -> None:
     """A window's earlier images were linked to what is to be forgotten; a hint says that the robot may be elsewhere."""
-    robot = make_robot(window=3)
+    robot = make_robot(window=3, tf_timeout=10.0)
     start = robot.now_ns() - 20 * SECOND
     for index in range(4):
         if index == 2:
