@@ -25,7 +25,7 @@ KEYS = {
 #: From pip by hand: README.md names each; the last two come with others.
 BY_HAND = {"evo", "onnx", "pydantic", "safetensors", "typer"}
 WITH_OTHERS = {"huggingface_hub": "transformers", "google": "onnx", "typing_extensions": "torch", "backports": "rosbags"}
-OPTIONAL = {"onnxruntime", "poselib", "rerun", "tensorrt"}
+OPTIONAL = {"compression", "onnxruntime", "poselib", "rerun", "tensorrt"}  # compression: Python's own from 3.14 on
 
 
 @pytest.fixture(scope="module")
