@@ -226,6 +226,16 @@ class MapHeader(BaseModel):
             "encoder": self.encoder.model_dump_json(),
         }
 
+    @property
+    def steps_done(self) -> int | None:
+        """Steps of the last training that are in the weights; None of merged maps, which were not trained."""
+        return None if self.parts else int(self.figures.get("steps", 0))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the training was not stopped before its end."""
+        return self.steps_done is None or self.steps_done >= self.training.steps
+
 
 class SceneMap:
     """A trained head with its header.

@@ -30,6 +30,13 @@ def written_whole(path: Path) -> Iterator[Path]:
         _sync(path.parent)
 
 
+def write_whole(path: Path, text: str) -> Path:
+    """The same for a text; raises OSError."""
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return path
+
+
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

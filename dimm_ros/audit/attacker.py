@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from dimm_ros.audit.photos import Photo
 from dimm_ros.errors import InputError
+from dimm_ros.evaluation.metrics import is_mapped
 from dimm_ros.scene_map import SceneMap
 
 
@@ -34,6 +36,40 @@ class Loot:
     def path(self) -> np.ndarray:
         """(N, 4, 4) world_from_camera of the recorded images, in the order of the recording."""
         return self.poses[self.recorded]
+
+
+@torch.inference_mode()
+def check_place(scene_map: SceneMap, photos: list[Photo], name: str, *, mapped: bool) -> None:
+    """Refuse images by which attacks would fail for the wrong reason, and look harmless.
+
+    Args:
+        scene_map: a map without its whole-image part cannot tell, and lets all pass.
+        photos: that are to be of its place.
+        name: what they come from, for the sentence.
+        mapped: they are to be images that it was made from.
+
+    Raises:
+        InputError: they are of another place, or not those.
+    """
+    whole = scene_map.head.whole
+    if whole is None or not photos:
+        return
+    contexts = torch.stack([photo.context for photo in photos]).to(whole.mean.device)
+    novelty, limit = float(scene_map.head.whole(contexts)[2].median()), scene_map.header.calibration.max_novelty or 1.0
+    if novelty > limit:
+        raise InputError(
+            f"'{name}' is of another place than map '{scene_map.header.name}' (novelty {novelty:.2f}, at most "
+            f"{limit:.2f} there), so every attack would seem to fail; give the recording that the map was made from."
+        )
+    if mapped:
+        path = read_out(scene_map).path
+        known = sum(bool(is_mapped(photo.pose, path)) for photo in photos)
+        if known < len(photos) / 2:
+            raise InputError(
+                f"'{name}' is not what map '{scene_map.header.name}' was made from: the map holds the poses of {known} of "
+                f"{len(photos)} of its images, so it cannot judge the attacks; give that recording, with the --split "
+                "that was mapped."
+            )
 
 
 def read_out(scene_map: SceneMap) -> Loot | None:

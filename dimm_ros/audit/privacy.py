@@ -124,6 +124,9 @@ def attack(scene_map: SceneMap, evidence: Evidence, plan: Plan | None = None, wa
     for row in judged if audit.surface is not None else []:
         row.update(audit.surface.judge(audit.clouds[row["attack"]]))
     audit.figures["structure"] = judged
+    audit.figures["structure_unjudged"] = None if audit.surface is not None else (
+        "the recording has no depth images" if evidence.mapped else "no recording was given to judge them by (DATA)"
+    )
     return audit
 
 

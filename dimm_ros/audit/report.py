@@ -12,8 +12,9 @@ from rich.table import Table
 
 from dimm_ros.audit.membership import SCORES
 from dimm_ros.audit.privacy import Audit, Rebuilt
-from dimm_ros.pictures.plots import literal, pyplot
-from dimm_ros.whole_file import written_whole
+from dimm_ros.doctor.coverage import above, second_down
+from dimm_ros.pictures.plots import literal, pyplot, save_figure
+from dimm_ros.whole_file import write_whole
 
 _SLICE = (0.05, 0.95)  # quantiles of the surface's extent that a picture shows
 _ROOM_M = 0.5
@@ -26,12 +27,22 @@ def tables(title: str, figures: dict) -> list[Table]:
     result.add_column(overflow="fold")
     for row in _sentences(figures):
         result.add_row(*map(escape, row))
-    heads = ("attack", "points", "within 10 cm of the surface", "median distance", "surface covered")
-    structure = Table(*heads, title="structure", title_justify="left")
+    return [result, _structure_table(figures)] if figures["structure"] else [result]
+
+
+def _structure_table(figures: dict) -> Table:
+    """Points that each attack got back, and how near the true surface they are, where that is known."""
+    unjudged = figures.get("structure_unjudged")
+    heads = () if unjudged else ("within 10 cm of the surface", "median distance", "surface covered")
+    structure = Table("attack", "points", *heads, title="structure", title_justify="left", caption_justify="left")
     for row in figures["structure"]:
-        shown = (str(row["points"]), _percent(row.get("within_10cm")), _cm(row.get("median_m")), _percent(row.get("covered")))
-        structure.add_row(escape(row["attack"]), *shown)
-    return [result, structure] if figures["structure"] else [result]
+        shown = (_percent(row.get("within_10cm")), _cm(row.get("median_m")), _percent(row.get("covered")))
+        structure.add_row(escape(row["attack"]), str(row["points"]), *(() if unjudged else shown))
+    if unjudged:
+        structure.caption = f"How near the true surface these points are is not known: {unjudged}."
+    elif any(not row["points"] for row in figures["structure"]):
+        structure.caption = "-: no point came back, so none is near the surface."
+    return structure
 
 
 def _sentences(figures: dict) -> list[tuple[str, str]]:
@@ -71,9 +82,7 @@ def _cm(value: float | None) -> str:
 
 def write_report(folder: Path, title: str, audit: Audit, true_path: np.ndarray | None) -> list[Path]:
     """Write audit.json, path.png, structure.png and tokens.png, as far as there is something to show; returns their paths."""
-    file = folder / "audit.json"
-    with written_whole(file) as partial:
-        partial.write_text(json.dumps(audit.figures, indent=2) + "\n", encoding="utf-8")
+    file = write_whole(folder / "audit.json", json.dumps(audit.figures, indent=2) + "\n")
     paths = [file]
     if audit.path is not None:
         paths.append(_draw_path(folder / "path.png", title, audit, true_path))
@@ -84,20 +93,20 @@ def write_report(folder: Path, title: str, audit: Audit, true_path: np.ndarray |
     return paths
 
 
-def _from_above(points: np.ndarray, path: np.ndarray | None) -> tuple[int, int, int]:
-    """The two axes across, and the one that is up: that of the cameras' own vertical, else the one of least extent."""
-    if path is None:
-        up = int(np.argmin(np.ptp(points, axis=0)))
-    else:
-        up = int(np.argmax(np.abs(path[:, :3, 1].mean(axis=0))))
-    across = [axis for axis in range(3) if axis != up]
-    return across[0], across[1], up
+def _from_above(points: np.ndarray, path: np.ndarray | None) -> tuple[tuple[int, int, int], bool]:
+    """The two axes across and the vertical one (the cameras', else that of least extent); whether the second points down."""
+    if path is not None:
+        axes, up_sign = above(path)
+        return axes, second_down(axes, up_sign)
+    up = int(np.argmin(np.ptp(points, axis=0)))
+    first, second = (axis for axis in range(3) if axis != up)
+    return (first, second, up), second_down((first, second, up), 1)
 
 
 def _draw_path(file: Path, title: str, audit: Audit, true_path: np.ndarray | None) -> Path:
     plt = pyplot()
     places = audit.path[:, :3, 3]
-    x, y, _ = _from_above(places, audit.path)
+    (x, y, _), flipped = _from_above(places, audit.path)
     figure, axis = plt.subplots(figsize=(7, 6), layout="constrained")
     if true_path is not None:
         axis.plot(true_path[:, x, 3], true_path[:, y, 3], "-", color="0.75", linewidth=6, label="true")
@@ -106,9 +115,11 @@ def _draw_path(file: Path, title: str, audit: Audit, true_path: np.ndarray | Non
     ahead = audit.path[::step, :3, 2]
     axis.quiver(places[::step, x], places[::step, y], ahead[:, x], ahead[:, y], color="tab:red", width=0.003, scale=25)
     axis.set(xlabel=f"{'xyz'[x]} [m]", ylabel=f"{'xyz'[y]} [m]", title=f"{literal(title)}: camera path, from above", aspect="equal")
+    if flipped:
+        axis.invert_yaxis()
     axis.legend()
     axis.grid(alpha=0.3)
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
 def _draw_clouds(file: Path, title: str, audit: Audit) -> Path:
@@ -118,7 +129,7 @@ def _draw_clouds(file: Path, title: str, audit: Audit) -> Path:
     reference = np.concatenate([points for points in clouds.values() if len(points)] or [np.zeros((1, 3))])
     if audit.surface is not None:
         reference = audit.surface.points
-    x, y, up = _from_above(reference, audit.path)
+    (x, y, up), flipped = _from_above(reference, audit.path)
     low, high = np.quantile(reference, _SLICE[0], axis=0), np.quantile(reference, _SLICE[1], axis=0)
     true = None if audit.surface is None else audit.surface.points[((audit.surface.points > low) & (audit.surface.points < high))[:, up]]
     if audit.path is not None:
@@ -142,10 +153,12 @@ def _draw_clouds(file: Path, title: str, audit: Audit) -> Path:
             axis.plot(audit.path[:, x, 3], audit.path[:, y, 3], "-", color="tab:blue", linewidth=0.7)
         axis.set_title(name, fontsize=9)
         axis.set(aspect="equal", xlim=(low[x] - _ROOM_M, high[x] + _ROOM_M), ylim=(low[y] - _ROOM_M, high[y] + _ROOM_M))
+    if flipped:
+        axes[0, 0].invert_yaxis()  # the others share it
     for axis in axes.flat[len(panels):]:
         axis.axis("off")
     figure.suptitle(f"{literal(title)}: what comes back of the scene, from above (metres; blue: the camera path, itself read out)")
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
 def _draw_tokens(file: Path, title: str, rebuilt: list[Rebuilt]) -> Path:
@@ -168,10 +181,4 @@ def _draw_tokens(file: Path, title: str, rebuilt: list[Rebuilt]) -> Path:
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     figure.suptitle(f"{literal(title)}: patch tokens")
-    return _save(figure, file)
-
-
-def _save(figure, path: Path) -> Path:
-    figure.savefig(path, dpi=110)
-    pyplot().close(figure)
-    return path
+    return save_figure(figure, file)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from dimm_ros.cli import options
-from dimm_ros.cli.console import bars, console, note, say, say_json
+from dimm_ros.cli.console import bars, note, say, say_json, show
+from dimm_ros.cli.verbs import Verb, Verbs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +23,8 @@ _EPILOG = (
 
 
 def register(app: typer.Typer) -> None:
-    audit = typer.Typer(no_args_is_help=True, help="What an attacker can read out of a map file.")
-    audit.command("privacy", epilog=_EPILOG)(privacy)
+    audit = typer.Typer(cls=Verbs, no_args_is_help=True, help="What an attacker can read out of a map file.")
+    audit.command("privacy", cls=Verb, epilog=_EPILOG)(privacy)
     app.add_typer(audit, name="audit")
 
 
@@ -48,7 +49,7 @@ def privacy(
     With DATA the attacks are judged against the truth; where it has depth images, so is the structure, beside a scene-coordinate
     map of the same images.
     """
-    from dimm_ros.audit.attacker import read_out
+    from dimm_ros.audit.attacker import check_place, read_out
     from dimm_ros.audit.photos import foreign_frames, take
     from dimm_ros.audit.privacy import Evidence, attack
     from dimm_ros.audit.report import tables, write_report
@@ -66,18 +67,22 @@ def privacy(
     scene_map = SceneMap.load(map_file, choose_device(device))
     header = scene_map.header
     read_out(scene_map)  # refuses merged maps before anything is encoded
-    elsewhere = foreign_frames(images) if foreign is None else _some(open_recording(foreign).frames, images)
+    elsewhere = foreign_frames(images) if foreign is None else _some(open_recording(foreign, **topics).frames, images)
     with new_results(f"audit_{header.name}", results) as folder:
         encoder = Encoder.open(header.encoder, device=device, weights=weights, sha256=header.encoder_sha256)
         with bars() as progress:
             kinds = {
-                "foreign": elsewhere, "mapped": [] if mapped is None else _some(mapped.frames, 2 * images),
-                "unseen": [] if other is None else _some(other.frames, images),
+                "mapped": [] if mapped is None else _some(mapped.frames, 2 * images),
+                "unseen": [] if other is None else _some(other.frames, images), "foreign": elsewhere,
             }
-            photos = {
-                kind: take(frames, encoder, lambda done, kind=kind, frames=frames: progress(kind, done, len(frames)))
-                for kind, frames in kinds.items()
-            }
+            photos = {}
+            for kind, frames in kinds.items():
+                def told(done: int, kind: str = kind, total: int = len(frames)) -> None:
+                    progress(kind, done, total)
+
+                photos[kind] = take(frames, encoder, told)
+                if kind != "foreign" and photos[kind]:
+                    check_place(scene_map, photos[kind], mapped.name, mapped=kind == "mapped")
             true_path = None if mapped is None else mapped.poses()
             audit = attack(scene_map, Evidence(**photos, true_path=true_path), watch=progress)
         write_report(folder, header.name, audit, true_path)
@@ -85,7 +90,7 @@ def privacy(
         say_json(audit.figures)
         return
     for table in tables(f"what {map_file.name} gives away", audit.figures):
-        console.print(table)
+        show(table)
     if mapped is None:
         note("Without DATA nothing is judged: give the recording that the map was made from.")
     say(f"pictures and audit.json: {folder} (also as {results / 'latest'})")

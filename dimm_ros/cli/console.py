@@ -1,7 +1,8 @@
 """What every verb shares: what goes where, progress bars with the time left, exit codes, and errors as one sentence.
 
-Results go to stdout (with ``--json`` nothing but them), everything else to stderr. A verb raises a ``DimmError`` for what its user
-can mend, and lets ``OSError`` pass; ``sentence`` makes one line of either.
+Results go to stdout (with ``--json`` nothing but them), everything else to stderr. Where both are one terminal, its live
+bars are erased and drawn again by one console, so what is said meanwhile goes through that one. A verb raises a
+``DimmError`` for what its user can mend, and lets ``OSError`` pass; ``sentence`` makes one line of either.
 """
 
 from __future__ import annotations
@@ -13,12 +14,22 @@ import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from rich.console import Console, ConsoleRenderable
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
 from rich.text import Text
 
 from dimm_ros.errors import plain
@@ -45,8 +56,8 @@ errors = _Plain(stderr=True)
 EXIT_ERROR, EXIT_USAGE, EXIT_FINDINGS, EXIT_STOPPED = 1, 2, 3, 130
 
 EXIT_CODES = (
-    "Exit code: 0 done, 1 it could not be done and one sentence on stderr says why, 2 wrong usage, 3 dimm doctor found problems, 130 stopped "
-    "with Ctrl-C."
+    "Exit code: 0 done, 1 it could not be done and one sentence on stderr says why, 2 wrong usage, 3 dimm doctor found "
+    "problems or an image was not localized (of eval and demo: none was), 130 stopped with Ctrl-C."
 )
 
 _SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -65,9 +76,22 @@ def sentence(error: OSError) -> str:
     return f"{error.strerror or error}{where}; {cure}."
 
 
+_bars_live = False
+
+
+def _result_console() -> Console:
+    """Where results go: stdout, but where that is a terminal with live bars the console that draws them."""
+    return errors if _bars_live and console.is_terminal else console
+
+
 def say(text: str) -> None:
     """One line of the result, as it is: no markup, no colours, no wrapping, so that scripts can read it and paths stay whole."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    _result_console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def show(table: Table) -> None:
+    """A table of the result."""
+    _result_console().print(table)
 
 
 def note(text: str) -> None:
@@ -95,45 +119,82 @@ def set_up_logging(verbose: bool) -> None:
     logging.getLogger("dimm_ros").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
-class Bars:
-    """Progress bars, one per stage, each with the time left; ``stop`` becomes true on the first Ctrl-C."""
+_COLUMNS = (
+    TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+    TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+)
+_TENTHS = 10
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress, self._tasks = progress, {}
-        self.stop = False
+
+class Bars:
+    """Progress of stages, each with the time left; ``stop`` becomes true on the first Ctrl-C.
+
+    At a terminal they are live bars, which appear with the first stage; elsewhere a plain line at each tenth.
+    """
+
+    def __init__(self, visible: bool) -> None:
+        self._visible, self.stop = visible, False
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._told: dict[str, tuple[int, float, int]] = {}  # tenths told, and when and where the stage began
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> bool:
         """Show a stage's progress; returns whether the user asked to stop."""
+        if self._visible and errors.is_interactive:
+            self._draw(stage, done, total, note)
+        elif self._visible:
+            self._tell(stage, done, total, note)
+        return self.stop
+
+    def close(self) -> None:
+        """Leave the bars as they are."""
+        global _bars_live
+        if self._progress is not None:
+            self._progress.stop()
+            _bars_live = False
+
+    def _draw(self, stage: str, done: int, total: int, note: str) -> None:
+        global _bars_live
+        if self._progress is None:
+            # What is printed goes past the bars, unless it is for a file.
+            self._progress = Progress(*_COLUMNS, console=errors, redirect_stdout=console.is_terminal)
+            self._progress.start()
+            _bars_live = True
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total, completed=done, note=note)
         self._progress.update(self._tasks[stage], completed=done, total=total, note=note)
-        return self.stop
+
+    def _tell(self, stage: str, done: int, total: int, text: str) -> None:
+        now, tenths = time.monotonic(), _TENTHS * done // max(total, 1)
+        told, begun, first = self._told.get(stage, (0, now, done))
+        self._told[stage] = max(told, tenths), begun, first
+        if tenths <= told:
+            return
+        left = (now - begun) * (total - done) / (done - first) if done > first else None
+        more = [f"{left:.0f} s left"] if left and done < total else []
+        note(", ".join([f"{stage}: {100 * tenths // _TENTHS} % ({done} of {total})", *more, *([text] if text else [])]))
 
 
 @contextmanager
 def bars(*, stoppable: bool = False, visible: bool = True) -> Iterator[Bars]:
-    """Progress bars while the block runs.
+    """Progress of what the block does, on stderr.
 
     Args:
         stoppable: the block heeds what the bars return: the first Ctrl-C asks it to stop safely, the second interrupts it.
             Otherwise the first one interrupts.
         visible: one of several processes shows them, the others heed Ctrl-C only.
     """
-    columns = (
-        TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
-        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=errors, disable=not visible) as progress:
-        shown = Bars(progress)
+    shown = Bars(visible)
 
-        def on_interrupt(*_: object) -> None:
-            shown.stop = True
-            signal.signal(signal.SIGINT, previous)
-            with suppress(OSError):  # past Python's buffer: the signal may have come in the middle of a write to it
-                os.write(sys.stderr.fileno(), b"\nstopping at the next safe moment; press Ctrl-C again to stop at once\n")
+    def on_interrupt(*_: object) -> None:
+        shown.stop = True
+        signal.signal(signal.SIGINT, previous)
+        with suppress(OSError):  # past Python's buffer: the signal may have come in the middle of a write to it
+            os.write(sys.stderr.fileno(), b"\nstopping at the next safe moment; press Ctrl-C again to stop at once\n")
 
-        previous = signal.signal(signal.SIGINT, on_interrupt) if stoppable else signal.getsignal(signal.SIGINT)
-        try:
-            yield shown
-        finally:
-            signal.signal(signal.SIGINT, previous)
+    previous = signal.signal(signal.SIGINT, on_interrupt) if stoppable else signal.getsignal(signal.SIGINT)
+    try:
+        yield shown
+    finally:
+        shown.close()
+        signal.signal(signal.SIGINT, previous)

@@ -10,6 +10,7 @@ import typer
 
 from dimm_ros.cli import options
 from dimm_ros.cli.console import bars, say, say_json
+from dimm_ros.cli.verbs import Verb
 
 _EPILOG = (
     "Examples:\n\n  dimm convert 7scenes/chess chess_bag --split official:val\n\n  dimm convert KingsCollege kings_bag --images png\n\n"
@@ -28,7 +29,7 @@ class Images(str, Enum):
 
 
 def register(app: typer.Typer) -> None:
-    app.command("convert", epilog=_EPILOG)(run)
+    app.command("convert", cls=Verb, epilog=_EPILOG)(run)
 
 
 def run(
@@ -43,7 +44,7 @@ def run(
         typer.Option(min=1e-9, max=1e9, help="metres of one unit of the data's poses, such as 0.001 for millimetres"),
     ] = 1.0,
     storage: options.BagStorage = options.Storage.mcap,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a bag that exists")] = False,
+    overwrite: options.Overwrite = False,
     image_topic: options.ImageTopic = None,
     camera_info_topic: options.CameraInfoTopic = None,
     pose_topic: options.PoseTopic = None,

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from dimm_ros.cli import options
-from dimm_ros.cli.console import bars, console, note, say, say_json
+from dimm_ros.cli.console import EXIT_FINDINGS, bars, note, say, say_json, show
+from dimm_ros.cli.verbs import Verb
 from dimm_ros.errors import DimmError
 
-_EPILOG = "Examples:\n\n  dimm demo\n\n  dimm demo --data redkitchen\n\n  dimm demo --data redkitchen --split mid"
+if TYPE_CHECKING:
+    from dimm_ros.cli.console import Bars
+    from dimm_ros.data.recording import Recording
+    from dimm_ros.evaluation.demo_bags import DemoBags
+
+_EPILOG = (
+    "Examples:\n\n  dimm demo\n\n  dimm demo --mcap\n\n  dimm demo --data redkitchen\n\n"
+    "  dimm demo --data redkitchen --split mid"
+)
 _LOG_LINES = 20  # of a node that failed
 
 
 def register(app: typer.Typer) -> None:
-    app.command("demo", epilog=_EPILOG)(run)
+    app.command("demo", cls=Verb, epilog=_EPILOG)(run)
 
 
 def run(
@@ -24,6 +35,8 @@ def run(
     split: Annotated[Optional[str], typer.Option(help="name in the folder's split.json; default: its first, else blocks are held out")] = None,
     results: options.Results = options.RESULTS,
     steps: Annotated[Optional[int], typer.Option(min=1, help="training steps instead of the preset's")] = None,
+    rerun: options.Rerun = False,
+    mcap: options.Mcap = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Record a bag, build a map from it, start the localizer node, replay a second bag into it over DDS, print and draw how good it was."""
@@ -36,6 +49,7 @@ def run(
     from dimm_ros.evaluation.report import new_results, table, write_report
     from dimm_ros.mapping.build import build_map
     from dimm_ros.mapping.retrieval import ReferenceViews
+    from dimm_ros.pictures.sinks import written
     from dimm_ros.scene_map import SceneMap
 
     try:
@@ -70,15 +84,56 @@ def run(
                 raise
             tell("4/4  judging every answer against the true pose")
             reference = ReferenceViews.load(result.path, SceneMap.load(result.path).header)
-            answers = with_retrieval(answers, query, encoder, reference)
+            answers = with_retrieval(
+                answers, query, encoder, reference, lambda done: progress("judging", done, len(query.frames)),
+            )
+            if rerun or mcap:
+                _show(folder, title, result.path, query, progress, rerun=rerun, mcap=mcap)
         figures = {"map": "demo", "data": query.name, "encoder": encoder.weights.origin, "transforms_on_tf": len(replay.broadcasts)}
         figures |= summarise(answers)
-        paths = write_report(folder, title, answers, figures)
+        paths = write_report(folder, title, answers, figures, reference.world_from_camera)
     if as_json:
         say_json(figures)
-        return
-    console.print(table(title, figures))
-    for path in paths:
-        if path.suffix == ".png":
-            say(f"picture: {path}")
-    say(f"everything else: {folder} (also as {results / 'latest'})")
+    else:
+        show(table(title, figures))
+        for path in paths:
+            if path.suffix == ".png":
+                say(f"picture: {path}")
+        for path in written(folder):
+            say(f"for the viewer: {path}")
+        say(f"everything else: {folder} (also as {results / 'latest'})")
+        _say_what_next(folder, stage, written(folder))
+    if not figures["answered"]:
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+def _show(folder: Path, title: str, map_file: Path, query: Recording, progress: Bars, **wanted: bool) -> None:
+    """The second bag's images once more, in this process: the node sends no rays."""
+    from dimm_ros.evaluation.evaluate import evaluate
+    from dimm_ros.localizer import Localizer
+    from dimm_ros.pictures.shown import ShownRun
+    from dimm_ros.pictures.sinks import sinks
+
+    localizer = Localizer.open(map_file)
+    with sinks(ShownRun.of(title, localizer.frame_id, query.frames), folder, **wanted) as draw:
+        evaluate(localizer, query, None, lambda done, total: progress("drawing", done, total), draw)
+
+
+def _say_what_next(folder: Path, stage: DemoBags, viewer_files: list[Path]) -> None:
+    """Commands to type, as they stand."""
+    from dimm_ros.data.bag_writer import CAMERA_INFO_TOPIC, IMAGE_TOPIC
+
+    called = Path(sys.argv[0])
+    dimm = str(called) if called.name == "dimm" and shutil.which("dimm") is None else "dimm"
+    map_file, raw = folder / "map.dimm", folder / "query_raw_bag"
+    foxglove = [path for path in viewer_files if path.suffix == ".mcap"]
+    if foxglove:
+        say(f"next, in Foxglove: open {foxglove[0]}")
+    else:
+        say(f"next, for Foxglove: {dimm} eval {map_file} {stage.query} --mcap")
+    say(f"in RViz, where ROS 2 is: {dimm} convert {stage.query} {raw} --images raw")
+    say(
+        f"    ros2 launch dimm_ros replay.launch.py bagfile:={raw.resolve()} map:={map_file.resolve()} "
+        f"image:={IMAGE_TOPIC} camera_info:={CAMERA_INFO_TOPIC}"
+    )
+    say(f"your own recording: {dimm} doctor YOUR_BAG, then {dimm} map YOUR_BAG -o place.dimm (docs/tutorial.md)")

@@ -8,7 +8,8 @@ from typing import Annotated, Optional
 import typer
 
 from dimm_ros.cli import options
-from dimm_ros.cli.console import EXIT_CODES, EXIT_FINDINGS, bars, console, say, say_json
+from dimm_ros.cli.console import EXIT_CODES, EXIT_FINDINGS, bars, say, say_json, show
+from dimm_ros.cli.verbs import Verb
 from dimm_ros.errors import InputError
 
 _EPILOG = (
@@ -19,7 +20,7 @@ _EPILOG = (
 
 
 def register(app: typer.Typer) -> None:
-    app.command("doctor", epilog=_EPILOG)(run)
+    app.command("doctor", cls=Verb, epilog=_EPILOG)(run)
 
 
 def run(
@@ -61,7 +62,7 @@ def run(
     if as_json:
         say_json(examination.as_dict())
     else:
-        console.print(table(f"{examination.recording.name}: {len(examination.recording.frames)} images", examination.findings))
+        show(table(f"{examination.recording.name}: {len(examination.recording.frames)} images", examination.findings))
         say(f"picture and findings.json: {folder} (also as {results / 'latest'})")
     if examination.worst == Severity.PROBLEM:
         raise typer.Exit(EXIT_FINDINGS)
@@ -84,6 +85,6 @@ def _live(as_json: bool, **wanted) -> None:
     if as_json:
         say_json({"verdict": worst.name.lower(), "findings": [finding.as_dict() for finding in findings]})
     else:
-        console.print(table("the robot, now", findings))
+        show(table("the robot, now", findings))
     if worst == Severity.PROBLEM:
         raise typer.Exit(EXIT_FINDINGS)

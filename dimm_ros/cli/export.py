@@ -9,10 +9,13 @@ import typer
 
 from dimm_ros.cli import options
 from dimm_ros.cli.console import say, say_json
+from dimm_ros.cli.verbs import Verb
+
+_EPILOG = "Examples:\n\n  dimm export office.dimm\n\n  dimm export office.dimm -o networks --precision int8"
 
 
 def register(app: typer.Typer) -> None:
-    app.command("export", epilog="Examples:\n\n  dimm export office.dimm\n\n  dimm export office.dimm -o networks --precision int8")(run)
+    app.command("export", cls=Verb, epilog=_EPILOG)(run)
 
 
 def run(

@@ -10,6 +10,7 @@ import typer
 
 from dimm_ros.cli import options
 from dimm_ros.cli.console import bars, say, say_json
+from dimm_ros.cli.verbs import Verb
 
 _EPILOG = (
     "Examples:\n\n  dimm gallery tour_bag --seconds 60 --seed 1\n\n  dimm gallery tour_bag --seed 1 --spread 0.25\n\n"
@@ -25,7 +26,7 @@ class Style(str, Enum):
 
 
 def register(app: typer.Typer) -> None:
-    app.command("gallery", epilog=_EPILOG)(run)
+    app.command("gallery", cls=Verb, epilog=_EPILOG)(run)
 
 
 def run(
@@ -37,6 +38,7 @@ def run(
     spread: Annotated[float, typer.Option(min=0.0, max=1.0, help="how far a walk strays from the one route; 1 is 0.3 m and 22 degrees")] = 1.0,
     storage: options.BagStorage = options.Storage.mcap,
     raw: Annotated[bool, typer.Option("--raw", help="Image instead of CompressedImage")] = False,
+    overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Record a walk through a furnished room as a ROS 2 bag with images, camera_info, TF and odometry, to try everything with."""
@@ -50,7 +52,8 @@ def run(
     with bars() as progress:
         record_bag(
             output, build_room(), GALLERY_CAMERA, stamps, world_from_base, MOUNTS[style.value], image_every=every,
-            storage=storage.value, compressed=not raw, seed=seed, progress=lambda done, total: progress("rendering", done, total),
+            storage=storage.value, compressed=not raw, seed=seed, overwrite=overwrite,
+            progress=lambda done, total: progress("rendering", done, total),
         )
     images = len(stamps[::every])
     if as_json:

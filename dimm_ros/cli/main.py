@@ -12,16 +12,23 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer  # noqa: E402
 from rich.markup import escape  # noqa: E402
-from typer.core import TyperGroup  # noqa: E402
 
 from dimm_ros import __version__  # noqa: E402
 from dimm_ros.cli import audit, convert, demo, doctor, eval, export, gallery, localize, map, weights  # noqa: E402
 from dimm_ros.cli.console import EXIT_CODES, EXIT_ERROR, EXIT_STOPPED, errors, note, sentence, set_up_logging  # noqa: E402
+from dimm_ros.cli.verbs import Verbs  # noqa: E402
 from dimm_ros.errors import DimmError  # noqa: E402
 
+#: In the order in which they are used: data, map, judgement, robot; the demo does it all.
+_VERBS = (demo, gallery, convert, doctor, map, eval, localize, audit, export, weights)
 
-class _Verbs(TyperGroup):
+
+class _Verbs(Verbs):
     """Known errors of any verb become one sentence and exit code 1, Ctrl-C exit code 130."""
+
+    def list_commands(self, ctx) -> list[str]:
+        order = [verb.__name__.rpartition(".")[2] for verb in _VERBS]
+        return sorted(self.commands, key=lambda name: order.index(name) if name in order else len(order))
 
     def main(self, *words, **options) -> object:
         try:
@@ -62,7 +69,7 @@ app = typer.Typer(
     help="Localize a robot from one camera in a place it has seen before.",
     epilog=f"{EXIT_CODES}\n\nTab completion: dimm --install-completion",
 )
-for verb in (map, eval, localize, convert, doctor, audit, export, demo, gallery, weights):
+for verb in _VERBS:
     verb.register(app)
 
 

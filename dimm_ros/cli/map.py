@@ -11,6 +11,7 @@ import typer
 from dimm_ros.cli import map_info, map_merge, map_report, map_update, options
 from dimm_ros.cli.console import EXIT_STOPPED, bars, note, say, say_json
 from dimm_ros.cli.map_group import DEFAULT, MapVerbs
+from dimm_ros.cli.verbs import Verb
 from dimm_ros.config import PRESETS
 from dimm_ros.errors import BusyError, DimmError
 
@@ -52,7 +53,7 @@ _GROUP_EPILOG = (
 
 def register(app: typer.Typer) -> None:
     verbs = typer.Typer(cls=MapVerbs, help="What can be done with maps; without a verb, one is trained (new).", epilog=_GROUP_EPILOG)
-    verbs.command(DEFAULT, epilog=_EPILOG)(run)
+    verbs.command(DEFAULT, cls=Verb, epilog=_EPILOG)(run)
     for verb in (map_info, map_report, map_update, map_merge):
         verb.register(verbs)
     app.add_typer(verbs, name="map")
@@ -71,6 +72,7 @@ def run(
     encoder: Annotated[Optional[str], typer.Option(help="encoder instead of the preset's, such as dinov2-base; see 'dimm weights'")] = None,
     input_size: Annotated[Optional[int], typer.Option(min=56, help="longer side of the encoder's input, a multiple of 14")] = None,
     name: Annotated[Optional[str], typer.Option(help="the map's name; default: its file's")] = None,
+    overwrite: options.Overwrite = False,
     licence: options.Licence = None,
     keep_features: Annotated[
         bool, typer.Option("--keep-features", help="keep tokens of the images in MAP.features.safetensors for 'dimm map update' (private)"),
@@ -98,6 +100,7 @@ def run(
 
     if input_size is not None and input_size % PATCH:
         raise typer.BadParameter(f"must be a multiple of {PATCH}, such as {round(input_size / PATCH) * PATCH}.", param_hint="--input-size")
+    options.check_new_map(output, overwrite)
     recording = options.opened(source, split, options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
     chosen = preset_of(preset.value, choose_device(device).type)
     training = chosen.training.changed(seed=seed, steps=steps, passes=passes, depth=depth and depth.value)

@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from dimm_ros.cli import options
-from dimm_ros.cli.console import console, say_json
+from dimm_ros.cli.console import say_json, show
+from dimm_ros.cli.verbs import Verb
 
 _EPILOG = "Examples:\n\n  dimm map info office.dimm\n\n  dimm map info office.dimm --json"
 
 
 def register(app: typer.Typer) -> None:
-    app.command("info", epilog=_EPILOG)(run)
+    app.command("info", cls=Verb, epilog=_EPILOG)(run)
 
 
 def run(
@@ -28,4 +29,4 @@ def run(
     if as_json:
         say_json(info)
     else:
-        console.print(table(info))
+        show(table(info))

@@ -9,6 +9,7 @@ import typer
 
 from dimm_ros.cli import options
 from dimm_ros.cli.console import bars, say, say_json
+from dimm_ros.cli.verbs import Verb
 
 _EPILOG = (
     "Examples:\n\n  dimm map report office.dimm\n\n  dimm map report office.dimm second_bag -o office.html\n\n"
@@ -17,7 +18,7 @@ _EPILOG = (
 
 
 def register(app: typer.Typer) -> None:
-    app.command("report", epilog=_EPILOG)(run)
+    app.command("report", cls=Verb, epilog=_EPILOG)(run)
 
 
 def run(

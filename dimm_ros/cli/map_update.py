@@ -9,6 +9,7 @@ import typer
 
 from dimm_ros.cli import options
 from dimm_ros.cli.console import EXIT_STOPPED, bars, note, say, say_json
+from dimm_ros.cli.verbs import Verb
 from dimm_ros.errors import BusyError, DimmError
 
 _EPILOG = (
@@ -18,13 +19,14 @@ _EPILOG = (
 
 
 def register(app: typer.Typer) -> None:
-    app.command("update", epilog=_EPILOG)(run)
+    app.command("update", cls=Verb, epilog=_EPILOG)(run)
 
 
 def run(
     map_file: Annotated[Path, typer.Argument(metavar="MAP", help="a map that 'dimm map' wrote", show_default=False)],
     sources: Annotated[list[Path], typer.Argument(metavar="DATA...", help="bags or folders with poses in the map's frame", show_default=False)],
     output: Annotated[Optional[Path], typer.Option("-o", "--output", help="the map file to write; default: MAP itself")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace another map that is at --output")] = False,
     steps: Annotated[Optional[int], typer.Option(min=1, help="training steps instead of the map's")] = None,
     passes: Annotated[Optional[int], typer.Option(min=1, help="encoded views per image instead of the map's")] = None,
     licence: options.Licence = None,
@@ -52,6 +54,8 @@ def run(
     from dimm_ros.scene_map import SceneMap
 
     header = SceneMap.load(map_file).header
+    if output is not None and output.resolve() != map_file.resolve():
+        options.check_new_map(output, overwrite)
     topics = options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame)
     recordings = [options.opened(source, split, topics) for source in sources]
     encoder = Encoder.open(header.encoder, device=device, weights=weights, sha256=header.encoder_sha256)

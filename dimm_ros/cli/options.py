@@ -39,6 +39,7 @@ Mcap = Annotated[bool, typer.Option("--mcap", help="also write foxglove/foxglove
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 WeightsFile = Annotated[Optional[Path], typer.Option("--weights", help="the encoder's weights (safetensors); default: found as 'dimm weights' says")]
 Backend = Annotated[Engine, typer.Option("--backend", help="torch, or onnx for the network that 'dimm export' wrote beside the map")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what exists")]
 Licence = Annotated[Optional[str], typer.Option("--licence", help="of the recording, as text for the map's header, such as CC-BY-4.0")]
 BagStorage = Annotated[Storage, typer.Option("--storage", help="the bag's files")]
 Split = Annotated[Optional[str], typer.Option(help="part of the data, NAME:PART, such as official:train or one of its split.json")]
@@ -46,6 +47,26 @@ ImageTopic = Annotated[Optional[str], typer.Option(help="bag: image topic; defau
 CameraInfoTopic = Annotated[Optional[str], typer.Option(help="bag: camera_info topic; default: the one beside the image topic")]
 PoseTopic = Annotated[Optional[str], typer.Option(help="bag: PoseStamped, PoseWithCovarianceStamped or Odometry topic; default: /tf")]
 MapFrame = Annotated[str, typer.Option(help="bag: the world frame in /tf")]
+
+
+def check_new_map(path: Path, overwrite: bool) -> None:
+    """Refuse to replace a file, unless it is a map whose training was stopped: that one is gone on with.
+
+    Raises:
+        MapError: there is something else.
+    """
+    from dimm_ros.errors import MapError
+    from dimm_ros.scene_map import SceneMap
+
+    if overwrite or not path.is_file():
+        return
+    try:
+        what = "a finished map" if SceneMap.load(path).header.complete else ""
+    except MapError:
+        what = "no map that this dimm_ros can read"
+    if what:
+        cure = "give another name with -o, or replace it with --overwrite"
+        raise MapError(f"{path} exists already, and is {what}; {cure}.")
 
 
 def opened(source: Path, split: str | None, bag: dict) -> Recording:

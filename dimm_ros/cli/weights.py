@@ -8,10 +8,13 @@ import typer
 
 from dimm_ros.cli import options
 from dimm_ros.cli.console import say, say_json
+from dimm_ros.cli.verbs import Verb
+
+_EPILOG = "Examples:\n\n  dimm weights\n\n  dimm weights dinov2-base\n\n  dimm weights --json"
 
 
 def register(app: typer.Typer) -> None:
-    app.command("weights", epilog="Examples:\n\n  dimm weights\n\n  dimm weights dinov2-base\n\n  dimm weights --json")(run)
+    app.command("weights", cls=Verb, epilog=_EPILOG)(run)
 
 
 def run(name: Annotated[str, typer.Argument(help="encoder name")] = "dinov2-small", as_json: options.AsJson = False) -> None:

@@ -233,7 +233,7 @@ def _poses_from_tf(
                 return (lambda frame, stamp: None), map_frame
             cure = (
                 "record /tf and /tf_static while a localization (SLAM, AMCL, motion capture) publishes the map frame, or name "
-                "the map frame, the camera frame or a pose topic"
+                "the map frame (--map-frame) or a topic of poses (--pose-topic)"
             )
             raise DataError(
                 f"Bag '{bag.path.name}' cannot give the camera's poses: {str(error).rstrip('.')}; {cure}"
@@ -291,7 +291,8 @@ def _poses_from_topic(
             except TransformError as error:
                 raise DataError(
                     f"Bag '{bag.path.name}' has no extrinsics from '{child}' (the child frame of {topic}) to the camera: "
-                    f"{str(error).rstrip('.')}; record /tf_static, or name the camera frame{_left_out(transforms)}.",
+                    f"{str(error).rstrip('.')}; record /tf_static, or choose a topic of the camera's own poses with "
+                    f"--pose-topic{_left_out(transforms)}.",
                 ) from None
     return lookup, world
 

@@ -265,7 +265,8 @@ def image_connections(bag: Bag, topic: str | None) -> list[Connection]:
     if len(colour) == 1:
         return bag.connections(colour[0])
     if colour:
-        raise DataError(f"Bag '{bag.path.name}' has several image topics; choose the image topic among {', '.join(colour)}.")
+        cure = f"choose one with --image-topic among {', '.join(colour)}"
+        raise DataError(f"Bag '{bag.path.name}' has several image topics; {cure}.")
     raise DataError(f"Bag '{bag.path.name}' has no image topic (Image or CompressedImage); {bag.listing()}.")
 
 
@@ -290,8 +291,8 @@ def camera_info_connections(bag: Bag, topic: str | None, image_topic: str) -> li
         return bag.connections(infos[0])
     if infos:
         raise DataError(
-            f"Bag '{bag.path.name}' has several CameraInfo topics and none beside {image_topic}; choose the camera_info topic "
-            f"among {', '.join(infos)}.",
+            f"Bag '{bag.path.name}' has several CameraInfo topics and none beside {image_topic}; choose one with "
+            f"--camera-info-topic among {', '.join(infos)}.",
         )
     raise DataError(f"Bag '{bag.path.name}' has no CameraInfo topic, so the lens of {image_topic} is unknown; {bag.listing()}.")
 

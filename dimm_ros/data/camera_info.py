@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Protocol
+
+import yaml
 
 from dimm_ros.errors import InputError
 from dimm_ros.geometry.camera import DISTORTION_MODELS, Camera
@@ -70,6 +74,56 @@ def camera_from_info(message: CameraInfoLike, rectified: bool = False) -> Camera
         width, height = camera.width // bin_x, camera.height // bin_y
         camera = replace(camera, width=width * bin_x, height=height * bin_y).scaled(width, height)
     return camera
+
+
+_MOST_BYTES = 1 << 20  # of a calibration file; real ones have some hundred
+
+
+def camera_from_file(path: str | Path) -> Camera:
+    """The camera of a ROS calibration file: what camera_calibration writes (``camera_matrix``), or a CameraInfo (``k``).
+
+    Raises:
+        InputError: the file cannot be read, is no calibration, or describes no camera.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(_MOST_BYTES)
+        content = next(iter(yaml.safe_load_all(text)), None)  # 'ros2 topic echo' ends a message with ---
+    except OSError as error:
+        cure = "give the camera_info YAML of this camera"
+        raise InputError(f"The camera file {path} cannot be read ({error.strerror}); {cure}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError):
+        raise InputError(f"The camera file {path} is not YAML; give the file that camera_calibration wrote.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"The camera file {path} holds no calibration; give the file that camera_calibration wrote.")
+    try:
+        return camera_from_info(_message(content))
+    except (KeyError, TypeError, IndexError, AttributeError, OverflowError, ValueError):
+        wanted = "image_width, image_height, camera_matrix, distortion_model and distortion_coefficients"
+        raise InputError(f"The camera file {path} is no ROS calibration: it needs {wanted}, with numbers.") from None
+    except InputError as error:
+        raise InputError(f"The camera file {path} cannot be used: {error}") from None
+
+
+def _message(content: dict) -> SimpleNamespace:
+    """A calibration file's content as the message it stands for."""
+    if "camera_matrix" in content:
+        width, height = content["image_width"], content["image_height"]
+        k, d = content["camera_matrix"]["data"], (content.get("distortion_coefficients") or {"data": []})["data"]
+    else:
+        width, height, k, d = content["width"], content["height"], content["k"], content.get("d") or []
+    p = (content.get("projection_matrix") or {"data": content.get("p") or []})["data"]
+    roi = content.get("roi")
+    sides = ("x_offset", "y_offset", "width", "height")
+    region = SimpleNamespace(**{name: int((roi or {}).get(name, 0)) for name in sides})
+    if len(k) != 9:
+        raise ValueError("K is (3, 3)")
+    return SimpleNamespace(
+        width=int(width), height=int(height), k=k, d=d, p=p, roi=region,
+        distortion_model=str(content.get("distortion_model") or ""), binning_x=int(content.get("binning_x") or 0),
+        binning_y=int(content.get("binning_y") or 0),
+    )
 
 
 def coefficients(message: CameraInfoLike) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:

@@ -27,7 +27,7 @@ def staged_bag(path: str | Path, *, storage: Literal["mcap", "sqlite3"] = "mcap"
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise DataError(f"Bag '{path}' exists already; choose another name or remove it.")
+        raise DataError(f"Bag '{path}' exists already; choose another name or replace it with --overwrite.")
     if path.exists() and not (path / "metadata.yaml").exists():
         raise DataError(f"'{path}' is not a bag and is not overwritten; choose another name.")
     if storage == "sqlite3" and any(mark in str(path.absolute()) for mark in "#?%"):  # rosbags takes it for a URI

@@ -34,14 +34,18 @@ class Coverage:
     spacing: np.ndarray
     thin: np.ndarray
 
+    @property
+    def second_down(self) -> bool:
+        """``second_down`` of these."""
+        return second_down(self.axes, self.up_sign)
+
     def sectors(self, forward: np.ndarray) -> np.ndarray:
         """(N,) eighth of the circle that each of (N, 3) viewing directions looks into.
 
         Counter-clockwise about up; the first one's middle is the first axis.
         """
-        first, second, up = self.axes
-        right_handed = 1 if (first, second, up) in ((0, 1, 2), (1, 2, 0), (2, 0, 1)) else -1
-        angle = np.arctan2(forward[:, second] * right_handed * self.up_sign, forward[:, first])
+        first, second, _ = self.axes
+        angle = np.arctan2(forward[:, second] * (-1 if self.second_down else 1), forward[:, first])
         return np.rint(angle / (2 * np.pi) * SECTORS).astype(int) % SECTORS
 
 
@@ -55,7 +59,7 @@ def check_coverage(recording: Recording, seen: float | None = None) -> tuple[lis
     """
     poses = recording.poses()
     centres, forward = poses[:, :3, 3], poses[:, :3, 2]
-    axes, up_sign = _above(poses)
+    axes, up_sign = above(poses)
     spacing = _spacing(centres, forward)
     usual = float(np.median(spacing))
     limit = max(_THIN_FACTOR * usual, _THIN_M) if seen is None else _THIN_SHARE * seen
@@ -88,8 +92,11 @@ def _spacing(centres: np.ndarray, forward: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(second), second, distance[:, -1])
 
 
-def _above(poses: np.ndarray) -> tuple[tuple[int, int, int], int]:
-    """World axes of a view from above; images are mostly upright, so up is against the mean y axis of the camera."""
+def above(poses: np.ndarray) -> tuple[tuple[int, int, int], int]:
+    """World axes of a view from above (first, second, up), and whether up is the last one's way (1) or against it (-1).
+
+    Images are mostly upright, so up is against the mean y axis of the camera.
+    """
     up = -poses[:, :3, 1].mean(axis=0)
     place = int(np.abs(up).argmax())
     first, second = (axis for axis in range(3) if axis != place)
@@ -102,6 +109,11 @@ def _sparse(area: str, figures: dict) -> Finding:
         "coverage", f"{area}: sparse everywhere", "photographs instead of a film, quick motion, or images left out",
         f"record again, slowly: a view each {limit} m or less, along every path the robot will take", **figures,
     )
+
+
+def second_down(axes: tuple[int, int, int], up_sign: int) -> bool:
+    """Whether the second axis points down in a picture from above whose first one points right."""
+    return (up_sign > 0) == (axes == (0, 2, 1))
 
 
 def _thin_spots(recording: Recording, coverage: Coverage, area: str, figures: dict) -> Finding:

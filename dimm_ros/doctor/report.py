@@ -71,7 +71,7 @@ def _draw_path(axis, examination: Examination) -> None:
     if coverage is None:
         return _empty(axis, "no poses")
     poses = examination.recording.poses()
-    first, second, up = coverage.axes
+    first, second, _ = coverage.axes
     centres = poses[:, :3, 3]
     stamps = np.array([frame.stamp_ns for frame in examination.recording.frames])
     parts = np.flatnonzero(np.diff(stamps) > 5 * np.median(np.diff(stamps))) + 1 if len(stamps) > 2 else []
@@ -89,9 +89,7 @@ def _draw_path(axis, examination: Examination) -> None:
         thin = centres[coverage.thin]
         axis.plot(thin[:, first], thin[:, second], "o", color="tab:red", fillstyle="none", markersize=10, label="thin", zorder=4)
         axis.legend()
-    # From above: x to the right, unless that would show the place from below.
-    flip = (first, second, up) in ((0, 2, 1),)
-    if (coverage.up_sign > 0) == flip:
+    if coverage.second_down:
         axis.invert_yaxis()
     axis.set(xlabel=f"{'xyz'[first]} [m]", ylabel=f"{'xyz'[second]} [m]", title="seen from above", aspect="equal")
     axis.grid(alpha=0.3)

@@ -132,7 +132,8 @@ def find_weights(name: str, *, path: str | Path | None = None, sha256: str | Non
     for source in (_from_cache, _from_hub, _from_carrier):
         found = source(name, model, sha256, tried)
         if found is not None:
-            log.info("encoder %s: %s", name, found.origin)
+            # A map that asks for weights has said which, when it was made.
+            log.log(logging.DEBUG if sha256 else logging.INFO, "encoder %s: %s", name, found.origin)
             return found
     needed = f" with SHA-256 {sha256[:12]}..., which the map was trained with," if sha256 else ""
     raise WeightsError(

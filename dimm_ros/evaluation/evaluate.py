@@ -11,7 +11,8 @@ from dimm_ros.data.recording import Frame, Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.encoder.patches import fit, normalise, patch_grid
 from dimm_ros.estimate import Estimate
-from dimm_ros.evaluation.metrics import Answer
+from dimm_ros.evaluation.map_figures import mapped_poses
+from dimm_ros.evaluation.metrics import Answer, is_mapped
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
 
@@ -29,7 +30,7 @@ def evaluate(
         watch: called with (frames done, frames in all).
         show: called with each frame, its image and what was made of it.
     """
-    answers = []
+    answers, mapped = [], mapped_poses(localizer.map, reference)
     if recording.frames:
         localizer.warm_up(recording.frames[0].camera)
     for done, frame in enumerate(recording.frames, start=1):
@@ -41,6 +42,7 @@ def evaluate(
             reason=estimate.reason, latency_ms=estimate.stage_ms["total"], encoder_ms=estimate.stage_ms["encode"],
             retrieved=reference.nearest(estimate.cls) if reference is not None else None,
             from_mapped=reference.distance(frame.world_from_camera) if reference is not None else None,
+            mapped=is_mapped(frame.world_from_camera, mapped),
         ))
         if show is not None:
             show(frame, image, estimate)

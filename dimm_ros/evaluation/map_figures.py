@@ -10,14 +10,14 @@ import numpy as np
 from scipy.stats import chi2
 
 from dimm_ros.data.recording import Frame, Recording
-from dimm_ros.doctor.coverage import SECTORS, check_coverage
+from dimm_ros.doctor.coverage import SECTORS, Coverage, check_coverage
 from dimm_ros.evaluation.metrics import Answer, errors, normalised_squares
 from dimm_ros.evaluation.report import table
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import make_pose
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
-from dimm_ros.pictures.plots import literal, pyplot
+from dimm_ros.pictures.plots import literal, pyplot, save_figure
 from dimm_ros.pictures.ray_field import draw_ray_field
 from dimm_ros.scene_map import Curve, SceneMap
 
@@ -50,16 +50,16 @@ def as_recording(poses: np.ndarray) -> Recording:
     return Recording("map", "map", [Frame(str(number), number, camera, pose, load) for number, pose in enumerate(poses)])
 
 
-def axes_above(poses: np.ndarray) -> tuple[int, int, int]:
-    """World axes of a view from above: right, up in the picture, and the one that points to the viewer or away."""
-    return check_coverage(as_recording(poses))[1].axes
+def seen_from_above(poses: np.ndarray) -> Coverage:
+    """How a place looks from above, as the uprights of images taken from (N, 4, 4) poses say."""
+    return check_coverage(as_recording(poses))[1]
 
 
 def draw_coverage(path: Path, poses: np.ndarray) -> Path:
     """Views from above with headings, thin ones circled, and how many look into each direction."""
     plt = pyplot()
-    seen = check_coverage(as_recording(poses))[1]
-    first, second, up = seen.axes
+    seen = seen_from_above(poses)
+    first, second, _ = seen.axes
     centres, forward = poses[:, :3, 3], poses[:, :3, 2]
     figure = plt.figure(figsize=(11, 6), layout="constrained")
     above = figure.add_subplot(1, 3, (1, 2))
@@ -77,14 +77,26 @@ def draw_coverage(path: Path, poses: np.ndarray) -> Path:
         above.legend()
     above.set(xlabel=f"{'xyz'[first]} [m]", ylabel=f"{'xyz'[second]} [m]", aspect="equal", title=f"{len(poses)} mapped views")
     above.grid(alpha=0.3)
-    rose = figure.add_subplot(1, 3, 3, projection="polar")
     counts = np.bincount(seen.sectors(forward), minlength=SECTORS)
-    rose.bar(2 * np.pi * np.arange(SECTORS) / SECTORS, counts, width=1.9 * np.pi / SECTORS, color="tab:blue", alpha=0.8)
-    rose.set(title=f"looking into (0: {'xyz'[first]})")
-    # Seen from above, not from below.
-    if (seen.up_sign > 0) == ((first, second, up) == (0, 2, 1)):
+    _draw_rose(figure.add_subplot(1, 3, 3, projection="polar"), counts, seen)
+    if seen.second_down:
         above.invert_yaxis()
-    return _save(figure, path)
+    return save_figure(figure, path)
+
+
+def _draw_rose(rose, counts: np.ndarray, seen: Coverage) -> None:
+    """Views by the direction they look into, turned as the map beside it: from above, the first axis to the right."""
+    angles = 2 * np.pi * np.arange(SECTORS) / SECTORS
+    rose.bar(angles, counts, width=1.8 * np.pi / SECTORS, color="tab:blue", alpha=0.6)
+    for angle, count in zip(angles, counts, strict=True):
+        rose.text(angle, max(count, 0.12 * counts.max()), str(count), ha="center", va="center", fontsize=11)
+    first, second = ("xyz"[axis] for axis in seen.axes[:2])
+    sign = "-" if seen.second_down else "+"
+    labels = (f"+{first}", f"{sign}{second}", f"-{first}", f"{'+-'[sign == '+']}{second}")
+    rose.set_xticks(np.pi / 2 * np.arange(4), labels, fontsize=11)
+    rose.set_yticks([])
+    rose.set(ylim=(0, 1.15 * max(counts.max(), 1)))
+    rose.set_title("views looking into each direction", fontsize=11)
 
 
 def draw_curves(path: Path, curves: Sequence[Curve]) -> Path:
@@ -96,13 +108,13 @@ def draw_curves(path: Path, curves: Sequence[Curve]) -> Path:
     axis.set(xlabel="step", ylabel="loss")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
-def draw_places(path: Path, answers: Sequence[Answer], axes: tuple[int, int, int]) -> Path:
+def draw_places(path: Path, answers: Sequence[Answer], seen: Coverage) -> Path:
     """The error at each true place, from above."""
     plt = pyplot()
-    first, second, _ = axes
+    first, second, _ = seen.axes
     true = np.stack([answer.true[:3, 3] for answer in answers])
     translation, rotation = errors(answers)
     lost = ~np.isfinite(translation)
@@ -114,9 +126,11 @@ def draw_places(path: Path, answers: Sequence[Answer], axes: tuple[int, int, int
         figure.colorbar(shown, ax=axis, label=label, extend="max")
         axis.set(xlabel=f"{'xyz'[first]} [m]", ylabel=f"{'xyz'[second]} [m]", aspect="equal")
         axis.grid(alpha=0.3)
+        if seen.second_down:
+            axis.invert_yaxis()
         if lost.any():
             axis.legend()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_checks(path: Path, answers: Sequence[Answer], novelty: np.ndarray, limit: float | None) -> Path:
@@ -138,7 +152,7 @@ def draw_checks(path: Path, answers: Sequence[Answer], novelty: np.ndarray, limi
     right.plot([0, 100], [0, 100], ":", color="black")
     right.set(xlabel="ellipsoid [%]", ylabel="frames inside [%]", xlim=(0, 100), ylim=(0, 100), aspect="equal")
     right.grid(alpha=0.3)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_frame(path: Path, localizer: Localizer, frame: Frame) -> Path:
@@ -153,9 +167,3 @@ def figures_table(figures: dict) -> str:
     cells = table("", figures).columns
     pairs = zip(cells[0].cells, cells[1].cells, strict=True)
     return "<table>" + "".join(f"<tr><th>{html.escape(str(label))}<td>{html.escape(str(value))}" for label, value in pairs) + "</table>"
-
-
-def _save(figure, path: Path) -> Path:
-    figure.savefig(path, dpi=80)
-    pyplot().close(figure)
-    return path

@@ -35,7 +35,8 @@ def map_info(path: str | Path) -> dict:
         "encoder": {
             "name": header.encoder.name, "input_size": header.encoder.input_size, "sha256": header.encoder_sha256, "weights": header.encoder_origin,
         },
-        "preset": preset, "preset_changes": changes,
+        "preset": preset, "preset_changes": changes, "complete": header.complete, "steps": header.steps_done,
+        "steps_wanted": None if header.parts else header.training.steps,
         "sources": [source.model_dump() for source in header.sources],
         "images": sum(source.frames for source in header.sources),
         "coverage": _coverage(header),
@@ -102,6 +103,16 @@ def table(info: dict) -> Table:
     return result
 
 
+def _training(info: dict) -> list[tuple[str, str]]:
+    """The map's own steps, and whether it is finished; nothing of a merged map."""
+    if info["steps"] is None:
+        return []
+    if info["complete"]:
+        return [("training", f"complete: {info['steps']} steps")]
+    stopped = f"UNFINISHED: stopped at step {info['steps']} of {info['steps_wanted']}"
+    return [("training", f"{stopped}; the 'dimm map' command that made it goes on from there")]
+
+
 def rows(info: dict) -> list[tuple[str, str]]:
     """Labels and texts."""
     encoder, held_out, coverage = info["encoder"], info["held_out"], info["coverage"]
@@ -114,6 +125,7 @@ def rows(info: dict) -> list[tuple[str, str]]:
     result += [
         ("encoder", f"{encoder['name']}, input {encoder['input_size']}, weights {encoder['weights']} (SHA-256 {encoder['sha256'][:12]}...)"),
         ("preset", ", ".join([info["preset"], *(f"{name} = {value}" for name, value in info["preset_changes"].items())])),
+        *_training(info),
         ("frame", info["frame_id"]),
     ]
     if coverage is None:

@@ -20,7 +20,7 @@ from dimm_ros.evaluation.metrics import Answer, errors, summarise
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.scene_map import SceneMap
-from dimm_ros.whole_file import written_whole
+from dimm_ros.whole_file import write_whole
 
 #: Called with (stage, done, in all).
 Watcher = Callable[[str, int, int], object]
@@ -94,8 +94,7 @@ def write_map_report(
 
 def _write(path: Path, page: str) -> None:
     try:
-        with written_whole(path) as partial:
-            partial.write_text(page, encoding="utf-8")
+        write_whole(path, page)
     except OSError as error:
         raise MapError(f"The report {path} cannot be written ({error.strerror}); free space or choose another place with -o.") from error
 
@@ -124,7 +123,7 @@ def _mapped(scene_map: SceneMap, reference: ReferenceViews | None, folder: Path)
     else:
         body += [_image(map_figures.draw_coverage(folder / "coverage.png", poses)), _note(
             "From above. Colours: distance to the next views that look the same way; circled views are thin: a robot is localized "
-            "worse there. Below: the directions that were looked into."
+            "worse there. Right: how many views look into each direction, turned as the picture from above."
         )]
     body.append("<h2>Training</h2>")
     if scene_map.header.curves:
@@ -139,9 +138,9 @@ def _results(localizer: Localizer, judged: Judged, scene_map: SceneMap, folder: 
     title = f"<h2>On {html.escape(judged.recording.name)}</h2>"
     if not judged.answers:
         return [title, _note("It has no frame.")]
-    axes = map_figures.axes_above(judged.recording.poses())
+    seen = map_figures.seen_from_above(judged.recording.poses())
     body = [title, map_figures.figures_table(judged.figures)]
-    body.append(_image(map_figures.draw_places(folder / f"places_{number}.png", judged.answers, axes)))
+    body.append(_image(map_figures.draw_places(folder / f"places_{number}.png", judged.answers, seen)))
     limit = scene_map.header.calibration.max_novelty
     body.append(_image(map_figures.draw_checks(folder / f"checks_{number}.png", judged.answers, judged.novelty, limit)))
     body.append(_note(

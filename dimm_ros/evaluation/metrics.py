@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dimm_ros.evaluation.rejections import count_rejections
 from dimm_ros.geometry.poses import pose_errors, rotation_vector
 
 #: Recall thresholds: name -> (metres, degrees).
 RECALLS = {"recall_5cm_5deg": (0.05, 5.0), "recall_10cm_5deg": (0.10, 5.0), "recall_25cm_2deg": (0.25, 2.0)}
+
+_SAME_POSE = (1e-3, 0.1)  # metres and degrees: as exactly a map remembers where its images were taken
+_CHI2_95 = 12.592  # six degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Answer:
         encoder_ms: the encoder's forward pass, where known.
         retrieved: (4, 4) pose of the most similar mapped image, where the reference views are known.
         from_mapped: metres and degrees from the nearest mapped image, where the reference views are known.
+        mapped: whether the image is one that the map was made from; None where the map does not know them.
     """
 
     name: str
@@ -39,6 +44,7 @@ class Answer:
     encoder_ms: float = float("nan")
     retrieved: np.ndarray | None = None
     from_mapped: tuple[float, float] | None = None
+    mapped: bool | None = None
 
 
 def errors(answers: Sequence[Answer]) -> tuple[np.ndarray, np.ndarray]:
@@ -65,15 +71,26 @@ def normalised_squares(answers: Sequence[Answer]) -> np.ndarray:
     return np.array(squares)
 
 
-def summarise(answers: Sequence[Answer]) -> dict[str, float | int | None]:
+def is_mapped(world_from_camera: np.ndarray, mapped: np.ndarray | None) -> bool | None:
+    """Whether an image taken at a (4, 4) pose is one of a map's own, by their (N, 4, 4) poses; None without these."""
+    if mapped is None:
+        return None
+    metres, degrees = pose_errors(mapped, world_from_camera)
+    return bool(((metres <= _SAME_POSE[0]) & (degrees <= _SAME_POSE[1])).any())
+
+
+def summarise(answers: Sequence[Answer]) -> dict:
     """The figures of a run. Unanswered frames count: as infinite errors in medians, as failures in recalls.
 
-    Figures that are infinite or unknown are None.
+    Figures that are infinite or unknown are None. ``rejections`` is the one list, see ``count_rejections``.
     """
     translation, rotation = errors(answers)
     answered = int(np.isfinite(translation).sum())
-    figures: dict[str, float | int | None] = {
+    known = [answer.mapped for answer in answers if answer.mapped is not None]
+    figures: dict = {
         "frames": len(answers), "answered": answered, "rejected": len(answers) - answered,
+        "rejections": count_rejections(answer.reason for answer in answers if answer.estimated is None),
+        "frames_mapped": sum(known) if known else None,
         "median_translation_m": _quantile(translation, 0.5), "p90_translation_m": _quantile(translation, 0.9),
         "median_rotation_deg": _quantile(rotation, 0.5), "p90_rotation_deg": _quantile(rotation, 0.9),
     }
@@ -90,7 +107,7 @@ def summarise(answers: Sequence[Answer]) -> dict[str, float | int | None]:
     figures["nearest_mapped_median_deg"] = _quantile(from_mapped[:, 1], 0.5)
     squares = normalised_squares(answers)
     figures["nees_mean"] = float(squares.mean()) if len(squares) else None
-    figures["nees_within_95"] = float((squares <= 12.592).mean()) if len(squares) else None  # chi-square, 6 degrees of freedom
+    figures["nees_within_95"] = float((squares <= _CHI2_95).mean()) if len(squares) else None
     return figures
 
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from dimm_ros.encoder.patches import PATCH
+from dimm_ros.geometry.covariance import position_sigma
 from dimm_ros.localizer import Estimate
 
 #: Residual that gets the last colour, degrees: twice the solver's default inlier angle.
@@ -93,6 +94,13 @@ def _seen(width: int, height: int, rows: int, columns: int) -> tuple[float, floa
     return x0, y0, min(x0 + columns * PATCH / scale, width), min(y0 + rows * PATCH / scale, height)
 
 
+def _uncertainty(estimate: Estimate) -> str:
+    """What an answer states of its own error: rays that agree may err together."""
+    if not np.isfinite(estimate.covariance).all():
+        return ""
+    return f", +- {100 * position_sigma(estimate.covariance):.0f} cm"
+
+
 def _legend(picture: np.ndarray, estimate: Estimate, limit_deg: float) -> None:
     """A colour bar with its ends, and whether the pose was accepted, along the bottom."""
     height, width = picture.shape[:2]
@@ -104,7 +112,7 @@ def _legend(picture: np.ndarray, estimate: Estimate, limit_deg: float) -> None:
     strip //= 3
     bar = residual_colours(np.linspace(0, limit_deg, 3 * line)[None], limit_deg)
     strip[line // 4:-(line // 4), 2 * line:5 * line] = bar
-    verdict = f"{estimate.inlier_ratio:.0%} inliers" + ("" if estimate.accepted else ", rejected")
+    verdict = f"{estimate.inlier_ratio:.0%} inliers" + (_uncertainty(estimate) if estimate.accepted else ", rejected")
     baseline = height - line // 4
     for text, x in (("0", line), (f"{limit_deg:g} deg   {verdict}", 5 * line + line // 3)):
         cv2.putText(picture, text, (x, baseline), cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from dimm_ros.data.recording import Recording
+from dimm_ros.data.recording import Frame, Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.evaluation.evaluate import cls_of
-from dimm_ros.evaluation.metrics import Answer
+from dimm_ros.evaluation.metrics import Answer, is_mapped
+from dimm_ros.geometry.covariance import lever
 from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.ros.player import PlayOptions
 from dimm_ros.ros.session import Replay, replay_bag
@@ -39,16 +40,21 @@ def replay_through_node(
 
 
 def judge(replay: Replay, recording: Recording, base_from_camera: np.ndarray) -> list[Answer]:
-    """What the node said about every frame of the recording, with latency from publication to arrival."""
+    """What the node said about every frame of the recording: pose and covariance of the camera, time until they came."""
     poses = {answer.stamp_ns: answer for answer in replay.answers}
     reports = {report.stamp_ns: report.message for report in replay.reports}
     answers = []
     for frame in recording.frames:
         pose, report = poses.get(frame.stamp_ns), reports.get(frame.stamp_ns)
         published = replay.played.images.get(frame.stamp_ns)
+        estimated = covariance = None
+        if pose is not None:
+            estimated = pose.map_from_body @ base_from_camera
+            to_camera = lever(estimated[:3, 3] - pose.map_from_body[:3, 3])
+            covariance = to_camera @ pose.covariance @ to_camera.T
         answers.append(Answer(
-            name=frame.name, stamp_ns=frame.stamp_ns, true=frame.world_from_camera,
-            estimated=None if pose is None else pose.map_from_body @ base_from_camera,
+            name=frame.name, stamp_ns=frame.stamp_ns, true=frame.world_from_camera, estimated=estimated,
+            covariance=covariance,
             reason="" if pose is not None else (report.reason if report is not None else "The node said nothing about this frame."),
             latency_ms=(pose.received_s - published) * 1e3 if pose is not None and published is not None else float("nan"),
             encoder_ms=report.encode_ms if report is not None else float("nan"),
@@ -56,9 +62,20 @@ def judge(replay: Replay, recording: Recording, base_from_camera: np.ndarray) ->
     return answers
 
 
-def with_retrieval(answers: Sequence[Answer], recording: Recording, encoder: Encoder, reference: ReferenceViews) -> list[Answer]:
-    """The same answers with the retrieval baseline's pose beside each."""
+def with_retrieval(
+    answers: Sequence[Answer], recording: Recording, encoder: Encoder, reference: ReferenceViews,
+    watch: Callable[[int], object] = lambda done: None,
+) -> list[Answer]:
+    """The same answers with the retrieval baseline's pose beside each; ``watch`` is called with the images judged."""
+    def watched(frames: Sequence[Frame]) -> Iterator[Frame]:
+        for done, frame in enumerate(frames, start=1):
+            yield frame
+            watch(done)
+
     return [
-        replace(answer, retrieved=reference.nearest(cls_of(frame, encoder)), from_mapped=reference.distance(answer.true))
-        for answer, frame in zip(answers, recording.frames, strict=True)
+        replace(
+            answer, retrieved=reference.nearest(cls_of(frame, encoder)), from_mapped=reference.distance(answer.true),
+            mapped=is_mapped(answer.true, reference.world_from_camera),
+        )
+        for answer, frame in zip(answers, watched(recording.frames), strict=True)
     ]

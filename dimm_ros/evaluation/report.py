@@ -15,11 +15,13 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from dimm_ros.doctor.coverage import above, second_down
 from dimm_ros.errors import DataError
 from dimm_ros.evaluation.metrics import Answer, errors
+from dimm_ros.geometry.covariance import position_sigma
 from dimm_ros.geometry.poses import to_quaternion
-from dimm_ros.pictures.plots import literal, pyplot
-from dimm_ros.whole_file import written_whole
+from dimm_ros.pictures.plots import literal, pyplot, save_figure
+from dimm_ros.whole_file import write_whole
 
 
 def results_folder(name: str, root: str | Path = "results") -> Path:
@@ -90,6 +92,8 @@ def table(title: str, figures: dict) -> Table:
 
     rows = [
         ("frames answered / rejected", f"{figures['answered']} / {figures['rejected']} of {figures['frames']}"),
+        *_rejections(figures.get("rejections", ())),
+        *_memory(figures),
         ("median error", f"{cm(figures['median_translation_m'])}, {degrees(figures['median_rotation_deg'])}"),
         ("90th percentile", f"{cm(figures['p90_translation_m'])}, {degrees(figures['p90_rotation_deg'])}"),
         ("within 5 cm / 5 deg", share(figures["recall_5cm_5deg"])),
@@ -111,57 +115,109 @@ def table(title: str, figures: dict) -> Table:
     return result
 
 
-def write_report(folder: Path, title: str, answers: Sequence[Answer], figures: dict) -> list[Path]:
-    """Write metrics.json, estimated.tum, true.tum, trajectory.png and errors.png, and point results/latest here; returns their paths."""
-    metrics = folder / "metrics.json"
-    with written_whole(metrics) as partial:
-        partial.write_text(json.dumps(figures, indent=2) + "\n")
-    answered = [answer for answer in answers if answer.estimated is not None]
-    paths = [metrics, _write_tum(folder / "true.tum", answers, [answer.true for answer in answers])]
-    paths.append(_write_tum(folder / "estimated.tum", answered, [answer.estimated for answer in answered]))
+def _rejections(rejections: Sequence[dict]) -> list[tuple[str, str]]:
+    """How many frames were rejected for which reason, and what to do about the most frequent."""
+    rows = [(f"  {row['reason']}", str(row["frames"])) for row in rejections]
+    return [*rows, ("  what to do about most of them", rejections[0]["cure"])] if rows else []
+
+
+def _memory(figures: dict) -> list[tuple[str, str]]:
+    """A row that says so where the map is asked for images that it was made from."""
+    mapped = figures.get("frames_mapped")
+    if not mapped or mapped < 0.5 * figures["frames"]:
+        return []
+    found = f"{mapped} of {figures['frames']} images were mapped"
+    return [("NOT A TEST", f"{found}: this is the map's memory; judge it on another recording")]
+
+
+def write_report(
+    folder: Path, title: str, answers: Sequence[Answer], figures: dict, mapped: np.ndarray | None = None,
+) -> list[Path]:
+    """Write metrics.json, estimated.tum, true.tum, trajectory.png and errors.png; results/latest becomes this folder.
+
+    Args:
+        folder: of the results.
+        title: above the pictures.
+        answers, figures: of the run.
+        mapped: (N, 4, 4) world_from_camera of the map's own images, to be drawn; None where they are not known.
+
+    Returns:
+        Paths of the files.
+    """
+    answered = [(one.stamp_ns, one.estimated) for one in answers if one.estimated is not None]
+    paths = [
+        write_whole(folder / "metrics.json", json.dumps(figures, indent=2) + "\n"),
+        write_tum(folder / "true.tum", [(answer.stamp_ns, answer.true) for answer in answers]),
+        write_tum(folder / "estimated.tum", answered),
+    ]
     if answers:
-        paths += [_draw_trajectory(folder / "trajectory.png", title, answers), _draw_errors(folder / "errors.png", title, answers)]
+        paths.append(_draw_trajectory(folder / "trajectory.png", title, answers, mapped))
+        paths.append(_draw_errors(folder / "errors.png", title, answers))
     point_latest(folder)
     return paths
 
 
-def _write_tum(path: Path, answers: Sequence[Answer], poses: Sequence[np.ndarray]) -> Path:
+def write_tum(path: Path, poses: Sequence[tuple[int, np.ndarray]]) -> Path:
+    """Write stamps (nanoseconds) and (4, 4) poses as TUM RGB-D does: t x y z qx qy qz qw, seconds and metres."""
     lines = []
-    for answer, pose in zip(answers, poses, strict=True):
+    for stamp_ns, pose in poses:
         translation, xyzw = to_quaternion(pose)
-        seconds, nanoseconds = divmod(answer.stamp_ns, 1_000_000_000)
+        seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
         lines.append(f"{seconds}.{nanoseconds:09d} " + " ".join(f"{value:.9f}" for value in (*translation, *xyzw)))
-    path.write_text("\n".join(lines) + "\n")
-    return path
+    return write_whole(path, "\n".join(lines) + "\n")
 
 
-def _draw_trajectory(path: Path, title: str, answers: Sequence[Answer]) -> Path:
-    """Estimated beside true camera centres: the two axes of largest extent above, error against frame below."""
+def _draw_trajectory(path: Path, title: str, answers: Sequence[Answer], mapped: np.ndarray | None) -> Path:
+    """Estimated beside true camera centres from above, coloured by the error that each answer states; below, both errors."""
     plt = pyplot()
     true = np.stack([answer.true[:3, 3] for answer in answers])
     estimated = np.stack([answer.estimated[:3, 3] if answer.estimated is not None else np.full(3, np.nan) for answer in answers])
-    first, second = sorted(np.argsort(np.ptp(true, axis=0))[-2:])
+    axes, up_sign = above(np.stack([answer.true for answer in answers]))
+    first, second, _ = axes
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 9), height_ratios=[3, 1], layout="constrained")
+    if mapped is not None:
+        places = mapped[:, first, 3], mapped[:, second, 3]
+        top.plot(*places, ".", color="0.85", markersize=7, label="mapped views", zorder=0)
     top.plot(true[:, first], true[:, second], "-", color="0.35", linewidth=2, label="true")
     for one, other in zip(true, estimated, strict=True):
         top.plot([one[first], other[first]], [one[second], other[second]], "-", color="tab:orange", linewidth=0.6, alpha=0.7)
-    top.plot(estimated[:, first], estimated[:, second], ".", color="tab:blue", markersize=5, label="estimated")
+    sigma = 100 * np.array([_sigma(answer) for answer in answers])
+    told = np.isfinite(sigma)
+    if told.any():
+        dots = top.scatter(
+            estimated[told, first], estimated[told, second], c=sigma[told], s=22, cmap="plasma_r", vmin=0,
+            label="estimated", zorder=3,
+        )
+        figure.colorbar(dots, ax=top, label="standard deviation that the answer states [cm]", shrink=0.8)
+    else:
+        top.plot(estimated[:, first], estimated[:, second], ".", color="tab:blue", markersize=5, label="estimated")
     lost = np.isnan(estimated[:, 0])
     if lost.any():
         top.plot(true[lost, first], true[lost, second], "x", color="tab:red", label="no answer")
-    low, high = true.min(axis=0) - 0.25, true.max(axis=0) + 0.25
+    shown = true if mapped is None else np.concatenate([true, mapped[:, :3, 3]])
+    low, high = shown.min(axis=0) - 0.25, shown.max(axis=0) + 0.25
     top.set(
-        xlabel=f"{'xyz'[first]} [m]", ylabel=f"{'xyz'[second]} [m]", title=literal(title), xlim=(low[first], high[first]),
-        ylim=(low[second], high[second]), aspect="equal",
+        xlabel=f"{'xyz'[first]} [m]", ylabel=f"{'xyz'[second]} [m]", title=f"{literal(title)}, from above",
+        xlim=(low[first], high[first]), ylim=(low[second], high[second]), aspect="equal",
     )
+    if second_down(axes, up_sign):
+        top.invert_yaxis()
     top.grid(alpha=0.3)
     top.legend()
     translation, _ = errors(answers)
-    bottom.plot(100 * np.where(np.isfinite(translation), translation, np.nan), color="tab:blue")
-    _log_scale(bottom, "y", translation)
-    bottom.set(xlabel="frame", ylabel="translation error [cm]")
+    bottom.plot(100 * np.where(np.isfinite(translation), translation, np.nan), color="tab:blue", label="error")
+    if told.any():
+        bottom.plot(sigma, ":", color="tab:purple", label="stated standard deviation")
+        bottom.legend(fontsize=8)
+    log_scale(bottom, "y", translation)
+    bottom.set(xlabel="frame", ylabel="position [cm]")
     bottom.grid(alpha=0.3, which="both")
-    return _save(figure, path)
+    return save_figure(figure, path)
+
+
+def _sigma(answer: Answer) -> float:
+    """Standard deviation of an answer's position along its worst axis, metres; NaN where there is none."""
+    return float("nan") if answer.estimated is None or answer.covariance is None else position_sigma(answer.covariance)
 
 
 def _draw_errors(path: Path, title: str, answers: Sequence[Answer]) -> Path:
@@ -175,13 +231,13 @@ def _draw_errors(path: Path, title: str, answers: Sequence[Answer]) -> Path:
         known = np.isfinite(ordered)
         axis.step(ordered[known], share[known], where="post")
         axis.set(xlabel=label, ylabel="frames [%]", ylim=(0, 101))
-        _log_scale(axis, "x", values)
+        log_scale(axis, "x", values)
         axis.grid(alpha=0.3, which="both")
     figure.suptitle(literal(title))
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
-def _log_scale(axis, name: str, values: np.ndarray) -> None:
+def log_scale(axis, name: str, values: np.ndarray) -> None:
     """A logarithmic axis in plain numbers, where there is any positive error to show."""
     if (np.isfinite(values) & (values > 0)).any():
         from matplotlib.ticker import FuncFormatter
@@ -191,9 +247,3 @@ def _log_scale(axis, name: str, values: np.ndarray) -> None:
         getattr(axis, f"{name}axis").set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
     else:
         axis.text(0.5, 0.5, "no frame was answered", transform=axis.transAxes, ha="center")
-
-
-def _save(figure, path: Path) -> Path:
-    figure.savefig(path, dpi=110)
-    pyplot().close(figure)
-    return path

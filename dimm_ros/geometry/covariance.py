@@ -15,3 +15,8 @@ def lever(arm: np.ndarray) -> np.ndarray:
     result = np.eye(6)
     result[:3, 3:] = [[0.0, z, -y], [-z, 0.0, x], [y, -x, 0.0]]
     return result
+
+
+def position_sigma(covariance: np.ndarray) -> float:
+    """Standard deviation of the position along its most uncertain direction, metres."""
+    return float(np.sqrt(max(np.linalg.eigvalsh(covariance[:3, :3])[-1], 0.0)))

@@ -224,10 +224,9 @@ def now() -> str:
 def _is_finished(path: Path) -> bool:
     """Whether a map is there whose training was not stopped early."""
     try:
-        header = SceneMap.load(path).header
+        return SceneMap.load(path).header.complete
     except MapError:
         return False
-    return header.figures.get("steps", 0) >= header.training.steps
 
 
 def open_buffer(

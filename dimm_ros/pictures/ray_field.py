@@ -13,6 +13,7 @@ from dimm_ros.estimate import Estimate
 from dimm_ros.evaluation.metrics import Answer, errors
 from dimm_ros.evaluation.ray_picture import LIMIT_DEG, ray_residual_picture
 from dimm_ros.geometry.camera import Camera
+from dimm_ros.geometry.covariance import position_sigma
 from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.localizer import Localizer
 from dimm_ros.pictures.plots import literal, pyplot
@@ -80,7 +81,8 @@ def draw_ray_field(
     angle = np.degrees(np.arctan2(np.linalg.norm(turned, axis=2), (predicted[..., :3] * reference[..., :3]).sum(axis=2)))
     shift = 100 * np.linalg.norm(predicted[..., 3:] - reference[..., 3:], axis=2)
     figure, axes = plt.subplots(2, 4, figsize=(14, 6), layout="constrained")
-    pictures = ((image, "image"), (ray_residual_picture(image, estimate), "angle to the solved pose's rays"))
+    agreement = "angle to the solved pose's rays:\nthey agree, which is not yet right"
+    pictures = ((image, "image"), (ray_residual_picture(image, estimate), agreement))
     for row, ((picture, caption), part, unit, error) in enumerate(zip(pictures, ("direction", "moment"), ("deg", "cm"), (angle, shift), strict=True)):
         axes[row, 0].imshow(picture)
         axes[row, 0].set_title(caption)
@@ -96,7 +98,8 @@ def draw_ray_field(
         axis.set(xticks=[], yticks=[])
     if true is not None:
         distance, rotation = pose_errors(estimate.world_from_camera, true)
-        title = f"{title}: pose off by {100 * distance:.1f} cm, {rotation:.2f} deg" + ("" if estimate.accepted else ", rejected")
+        stated = f"it states +- {100 * position_sigma(estimate.covariance):.0f} cm" if estimate.accepted else "rejected"
+        title = f"{title}: pose off by {100 * distance:.1f} cm, {rotation:.2f} deg ({stated})"
     figure.suptitle(f"{literal(title)}\ncolours: x, y, z of the ray as red, green, blue, stretched alike in both")
     figure.savefig(path, dpi=100)
     plt.close(figure)

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 from dimm_ros.audit import scene_coordinates
-from dimm_ros.audit.attacker import read_out
+from dimm_ros.audit.attacker import check_place, read_out
 from dimm_ros.audit.membership import auc
 from dimm_ros.audit.photos import Photo, foreign_frames, true_points
 from dimm_ros.audit.privacy import Evidence, Plan, attack
 from dimm_ros.audit.rebuild import Prior, rebuild
+from dimm_ros.audit.report import tables
 from dimm_ros.audit.structure import Probe, best_fit
 from dimm_ros.audit.surface import Surface
 from dimm_ros.audit.triangulate import meet
 from dimm_ros.cli.main import app
 from dimm_ros.data.open import open_recording
+from dimm_ros.data.record import record_frames
 from dimm_ros.data.recording import Frame
+from dimm_ros.errors import InputError
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import exp_so3, make_pose, pose_errors
 from dimm_ros.head.loss import ray_losses
@@ -182,3 +187,65 @@ def test_verb(small_map: Path, walk: Path, other_walk: Path, tmp_path: Path, mon
 
     result = CliRunner().invoke(app, ["audit", "privacy", str(small_map), "--unseen", "near:val", "--results", str(tmp_path / "no")])
     assert result.exit_code == 1 and "give DATA" in result.output and not (tmp_path / "no").exists()
+
+
+def test_recordings_that_the_map_was_not_made_from_are_refused(small_map: Path) -> None:
+    scene_map = SceneMap.load(small_map)
+    loot = read_out(scene_map)
+    mapped = [
+        replace(_photo(scene_map, number), context=context, pose=pose)
+        for number, (context, pose) in enumerate(zip(loot.contexts[loot.recorded], loot.path, strict=True))
+    ]
+    check_place(scene_map, mapped, "walk", mapped=True)
+    check_place(scene_map, [], "walk", mapped=True)
+    shifted = [replace(photo, pose=make_pose(np.eye(3), [0, 0, 5.0]) @ photo.pose) for photo in mapped]
+    check_place(scene_map, shifted, "walk", mapped=False)
+    with pytest.raises(InputError, match="'second' is not what map 'gallery' was made from: .* poses of 0 of 24"):
+        check_place(scene_map, shifted, "second", mapped=True)
+    strangers = [replace(photo, context=photo.context + 30 * torch.randn(len(photo.context))) for photo in mapped]
+    for kind in (True, False):
+        with pytest.raises(InputError, match="'elsewhere' is of another place than map 'gallery'"):
+            check_place(scene_map, strangers, "elsewhere", mapped=kind)
+    scene_map.head.whole = None  # such a map cannot tell
+    check_place(scene_map, strangers, "elsewhere", mapped=True)
+
+
+def test_verb_refuses_another_places_recording(small_map: Path, tmp_path: Path) -> None:
+    rng, camera = np.random.default_rng(0), Camera(224, 168, 150.0, 150.0, 111.5, 83.5)
+    pictures = [rng.integers(0, 255, (168, 224, 3), dtype=np.uint8) for _ in range(4)]
+    poses = [make_pose(np.eye(3), [0.1 * number, 0, 0]) for number in range(4)]
+    frames = [
+        Frame(str(number), number * 10**8, camera, pose, lambda picture=picture: picture)
+        for number, (pose, picture) in enumerate(zip(poses, pictures, strict=True))
+    ]
+    bag = record_frames(tmp_path / "noise_bag", frames)
+    words = ["audit", "privacy", str(small_map), str(bag), "--images", "4", "--results", str(tmp_path / "results")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 1 and "noise_bag' is of another place than map 'gallery'" in " ".join(result.stderr.split())
+    assert not (tmp_path / "results").exists()
+
+
+def test_tables_say_why_nothing_is_judged() -> None:
+    rows = [{"attack": "foreign images, best fit", "points": 12}, {"attack": "guess", "points": 9}]
+    figures = {"path": None, "contexts": None, "membership": {}, "foreign_poses": {}, "structure": rows}
+
+    def text(**more) -> str:
+        console = Console(record=True, width=200)
+        for table in tables("a map", figures | more):
+            console.print(table)
+        return " ".join(console.export_text().split())
+
+    unjudged = text(structure_unjudged="the recording has no depth images")
+    assert "is not known: the recording has no depth images" in unjudged
+    assert "within 10 cm" not in unjudged and " - " not in unjudged
+    judged = [rows[0] | {"within_10cm": 0.5, "median_m": 0.2, "covered": 0.1}, {"attack": "none", "points": 0, "covered": 0.0}]
+    shown = text(structure=judged, structure_unjudged=None)
+    assert "50.0%" in shown and "no point came back" in shown
+
+
+@pytest.mark.parametrize(("photos", "why"), [([], "no recording was given"), ([0], "no depth images")])
+def test_the_reason_is_what_the_evidence_lacks(photos: list[int], why: str, small_map: Path) -> None:
+    scene_map = SceneMap.load(small_map)
+    scene_map.head.whole = None
+    evidence = Evidence([_photo(scene_map, 5)], mapped=[_photo(scene_map, number) for number in photos])
+    assert why in attack(scene_map, evidence, SMALL).figures["structure_unjudged"]

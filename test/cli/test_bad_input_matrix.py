@@ -70,6 +70,8 @@ MISSING = [
     (["export", "absent"], "The map absent does not exist"),
     (["audit", "privacy", "absent"], "The map absent does not exist"),
     (["audit", "privacy", "room.dimm", "absent"], "'absent' does not exist; give"),
+    (["eval", "--compare", "absent", "scene"], "'absent' is no results folder"),
+    (["localize", "room.dimm", "good.jpg", "--camera", "absent"], "The camera file absent cannot be read"),
     (["gallery", "good.jpg/out_bag"], "Bag 'good.jpg/out_bag' cannot be written: 'good.jpg' is no folder"),
 ]
 EMPTY = [
@@ -77,7 +79,7 @@ EMPTY = [
     (["eval", "room.dimm", "empty"], "'empty' is empty; give"),
     (["eval", "empty", "scene"], "The map empty is a folder"),
     (["localize", "empty", "good.jpg", "--focal", "150"], "The map empty is a folder"),
-    (["localize", "room.dimm", "empty", "--focal", "150"], "Image 'empty' cannot be read: Is a directory"),
+    (["localize", "room.dimm", "empty", "--focal", "150"], "The folder 'empty' holds no image"),
     (["convert", "empty", "out_bag"], "'empty' is empty; give"),
     (["doctor", "empty"], "'empty' is empty; give"),
     (["demo", "--data", "empty"], "'empty' is empty; give"),
@@ -89,6 +91,8 @@ EMPTY = [
     (["map", "merge", "room.dimm", "empty", "-o", "out.dimm"], "The map empty is a folder"),
     (["export", "empty"], "The map empty is a folder"),
     (["audit", "privacy", "empty"], "The map empty is a folder"),
+    (["eval", "--compare", "empty", "scene"], "'empty' is no results folder"),
+    (["localize", "room.dimm", "good.jpg", "--camera", "empty"], "The camera file empty cannot be read"),
     (["audit", "privacy", "room.dimm", "empty"], "'empty' is empty; give"),
 ]
 UNREADABLE = [
@@ -134,14 +138,14 @@ FORBIDDEN = [
     (["gallery", "readonly/out_bag"], "Bag 'readonly/out_bag' cannot be written: Permission denied"),
 ]
 FULL = [
-    (["map", "scene", "-o", "full/room.dimm", "--input-size", "112", "--passes", "1"], "full/room.dimm.work"),
+    (["map", "scene", "-o", "full/room.dimm", "--input-size", "112", "--passes", "1", "--overwrite"], "full/room.dimm.work"),
     (["eval", "room.dimm", "scene", "--results", "full/results"], ""),
     (["convert", "scene", "full/old_bag", "--overwrite", "--images", "raw"], "Bag 'full/old_bag' cannot be written"),
     (["doctor", "scene", "--results", "full/results"], ""),
     (["demo", "--data", "scene", "--split", "half", "--results", "full/results"], ""),
     (["map", "report", "room.dimm", "-o", "full/room.html"], "full/room.html"),
-    (["map", "update", "room.dimm", "scene", "-o", "full/room.dimm", "--passes", "1"], "full/room.dimm"),
-    (["map", "merge", "room.dimm", "room.dimm", "-o", "full/room.dimm"], "full/room.dimm"),
+    (["map", "update", "room.dimm", "scene", "-o", "full/room.dimm", "--passes", "1", "--overwrite"], "full/room.dimm"),
+    (["map", "merge", "room.dimm", "room.dimm", "-o", "full/room.dimm", "--overwrite"], "full/room.dimm"),
     (["export", "room.dimm", "-o", "full/room.onnx"], "full/room.onnx"),
     (["audit", "privacy", "room.dimm", "--foreign", "scene", "--images", "4", "--results", "full/results"], ""),
     (["gallery", "full/out_bag", "--seconds", "2", "--raw"], "Bag 'full/out_bag' cannot be written"),

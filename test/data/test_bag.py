@@ -250,7 +250,7 @@ def test_no_image_within_tf(drive, tmp_path):
 
 def test_several_cameras_need_a_choice(drive, tmp_path):
     drive.add(ns(0.1), "/rear/image_raw", image(ns(0.1), np.zeros((24, 32, 3), np.uint8)))
-    with pytest.raises(DataError, match="choose the image topic among /camera/image_raw, /rear/image_raw"):
+    with pytest.raises(DataError, match="choose one with --image-topic among /camera/image_raw, /rear/image_raw"):
         read_bag(drive.write(tmp_path / "b"))
 
 
@@ -310,7 +310,7 @@ def test_bags_of_rosbag2_itself(name):
     if not (SHARED / name).exists():
         pytest.skip("shared data are not on this machine")
     with pytest.raises(
-        DataError, match="choose the image topic among /test/sensor_msgs/compressed_image, /test/sensor_msgs/image"
+        DataError, match="choose one with --image-topic among /test/sensor_msgs/compressed_image, /test/sensor_msgs/image"
     ):
         open_recording(SHARED / name)
     recording = open_recording(SHARED / name, image_topic="/test/sensor_msgs/image", require_poses=False)

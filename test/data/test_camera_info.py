@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rosbags.typesys import Stores, get_typestore
 
-from dimm_ros.data.camera_info import camera_from_info
+from dimm_ros.data.camera_info import camera_from_file, camera_from_info
 from dimm_ros.errors import InputError
 
 TYPES = get_typestore(Stores.ROS2_JAZZY).types
@@ -94,3 +94,57 @@ def test_distortion_names_in_use(model, d, expected):
 def test_bad_camera_info(changes, words):
     with pytest.raises(InputError, match=words):
         camera_from_info(info(**changes))
+
+
+CALIBRATION = """image_width: 640
+image_height: 480
+camera_name: head
+camera_matrix:
+  rows: 3
+  cols: 3
+  data: [500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0]
+distortion_model: plumb_bob
+distortion_coefficients:
+  rows: 1
+  cols: 5
+  data: [0.1, -0.2, 0.001, 0.002, 0.05]
+rectification_matrix: {rows: 3, cols: 3, data: [1, 0, 0, 0, 1, 0, 0, 0, 1]}
+"""
+ECHOED = """header:
+  stamp: {sec: 1, nanosec: 2}
+  frame_id: camera
+height: 480
+width: 640
+distortion_model: plumb_bob
+d: [0.1, -0.2, 0.001, 0.002, 0.05]
+k: [500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0]
+binning_x: 2
+binning_y: 2
+roi: {x_offset: 100, y_offset: 40, height: 240, width: 320, do_rectify: false}
+---
+"""
+
+
+def test_calibration_files(tmp_path):
+    d = (0.1, -0.2, 0.001, 0.002, 0.05)
+    for text, message in ((CALIBRATION, info(d=d, k=(500.0, 0, 320, 0, 510, 240, 0, 0, 1))), (
+        ECHOED, info(d=d, k=(500.0, 0, 320, 0, 510, 240, 0, 0, 1), roi=(100, 40, 320, 240), binning=(2, 2)),
+    )):
+        (tmp_path / "camera.yaml").write_text(text)
+        assert camera_from_file(tmp_path / "camera.yaml") == camera_from_info(message)
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("", "holds no calibration"), ("[1, 2]", "holds no calibration"), ("a: [", "is not YAML"), ("\x00", "is not YAML"),
+    (CALIBRATION.replace("image_width: 640", "image_width: wide"), "is no ROS calibration"),
+    (CALIBRATION.replace("image_height: 480\n", ""), "is no ROS calibration"),
+    (CALIBRATION.replace("500.0, 0.0, ", ""), "is no ROS calibration"), (CALIBRATION.replace("[0.1,", "[x,"), "is no ROS calibration"),
+    (CALIBRATION.replace("500.0", "0.0"), "cannot be used: The camera's focal length"),
+    (CALIBRATION.replace("plumb_bob", "magic"), "cannot be used: Distortion model 'magic'"), ("[" * 5000, "is not YAML"),
+    ("!!python/object/apply:os.getcwd []", "is not YAML"),
+])
+def test_files_that_are_no_calibration_are_named(text, expected, tmp_path):
+    (tmp_path / "camera.yaml").write_bytes(text.encode())
+    with pytest.raises(InputError, match="The camera file .*camera.yaml") as error:
+        camera_from_file(tmp_path / "camera.yaml")
+    assert expected in str(error.value)

@@ -56,6 +56,10 @@ def test_the_cache_is_used_and_the_log_says_which_weights(empty_cache: Path, enc
         found = find_weights("dinov2-small")
     assert found.path == file and found.sha256 == file_sha256(file)
     assert name in caplog.text and "cache" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="dimm_ros"):
+        assert find_weights("dinov2-small", sha256=found.sha256) == found
+    assert caplog.text == ""  # a map names its weights itself, and its verbs need not repeat them
 
 
 def test_a_map_for_other_weights_refuses_these(encoder: Encoder, empty_cache: Path) -> None:

@@ -135,7 +135,7 @@ def test_whole_or_not_at_all(room, walk, tmp_path):
         record_bag(tmp_path / "walk", room, CAMERA, *walk, MOUNT, image_every=10, progress=stop)
     assert list(tmp_path.iterdir()) == []
     first = record_bag(tmp_path / "walk", room, CAMERA, walk[0][:3], walk[1][:3], MOUNT)
-    with pytest.raises(DataError, match="walk' exists already; choose another name or remove it"):
+    with pytest.raises(DataError, match="walk' exists already; choose another name or replace it with --overwrite"):
         record_bag(first, room, CAMERA, walk[0][:2], walk[1][:2], MOUNT)
     with pytest.raises(Stop):
         record_bag(first, room, CAMERA, *walk, MOUNT, image_every=10, overwrite=True, progress=stop)

@@ -23,6 +23,8 @@ from dimm_ros.ros.node import LocalizerNode
 from dimm_ros.ros.session import LocalSession
 from dimm_ros.ros.tf import DYNAMIC_QOS, STATIC_QOS
 
+from .waiting import PATIENCE
+
 CAMERA_FRAME = "camera_optical_frame"
 WIDTH, HEIGHT = 64, 48
 
@@ -37,7 +39,7 @@ ODOM_FROM_BASE = rotated(0.0, 0.0, 0.4, 5.0, -2.0, 0.0)
 WORLD_FROM_CAMERA = rotated(0.5, -0.7, 0.2, 1.0, 2.0, 3.0)
 
 
-def wait(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
+def wait(condition: Callable[[], object], timeout_s: float = PATIENCE) -> None:
     """Wait for something that no message announces."""
     gate = threading.Event()
     for _ in range(int(timeout_s / 0.01)):
@@ -93,7 +95,7 @@ class KnownPose:
 
     def observe_all(self, images: list[np.ndarray], cameras: list[Camera]) -> list[int]:
         self.entered.set()
-        assert self.free.wait(20.0)
+        assert self.free.wait(PATIENCE)
         for image, camera in zip(images, cameras, strict=True):
             if image.shape[:2] != (camera.height, camera.width):
                 raise InputError(f"The image is {image.shape[1]}x{image.shape[0]}, camera_info says {camera.width}x{camera.height}.")
@@ -145,7 +147,7 @@ class Robot:
             self.node.start()
         session.add(self.node)
 
-    def wait(self, condition, timeout_s: float = 15.0) -> None:
+    def wait(self, condition, timeout_s: float = PATIENCE) -> None:
         """As the function of that name."""
         wait(condition, timeout_s)
 
@@ -202,10 +204,10 @@ class Robot:
 
     def report_of(self, stamp_ns: int) -> Report:
         """The status of an image."""
-        assert self.collector.wait_for(lambda: self.collector.report_of(stamp_ns), 15.0), "no status for the image"
+        assert self.collector.wait_for(lambda: self.collector.report_of(stamp_ns), PATIENCE), "no status for the image"
         return self.collector.report_of(stamp_ns)
 
-    def says(self, words: str, timeout_s: float = 15.0) -> bool:
+    def says(self, words: str, timeout_s: float = PATIENCE) -> bool:
         """Wait until the latest status has these words."""
         latest = lambda: self.collector.reports and words in self.collector.reports[-1].message.reason  # noqa: E731
         return self.collector.wait_for(latest, timeout_s)
@@ -213,7 +215,7 @@ class Robot:
     def answer_of(self, stamp_ns: int):
         """The pose of an image."""
         found = lambda: next((one for one in self.collector.answers if one.stamp_ns == stamp_ns), None)  # noqa: E731
-        assert self.collector.wait_for(found, 15.0), f"no pose: {self.report_of(stamp_ns).message.reason}"
+        assert self.collector.wait_for(found, PATIENCE), f"no pose: {self.report_of(stamp_ns).message.reason}"
         return found()
 
     def localize(self, value: int = 0, odom_from_base: np.ndarray = ODOM_FROM_BASE) -> int:

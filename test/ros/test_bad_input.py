@@ -15,6 +15,7 @@ from dimm_ros.ros.session import LocalSession
 from dimm_ros.scene_map import SceneMap
 
 from .robot import BASE_FROM_CAMERA, KnownPose
+from .waiting import PATIENCE
 
 
 def recovers(robot) -> None:
@@ -186,7 +187,7 @@ def test_no_image_is_missed_while_one_is_under_way(make_robot, session, monkeypa
     robot.send_info("front")
     robot.localizer.free.clear()
     stamp = robot.send_image(name="front")
-    assert robot.localizer.entered.wait(15.0)
+    assert robot.localizer.entered.wait(PATIENCE)
     rounds.clear()
     robot.wait(lambda: len(rounds) >= 2)  # one may have been due when the image came
     before = len(robot.collector.reports)
@@ -207,11 +208,11 @@ def test_no_image_is_missed_while_one_is_under_way(make_robot, session, monkeypa
 def test_silence_names_the_topic(make_robot) -> None:
     robot = make_robot()
     said = lambda: [one.message.reason for one in robot.collector.reports if "No image arrives" in one.message.reason]  # noqa: E731
-    assert robot.collector.wait_for(said, 10.0)
+    assert robot.collector.wait_for(said, PATIENCE)
     assert "'/image' (1 publisher, none so far)" in said()[0]
     stamp = robot.localize()
     robot.answer_of(stamp)
-    assert robot.collector.wait_for(lambda: "1 messages so far" in said()[-1] and f"{stamp * 1e-9:.3f}" in said()[-1], 10.0)
+    assert robot.collector.wait_for(lambda: "1 messages so far" in said()[-1] and f"{stamp * 1e-9:.3f}" in said()[-1], PATIENCE)
 
 
 def test_topic_of_another_type_is_named(make_robot, session) -> None:
@@ -220,7 +221,7 @@ def test_topic_of_another_type_is_named(make_robot, session) -> None:
     with LocalSession("driver", session.domain_id) as driver:
         driver.node.create_publisher(CompressedImage, "image", 1)
         said = lambda: [one.message.reason for one in robot.collector.reports if "it carries" in one.message.reason]  # noqa: E731
-        assert robot.collector.wait_for(said, 10.0)
+        assert robot.collector.wait_for(said, PATIENCE)
     assert "it carries sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image" in said()[-1]
     assert "image_transport" in said()[-1]
 
@@ -230,7 +231,7 @@ def test_incompatible_qos_is_named(session, make_robot) -> None:
     best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     session.node.create_publisher(Image, "image", best_effort)
     said = lambda: [one.message.reason for one in robot.collector.reports if "QoS is incompatible" in one.message.reason]  # noqa: E731
-    assert robot.collector.wait_for(said, 10.0)
+    assert robot.collector.wait_for(said, PATIENCE)
     assert "RELIABILITY" in said()[-1] and "best_effort" in said()[-1]
 
 
@@ -238,7 +239,7 @@ def refused(make_robot, path) -> str:
     """The sentence with which the node refuses a map; it stays alive."""
     robot = make_robot(real=True, ready=False, map=str(path), device="cpu")
     latest = lambda: robot.collector.reports[-1].message if robot.collector.reports else None  # noqa: E731
-    assert robot.collector.wait_for(lambda: latest() and "being loaded" not in latest().reason, 60.0)
+    assert robot.collector.wait_for(lambda: latest() and "being loaded" not in latest().reason, PATIENCE)
     status = latest()
     assert status.state == LocalizationStatus.UNINITIALIZED and not status.accepted and status.map_name == ""
     assert "\n" not in status.reason and robot.node.state == "unconfigured"

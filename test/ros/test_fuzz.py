@@ -30,6 +30,7 @@ from dimm_ros.ros.images import to_rgb
 from dimm_ros.scene_map import MapHeader, SceneMap
 
 from .robot import KnownPose
+from .waiting import PATIENCE
 
 CASES = os.environ.get("DIMM_FUZZ_CASES")
 fuzz = settings(
@@ -215,7 +216,7 @@ def test_the_node_outlives_every_message(make_robot, localizer: Localizer) -> No
         message.header.stamp, message.header.frame_id = Time(sec=stamp[0], nanosec=stamp[1]), frame
         received, reports = count(), len(robot.collector.reports)
         robot._images.publish(message)
-        assert robot.collector.wait_for(lambda: count() > received, 15.0), "no status for an image"
+        assert robot.collector.wait_for(lambda: count() > received, PATIENCE), "no status for an image"
         reasons = [one.message.reason for one in robot.collector.reports[reports:]]
         assert not any("Unexpected" in reason for reason in reasons), reasons
 

@@ -22,6 +22,7 @@ from dimm_ros.ros.lifecycle import spin
 from dimm_ros.ros.node import LocalizerNode
 
 from .robot import KnownPose
+from .waiting import PATIENCE
 
 STATES = {
     "unconfigured": State.PRIMARY_STATE_UNCONFIGURED, "inactive": State.PRIMARY_STATE_INACTIVE, "active": State.PRIMARY_STATE_ACTIVE,
@@ -216,7 +217,7 @@ def test_deactivating_waits_for_the_image_under_way(managed) -> None:
     robot.wait_ready()
     robot.localizer.free.clear()
     stamp = robot.localize()
-    assert robot.localizer.entered.wait(15.0)
+    assert robot.localizer.entered.wait(PATIENCE)
     threading.Timer(0.2, robot.localizer.free.set).start()
     assert manager.change("deactivate")
     robot.answer_of(stamp)
@@ -231,11 +232,11 @@ def test_what_is_still_under_way_after_deactivating_is_left_out(managed, monkeyp
     robot.wait_ready()
     robot.localizer.free.clear()
     old = robot.localize()
-    assert robot.localizer.entered.wait(15.0)
+    assert robot.localizer.entered.wait(PATIENCE)
     manager.go("inactive")
     manager.go(meanwhile)
     robot.localizer.free.set()
-    assert robot.node._worker.settle(15.0) and robot.node._health.counts.answered == 0
+    assert robot.node._worker.settle(PATIENCE) and robot.node._health.counts.answered == 0
     manager.go("active")
     robot.wait_ready()
     new = robot.localize()
@@ -251,15 +252,15 @@ def test_the_process_ends_without_waiting_for_what_is_being_loaded(session) -> N
     signals = rclpy.SignalHandlerOptions.NO
     rclpy.init(args=[], context=context, domain_id=session.domain_id, signal_handler_options=signals)
     node = LocalizerNode(
-        open_localizer=lambda entry, **options: (begun.set(), go.wait(60.0)), context=context,
+        open_localizer=lambda entry, **options: (begun.set(), go.wait(PATIENCE)), context=context,
         use_global_arguments=False, parameter_overrides=[Parameter("map", value="hall")],
     )
     configuring = threading.Thread(target=node.change, args=("configure",))
     configuring.start()
-    assert begun.wait(15.0)
+    assert begun.wait(PATIENCE)
     started = time.monotonic()
     context.try_shutdown()
-    configuring.join(15.0)
+    configuring.join(PATIENCE)
     node.release()
     node.destroy_node()
     took = time.monotonic() - started
@@ -313,9 +314,9 @@ def test_a_callback_that_raises_does_not_end_the_node(session) -> None:
 
     thread = threading.Thread(target=spin, args=(executor, context, tell))
     thread.start()
-    assert enough.wait(20.0)
+    assert enough.wait(PATIENCE)
     context.try_shutdown()
-    thread.join(10.0)
+    thread.join(PATIENCE)
     assert not thread.is_alive() and len(calls) >= 3 and all("ZeroDivisionError" in text for text in told)
 
 

@@ -11,6 +11,7 @@ from dimm_ros.msg import LocalizationStatus
 
 from .robot import KnownPose
 from .test_requests import sent_by_timer
+from .waiting import PATIENCE
 
 
 class Building(KnownPose):
@@ -50,7 +51,7 @@ def test_map_is_changed_while_the_node_runs(in_building) -> None:
     status = robot.report_of(robot.localize(1)).message
     assert status.accepted and (status.map_name, status.header.frame_id) == ("floor1", "map1")
     set_parameter(robot, "map", "floor2")
-    assert robot.collector.wait_for(lambda: robot.collector.reports[-1].message.map_name == "floor2", 10.0)
+    assert robot.collector.wait_for(lambda: robot.collector.reports[-1].message.map_name == "floor2", PATIENCE)
     assert robot.collector.reports[-1].message.state == LocalizationStatus.UNINITIALIZED  # what was known was of another map
     assert not robot.report_of(robot.localize(1)).message.accepted
     stamp = robot.localize(2)
@@ -63,7 +64,7 @@ def test_the_transform_of_the_old_map_ends_with_it(in_building) -> None:
     robot.answer_of(robot.localize(1))
     assert set(sent_by_timer(robot)) == {"map1"}
     set_parameter(robot, "map", "floor2")
-    assert robot.collector.wait_for(lambda: robot.collector.reports[-1].message.map_name == "floor2", 10.0)
+    assert robot.collector.wait_for(lambda: robot.collector.reports[-1].message.map_name == "floor2", PATIENCE)
     assert sent_by_timer(robot) == []
 
 
@@ -101,7 +102,7 @@ def test_the_map_that_an_image_shows_is_picked(in_building) -> None:
     status = robot.report_of(lift).message
     assert answer.frame_id == "map2" and (status.map_name, status.header.frame_id) == ("floor2", "map2")
     transform = [one for one in robot.collector.broadcasts if one.parent == "map2"]
-    robot.collector.wait_for(lambda: [one for one in robot.collector.broadcasts if one.parent == "map2"], 10.0)
+    robot.collector.wait_for(lambda: [one for one in robot.collector.broadcasts if one.parent == "map2"], PATIENCE)
     transform = [one for one in robot.collector.broadcasts if one.parent == "map2"][0]
     assert transform.child == "odom"
     nowhere = robot.report_of(robot.localize(7)).message
@@ -113,9 +114,9 @@ def test_the_map_that_an_image_shows_is_picked(in_building) -> None:
 
 def test_a_loaded_map_is_chosen_without_loading(in_building) -> None:
     robot, building = in_building(map="floor2", maps=["floor1", "floor2"])
-    assert robot.collector.wait_for(lambda: any(one.message.map_name == "floor2" for one in robot.collector.reports), 10.0)
+    assert robot.collector.wait_for(lambda: any(one.message.map_name == "floor2" for one in robot.collector.reports), PATIENCE)
     set_parameter(robot, "map", "floor1")
-    assert robot.collector.wait_for(lambda: robot.collector.reports[-1].message.map_name == "floor1", 10.0)
+    assert robot.collector.wait_for(lambda: robot.collector.reports[-1].message.map_name == "floor1", PATIENCE)
     assert building.calls == ["floor1", "floor2"]
     set_parameter(robot, "maps", ["floor1", "floor3"])
     robot.wait(lambda: robot.node._maps.atlas.names == ("floor1", "floor3"))
@@ -149,13 +150,13 @@ def test_a_real_map_replaced_by_another_and_by_garbage(make_robot, walk, tmp_pat
         scene_map.save(tmp_path / f"{name}.dimm")
     (tmp_path / "garbage.dimm").write_bytes(bytes(1000))
     robot = make_robot(real=True, ready=False, map="first", map_folder=str(tmp_path), device="cpu")
-    robot.wait(lambda: robot.node.state == "active", 120.0)
+    robot.wait(lambda: robot.node.state == "active", PATIENCE)
     encoder = robot.node._maps.atlas.current.encoder
     for bad, words in (("garbage", "damaged or not a map"), ("missing", "does not exist"), (str(tmp_path), "is a folder")):
         set_parameter(robot, "map", bad)
         assert robot.says(words, 60.0) and robot.collector.reports[-1].message.map_name == "first"
     set_parameter(robot, "map", "second")
-    assert robot.collector.wait_for(lambda: robot.collector.reports[-1].message.map_name == "second", 60.0)
+    assert robot.collector.wait_for(lambda: robot.collector.reports[-1].message.map_name == "second", PATIENCE)
     assert robot.node._maps.atlas.current.encoder is encoder  # not loaded again
     assert robot.node._reporter.map_frame == "second_frame" and not robot.node._maps.trouble
 

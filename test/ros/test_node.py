@@ -16,6 +16,7 @@ from dimm_ros.msg import LocalizationStatus
 from dimm_ros.ros.messages import to_stamp
 
 from .robot import BASE_FROM_CAMERA, CAMERA_FRAME, ODOM_FROM_BASE, WORLD_FROM_CAMERA, KnownPose
+from .waiting import PATIENCE
 
 MAP_FROM_BASE = WORLD_FROM_CAMERA @ poses.invert(BASE_FROM_CAMERA)
 
@@ -45,7 +46,7 @@ def test_map_odom_transform_closes_the_chain(make_robot) -> None:
     stamp = robot.localize()
     robot.answer_of(stamp)
     ours = lambda: [one for one in robot.collector.broadcasts if one.parent == "hall"]  # noqa: E731
-    assert robot.collector.wait_for(lambda: len(ours()) >= 3, 10.0)  # published again by the timer
+    assert robot.collector.wait_for(lambda: len(ours()) >= 3, PATIENCE)  # published again by the timer
     np.testing.assert_allclose(ours()[0].parent_from_child @ ODOM_FROM_BASE, MAP_FROM_BASE, atol=1e-9)
     stamps = [one.stamp_ns for one in ours()]
     assert {one.child for one in ours()} == {"odom"}
@@ -60,7 +61,7 @@ def test_map_base_transform(make_robot) -> None:
     robot.send_image(stamp)
     assert robot.answer_of(stamp).frame_id == "world"
     ours = lambda: [one for one in robot.collector.broadcasts if one.parent == "world"]  # noqa: E731
-    assert robot.collector.wait_for(ours, 10.0)
+    assert robot.collector.wait_for(ours, PATIENCE)
     assert ours()[0].child == "base_link"
     np.testing.assert_allclose(ours()[0].parent_from_child, MAP_FROM_BASE, atol=1e-9)
 
@@ -107,7 +108,7 @@ def test_latest_frame_wins(make_robot) -> None:
     robot.send_info()
     localizer.free.clear()
     robot.send_image(value=1)
-    assert localizer.entered.wait(10.0)  # the worker is busy with the first
+    assert localizer.entered.wait(PATIENCE)  # the worker is busy with the first
     for value in (2, 3, 4):
         count = robot.node._rig.cameras[0].image.count
         last = robot.send_image(value=value)
@@ -154,7 +155,7 @@ def test_states_follow_what_happens(make_robot) -> None:
     localizer.reason = "The view is covered."
     assert robot.report_of(robot.localize()).message.state == LocalizationStatus.DEGRADED
     lost = lambda: robot.collector.reports[-1].message.state == LocalizationStatus.LOST  # noqa: E731
-    assert robot.collector.wait_for(lost, 10.0)  # by the watchdog
+    assert robot.collector.wait_for(lost, PATIENCE)  # by the watchdog
     localizer.reason = ""
     assert robot.report_of(robot.localize()).message.state == LocalizationStatus.LOCALIZED
 

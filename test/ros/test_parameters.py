@@ -14,6 +14,8 @@ from dimm_ros.errors import ParameterError
 from dimm_ros.ros.node import LocalizerNode
 from dimm_ros.ros.parameters import NodeConfig, config_from, declarations, default_yaml, descriptor_of
 
+from .waiting import PATIENCE
+
 YAML = Path(__file__).resolve().parents[2] / "config" / "localizer.yaml"
 
 
@@ -92,5 +94,5 @@ def test_bad_parameter_ends_the_process_with_one_sentence(session, tmp_path) -> 
 
     log = tmp_path / "log"
     with LocalizerProcess(session.environment, {"tf_mode": "both"}, {}, log) as localizer:
-        assert localizer.process.wait(60) == 1
+        assert localizer.process.wait(PATIENCE) == 1
     assert "Parameter 'tf_mode' cannot be 'both'" in log.read_text() and "Traceback" not in log.read_text()

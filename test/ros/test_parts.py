@@ -14,6 +14,8 @@ from dimm_ros.ros.broadcast import PoseBroadcaster
 from dimm_ros.ros.health import Counts, Health, State
 from dimm_ros.ros.worker import LatestWorker
 
+from .waiting import PATIENCE
+
 SECOND = 10**9
 
 
@@ -28,19 +30,19 @@ class TestWorker:
         def handle(item: int) -> None:
             handled.append(item)
             busy.set()
-            go.wait(10)
+            go.wait(PATIENCE)
             if item == 4:
                 done.set()
 
         worker = LatestWorker(lambda: None, handle, "test", fail)
         worker.start()
         assert worker.submit(1) is None
-        assert busy.wait(10)
+        assert busy.wait(PATIENCE)
         assert [worker.submit(item) for item in (2, 3, 4)] == [None, 2, 3]
         go.set()
-        assert done.wait(10)
+        assert done.wait(PATIENCE)
         assert handled == [1, 4]
-        assert worker.stop(10)
+        assert worker.stop(PATIENCE)
 
     def test_prepares_before_the_first_item(self) -> None:
         order, done = [], threading.Event()
@@ -48,8 +50,8 @@ class TestWorker:
         worker = LatestWorker(lambda: order.append("prepare"), handle, "test", fail)
         worker.submit("item")
         worker.start()
-        assert done.wait(10) and order == ["prepare", "item"]
-        assert worker.stop(10)
+        assert done.wait(PATIENCE) and order == ["prepare", "item"]
+        assert worker.stop(PATIENCE)
 
     def test_taken_back_item_is_not_handled(self) -> None:
         handled: list[int] = []
@@ -57,7 +59,7 @@ class TestWorker:
         worker.submit(1)
         assert worker.clear() == 1
         worker.start()
-        assert worker.stop(10) and handled == []
+        assert worker.stop(PATIENCE) and handled == []
 
     def test_stops_without_having_started(self) -> None:
         assert LatestWorker(lambda: None, print, "test", fail).stop(1)
@@ -67,18 +69,18 @@ class TestWorker:
 
         def handle(item: int) -> None:
             busy.set()
-            go.wait(10)
+            go.wait(PATIENCE)
             handled.append(item)
 
         worker = LatestWorker(lambda: None, handle, "test", fail)
         worker.start()
         worker.submit(1)
-        assert busy.wait(10)
+        assert busy.wait(PATIENCE)
         worker.submit(2)
         assert not worker.settle(0.01)  # still under way
         threading.Timer(0.05, go.set).start()
-        assert worker.settle(10) and handled == [1]  # the one that waited is taken back
-        assert worker.stop(10) and handled == [1]
+        assert worker.settle(PATIENCE) and handled == [1]  # the one that waited is taken back
+        assert worker.stop(PATIENCE) and handled == [1]
 
     def test_goes_on_after_what_raises(self) -> None:
         told, done = [], threading.Event()
@@ -97,8 +99,8 @@ class TestWorker:
 
         worker = LatestWorker(prepare, handle, "test", on_error)
         worker.start()
-        assert done.wait(10) and told == [ZeroDivisionError, KeyError]
-        assert worker.stop(10)
+        assert done.wait(PATIENCE) and told == [ZeroDivisionError, KeyError]
+        assert worker.stop(PATIENCE)
 
 
 class TestHealth:

@@ -26,6 +26,7 @@ from dimm_ros.ros.player import BagPlayer, PlayOptions, main
 from dimm_ros.ros.tf import DYNAMIC_QOS, STATIC_QOS
 
 from .robot import BASE_FROM_CAMERA, ODOM_FROM_BASE
+from .waiting import PATIENCE
 
 START = 1_700_000_000 * 10**9
 STEP = 10**8
@@ -58,7 +59,7 @@ def record(path: Path, topic: str = "/camera/image") -> Path:
 
 def wait(condition) -> None:
     gate = threading.Event()
-    for _ in range(1000):
+    for _ in range(int(PATIENCE / 0.01)):
         if condition():
             return
         gate.wait(0.01)

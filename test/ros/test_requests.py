@@ -12,6 +12,7 @@ from dimm_ros.msg import LocalizationStatus
 from dimm_ros.ros.messages import to_pose, to_pose_with_covariance
 
 from .robot import BASE_FROM_CAMERA, WORLD_FROM_CAMERA, KnownPose, rotated
+from .waiting import PATIENCE
 
 MAP_FROM_BASE = WORLD_FROM_CAMERA @ poses.invert(BASE_FROM_CAMERA)
 SECOND = 10**9
@@ -119,7 +120,7 @@ def test_a_hint_that_cannot_be_used_is_named(stream, frame, pose, words) -> None
     message.pose.pose = to_pose(np.eye(4))
     message.pose.pose.position.x = float(pose[0, 3])
     publisher.publish(message)
-    assert robot.collector.wait_for(lambda: any(words in one.message.reason for one in robot.collector.reports), 10.0)
+    assert robot.collector.wait_for(lambda: any(words in one.message.reason for one in robot.collector.reports), PATIENCE)
     assert [status.accepted for status in send(3)] == [False, False, True]
 
 
@@ -173,7 +174,7 @@ def under_way(robot) -> int:
     robot.localizer.free.clear()
     robot.localizer.entered.clear()
     stamp = robot.localize()
-    assert robot.localizer.entered.wait(15.0)
+    assert robot.localizer.entered.wait(PATIENCE)
     return stamp
 
 

@@ -25,6 +25,7 @@ from dimm_ros.msg import LocalizationStatus
 from dimm_ros.ros.messages import to_image, to_transform
 
 from .robot import CAMERA_FRAME, KnownPose, Robot
+from .waiting import PATIENCE
 
 MOUNT = MOUNTS["handheld"]
 STEPS = 10  # images of each stretch
@@ -153,7 +154,7 @@ def test_map_base_stays_bounded_while_odometry_drifts(make_robot, tmp_path: Path
         status = send(robot, image, drive.odom_from_base[index])
         if status.accepted:
             corrected = lambda at=taken[-1]: any(one.parent == "map" and one.received_s > at for one in robot.collector.broadcasts)  # noqa: E731
-            assert robot.collector.wait_for(corrected, 10.0)
+            assert robot.collector.wait_for(corrected, PATIENCE)
     by_tf = drive.by_tf(robot.collector.broadcasts, taken)
     said = figures(drive, by_tf)
     assert said["images with map -> base in TF"] > 200

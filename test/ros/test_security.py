@@ -10,6 +10,8 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from .waiting import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 SINCE_IRON = {"/localizer/get_type_description"}
 
@@ -51,7 +53,7 @@ def test_a_pickle_is_no_map(make_robot, tmp_path) -> None:
     assert proof.exists()  # it would have worked
     proof.unlink()
     robot = make_robot(real=True, ready=False, map=str(path), device="cpu")
-    assert robot.collector.wait_for(lambda: any("damaged or not a map" in one.message.reason for one in robot.collector.reports), 60.0)
+    assert robot.collector.wait_for(lambda: any("damaged or not a map" in one.message.reason for one in robot.collector.reports), PATIENCE)
     assert not proof.exists()
 
 
@@ -98,5 +100,5 @@ class TestConfigurations:
 def test_odd_map_paths_are_answered_in_one_sentence(make_robot, path) -> None:
     robot = make_robot(real=True, ready=False, map=path, device="cpu")
     said = lambda: [one.message.reason for one in robot.collector.reports if "still being loaded" not in one.message.reason]  # noqa: E731
-    assert robot.collector.wait_for(said, 60.0)
+    assert robot.collector.wait_for(said, PATIENCE)
     assert "does not exist" in said()[-1] and "\n" not in said()[-1].replace("\n.safetensors", "")

@@ -26,6 +26,7 @@ from dimm_ros.ros.tf import (
 from dimm_ros.ros.tf_conflicts import WatchedTransforms
 
 from .robot import BASE_FROM_CAMERA, ODOM_FROM_BASE, wait
+from .waiting import PATIENCE
 
 SECOND = 10**9
 
@@ -34,20 +35,20 @@ def test_static_transforms_are_latched(session) -> None:
     publisher = session.node.create_publisher(TFMessage, "/tf_static", STATIC_QOS)
     publisher.publish(TFMessage(transforms=[to_transform("base_link", "camera", 0, BASE_FROM_CAMERA)]))
     late = TreeTransforms(session.node)  # subscribes after the message
-    np.testing.assert_allclose(late.lookup("base_link", "camera", 77 * SECOND, 10.0), BASE_FROM_CAMERA, atol=1e-12)
+    np.testing.assert_allclose(late.lookup("base_link", "camera", 77 * SECOND, PATIENCE), BASE_FROM_CAMERA, atol=1e-12)
 
 
 def test_lookup_waits_for_what_is_still_to_come(session) -> None:
     transforms = TreeTransforms(session.node)
     publisher = session.node.create_publisher(TFMessage, "/tf", DYNAMIC_QOS)
     found: list[np.ndarray] = []
-    thread = threading.Thread(target=lambda: found.append(transforms.lookup("odom", "base_link", SECOND, 15.0)))
+    thread = threading.Thread(target=lambda: found.append(transforms.lookup("odom", "base_link", SECOND, PATIENCE)))
     thread.start()
     while not publisher.get_subscription_count():
         time.sleep(0.01)
     for stamp in (SECOND // 2, 2 * SECOND):
         publisher.publish(TFMessage(transforms=[to_transform("odom", "base_link", stamp, ODOM_FROM_BASE)]))
-    thread.join(15.0)
+    thread.join(PATIENCE)
     np.testing.assert_allclose(found[0], ODOM_FROM_BASE, atol=1e-12)
     with pytest.raises(TransformStampError, match="'odom' -> 'base_link' ends 1.000 s before"):
         transforms.lookup("odom", "base_link", 3 * SECOND, 0.0)
@@ -64,7 +65,7 @@ def test_broken_link_is_named(session) -> None:
 def test_what_is_sent_arrives(session) -> None:
     transforms = TreeTransforms(session.node)
     transforms.send("map", "odom", 5 * SECOND, ODOM_FROM_BASE)
-    np.testing.assert_allclose(transforms.lookup("map", "odom", 5 * SECOND, 10.0), ODOM_FROM_BASE, atol=1e-12)
+    np.testing.assert_allclose(transforms.lookup("map", "odom", 5 * SECOND, PATIENCE), ODOM_FROM_BASE, atol=1e-12)
 
 
 def test_clear_keeps_static_transforms(session) -> None:
@@ -73,7 +74,7 @@ def test_clear_keeps_static_transforms(session) -> None:
     session.node.create_publisher(TFMessage, "/tf_static", STATIC_QOS).publish(
         TFMessage(transforms=[to_transform("base_link", "camera", 0, BASE_FROM_CAMERA)]),
     )
-    transforms.lookup("odom", "camera", SECOND, 10.0)
+    transforms.lookup("odom", "camera", SECOND, PATIENCE)
     transforms.clear()
     np.testing.assert_allclose(transforms.lookup("base_link", "camera", SECOND, 0.0), BASE_FROM_CAMERA, atol=1e-12)
     with pytest.raises(TransformError):
@@ -90,7 +91,7 @@ def test_rubbish_is_ignored(session) -> None:
     while not publisher.get_subscription_count():
         time.sleep(0.01)
     publisher.publish(TFMessage(transforms=[rubbish, loop, good]))
-    np.testing.assert_allclose(transforms.lookup("odom", "base_link", SECOND, 10.0), ODOM_FROM_BASE, atol=1e-12)
+    np.testing.assert_allclose(transforms.lookup("odom", "base_link", SECOND, PATIENCE), ODOM_FROM_BASE, atol=1e-12)
 
 
 @pytest.fixture(params=["tree", "tf2"])
@@ -108,7 +109,7 @@ def test_old_transforms_are_forgotten(session) -> None:
     transforms = TreeTransforms(session.node)
     for stamp in (0, SECOND, round(40 * SECOND)):
         transforms.send("odom", "base_link", stamp, ODOM_FROM_BASE)
-    transforms.lookup("odom", "base_link", 40 * SECOND, 10.0)
+    transforms.lookup("odom", "base_link", 40 * SECOND, PATIENCE)
     with pytest.raises(TransformStampError, match="begins 39.000 s after"):
         transforms.lookup("odom", "base_link", SECOND, 0.0)
 
@@ -120,8 +121,8 @@ def test_tf_is_subscribed_once_for_all_that_listen(transforms, session) -> None:
     graph = session.node.get_subscriptions_info_by_topic
     assert [len(graph(topic)) for topic in ("/tf", "/tf_static")] == [1, 1]
     watched.send("map", "odom", SECOND, ODOM_FROM_BASE)
-    np.testing.assert_allclose(watched.lookup("map", "odom", SECOND, 10.0), ODOM_FROM_BASE, atol=1e-12)
-    assert heard.wait(10.0)
+    np.testing.assert_allclose(watched.lookup("map", "odom", SECOND, PATIENCE), ODOM_FROM_BASE, atol=1e-12)
+    assert heard.wait(PATIENCE)
     watched.destroy()
     wait(lambda: not graph("/tf") and not graph("/tf_static"))
 
@@ -129,15 +130,15 @@ def test_tf_is_subscribed_once_for_all_that_listen(transforms, session) -> None:
 def test_a_leading_slash_does_not_matter(transforms) -> None:
     transforms.send("/odom", "/base_link", SECOND, ODOM_FROM_BASE)
     for target, source in (("/odom", "base_link"), ("odom", "/base_link"), ("/odom", "/base_link")):
-        np.testing.assert_allclose(transforms.lookup(target, source, SECOND, 10.0), ODOM_FROM_BASE, atol=1e-12)
+        np.testing.assert_allclose(transforms.lookup(target, source, SECOND, PATIENCE), ODOM_FROM_BASE, atol=1e-12)
 
 
 def test_a_lookup_wakes_when_what_it_waits_for_comes(transforms) -> None:
     found: list[np.ndarray] = []
-    thread = threading.Thread(target=lambda: found.append(transforms.lookup("odom", "base_link", SECOND, 15.0)))
+    thread = threading.Thread(target=lambda: found.append(transforms.lookup("odom", "base_link", SECOND, PATIENCE)))
     thread.start()
     transforms.send("odom", "base_link", SECOND, ODOM_FROM_BASE)
-    thread.join(15.0)
+    thread.join(PATIENCE)
     np.testing.assert_allclose(found[0], ODOM_FROM_BASE, atol=1e-12)
 
 
@@ -145,8 +146,8 @@ def test_two_trees_are_not_said_to_be_linked(transforms) -> None:
     """At a time that neither tree has; tf2 speaks of extrapolation then."""
     transforms.send("odom", "base_link", SECOND, ODOM_FROM_BASE)
     transforms.send("rig", "camera", SECOND, BASE_FROM_CAMERA)
-    transforms.lookup("odom", "base_link", SECOND, 10.0)
-    transforms.lookup("rig", "camera", SECOND, 10.0)
+    transforms.lookup("odom", "base_link", SECOND, PATIENCE)
+    transforms.lookup("rig", "camera", SECOND, PATIENCE)
     for stamp in (SECOND, 5 * SECOND):
         with pytest.raises(TransformError, match="TF does not link 'base_link' to 'camera'") as caught:
             transforms.lookup("base_link", "camera", stamp, 0.0)
@@ -235,7 +236,7 @@ def test_tf2_is_used_where_it_is_installed(session, monkeypatch) -> None:
         TFMessage(transforms=[to_transform("base_link", "camera", 0, BASE_FROM_CAMERA)]),
     )
     transforms.send("odom", "base_link", SECOND, ODOM_FROM_BASE)
-    found = transforms.lookup("odom", "camera", SECOND, 10.0)
+    found = transforms.lookup("odom", "camera", SECOND, PATIENCE)
     np.testing.assert_allclose(found, ODOM_FROM_BASE @ BASE_FROM_CAMERA, atol=1e-12)
     with pytest.raises(TransformStampError, match="not at the image's time"):
         transforms.lookup("odom", "base_link", 2 * SECOND, 0.02)

@@ -1,0 +1,24 @@
+"""Classes of the command line's verbs and groups of verbs."""
+
+from __future__ import annotations
+
+from typer.core import TyperCommand, TyperGroup
+
+
+class _PlainFlags:
+    """Help pages show a switch as a switch, not as something that takes a <bool>."""
+
+    def get_params(self, ctx) -> list:
+        params = super().get_params(ctx)
+        for param in params:
+            if getattr(param, "is_flag", False) and param.metavar is None:
+                param.metavar = ""
+        return params
+
+
+class Verb(_PlainFlags, TyperCommand):
+    """One verb."""
+
+
+class Verbs(_PlainFlags, TyperGroup):
+    """Several verbs."""

@@ -1,0 +1,58 @@
+"""The demo's judgement of the node, and what it says at its end."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from dimm_ros.cli import demo
+from dimm_ros.data.recording import Frame, Recording
+from dimm_ros.evaluation.demo_bags import DemoBags
+from dimm_ros.evaluation.metrics import normalised_squares
+from dimm_ros.evaluation.replay import judge
+from dimm_ros.geometry.camera import Camera
+from dimm_ros.geometry.poses import exp_so3, make_pose
+from dimm_ros.ros.collector import Answer
+from dimm_ros.ros.session import Replay
+
+
+def test_the_nodes_covariance_is_judged_at_the_camera() -> None:
+    """The robot's heading is uncertain by 0.1 rad and its camera a metre ahead: by 10 cm sideways, with the turn."""
+    base_from_camera = make_pose(np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]), np.array([1.0, 0.0, 0.3]))
+    true_base, turn = make_pose(np.eye(3), np.array([2.0, 3.0, 0.0])), 0.005
+    covariance = np.diag([1e-4, 1e-4, 1e-4, 1e-4, 1e-4, 1e-2])
+    answered = make_pose(exp_so3(np.array([0, 0, turn])), true_base[:3, 3])
+    camera = Camera(4, 3, 4.0, 4.0, 1.5, 1.0)
+    frames = [
+        Frame(name, stamp, camera, true_base @ base_from_camera, lambda: None)
+        for name, stamp in (("one", 5), ("two", 6))
+    ]
+    played = SimpleNamespace(images={5: 1.0})
+    replay = Replay((Answer(5, 1.5, "map", answered, covariance),), (), (), played)
+    one, two = judge(replay, Recording("walk", "walk", frames), base_from_camera)
+    assert two.covariance is None and two.estimated is None and one.latency_ms == pytest.approx(500)
+    assert one.covariance[1, 1] == pytest.approx(1e-4 + 1e-2, rel=0.01) and one.covariance[1, 5] == pytest.approx(
+        1e-2, rel=0.01
+    )
+    assert normalised_squares([one, two]) == pytest.approx(
+        [turn**2 / 1e-2], rel=0.02
+    )  # of the heading, and no more for its arm
+
+
+def test_the_end_names_commands_that_can_be_typed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    stage = DemoBags(tmp_path / "mapping_bag", tmp_path / "query_bag", np.eye(4), {})
+    demo._say_what_next(tmp_path, stage, [])
+    said = capsys.readouterr().out
+    assert f"dimm eval {tmp_path / 'map.dimm'} {stage.query} --mcap" in said
+    assert f"dimm convert {stage.query} {tmp_path / 'query_raw_bag'} --images raw" in said
+    assert re.search(
+        r"ros2 launch dimm_ros replay.launch.py bagfile:=\S+query_raw_bag map:=\S+map.dimm image:=/camera/image_raw ",
+        said,
+    )
+    assert "dimm doctor YOUR_BAG" in said and "dimm map YOUR_BAG -o place.dimm" in said
+    demo._say_what_next(tmp_path, stage, [tmp_path / "foxglove" / "foxglove.mcap"])
+    assert f"open {tmp_path / 'foxglove' / 'foxglove.mcap'}" in capsys.readouterr().out
