@@ -249,6 +249,10 @@ class SceneMap:
     def __init__(self, header: MapHeader, head: MapHead | MergedHead, landmarks: Landmarks | None = None) -> None:
         self.header, self.head, self.landmarks = header, head, landmarks
 
+    def rays_alone(self) -> SceneMap:
+        """The same map without its landmarks: the paper's form."""
+        return SceneMap(self.header.model_copy(update={"landmarks": None}), self.head)
+
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> SceneMap:
         """Read a map file.

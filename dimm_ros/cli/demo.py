@@ -53,7 +53,7 @@ def run(
     from dimm_ros.scene_map import SceneMap
 
     try:
-        from dimm_ros.evaluation.replay import replay_through_node, with_retrieval
+        from dimm_ros.evaluation.replay import beside_rays_alone, replay_through_node
     except ImportError as error:
         raise DimmError(f"The demo starts the ROS 2 node, but ROS 2 is not installed ({error}); use 'make demo', or source ROS 2.") from None
 
@@ -68,7 +68,10 @@ def run(
             tell("2/4  building a map from the first")
             encoder = Encoder.open(preset.encoder)
             recording = open_recording(stage.mapping)
-            result = build_map(recording, folder / "map.dimm", encoder, head=preset.head, training=training, name="demo", watch=progress)
+            result = build_map(
+                recording, folder / "map.dimm", encoder, head=preset.head, training=training, landmarks=preset.landmarks,
+                name="demo", watch=progress,
+            )
             tell(f"     {describe(result, len(recording.frames))}")
             tell("3/4  starting the localizer node and replaying the second bag into it over DDS")
             query = open_recording(stage.query)
@@ -83,14 +86,15 @@ def run(
                     note("\n".join(["the end of the node's log:", *log.read_text(errors="replace").splitlines()[-_LOG_LINES:]]))
                 raise
             tell("4/4  judging every answer against the true pose")
-            reference = ReferenceViews.load(result.path, SceneMap.load(result.path).header)
-            answers = with_retrieval(
-                answers, query, encoder, reference, lambda done: progress("judging", done, len(query.frames)),
+            scene_map = SceneMap.load(result.path, encoder.device)
+            reference = ReferenceViews.load(result.path, scene_map.header)
+            answers, rays = beside_rays_alone(
+                answers, query, scene_map, encoder, reference, lambda done, total: progress("judging", done, total),
             )
             if rerun or mcap:
                 _show(folder, title, result.path, query, progress, rerun=rerun, mcap=mcap)
         figures = {"map": "demo", "data": query.name, "encoder": encoder.weights.origin, "transforms_on_tf": len(replay.broadcasts)}
-        figures |= summarise(answers)
+        figures |= summarise(answers) | {"rays_alone": summarise(rays)}
         paths = write_report(folder, title, answers, figures, reference.world_from_camera)
     if as_json:
         say_json(figures)

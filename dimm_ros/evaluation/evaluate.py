@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
 from dimm_ros.data.recording import Frame, Recording
-from dimm_ros.encoder.dinov2 import Encoder
-from dimm_ros.encoder.patches import fit, normalise, patch_grid
 from dimm_ros.estimate import Estimate
 from dimm_ros.evaluation.map_figures import mapped_poses
 from dimm_ros.evaluation.metrics import Answer, is_mapped
@@ -50,9 +47,3 @@ def evaluate(
             watch(done, len(recording.frames))
     return answers
 
-
-def cls_of(frame: Frame, encoder: Encoder) -> np.ndarray:
-    """(W,) CLS token of a frame's image."""
-    grid = patch_grid(frame.camera, encoder.config.input_size)
-    image = normalise(fit(frame.load(), frame.camera, grid))
-    return encoder.encode(torch.from_numpy(image)[None]).cls[0].float().cpu().numpy()

@@ -44,6 +44,7 @@ def map_info(path: str | Path) -> dict:
             "frames": calibration.frames, "median_position_m": calibration.position_error, "median_rotation_deg": calibration.rotation_error_deg,
         },
         "calibration": calibration.model_dump(),
+        "landmarks": None if header.landmarks is None else header.landmarks.model_dump(),
         "parts": [part.name for part in header.parts],
         "bytes_per_part": bytes_per_part(path),
         "beside": {file.name: file.stat().st_size for file in (reference_path(path), features_path(path), network_path(path)) if file.is_file()},
@@ -60,6 +61,9 @@ def preset_of_map(header: MapHeader) -> tuple[str, dict[str, object]]:
 
 def _differences(header: MapHeader, preset) -> dict[str, object]:
     result = {}
+    landmarks = "none" if header.landmarks is None else header.landmarks.kind
+    if landmarks != preset.landmarks.kind:
+        result["landmarks.kind"] = landmarks
     for section in ("encoder", "head", "training"):
         ours, theirs = getattr(header, section), getattr(preset, section)
         for field in type(ours).model_fields:
@@ -69,12 +73,13 @@ def _differences(header: MapHeader, preset) -> dict[str, object]:
 
 
 def bytes_per_part(path: Path) -> dict[str, int]:
-    """Bytes in a map file: the head or heads, what they know of the mapped views, and the rest (header, names)."""
-    result = {"head": 0, "whole image": 0}
+    """Bytes in a map file: the head or heads, what they know of the mapped views, landmarks, and the rest (header, names)."""
+    result = {"head": 0, "whole image": 0, "landmarks": 0}
     with safe_open(str(path), "pt") as file:
         for name in file.keys():
             tensor = file.get_tensor(name)
-            result["whole image" if "whole." in name else "head"] += tensor.numel() * tensor.element_size()
+            part = "landmarks" if name.startswith("landmarks.") else "whole image" if "whole." in name else "head"
+            result[part] += tensor.numel() * tensor.element_size()
     return result | {"header": path.stat().st_size - sum(result.values())}
 
 
@@ -113,6 +118,20 @@ def _training(info: dict) -> list[tuple[str, str]]:
     return [("training", f"{stopped}; the 'dimm map' command that made it goes on from there")]
 
 
+def _landmarks(landmarks: dict | None) -> str:
+    """What the landmarks are and how well frames that were left out were found by them."""
+    if landmarks is None:
+        return "none: rays alone"
+    calibration = landmarks["calibration"]
+    text = f"{landmarks['count']} {landmarks['kind']} of {landmarks['images']} images ({landmarks['detector']})"
+    if calibration["position_error"] is None:
+        return f"{text}; too few frames were left out to judge them"
+    return (
+        f"{text}; {100 * calibration['position_error']:.2f} cm, {calibration['rotation_error_deg']:.3f} deg (medians of "
+        f"{calibration['frames']} key frames that were left out)"
+    )
+
+
 def rows(info: dict) -> list[tuple[str, str]]:
     """Labels and texts."""
     encoder, held_out, coverage = info["encoder"], info["held_out"], info["coverage"]
@@ -139,12 +158,13 @@ def rows(info: dict) -> list[tuple[str, str]]:
         ))
     if held_out["median_position_m"] is None:
         why = "no frames were held out: the recording is short" if not held_out["frames"] else "not in the map: it was made by an earlier dimm_ros"
-        result.append(("accuracy", why))
+        result.append(("rays alone", why))
     else:
         result.append((
-            "accuracy", f"{100 * held_out['median_position_m']:.1f} cm, {held_out['median_rotation_deg']:.2f} deg (medians of "
+            "rays alone", f"{100 * held_out['median_position_m']:.1f} cm, {held_out['median_rotation_deg']:.2f} deg (medians of "
             f"{held_out['frames']} frames in stretches that were held out)",
         ))
+    result.append(("landmarks", _landmarks(info["landmarks"])))
     if info["parts"]:
         result.append(("merged from", ", ".join(info["parts"])))
     parts = ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in info["bytes_per_part"].items())

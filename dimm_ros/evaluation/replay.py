@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from dimm_ros.data.recording import Frame, Recording
+from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
-from dimm_ros.evaluation.evaluate import cls_of
-from dimm_ros.evaluation.metrics import Answer, is_mapped
+from dimm_ros.evaluation.evaluate import evaluate
+from dimm_ros.evaluation.metrics import Answer
 from dimm_ros.geometry.covariance import lever
+from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.ros.player import PlayOptions
 from dimm_ros.ros.session import Replay, replay_bag
+from dimm_ros.scene_map import SceneMap
 
 
 def replay_through_node(
@@ -62,20 +64,13 @@ def judge(replay: Replay, recording: Recording, base_from_camera: np.ndarray) ->
     return answers
 
 
-def with_retrieval(
-    answers: Sequence[Answer], recording: Recording, encoder: Encoder, reference: ReferenceViews,
-    watch: Callable[[int], object] = lambda done: None,
-) -> list[Answer]:
-    """The same answers with the retrieval baseline's pose beside each; ``watch`` is called with the images judged."""
-    def watched(frames: Sequence[Frame]) -> Iterator[Frame]:
-        for done, frame in enumerate(frames, start=1):
-            yield frame
-            watch(done)
+def beside_rays_alone(
+    answers: Sequence[Answer], recording: Recording, scene_map: SceneMap, encoder: Encoder, reference: ReferenceViews,
+    watch: Callable[[int, int], None] | None = None,
+) -> tuple[list[Answer], list[Answer]]:
+    """The same answers with the retrieval baseline's pose beside each, and what the map's rays alone say of the same images."""
+    rays = evaluate(Localizer(scene_map.rays_alone(), encoder), recording, reference, watch)
+    pairs = zip(answers, rays, strict=True)
+    joined = [replace(node, retrieved=one.retrieved, from_mapped=one.from_mapped, mapped=one.mapped) for node, one in pairs]
+    return joined, rays
 
-    return [
-        replace(
-            answer, retrieved=reference.nearest(cls_of(frame, encoder)), from_mapped=reference.distance(answer.true),
-            mapped=is_mapped(answer.true, reference.world_from_camera),
-        )
-        for answer, frame in zip(answers, watched(recording.frames), strict=True)
-    ]

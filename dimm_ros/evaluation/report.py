@@ -102,6 +102,9 @@ def table(title: str, figures: dict) -> Table:
         ("latency (median)", ms(figures["latency_ms_median"])),
         ("  of which encoder", ms(figures["encoder_ms_median"])),
     ]
+    if alone := figures.get("rays_alone"):
+        value = f"{cm(alone['median_translation_m'])}, {degrees(alone['median_rotation_deg'])}"
+        rows.append((f"rays alone, median error ({alone['answered']} answered)", value))
     if figures.get("retrieval_median_translation_m") is not None:
         value = f"{cm(figures['retrieval_median_translation_m'])}, {degrees(figures['retrieval_median_rotation_deg'])}"
         rows.append(("retrieval, median error (pose of the most similar image)", value))
