@@ -10,11 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from dimm_ros.landmarks.matching import mutual_matches
-from dimm_ros.landmarks.store import Landmarks
+from dimm_ros.landmarks.store import Landmarks, hide_in_lines
 
 _NEIGHBOURS = 50  # lines that pass nearest
 _PARALLEL = 0.2  # sine of the angle below which a line says little of where on another a landmark is
 _CHUNK = 500
+_SECOND_SEED = 1_000_003  # directions of the second map: another user chose them
 
 
 def nearest_lines(lines: Landmarks) -> np.ndarray:
@@ -78,3 +79,38 @@ def _densest(along: np.ndarray) -> np.ndarray:
     width = ordered[:, span:] - ordered[:, :-span]
     first = width.argmin(axis=1)
     return ordered[np.arange(len(along)), first + span // 2]
+
+
+def audit_landmarks(stored: Landmarks | None, true: Landmarks | None, second: Landmarks | None) -> dict | None:
+    """What the landmarks of a map give away.
+
+    Args:
+        stored: of the map.
+        true: points made of the same recording, about the same origin; None judges nothing.
+        second: points of another recording of the place, about the same origin; None leaves the attack of two maps out.
+    """
+    if stored is None:
+        return None
+    result: dict = {"kind": stored.kind, "landmarks": len(stored)}
+    if stored.kind == "points":
+        return result | {"read": len(stored)}
+    found = nearest_lines(stored)
+    if true is None:
+        return result
+    rows, of_true = _same(stored, true)
+    places = true.exact_places[of_true]
+    result |= {"nearest_lines": judged(found[rows], places), "guess": judged(guessed(stored.chosen(rows), places), places)}
+    if second is not None:
+        theirs, meeting = meeting_points(stored, hide_in_lines(second, _SECOND_SEED))
+        at = {row: number for number, row in enumerate(rows)}
+        known = np.array([row in at for row in theirs], bool)
+        truth = places[[at[row] for row in theirs[known]]]
+        result["two_maps"] = judged(meeting[known], truth) if known.any() else None
+    return result
+
+
+def _same(stored: Landmarks, true: Landmarks) -> tuple[np.ndarray, np.ndarray]:
+    """Which stored landmark is which of the true ones: their descriptors are the same to the bit."""
+    known = {each.tobytes(): number for number, each in enumerate(true.descriptors)}
+    pairs = [(row, known[each.tobytes()]) for row, each in enumerate(stored.descriptors) if each.tobytes() in known]
+    return tuple(np.array(pairs, int).reshape(-1, 2).T)

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from dimm_ros.audit import scene_coordinates
 from dimm_ros.audit.attacker import Loot, read_out
+from dimm_ros.audit.lines import audit_landmarks
 from dimm_ros.audit.membership import auc, scores
 from dimm_ros.audit.photos import Photo
 from dimm_ros.audit.rebuild import Prior, likeness, rebuild
 from dimm_ros.audit.structure import Probe, answer, best_fit, same_place
 from dimm_ros.audit.surface import Surface
 from dimm_ros.geometry.poses import pose_errors
+from dimm_ros.landmarks.store import Landmarks
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.solver import solve_pose
 
@@ -56,12 +58,16 @@ class Evidence:
         mapped: images that the map was made from; may be none, then nothing is judged.
         unseen: images of the place that it was not made from; may be none.
         true_path: (N, 4, 4) world_from_camera of all mapped images; None when not known.
+        true_landmarks: points made of the mapped images again, about the map's origin; None when not known.
+        second_landmarks: points made of the unseen images, about the map's origin; None when there are none.
     """
 
     foreign: list[Photo]
     mapped: list[Photo] = field(default_factory=list)
     unseen: list[Photo] = field(default_factory=list)
     true_path: np.ndarray | None = None
+    true_landmarks: Landmarks | None = None
+    second_landmarks: Landmarks | None = None
 
     @property
     def of_the_place(self) -> list[Photo]:
@@ -105,6 +111,7 @@ def attack(scene_map: SceneMap, evidence: Evidence, plan: Plan | None = None, wa
     loot = read_out(scene_map)
     audit.figures["path"] = _path(scene_map, loot, evidence)
     audit.figures["contexts"] = None if loot is None else _contexts(loot, evidence)
+    audit.figures["landmarks"] = audit_landmarks(scene_map.landmarks, evidence.true_landmarks, evidence.second_landmarks)
     audit.figures["membership"] = _membership(scene_map, evidence)
     audit.figures["foreign_poses"] = _foreign_poses(scene_map, evidence)
     if loot is not None:
@@ -170,7 +177,7 @@ def _contexts(loot: Loot, evidence: Evidence) -> dict | None:
 
 def _membership(scene_map: SceneMap, evidence: Evidence) -> dict:
     """AUC of telling mapped images from other images of the place, and images of the place from others."""
-    groups = {name: scores(scene_map, photos) for name, photos in vars(evidence).items() if name != "true_path" and photos}
+    groups = {name: scores(scene_map, photos) for name in ("foreign", "mapped", "unseen") if (photos := getattr(evidence, name))}
     result: dict[str, dict[str, float]] = {}
     for name, members, others in (("this image was mapped", "mapped", "unseen"), ("this place was mapped", "place", "foreign")):
         members = ("unseen" if "unseen" in groups else "mapped") if members == "place" else members

@@ -52,6 +52,7 @@ def _sentences(figures: dict) -> list[tuple[str, str]]:
     else:
         error = f", off by {path['median_error_m'] * 1e6:.0f} um and {path['median_error_deg']:.4f} deg" if "median_error_m" in path else ""
         rows.append(("camera path", f"poses of {path['images']} images recovered{error}: {path['extent_m']:.1f} m across"))
+    rows += _landmark_sentences(figures.get("landmarks"))
     if contexts is not None:
         rows.append((
             "global contexts", f"cosine with the true ones {contexts['cosine']:.3f} (other images' {contexts['cosine_of_others']:.3f}); "
@@ -69,6 +70,23 @@ def _sentences(figures: dict) -> list[tuple[str, str]]:
         rows.append(("foreign images, head alone", f"placed {_cm(away)} from the path (median)"))
     if figures.get("scene_coordinate_error_m") is not None:
         rows.append(("the yardstick's own error", f"{_cm(figures['scene_coordinate_error_m'])} (median point of a scene-coordinate map)"))
+    return rows
+
+
+def _landmark_sentences(found: dict | None) -> list[tuple[str, str]]:
+    """What landmarks give away: all of it as points, part of it as lines."""
+    if found is None:
+        return [("landmarks", "none in the map")]
+    if found["kind"] == "points":
+        return [("landmarks", f"{found['landmarks']} 3-D points with descriptors, in clear")]
+    rows = [("landmarks", f"{found['landmarks']} lines with descriptors, in clear")]
+    for name, label in (
+        ("nearest_lines", "places guessed from the nearest lines"), ("two_maps", "places where lines of two maps meet"),
+        ("guess", "a guess of the same kind without any attack"),
+    ):
+        row = found.get(name)
+        if row:
+            rows.append((label, f"{_cm(row['median_error_m'])} off (median of {row['landmarks']}), {row['within_10cm']:.0%} within 10 cm"))
     return rows
 
 

@@ -57,6 +57,7 @@ def privacy(
     from dimm_ros.encoder.dinov2 import Encoder, choose_device
     from dimm_ros.errors import InputError
     from dimm_ros.evaluation.report import new_results
+    from dimm_ros.mapping.landmarks import points_of
     from dimm_ros.scene_map import SceneMap
 
     if unseen is not None and source is None:
@@ -84,7 +85,11 @@ def privacy(
                 if kind != "foreign" and photos[kind]:
                     check_place(scene_map, photos[kind], mapped.name, mapped=kind == "mapped")
             true_path = None if mapped is None else mapped.poses()
-            audit = attack(scene_map, Evidence(**photos, true_path=true_path), watch=progress)
+            landmarks = {
+                name: None if recording is None else points_of(scene_map, recording, lambda stage, done, total: bool(progress(stage, done, total)))
+                for name, recording in (("true_landmarks", mapped), ("second_landmarks", other))
+            }
+            audit = attack(scene_map, Evidence(**photos, true_path=true_path, **landmarks), watch=progress)
         write_report(folder, header.name, audit, true_path)
     if as_json:
         say_json(audit.figures)

@@ -194,13 +194,14 @@ def _frames(paths: Sequence[Path], known: Camera | _Simple) -> list[Frame]:
     """The images as frames without a pose; their sizes are read now, their pixels when they are asked for."""
     from functools import partial
 
-    from dimm_ros.data.image_file import image_size, load_rgb
+    from dimm_ros.data.image_file import image_sizes, load_rgb
     from dimm_ros.data.recording import Frame
 
     stamps = _stamps([path.stem for path in paths])
-    cameras = [known.sized(*image_size(path)) if isinstance(known, _Simple) else known for path in paths]
+    cameras = [known.sized(*image_sizes(path)[-1]) if isinstance(known, _Simple) else known for path in paths]
     return [
-        Frame(path.name, stamp, camera, None, partial(load_rgb, path, camera))
+        # Of a focal length alone the picture is turned as viewers show it; a calibration is mostly of stored pixels.
+        Frame(path.name, stamp, camera, None, partial(load_rgb, path, None if isinstance(known, _Simple) else camera))
         for path, stamp, camera in zip(paths, stamps, cameras, strict=True)
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,19 @@ def landmarks_of(
         }
         write_safetensors(landmark_tensors(built.landmarks), work / _FILE, {"landmarks": json.dumps(about)})
     return built
+
+
+def points_of(scene_map: SceneMap, recording: Recording, watch: Callable[[str, int, int], bool]) -> Landmarks | None:
+    """Landmarks of a recording as points about a map's origin, made as the map's own lines were; None for a map without lines."""
+    header = scene_map.header.landmarks
+    if header is None or header.kind != "lines":
+        return None
+    config = LandmarkConfig(
+        kind="points", detector=header.detector, longest=header.longest, keypoints=header.keypoints, images=header.images,
+        most=max(header.count, 100),
+    )
+    built = build_landmarks(recording.frames, np.array(scene_map.header.origin), config, watch)
+    return None if built is None else built.landmarks
 
 
 def landmark_header(built: BuiltLandmarks, config: LandmarkConfig) -> LandmarkHeader | None:

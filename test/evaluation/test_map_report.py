@@ -29,7 +29,7 @@ from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.merge import merge_maps
 from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.mapping.sources import source_of
-from dimm_ros.scene_map import SceneMap
+from dimm_ros.scene_map import LandmarkHeader, SceneMap
 
 
 def pictures(page: Path) -> list[np.ndarray]:
@@ -60,6 +60,9 @@ def test_presets_are_recognised(small_map: Path) -> None:
     header = SceneMap.load(small_map).header
     for name, preset in PRESETS.items():
         made = header.model_copy(update={part: getattr(preset, part) for part in ("encoder", "head", "training")})
+        if preset.landmarks.kind != "none":
+            found = {name: getattr(preset.landmarks, name) for name in ("kind", "detector", "longest", "keypoints")}
+            made = made.model_copy(update={"landmarks": LandmarkHeader(**found, dim=128, count=900, images=24)})
         assert preset_of_map(made) == (name, {})
     changed = made.model_copy(update={"training": made.training.changed(steps=3, seed=7)})
     assert preset_of_map(changed)[1] == {"training.steps": 3}
