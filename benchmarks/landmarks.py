@@ -22,12 +22,15 @@ import numpy as np  # noqa: E402
 
 from benchmarks.peers.scenes import SCENES  # noqa: E402
 from dimm_ros.cli.console import bars, console  # noqa: E402
-from dimm_ros.config import PRESETS  # noqa: E402
+from dimm_ros.config import PRESETS, LandmarkConfig  # noqa: E402
 from dimm_ros.data.open import open_recording  # noqa: E402
 from dimm_ros.data.recording import Frame, Recording  # noqa: E402
 from dimm_ros.encoder.dinov2 import Encoder  # noqa: E402
 from dimm_ros.estimate import Estimate  # noqa: E402
-from dimm_ros.geometry.poses import exp_so3, pose_errors, rotation_vector  # noqa: E402
+from dimm_ros.geometry.poses import exp_so3, make_pose, pose_errors, rotation_vector  # noqa: E402
+from dimm_ros.landmarks.build import BuiltLandmarks, build_landmarks  # noqa: E402
+from dimm_ros.landmarks.keypoints import Detector, detector_of, find_keypoints  # noqa: E402
+from dimm_ros.landmarks.locate import locate  # noqa: E402
 from dimm_ros.landmarks.store import hide_in_lines  # noqa: E402
 from dimm_ros.localizer import Localizer  # noqa: E402
 from dimm_ros.mapping.build import build_map  # noqa: E402
@@ -74,6 +77,42 @@ def measure(data: Path, name: str, seed: int) -> dict[str, dict]:
         "landmarks_kept": 0 if header is None else header.count,
     }
     return found
+
+
+def measure_alone(data: Path, name: str, seed: int) -> dict[str, dict]:
+    """Landmarks of one place and nothing else: no encoder, no head, no map file; each image matched against all of them."""
+    config = PRESETS["cpu"].landmarks.changed(seed=seed)
+    mapped, queries = scene_of(data, name)
+    origin = mapped.poses()[:, :3, 3].mean(axis=0)
+    with bars() as progress:
+        built = build_landmarks(mapped.frames, origin, config, lambda *told: bool(progress(*told)))
+        detector, found = detector_of(config.detector), {}
+        for condition, recording in queries.items():
+            answers = []
+            for done, frame in enumerate(recording.frames, start=1):
+                answers.append((_alone(built, detector, config, frame, origin), frame.world_from_camera))
+                progress(condition or name, done, len(recording.frames))
+            found[f"{condition}/landmarks, no encoder"] = figures_of(answers)
+    return found | {"map": {
+        "images": built.images, "landmarks": built.seconds, "landmarks_kept": len(built.landmarks), "load": os.getloadavg()[0],
+        "date": time.strftime("%Y-%m-%d"), "calibration": built.calibration.model_dump(),
+    }}
+
+
+def _alone(built: BuiltLandmarks, detector: Detector, config: LandmarkConfig, frame: Frame, origin: np.ndarray) -> Estimate:
+    begun = time.perf_counter()
+    keypoints = find_keypoints(frame.load(), frame.camera, detector, config.longest, config.keypoints)
+    found = locate([keypoints], np.eye(4)[None], built.landmarks, None)
+    spent = {"total": (time.perf_counter() - begun) * 1e3}
+    pose, covariance, inliers, proven = np.eye(4), np.eye(6), 0, found is not None and found.proven
+    if proven:
+        pose = make_pose(found.pose.rotation, found.pose.centre + origin)
+        covariance = np.linalg.inv(found.pose.information) + built.calibration.covariance()
+        inliers = int(found.pose.inliers.sum())
+    return Estimate(
+        world_from_camera=pose, covariance=covariance, accepted=proven, reason="" if proven else "not proven", inliers=0, rays=0,
+        stage_ms=spent, basis="landmarks", landmarks=inliers,
+    )
 
 
 def _asked(
@@ -166,6 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--places", nargs="+", default=[*SPLITS, "gallery", "herzjesu", "office_hololens", "bonsai"])
+    parser.add_argument("--alone", action="store_true", help="landmarks and nothing else: minutes for all places")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     given = parser.parse_args()
     ROOT.mkdir(parents=True, exist_ok=True)
@@ -173,9 +213,9 @@ def main() -> None:
     known: dict[str, dict] = json.loads(store.read_text()) if store.is_file() else {}
     for seed in given.seeds:
         for name in given.places:
-            key = f"{name} {seed}"
+            key = f"{name} {seed}{' alone' if given.alone else ''}"
             if key not in known:
-                known[key] = measure(given.data, name, seed)
+                known[key] = (measure_alone if given.alone else measure)(given.data, name, seed)
                 partial = store.with_suffix(".part")
                 partial.write_text(json.dumps(known, indent=2) + "\n")
                 os.replace(partial, store)
