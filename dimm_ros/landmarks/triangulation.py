@@ -49,7 +49,7 @@ def triangulate(tracks: Tracks, world_from_camera: np.ndarray) -> Structure:
     def summed(values: np.ndarray) -> np.ndarray:
         flat = values.reshape(len(values), int(np.prod(values.shape[1:])))
         sums = np.stack([np.bincount(track, column, count) for column in flat.T], axis=1)
-        return sums.reshape(count, *values.shape[1:])
+        return sums.reshape(count, *values.shape[1:]).astype(float)  # without any track they would be integers
 
     # About the middle of a track's cameras and in units of the route: the little damping below pulls towards nought.
     middle = summed(centres) / np.maximum(np.bincount(track, minlength=count), 1)[:, None]

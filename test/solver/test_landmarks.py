@@ -9,7 +9,13 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from dimm_ros.solver.landmarks import (
-    LandmarkMatches, Prior, information, refine, residuals, squared_errors, three_point_poses,
+    LandmarkMatches,
+    Prior,
+    information,
+    refine,
+    residuals,
+    squared_errors,
+    three_point_poses,
 )
 
 from .landmark_scenes import SIGMA, Rig, pose_covariance
