@@ -124,18 +124,23 @@ class Localizer:
             covariance: (6, 6) of the prediction, order x, y, z, rx, ry, rz.
 
         Raises:
-            InputError: the image's size is not the camera's, it is not RGB uint8, the pose is not rigid, or the map has no
-                landmarks.
+            InputError: the image's size is not the camera's, it is not RGB uint8, the pose is not rigid, its covariance is
+                none, or the map has no landmarks.
         """
         if not self.can_track:
             raise InputError(f"Map '{self.name}' has no landmarks to track; build it with --landmarks points or lines.")
         poses = _checked([image], [predicted_pose])
+        covariance = np.asarray(covariance, dtype=np.float64)
+        if covariance.shape != (6, 6) or not np.isfinite(covariance).all() or np.linalg.eigvalsh(covariance).min() <= 0:
+            raise InputError(
+                "The prediction's covariance is not a finite, positive definite (6, 6) matrix; give one that tells how unsure "
+                "x, y, z, rx, ry and rz are, in square metres and radians."
+            )
         clock = Clock(torch.device("cpu"))
         with clock("keypoints"):
             check_image(image, camera)
             keypoints = self._keypoints(image, camera, _TRACKED_LONGEST, _TRACKED_KEYPOINTS)
         with clock("landmarks"):
-            covariance = np.asarray(covariance, dtype=np.float64)
             found = locate([keypoints], _AT_BASE, self.map.landmarks, self._prior(poses[0], covariance))
             estimate = Estimate(
                 world_from_camera=poses[0], covariance=covariance, accepted=False, reason=_UNSEEN, inliers=0, rays=0,

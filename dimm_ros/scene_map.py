@@ -20,6 +20,7 @@ from dimm_ros.head.merged import MergedHead
 from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.landmarks.calibrate import LandmarkCalibration
+from dimm_ros.landmarks.keypoints import DETECTORS
 from dimm_ros.landmarks.store import Kind, Landmarks
 from dimm_ros.whole_file import written_whole
 
@@ -309,6 +310,17 @@ def _read_landmarks(header: LandmarkHeader | None, file: safe_open, path: Path) 
         if any(name.startswith(_LANDMARKS) for name in file.keys()):
             raise MapError(f"The map {path} holds landmarks that its header does not describe; rebuild it with 'dimm map'.")
         return None
+    detector = DETECTORS.get(header.detector)
+    if detector is None:
+        raise MapError(
+            f"The landmarks of map {path} are keypoints of '{header.detector}', this dimm_ros knows {', '.join(DETECTORS)}; "
+            "update dimm_ros or rebuild the map."
+        )
+    if header.dim != detector.dim:
+        raise MapError(
+            f"The landmarks of map {path} have descriptors of {header.dim} entries, those of '{header.detector}' have {detector.dim}; "
+            "rebuild it with 'dimm map'."
+        )
     landmarks = read_landmarks(file, header.kind, header.count, header.dim)
     if landmarks is None:
         raise MapError(

@@ -49,15 +49,24 @@ def other_walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_map(tmp_path_factory: pytest.TempPathFactory, walk: Path, encoder) -> Path:
     """A small map of the walk, of rays alone: it has learnt its own images, no more."""
+    return _map(tmp_path_factory.mktemp("map") / "gallery.dimm", walk, encoder, "none")
+
+
+@pytest.fixture(scope="session")
+def landmark_map(tmp_path_factory: pytest.TempPathFactory, walk: Path, encoder) -> Path:
+    """The small map with landmarks as points."""
+    return _map(tmp_path_factory.mktemp("landmarks") / "gallery.dimm", walk, encoder, "points")
+
+
+def _map(path: Path, walk: Path, encoder, kind: str) -> Path:
     from dimm_ros.config import HeadConfig, LandmarkConfig, TrainingConfig
     from dimm_ros.data.open import open_recording
     from dimm_ros.mapping.build import build_map
 
-    path = tmp_path_factory.mktemp("map") / "gallery.dimm"
     training = TrainingConfig(steps=400, batch=512, passes=1, learning_rate=3e-3)
     build_map(
         open_recording(walk), path, encoder, head=HeadConfig(mappers=2, width=128, depth=1), training=training,
-        landmarks=LandmarkConfig(kind="none"),
+        landmarks=LandmarkConfig(kind=kind),
     )
     return path
 

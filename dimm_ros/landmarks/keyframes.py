@@ -31,6 +31,7 @@ def choose_keyframes(world_from_camera: np.ndarray, most: int) -> np.ndarray:
 
     chosen, nearest = [0], away(0)
     while len(chosen) < most:
+        nearest[chosen[-1]] = -1.0  # where a robot stands, all that is left is nought away
         chosen.append(int(nearest.argmax()))
         nearest = np.minimum(nearest, away(chosen[-1]))
     return np.sort(chosen)

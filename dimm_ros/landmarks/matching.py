@@ -36,6 +36,7 @@ def mutual_matches(ones: np.ndarray, others: np.ndarray, allowed: np.ndarray | N
     chosen = cosine[rows]
     chosen[np.arange(len(rows)), columns] = -1.0
     second = chosen.max(axis=1, initial=-1.0)
-    ratio = np.arccos(np.clip(best, -1, 1)) / np.arccos(np.clip(second, -1, 1))
+    ratio = np.arccos(np.clip(best, -1, 1)) / np.maximum(np.arccos(np.clip(second, -1, 1)), 1e-9)
+    ratio[best <= second] = 1.0  # twins, even of the keypoint itself
     clear = ratio < RATIO
     return np.column_stack([rows[clear], columns[clear]]), ratio[clear]

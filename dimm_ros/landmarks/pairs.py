@@ -11,7 +11,7 @@ import numpy as np
 MAX_ANGLE_DEG = 40.0  # between optical axes: SIFT holds about as far
 _BASELINES, _PER_BASELINE = 4, 2
 _OCTAVES = 3.1  # from the shortest baseline to the longest, as powers of two: 8 cm to 70 cm
-_LEAST_STEP = 0.08  # metres or, in a world of another unit, the share of the route's spread below
+_LEAST_STEP = 0.08  # least of the shortest baseline, as a share of the route's spread
 
 
 def choose_pairs(world_from_camera: np.ndarray) -> np.ndarray:

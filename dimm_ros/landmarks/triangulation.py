@@ -45,18 +45,21 @@ def triangulate(tracks: Tracks, world_from_camera: np.ndarray) -> Structure:
     poses, count, track = world_from_camera[tracks.image], tracks.count, tracks.track
     rays, centres = np.einsum("kij,kj->ki", poses[:, :3, :3], tracks.bearings), poses[:, :3, 3]
     across = np.eye(3) - rays[:, :, None] * rays[:, None, :]
-    offsets = np.einsum("kij,kj->ki", across, centres)
-    unit = np.linalg.norm(centres - centres.mean(axis=0), axis=1).mean() if len(centres) else 1.0
 
     def summed(values: np.ndarray) -> np.ndarray:
-        flat = values.reshape(len(values), -1)
+        flat = values.reshape(len(values), int(np.prod(values.shape[1:])))
         sums = np.stack([np.bincount(track, column, count) for column in flat.T], axis=1)
-        return sums.reshape(count, *values.shape[1:])
+        return sums.reshape(count, *values.shape[1:]).astype(float)  # without any track they would be integers
+
+    # About the middle of a track's cameras and in units of the route: the little damping below pulls towards nought.
+    middle = summed(centres) / np.maximum(np.bincount(track, minlength=count), 1)[:, None]
+    unit = (np.linalg.norm(centres - centres.mean(axis=0), axis=1).mean() if len(centres) else 0.0) or 1.0
+    offsets = np.einsum("kij,kj->ki", across, centres - middle[track])
 
     def solved(weights: np.ndarray) -> np.ndarray:
         normal = summed(weights[:, None, None] * across)
-        normal += (1e-9 * np.trace(normal, axis1=1, axis2=2) + 1e-12)[:, None, None] * np.eye(3)
-        return np.linalg.solve(normal, summed(weights[:, None] * offsets)[:, :, None])[:, :, 0]
+        normal += (1e-12 * np.trace(normal, axis1=1, axis2=2) + 1e-15)[:, None, None] * np.eye(3)
+        return middle + np.linalg.solve(normal, summed(weights[:, None] * offsets)[:, :, None])[:, :, 0]
 
     def errors(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Directions, distances, and angles in pixels (infinite behind the camera)."""
@@ -69,7 +72,7 @@ def triangulate(tracks: Tracks, world_from_camera: np.ndarray) -> Structure:
     for step in range(_STEPS):
         _, distance, error = errors(points)
         width = max(MAX_PIXELS, _WIDEST * _NARROWING**step)
-        weights = (1.0 + (error / width) ** 2) ** -2 / np.maximum(distance, 0.02 * unit) ** 2
+        weights = (1.0 + (error / width) ** 2) ** -2 / np.maximum(distance / unit, 0.02) ** 2
         points = solved(np.where(np.isfinite(error), weights, 0.0) + 1e-12)
     directions, _, error = errors(points)
     agrees = (error < MAX_PIXELS) & _one_an_image(track, tracks.image, error)

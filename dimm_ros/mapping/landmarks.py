@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from dimm_ros.landmarks.combine import combine
 from dimm_ros.landmarks.store import Landmarks
 from dimm_ros.mapping.fit import Watcher
 from dimm_ros.scene_map import LandmarkHeader, MapHeader, SceneMap, landmark_tensors, read_landmarks, write_safetensors
+
+log = logging.getLogger(__name__)
 
 _FILE = "landmarks.safetensors"
 #: How far apart one landmark may be in two recordings, in standard deviations of what landmark poses err by.
@@ -54,6 +57,8 @@ def landmarks_of(
     if kept is not None:
         return kept
     built = build_landmarks(recording.frames, origin, config, lambda stage, done, total: watch(stage, done, total, ""))
+    if built is not None and built.note:
+        log.warning("%s", built.note)
     if built is not None and built.landmarks is not None:
         about = {
             "mark": mark, "count": len(built.landmarks), "dim": built.landmarks.descriptors.shape[1], "images": built.images,
@@ -110,7 +115,7 @@ def update_landmarks(
     if header is None:
         return None, None
     config = LandmarkConfig(
-        kind="points", detector=header.detector, longest=header.longest, keypoints=header.keypoints, most=max(header.count, 100),
+        kind="points", detector=header.detector, longest=header.longest, keypoints=header.keypoints, most=min(max(header.count, 100), 1_000_000),
     )
     built = landmarks_of(work, recording, np.array(old.header.origin), config, watch)
     if built is None:

@@ -69,7 +69,15 @@ def solve_landmarks(
     if not len(rotation):
         return None
     rotation, centre = refine(rotation, centre, matches, _POLISHING)
-    best = int(_cost(rotation, centre, matches).argmin())
+    if prior is not None:
+        # A small flat patch looks nearly alike from two sides: of poses that agree with as many landmarks, the prior chooses.
+        near = refine(prior.rotation[None], prior.centre[None], matches, _GROWING + _POLISHING, prior)
+        rotation, centre = np.concatenate([rotation, near[0]]), np.concatenate([centre, near[1]])
+    cost = _cost(rotation, centre, matches)
+    if prior is not None:
+        away = np.stack([prior.difference(*pose) for pose in zip(rotation, centre, strict=True)])
+        cost = cost + np.minimum(((away @ prior.information) * away).sum(axis=1), _CONTRADICTED)
+    best = int(cost.argmin())
     joined = prior
     if prior is not None and _contradicts(rotation[best], centre[best], matches, prior):
         joined = None

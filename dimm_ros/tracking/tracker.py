@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dimm_ros.config import GateConfig
+from dimm_ros.geometry.covariance import lever
 from dimm_ros.geometry.poses import exp_so3, invert, make_pose, rotation_vector
 
 #: Without odometry: how far a body may depart from constant velocity, m/s^2 and rad/s^2, one standard deviation.
@@ -89,7 +90,8 @@ class Tracker:
                 return None
             position, rotation = 0.5 * _ACCELERATION * seconds**2, 0.5 * _TURNING * seconds**2
         spread = [max(position, _LEAST_POSITION) ** 2] * 3 + [max(rotation, _LEAST_ROTATION) ** 2] * 3
-        return Prediction(last.map_from_body @ moved, last.covariance + np.diag(spread))
+        carried = lever(last.map_from_body[:3, :3] @ moved[:3, 3])
+        return Prediction(last.map_from_body @ moved, carried @ last.covariance @ carried.T + np.diag(spread))
 
     def _coasted(self, seconds: float) -> np.ndarray | None:
         """Motion of the body over a time at its last velocity; None before there are two poses."""
