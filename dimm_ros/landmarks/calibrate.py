@@ -21,7 +21,8 @@ from dimm_ros.landmarks.store import Landmarks
 _PERIOD, _BLOCK = 40, 8  # whole stretches: a frame between its neighbours would make it too easy
 _SPARSE = 60  # so few frames are left out one by one
 _MIN_FRAMES = 5
-_TAILS = 1.2  # errors have heavier tails than a Gaussian
+_TAILS = 1.2  # errors have heavier tails than a Gaussian, and frames elsewhere are further from the recorded ones
+_INSIDE, _ELLIPSOID, _WIDEST = 0.95, 12.592, 3.0  # share of frames that the ellipsoid of so many squares must hold, at most so much wider
 _OUTLIER = 40.0  # largest squared Mahalanobis distance that counts: one blunder must not inflate every covariance
 
 
@@ -80,7 +81,10 @@ def calibrate_landmarks(landmarks: Landmarks, keypoints: Sequence[Keypoints], po
         return float(np.minimum(distance, _OUTLIER).sum() + np.linalg.slogdet(spread)[1].sum())
 
     start = np.log([max(np.median(position), 1e-6), max(np.median(rotation), 1e-7)])
-    fitted = np.exp(minimize(unlikely, start, method="Nelder-Mead").x) * _TAILS
+    fitted = np.exp(minimize(unlikely, start, method="Nelder-Mead").x)
+    spread = own + np.diag(np.repeat(fitted**2, 3))
+    squares = np.einsum("ni,nij,nj->n", errors, np.linalg.inv(spread), errors)
+    fitted = fitted * _TAILS * np.clip(np.sqrt(np.quantile(squares, _INSIDE) / _ELLIPSOID), 1.0, _WIDEST)
     return LandmarkCalibration(
         position_sigma=float(fitted[0]), rotation_sigma_deg=float(np.degrees(fitted[1])), frames=len(errors),
         position_error=float(np.median(position)), rotation_error_deg=float(np.degrees(np.median(rotation))),

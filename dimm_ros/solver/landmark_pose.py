@@ -16,6 +16,7 @@ from dimm_ros.solver.landmarks import LandmarkMatches, Prior, information, refin
 
 #: Inlier threshold in pixels of the searched image, and the kernel's width at the end.
 INLIER_PX, _WIDTH = 6.0, 4.0
+_PROOF_PX = (INLIER_PX, 4.0, 2.5, 1.5)
 _BATCH, _BATCHES, _CONFIDENCE = 64, 8, 1e-4
 _FINALISTS, _MIN_MATCHES = 4, 6
 #: Lines: subsets of the matches that hypotheses are grown from, matches of each, and the kernel's widths on the way.
@@ -91,7 +92,7 @@ def solve_landmarks(
         return None
     return LandmarkPose(
         rotation=rotation, centre=centre, inliers=inliers, information=_information(rotation, centre, errors, matches),
-        proof=proof(int(inliers.sum()), len(matches), chance, matches.equations), prior=joined,
+        proof=best_proof(errors, chance, matches.equations), prior=joined,
     )
 
 
@@ -103,6 +104,21 @@ def chance_of(equations: int, region_px: float) -> float:
         region_px: radius in pixels of the region that the match was looked for in.
     """
     return min(0.9, (INLIER_PX / region_px) ** equations)
+
+
+def best_proof(errors: np.ndarray, chance: float, equations: int) -> float:
+    """The proof at the threshold that tells most: in a narrow region only matches that agree closely say anything.
+
+    Args:
+        errors: (N,) squared errors of all matches, square pixels.
+        chance: see ``chance_of``.
+        equations: two for points, one for lines.
+    """
+    shares = np.array(_PROOF_PX) / INLIER_PX
+    found = [
+        proof(int((errors < (share * INLIER_PX) ** 2).sum()), len(errors), chance * share**equations, equations) for share in shares
+    ]
+    return max(found) - math.log10(len(found))  # so many thresholds were tried
 
 
 def proof(inliers: int, matches: int, chance: float, equations: int) -> float:
