@@ -47,7 +47,7 @@ def map_of(split: str) -> Path:
         config = scene_map.header.encoder.changed(layers=(12,))
         weights = Encoder.open(config, device="cpu").weights
         changes = {"encoder": config, "encoder_sha256": weights.sha256, "encoder_origin": weights.origin}
-        SceneMap(scene_map.header.model_copy(update=changes), scene_map.head).save(path)
+        SceneMap(scene_map.header.model_copy(update=changes), scene_map.head, scene_map.landmarks).save(path)
     return path
 
 

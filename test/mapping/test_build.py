@@ -134,7 +134,7 @@ def test_a_map_for_other_weights_is_refused(tmp_path: Path, small_map: Path, enc
 
     scene_map = SceneMap.load(small_map)
     path = tmp_path / "foreign.dimm"
-    SceneMap(scene_map.header.model_copy(update={"encoder_sha256": "ab" * 32}), scene_map.head).save(path)
+    SceneMap(scene_map.header.model_copy(update={"encoder_sha256": "ab" * 32}), scene_map.head, scene_map.landmarks).save(path)
     with pytest.raises(WeightsError, match="abababababab"):
         Localizer.open(path, device="cpu", weights=encoder.weights.path)
 

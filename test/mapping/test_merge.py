@@ -100,7 +100,7 @@ def test_merged_maps_merge_on_and_keep_each_part(merged: Path, small_map: Path, 
 
 def changed(path: Path, target: Path, **changes: object) -> Path:
     scene_map = SceneMap.load(path)
-    SceneMap(scene_map.header.model_copy(update=changes), scene_map.head).save(target)
+    SceneMap(scene_map.header.model_copy(update=changes), scene_map.head, scene_map.landmarks).save(target)
     return target
 
 

@@ -118,7 +118,7 @@ def test_a_head_without_confidence_nor_whole_image(exported: Path, frames: Seque
     from dimm_ros.head.model import MapHead
 
     torch.manual_seed(0)
-    SceneMap(header, MapHead(header.patch_dim, header.context_dim, header.head)).save(tmp_path / "plain.dimm")
+    SceneMap(header, MapHead(header.patch_dim, header.context_dim, header.head), whole.landmarks).save(tmp_path / "plain.dimm")
     export_map(tmp_path / "plain.dimm")
     torchs, onnxs = (Localizer.open(tmp_path / "plain.dimm", device="cpu", backend=backend).observe(frames[0].load(), frames[0].camera)
                      for backend in ("torch", "onnx"))
