@@ -14,10 +14,10 @@ SIGMA = 1.0 / 500.0  # radians of a pixel
 class Rig:
     """A rig at a random pose whose cameras, each at an offset, see N points; exact until noise or wrong matches are added."""
 
-    def __init__(self, seed: int, count: int = 60, kind: str = "points", cameras: int = 1, reach: float = 0.4) -> None:
+    def __init__(self, seed: int, count: int = 60, kind: str = "points", cameras: int = 1) -> None:
         self.rng = np.random.default_rng(seed)
         self.rotation, self.centre = Rotation.random(random_state=self.rng).as_matrix(), self.rng.normal(size=3) * 2
-        centres = np.zeros((1, 3)) if cameras == 1 else self.rng.normal(size=(cameras, 3)) * reach
+        centres = np.zeros((1, 3)) if cameras == 1 else self.rng.normal(size=(cameras, 3)) * 0.4
         self.offsets = centres[np.arange(count) % cameras]
         self.bearings = np.column_stack([self.rng.uniform(-0.7, 0.7, (count, 2)), np.ones(count)])
         self.bearings /= np.linalg.norm(self.bearings, axis=1, keepdims=True)
