@@ -44,6 +44,12 @@ def test_a_large_image_is_reduced_and_answered_in_its_own_coordinates() -> None:
     small, large = (find_keypoints(blobs(scale)[0], CAMERA.scaled(320 * scale, 240 * scale), Sift(), 320, 500) for scale in (1, 4))
     centres = blobs(4)[1]
     assert nearest(large.pixels, centres).max() < 4 * 0.6
+    # Off by as much as in the small image, if at all: the half pixel between corner and centre is not lost.
+    biases = [
+        np.mean([spots[np.linalg.norm(spots - centre, axis=1).argmin()] - centre for centre in at], axis=0) / scale
+        for spots, at, scale in ((small.pixels, blobs()[1], 1), (large.pixels, centres, 4))
+    ]
+    np.testing.assert_allclose(biases[0], biases[1], atol=0.15)
     assert large.sigma == pytest.approx(small.sigma, rel=1e-6) == pytest.approx(1 / 250)  # of the image that was searched
     # The same rays and patches, whatever the resolution.
     angle = np.arccos(np.clip(small.bearings @ large.bearings.T, -1, 1)).min(axis=1)

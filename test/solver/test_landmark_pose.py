@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from dimm_ros.landmarks.locate import MIN_PROOF
-from dimm_ros.solver.landmark_pose import INLIER_PX, chance_of, proof, solve_landmarks
+from dimm_ros.solver.landmark_pose import INLIER_PX, _point_hypotheses, chance_of, proof, solve_landmarks
 from dimm_ros.solver.landmarks import Prior
 
 from .landmark_scenes import Rig, pose_covariance
@@ -45,6 +45,15 @@ def test_a_rig_is_found_among_wrong_matches(cameras: int) -> None:
     assert metres < 0.01 and radians < 0.003
     assert found.inliers[~wrong].all() and found.inliers[wrong].mean() < 0.05
     assert found.prior is None and found.proof > 20
+
+
+@pytest.mark.parametrize("cameras", [1, 3])
+def test_hypotheses_are_poses_of_the_rig_not_of_its_cameras(cameras: int) -> None:
+    """Refinement makes up for a wrong offset in an easy scene; the best hypothesis itself must be exact."""
+    rig = Rig(9, count=90, cameras=cameras)
+    rig.mismatch(0.4)
+    rotation, centre = _point_hypotheses(rig.matches, ratios(rig), None, np.random.default_rng(0))
+    assert np.abs(rig.error(rotation[0], centre[0])).max() < 1e-6
 
 
 def test_lines_with_a_prior() -> None:
