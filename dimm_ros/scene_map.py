@@ -279,7 +279,15 @@ class SceneMap:
         return cls(header, head.to(device).eval().requires_grad_(False), landmarks)
 
     def save(self, path: str | Path) -> None:
-        """Write the map whole or not at all; weights in half precision, as the paper's maps."""
+        """Write the map whole or not at all; weights in half precision, as the paper's maps.
+
+        Raises:
+            MapError: it cannot be written.
+            ValueError: the header speaks of other landmarks than there are.
+        """
+        said = None if self.header.landmarks is None else (self.header.landmarks.kind, self.header.landmarks.count)
+        if said != (None if self.landmarks is None else (self.landmarks.kind, len(self.landmarks))):
+            raise ValueError("the map's header speaks of other landmarks than there are")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
         tensors = {name: tensor if name.endswith(_FULL) else tensor.half() for name, tensor in tensors.items()}
         if self.landmarks is not None:

@@ -73,20 +73,29 @@ class Sift:
     name, dim = "sift", 128
     _CONTRAST = 0.02  # half of OpenCV's own: indoor walls are plain
 
+    _UPSCALE_SHIFT = 0.25  # pixels by which older OpenCV's doubled images lie beside the image
+
     def __init__(self) -> None:
         self._finders: dict[int, cv2.SIFT] = {}
+        try:
+            self._options, self._shift = {"enable_precise_upscale": True}, 0.0
+            cv2.SIFT_create(**self._options)
+        except (TypeError, cv2.error):  # OpenCV before 4.8, as Ubuntu's
+            self._options, self._shift = {}, self._UPSCALE_SHIFT
 
     def detect(self, grey: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See ``Detector``."""
         finder = self._finders.get(most)
         if finder is None:
-            finder = self._finders[most] = cv2.SIFT_create(nfeatures=most, contrastThreshold=self._CONTRAST)
+            finder = self._finders[most] = cv2.SIFT_create(
+                nfeatures=most, contrastThreshold=self._CONTRAST, **self._options,
+            )
         found, descriptors = finder.detectAndCompute(grey, None)
         if not found:
             return np.empty((0, 2)), np.empty(0), np.empty((0, self.dim), np.float32)
         order = np.argsort([-point.response for point in found], kind="stable")  # OpenCV's is that of the scales
         found, descriptors = [found[index] for index in order], descriptors[order]
-        pixels = np.array([point.pt for point in found])
+        pixels = np.array([point.pt for point in found]) - self._shift
         sizes = np.array([point.size for point in found])
         descriptors = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-6))
         return pixels, sizes, descriptors

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dimm_ros.config import HeadConfig, TrainingConfig
+from dimm_ros.config import HeadConfig, LandmarkConfig, TrainingConfig
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.evaluation.metrics import Answer, errors, normalised_squares
 from dimm_ros.gallery.conditions import film
@@ -92,7 +92,7 @@ def test_covariances_of_a_map_are_those_of_its_errors(tmp_path: Path, encoder: E
     path = tmp_path / "gallery.dimm"
     build_map(
         replace(recording, frames=mapped), path, small, head=HeadConfig(mappers=1, width=64, depth=1, turn_width=64),
-        training=TrainingConfig(steps=200, batch=512, passes=1, learning_rate=3e-3),
+        training=TrainingConfig(steps=200, batch=512, passes=1, learning_rate=3e-3), landmarks=LandmarkConfig(kind="none"),
     )
     localizer = Localizer(SceneMap.load(path), small)
     calibration = localizer.map.header.calibration
