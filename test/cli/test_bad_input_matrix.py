@@ -265,7 +265,8 @@ def test_unreadable_image(words: list[str], expected: str, place: Path) -> None:
     before = tree(place)
     result = dimm(words)
     check(result, expected)
-    if words[:2] == ["map", "broken"] and "none" in words:  # landmarks come first and see it before there is anything to keep; half an hour's work may be in there
+    # Landmarks come first, and see it before there is anything to keep; without them half an hour's work may be in there.
+    if words[:2] == ["map", "broken"] and "none" in words:
         assert "the work so far is kept in out.dimm.work" in result.stderr
         shutil.rmtree("out.dimm.work")
     assert tree(place) == before
