@@ -27,6 +27,10 @@ from dimm_ros.data.open import open_recording  # noqa: E402
 from dimm_ros.data.recording import Frame, Recording  # noqa: E402
 from dimm_ros.encoder.dinov2 import Encoder  # noqa: E402
 from dimm_ros.estimate import Estimate  # noqa: E402
+from dimm_ros.evaluation.demo_bags import GALLERY_CAMERA  # noqa: E402
+from dimm_ros.gallery.conditions import film  # noqa: E402
+from dimm_ros.gallery.scene import build_room  # noqa: E402
+from dimm_ros.gallery.trajectory import MOUNTS, trajectory  # noqa: E402
 from dimm_ros.geometry.poses import exp_so3, make_pose, pose_errors, rotation_vector  # noqa: E402
 from dimm_ros.landmarks.build import BuiltLandmarks, build_landmarks  # noqa: E402
 from dimm_ros.landmarks.keypoints import Detector, detector_of, find_keypoints  # noqa: E402
@@ -38,6 +42,7 @@ from dimm_ros.scene_map import SceneMap  # noqa: E402
 
 ROOT = Path("results") / "landmarks"
 SPLITS = ("near", "mid", "far")
+_STRAY_QUERIES = 20
 #: Of the tracked image's prediction, one standard deviation: metres, degrees.
 _PREDICTION = (0.02, 0.5)
 ROWS = ("rays alone", "landmarks alone", "rays and points", "rays and lines", "tracking")
@@ -48,6 +53,11 @@ def scene_of(data: Path, name: str) -> tuple[Recording, dict[str, Recording]]:
     if name in SPLITS:
         parts = (open_recording(data / "redkitchen", split=f"{name}:{part}") for part in ("train", "val"))
         return next(parts), {"": next(parts)}
+    if name == "stray":  # the tutorial's walk that strays up to 30 cm and 22 degrees from the mapped route
+        stamps, world_from_base = trajectory(3, 14.0, 48.0, spread=1.0)
+        every = len(stamps) // _STRAY_QUERIES
+        query = film(build_room(), GALLERY_CAMERA, stamps, world_from_base @ MOUNTS["handheld"], "clean", every=every, seed=3)
+        return SCENES["gallery"](data, ROOT).mapped, {"": query}
     scene = SCENES[name](data, ROOT)
     return scene.mapped, scene.queries
 
@@ -204,7 +214,7 @@ def main() -> None:
     """Measure what is missing and print all rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--places", nargs="+", default=[*SPLITS, "gallery", "herzjesu", "office_hololens", "bonsai"])
+    parser.add_argument("--places", nargs="+", default=[*SPLITS, "gallery", "stray", "herzjesu", "office_hololens", "bonsai"])
     parser.add_argument("--alone", action="store_true", help="landmarks and nothing else: minutes for all places")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     given = parser.parse_args()
