@@ -258,13 +258,9 @@ class Localizer:
     def _joined(self, estimate: Estimate, found: Located, keypoints: Sequence[Keypoints]) -> Estimate:
         """The estimate with the landmarks' pose: their own scatter, the errors they share, and the prior's information."""
         pose, matched = found.pose, found.matched
-        shared = self.map.header.landmarks.calibration.covariance()
-        if pose.prior is None:
-            covariance = np.linalg.inv(pose.information) + shared
-        else:
-            # Few landmarks leave most to the prior, and then share little of what they have in common, either.
-            joined = np.linalg.inv(pose.information + pose.prior.information)
-            covariance = joined + (1.0 - np.trace(joined @ pose.prior.information) / 6) * shared
+        covariance = self.map.header.landmarks.calibration.covariance(
+            pose.information, None if pose.prior is None else pose.prior.information,
+        )
         world_from_base = make_pose(pose.rotation, pose.centre + self.map.header.origin)
         agreeing = np.bincount(matched.camera[pose.inliers], minlength=len(keypoints))
         of_last = matched.keypoints[pose.inliers & (matched.camera == len(keypoints) - 1)]

@@ -18,6 +18,9 @@ from dimm_ros.landmarks.keypoints import Keypoints
 from dimm_ros.landmarks.locate import locate
 from dimm_ros.landmarks.store import Landmarks
 
+#: Neighbouring matches err alike, for their landmarks were placed by the same images: they count for half of their number.
+CORRELATED = 2.0
+
 _PERIOD, _BLOCK = 40, 8  # whole stretches: a frame between its neighbours would make it too easy
 _SPARSE = 60  # so few frames are left out one by one
 _MIN_FRAMES = 5
@@ -43,9 +46,20 @@ class LandmarkCalibration(BaseModel):
     position_error: float | None = Field(None, ge=0)
     rotation_error_deg: float | None = Field(None, ge=0)
 
-    def covariance(self) -> np.ndarray:
-        """(6, 6) of the shared errors: x, y, z, rx, ry, rz; square metres and radians."""
-        return np.diag([self.position_sigma**2] * 3 + [np.radians(self.rotation_sigma_deg) ** 2] * 3)
+    def covariance(self, information: np.ndarray, prior: np.ndarray | None = None) -> np.ndarray:
+        """(6, 6) covariance of a pose from landmarks: x, y, z, rx, ry, rz; square metres and radians.
+
+        Args:
+            information: (6, 6) that the matches' own scatter says, see ``LandmarkPose``.
+            prior: (6, 6) information of the prior that joined it, or None. Few landmarks leave most to it, and then add little
+                of the errors that they share.
+        """
+        shared = np.diag([self.position_sigma**2] * 3 + [np.radians(self.rotation_sigma_deg) ** 2] * 3)
+        information = information / CORRELATED
+        if prior is None:
+            return np.linalg.inv(information) + shared
+        joined = np.linalg.inv(information + prior)
+        return joined + (1.0 - np.trace(joined @ prior) / 6) * shared
 
 
 def left_out(count: int) -> np.ndarray:
@@ -69,7 +83,7 @@ def calibrate_landmarks(landmarks: Landmarks, keypoints: Sequence[Keypoints], po
             continue
         turned = rotation_vector(found.pose.rotation @ pose[:3, :3].T)
         errors.append(np.concatenate([found.pose.centre - pose[:3, 3], turned]))
-        own.append(np.linalg.inv(found.pose.information))
+        own.append(CORRELATED * np.linalg.inv(found.pose.information))
     if len(errors) < _MIN_FRAMES:
         return LandmarkCalibration()
     errors, own = np.array(errors), np.array(own)
