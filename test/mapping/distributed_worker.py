@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dimm_ros.config import EncoderConfig, HeadConfig, TrainingConfig
+from dimm_ros.config import EncoderConfig, HeadConfig, LandmarkConfig, TrainingConfig
 from dimm_ros.data.open import open_recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.mapping.build import BuildResult, build_map
@@ -21,7 +21,10 @@ def make(recording: Path, output: Path) -> BuildResult:
     """The map, by as many processes as there are."""
     encoder = Encoder.open(EncoderConfig(input_size=224), device="cpu")
     with joined_workers(torch.device("cpu")) as workers:
-        return build_map(open_recording(recording), output, encoder, head=HEAD, training=TRAINING, workers=workers)
+        return build_map(
+            open_recording(recording), output, encoder, head=HEAD, training=TRAINING, landmarks=LandmarkConfig(kind="none"),
+            workers=workers,
+        )
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def test_two_processes_make_as_good_a_map(walk: Path, other_walk: Path, encoder:
     worker = str(Path(__file__).with_name("distributed_worker.py"))
     for processes, launcher in ((1, []), (2, ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"])):
         command = [sys.executable, *launcher, worker, str(walk), str(tmp_path / f"by_{processes}.dimm")]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
         assert result.returncode == 0, result.stderr
     maps = [tmp_path / f"by_{processes}.dimm" for processes in (1, 2)]
     one, two = (SceneMap.load(path).header for path in maps)

@@ -175,7 +175,7 @@ def test_eval_and_localize_write_pictures(small_map: Path, other_walk: Path, tmp
     cv2.imwrite(str(photo), recording.frames[0].load()[..., ::-1])
     words = ["localize", str(small_map), str(photo), "--focal", "150", "--picture", "--mcap", "--results", str(tmp_path / "one")]
     result = CliRunner().invoke(app, words)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code in (0, 3), result.output  # 3: rejected, and drawn all the same
     assert cv2.imread(str(tmp_path / "one" / "latest" / "rays.png")).shape[2] == 3
     (transform,) = [one for message in messages(tmp_path / "one" / "latest" / "foxglove", "/tf") for one in message.transforms]
     expected = Localizer.open(small_map, device="cpu").localize(recording.frames[0].load(), Camera(224, 168, 150, 150, 111.5, 83.5))
