@@ -149,7 +149,8 @@ def test_each_rule_of_acceptance_rejects_with_its_sentence(
 
 
 def test_an_infinite_covariance_is_rejected(localizer: Localizer, frames: Sequence[Frame]) -> None:
-    header = localizer.map.header.model_copy(update={"calibration": Calibration(position_rate=float("inf"))})
+    unsure = Calibration().model_copy(update={"position_rate": float("inf")})  # no file can say so
+    header = localizer.map.header.model_copy(update={"calibration": unsure})
     answer = Localizer(SceneMap(header, localizer.map.head), localizer.encoder).localize(frames[8].load(), frames[8].camera)
     assert not answer.accepted and answer.reason == "The pose's covariance is not finite: the rays do not fix it."
 
