@@ -83,7 +83,7 @@ def test_localize_turns_a_photograph_as_its_exif_says(small_map: Path, walk: Pat
     answers = []
     for name in ("upright.png", "phone.png"):
         result = CliRunner().invoke(app, ["localize", str(small_map), str(tmp_path / name), "--focal", "150", "--json"])
-        answers.append(json.loads(result.stdout))
+        answers.append({key: value for key, value in json.loads(result.stdout).items() if key != "image"})
     assert answers[0]["accepted"] and answers[0] == answers[1]
 
 
