@@ -36,6 +36,13 @@ class Keypoints:
     def __len__(self) -> int:
         return len(self.bearings)
 
+    def strongest(self, most: int | None) -> Keypoints:
+        """So many of these at most; None for all."""
+        if most is None or len(self) <= most:
+            return self
+        arrays = {name: getattr(self, name)[:most] for name in ("bearings", "pixels", "sizes", "descriptors")}
+        return Keypoints(**arrays, sigma=self.sigma)
+
     def unit_descriptors(self) -> np.ndarray:
         """(N, D) float32 of length one."""
         return unit(self.descriptors)

@@ -17,6 +17,8 @@ from dimm_ros.solver.landmarks import LandmarkMatches, Prior
 _SIGMAS, _WIDEST, _LEAST_PX = 3.0, 0.35, 8.0
 #: Landmarks that a search without any pose goes through: those that most images showed; and one near a pose.
 _FAMILIAR, _VISIBLE = 8000, 3000
+#: Keypoints, the strongest, and landmarks of a coarse search.
+_COARSE = 1000, 1500
 #: Search radius about a pose that was found among all landmarks, pixels.
 _FOUND_PX = 16.0
 #: Proof from which a pose is believed: one false alarm in so many, as a power of ten.
@@ -75,8 +77,13 @@ def locate(
     if prior is None:
         matched = match_all(keypoints, rig_from_camera, landmarks)
     else:
-        matched = match_near(keypoints, rig_from_camera, landmarks, prior)
+        # A wide region of points is searched coarsely first: the pose found narrows it.
+        coarse = landmarks.kind == "points" and _SIGMAS * _uncertain(prior)[1] > 2 * _FOUND_PX * keypoints[0].sigma
+        matched = match_near(keypoints, rig_from_camera, landmarks, prior, coarse)
     found = _solved(matched, prior, seed)
+    if prior is not None and coarse and (found is None or not found.proven):
+        matched = match_near(keypoints, rig_from_camera, landmarks, prior)
+        found = _solved(matched, prior, seed)
     if found is None or not found.proven or matched.region_px < 2 * _FOUND_PX:
         return found
     # Now that it is better known where, those landmarks that were seen from about there.
@@ -106,23 +113,31 @@ def match_all(keypoints: Sequence[Keypoints], rig_from_camera: np.ndarray, landm
     return _gather(parts, keypoints, rig_from_camera, landmarks)
 
 
-def match_near(keypoints: Sequence[Keypoints], rig_from_camera: np.ndarray, landmarks: Landmarks, prior: Prior) -> Matched:
-    """Matches with landmarks that the prior's pose predicts near the keypoint."""
-    covariance = np.linalg.inv(prior.information)
-    metres, radians = (float(np.sqrt(np.linalg.eigvalsh(block)[-1])) for block in (covariance[:3, :3], covariance[3:, 3:]))
-    parts = []
+def match_near(
+    keypoints: Sequence[Keypoints], rig_from_camera: np.ndarray, landmarks: Landmarks, prior: Prior, coarse: bool = False,
+) -> Matched:
+    """Matches with landmarks that the prior's pose predicts near the keypoint; ``coarse``: of the strongest with the likeliest."""
+    most, visible = _COARSE if coarse else (None, _VISIBLE)
+    metres, radians = _uncertain(prior)
+    keypoints, parts = [points.strongest(most) for points in keypoints], []
     for index, points in enumerate(keypoints):
         pose = rig_from_camera[index]
         rotation = prior.rotation @ pose[:3, :3]
         centre = prior.centre + prior.rotation @ pose[:3, 3]
-        rows, allowed, region = _candidates(points, rotation, centre, landmarks, metres, radians)
+        rows, allowed, region = _candidates(points, rotation, centre, landmarks, metres, radians, visible)
         pairs, ratio = mutual_matches(points.unit_descriptors(), landmarks.unit_descriptors[rows], allowed)
         parts.append((index, pairs[:, 0], rows[pairs[:, 1]], ratio, region / points.sigma))
     return _gather(parts, keypoints, rig_from_camera, landmarks)
 
 
+def _uncertain(prior: Prior) -> tuple[float, float]:
+    """Largest standard deviations of a prior's position, metres, and rotation, radians."""
+    covariance = np.linalg.inv(prior.information)
+    return tuple(float(np.sqrt(np.linalg.eigvalsh(block)[-1])) for block in (covariance[:3, :3], covariance[3:, 3:]))
+
+
 def _candidates(
-    points: Keypoints, rotation: np.ndarray, centre: np.ndarray, landmarks: Landmarks, metres: float, radians: float,
+    points: Keypoints, rotation: np.ndarray, centre: np.ndarray, landmarks: Landmarks, metres: float, radians: float, visible: int,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Landmarks (V,) that the image may show, which keypoint may show which (N, V) bool, and the usual search radius."""
     least = _LEAST_PX * points.sigma
@@ -143,7 +158,7 @@ def _candidates(
         inside = np.arccos(np.clip(seen @ axis, -1, 1)) < field + radius
         strange = np.where(inside, landmarks.strangeness(centre, _SIGMAS * metres), np.inf)
         # Those seen from about here first: they share the errors of the poses that the map knows this place by.
-        rows = np.argsort(strange, kind="stable")[: min(_VISIBLE, int(np.isfinite(strange).sum()))]
+        rows = np.argsort(strange, kind="stable")[: min(visible, int(np.isfinite(strange).sum()))]
         allowed = turned.astype(np.float32) @ seen[rows].T.astype(np.float32) > np.cos(radius[rows]).astype(np.float32) - 1e-7
         return rows, allowed, float(np.median(radius[rows])) if len(rows) else _WIDEST
     normal = landmarks.exact_places[:, 3:] - np.cross(centre, landmarks.exact_places[:, :3])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy.spatial.transform import Rotation
 
 from dimm_ros.geometry.poses import make_pose
+from dimm_ros.landmarks import matching
+from dimm_ros.landmarks.keypoints import unit
 from dimm_ros.landmarks.matching import MAX_ANGLE, RATIO, mutual_matches
 from dimm_ros.landmarks.tracks import epipolar_agreement, join_matches
 
@@ -105,3 +108,20 @@ def test_twins_among_descriptors_match_nothing_and_warn_of_nothing() -> None:
     with np.errstate(all="raise"):
         pairs, _ = mutual_matches(twin[[0, 1]], twin[[0, 0, 1, 2]])
     np.testing.assert_array_equal(pairs, [[1, 2]])
+
+
+def test_few_allowed_pairs_are_matched_as_the_whole_table_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    ones = unit(rng.integers(0, 255, (300, 32)))
+    others = unit(np.concatenate([ones[:200] * 500 + rng.normal(0, 8, (200, 32)), rng.integers(0, 255, (250, 32))]))
+    allowed = rng.random((300, 450)) < 0.02
+    allowed[np.arange(150), np.arange(150)] = True
+    found = {}
+    for share in (0.0, 1.0):  # never and always pair by pair
+        monkeypatch.setattr(matching, "_SPARSE", share)
+        pairs, ratio = matching.mutual_matches(ones, others, allowed)
+        order = np.lexsort(pairs.T)
+        found[share] = pairs[order], ratio[order]
+    assert len(found[0.0][0]) >= 150 and allowed[tuple(found[0.0][0].T)].all()
+    np.testing.assert_array_equal(found[0.0][0], found[1.0][0])
+    np.testing.assert_allclose(found[0.0][1], found[1.0][1], atol=1e-5)
