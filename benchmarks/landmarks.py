@@ -39,6 +39,7 @@ from dimm_ros.landmarks.store import hide_in_lines  # noqa: E402
 from dimm_ros.localizer import Localizer  # noqa: E402
 from dimm_ros.mapping.build import build_map  # noqa: E402
 from dimm_ros.scene_map import SceneMap  # noqa: E402
+from dimm_ros.whole_file import write_whole  # noqa: E402
 
 ROOT = Path("results") / "landmarks"
 SPLITS = ("near", "mid", "far")
@@ -226,9 +227,7 @@ def main() -> None:
             key = f"{name} {seed}{' alone' if given.alone else ''}"
             if key not in known:
                 known[key] = (measure_alone if given.alone else measure)(given.data, name, seed)
-                partial = store.with_suffix(".part")
-                partial.write_text(json.dumps(known, indent=2) + "\n")
-                os.replace(partial, store)
+                write_whole(store, json.dumps(known, indent=2) + "\n")
     for line in table(known):
         console.print(line, highlight=False, soft_wrap=True)
 

@@ -25,6 +25,7 @@ from dimm_ros.evaluation.report import results_folder, write_report  # noqa: E40
 from dimm_ros.localizer import Localizer  # noqa: E402
 from dimm_ros.mapping.build import build_map  # noqa: E402
 from dimm_ros.mapping.retrieval import ReferenceViews  # noqa: E402
+from dimm_ros.whole_file import write_whole  # noqa: E402
 
 ROOT = Path("results") / "real_maps"
 
@@ -83,9 +84,7 @@ def main() -> None:
             key = f"{given.data.name}/{split}/{given.preset}/{seed}"
             if key not in known:
                 known[key] = measure(given.data, split, seed, given.preset)
-                partial = store.with_suffix(".part")
-                partial.write_text(json.dumps(known, indent=2) + "\n")
-                os.replace(partial, store)
+                write_whole(store, json.dumps(known, indent=2) + "\n")
             console.print(row(known[key]), highlight=False, soft_wrap=True)
 
 

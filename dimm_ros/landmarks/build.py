@@ -16,7 +16,7 @@ from dimm_ros.data.recording import Frame
 from dimm_ros.errors import DataError
 from dimm_ros.landmarks.calibrate import LandmarkCalibration, calibrate_landmarks, left_out
 from dimm_ros.landmarks.keyframes import choose_keyframes
-from dimm_ros.landmarks.keypoints import SCALE, Keypoints, detector_of, find_keypoints, unit
+from dimm_ros.landmarks.keypoints import Keypoints, detector_of, find_keypoints, quantised, unit
 from dimm_ros.landmarks.matching import mutual_matches
 from dimm_ros.landmarks.pairs import choose_pairs
 from dimm_ros.landmarks.store import Landmarks, hide_in_lines
@@ -129,7 +129,7 @@ def keep_best(tracks: Tracks, structure: Structure, poses: np.ndarray, config: L
     np.maximum.at(far, owner, distance)
     limit = np.finfo(np.float16).max
     landmarks = Landmarks(
-        kind="points", places=points.astype(np.float32), descriptors=np.rint(unit(descriptors) * SCALE).clip(0, 255).astype(np.uint8),
+        kind="points", places=points.astype(np.float32), descriptors=quantised(unit(descriptors)),
         views=structure.views[rank].clip(0, 255).astype(np.uint8),
         seen_from=np.column_stack([axis, cosine, near, far]).clip(-limit, limit).astype(np.float16),
     )

@@ -54,6 +54,11 @@ def unit(descriptors: np.ndarray) -> np.ndarray:
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
 
 
+def quantised(descriptors: np.ndarray) -> np.ndarray:
+    """(N, D) uint8 of rows of length one, see ``SCALE``."""
+    return np.rint(descriptors * SCALE).clip(0, 255).astype(np.uint8)
+
+
 class Detector(Protocol):
     """Finds and describes keypoints in grey images.
 
@@ -134,8 +139,7 @@ def find_keypoints(image: np.ndarray, camera: Camera, detector: Detector, longes
     pixels = (pixels + 0.5) * factor - 0.5
     bearings, valid = camera.bearings(pixels)
     sigma = float(np.sqrt(factor.prod() / (camera.fx * camera.fy)))
-    quantised = np.rint(descriptors[valid] * SCALE).clip(0, 255).astype(np.uint8)
     return Keypoints(
         bearings=bearings[valid], pixels=pixels[valid].astype(np.float32), sizes=(sizes[valid] * sigma).astype(np.float32),
-        sigma=sigma, descriptors=quantised,
+        sigma=sigma, descriptors=quantised(descriptors[valid]),
     )

@@ -25,8 +25,7 @@ from dimm_ros.ros.messages import stamp_ns, to_image, to_stamp, to_transform
 from dimm_ros.ros.player import BagPlayer, PlayOptions, main
 from dimm_ros.ros.tf import DYNAMIC_QOS, STATIC_QOS
 
-from .robot import BASE_FROM_CAMERA, ODOM_FROM_BASE
-from .waiting import PATIENCE
+from .robot import BASE_FROM_CAMERA, ODOM_FROM_BASE, wait
 
 START = 1_700_000_000 * 10**9
 STEP = 10**8
@@ -55,15 +54,6 @@ def record(path: Path, topic: str = "/camera/image") -> Path:
             both = [to_transform("map", "odom", stamp, ODOM_FROM_BASE), to_transform("odom", "base", stamp, ODOM_FROM_BASE)]
             writer.write(tf, stamp + STEP // 2, serialize_message(TFMessage(transforms=both)))
     return path
-
-
-def wait(condition) -> None:
-    gate = threading.Event()
-    for _ in range(int(PATIENCE / 0.01)):
-        if condition():
-            return
-        gate.wait(0.01)
-    raise AssertionError("timed out")
 
 
 def test_plays_everything_in_order(session, bag) -> None:
