@@ -38,7 +38,8 @@ def measure(data: Path, split: str, seed: int, preset: str) -> dict:
     path = ROOT / f"{data.name}_{split}_{preset}_{seed}.dimm"
     with bars(stoppable=True) as progress:
         result = build_map(
-            open_recording(data, split=f"{split}:train"), path, encoder, head=chosen.head, training=training, watch=progress,
+            open_recording(data, split=f"{split}:train"), path, encoder, head=chosen.head, training=training,
+            landmarks=chosen.landmarks, watch=progress,
         )
         if not result.complete:
             raise KeyboardInterrupt
