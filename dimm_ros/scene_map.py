@@ -22,9 +22,10 @@ from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.landmarks.calibrate import LandmarkCalibration
 from dimm_ros.landmarks.keypoints import DETECTORS
 from dimm_ros.landmarks.store import Kind, Landmarks
+from dimm_ros.reach import Reach
 from dimm_ros.whole_file import written_whole
 
-FORMAT_VERSION = 5  # 5: landmarks
+FORMAT_VERSION = 6  # 5: landmarks; 6: reach, alignment
 _OLDEST_FORMAT = 2  # that is still read: it lacks sources' licence, dates and coverage, held-out errors, curves and parts
 _TURNED = 4  # the first whose heads tell the whole image's rotation
 _FACTORS = ("position_factor", "rotation_factor", "position_growth", "rotation_growth", "reference_novelty")  # of older calibrations
@@ -109,6 +110,7 @@ class Calibration(BaseModel):
         focal_factor: by which the map finds focal lengths of uncalibrated cameras too long, from mapped frames; see ``uncalibrated``.
         frames: held-out frames the others rest on; 0 when the recording was too short to hold any out.
         position_error, rotation_error_deg: median errors of the held-out frames before they joined the training, metres and degrees.
+        reach: those frames by their distance from the nearest view that was not held out; None in maps of format 5 and before.
     """
 
     model_config = _DATA
@@ -120,6 +122,7 @@ class Calibration(BaseModel):
     frames: int = Field(0, ge=0)
     position_error: float | None = None
     rotation_error_deg: float | None = None
+    reach: Reach | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -137,7 +140,8 @@ class Calibration(BaseModel):
     def joined(self, other: Calibration) -> Calibration:
         """Of a map whose images are partly the one's and partly the other's: means by held-out frames, the larger limit of novelty."""
         limits = [one.max_novelty for one in (self, other) if one.max_novelty is not None]
-        limit = {"max_novelty": max(limits, default=None)}
+        reach = other.reach if self.reach is None else self.reach.joined(other.reach)
+        limit = {"max_novelty": max(limits, default=None), "reach": reach}
         if not other.frames or not self.frames:
             return (self if self.frames or not other.frames else other).model_copy(update=limit)
         share = other.frames / (self.frames + other.frames)

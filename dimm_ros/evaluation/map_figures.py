@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.pictures.plots import literal, pyplot, save_figure
 from dimm_ros.pictures.ray_field import draw_ray_field
+from dimm_ros.reach import Reach
 from dimm_ros.scene_map import Curve, SceneMap
 
 _ARROWS = 80
@@ -108,6 +109,28 @@ def draw_curves(path: Path, curves: Sequence[Curve]) -> Path:
     axis.set(xlabel="step", ylabel="loss")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
+    return save_figure(figure, path)
+
+
+def draw_reach(path: Path, reaches: Mapping[str, Reach]) -> Path:
+    """Errors of held-out frames against their distance from the nearest mapped view, one picture for each way to localize."""
+    plt = pyplot()
+    figure, axes = plt.subplots(1, len(reaches), figsize=(5.5 * len(reaches), 4.2), layout="constrained", squeeze=False)
+    for axis, (name, reach) in zip(axes[0], reaches.items(), strict=True):
+        frames = reach.arrays()
+        lost = np.isnan(frames["error"])
+        shown = axis.scatter(
+            100 * frames["distance"][~lost], np.maximum(100 * frames["error"][~lost], 1e-2), c=frames["turn"][~lost], s=16, cmap="viridis",
+            vmin=0, vmax=max(frames["turn"].max(), 1.0),
+        )
+        axis.set_yscale("log")
+        for distance in 100 * frames["distance"][lost]:
+            axis.axvline(distance, color="tab:red", linewidth=0.8, alpha=0.6)
+        answered = f"{(~lost).sum()} of {len(lost)} frames answered"
+        axis.set(xlabel="distance from the nearest mapped view [cm]", ylabel="position error [cm]", title=f"by {name}: {answered}")
+        axis.set_xlim(left=0)
+        axis.grid(alpha=0.3, which="both")
+        figure.colorbar(shown, ax=axis, label="turn from that view [deg]")
     return save_figure(figure, path)
 
 

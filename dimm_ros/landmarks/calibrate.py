@@ -17,6 +17,7 @@ from dimm_ros.geometry.poses import rotation_vector
 from dimm_ros.landmarks.keypoints import Keypoints
 from dimm_ros.landmarks.locate import locate
 from dimm_ros.landmarks.store import Landmarks
+from dimm_ros.reach import Reach
 
 #: Neighbouring matches err alike, for their landmarks were placed by the same images: they count for half of their number.
 CORRELATED = 2.0
@@ -24,6 +25,7 @@ CORRELATED = 2.0
 _PERIOD, _BLOCK = 40, 8  # whole stretches: a frame between its neighbours would make it too easy
 _SPARSE = 60  # so few frames are left out one by one
 _MIN_FRAMES = 5
+_OUTERMOST = 0.3  # share of the frames
 _TAILS = 1.2  # errors have heavier tails than a Gaussian, and frames elsewhere are further from the recorded ones
 _INSIDE, _ELLIPSOID, _WIDEST = 0.95, 12.592, 3.0  # share of frames that the ellipsoid of so many squares must hold, at most so much wider
 _OUTLIER = 40.0  # largest squared Mahalanobis distance that counts: one blunder must not inflate every covariance
@@ -36,6 +38,7 @@ class LandmarkCalibration(BaseModel):
         position_sigma, rotation_sigma_deg: standard deviation per axis, metres and degrees; the defaults are what other maps had.
         frames: that were left out and found; 0 when there were too few.
         position_error, rotation_error_deg: their median errors.
+        reach: all that were left out, by their distance from the nearest view; None in maps of format 5 and before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -45,6 +48,7 @@ class LandmarkCalibration(BaseModel):
     frames: int = Field(0, ge=0)
     position_error: float | None = Field(None, ge=0)
     rotation_error_deg: float | None = Field(None, ge=0)
+    reach: Reach | None = None
 
     def covariance(self, information: np.ndarray, prior: np.ndarray | None = None) -> np.ndarray:
         """(6, 6) covariance of a pose from landmarks: x, y, z, rx, ry, rz; square metres and radians.
@@ -68,24 +72,40 @@ def left_out(count: int) -> np.ndarray:
     return indices[2::5] if count < _SPARSE else indices[indices % _PERIOD >= _PERIOD - _BLOCK]
 
 
-def calibrate_landmarks(landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray) -> LandmarkCalibration:
+def outermost(poses: np.ndarray) -> np.ndarray:
+    """(N,) bool: the frames at one end of the recording's longest extent, whenever they were taken.
+
+    Left out together they are further from the rest than a stretch of time is, which the next round of a walk covers again.
+
+    Args:
+        poses: (N, 4, 4) world_from_camera.
+    """
+    centres = poses[:, :3, 3] - poses[:, :3, 3].mean(axis=0)
+    along = centres @ np.linalg.svd(centres, full_matrices=False)[2][0]
+    return along > np.quantile(along, 1 - _OUTERMOST)
+
+
+def landmark_reach(landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray, mapped: np.ndarray) -> Reach | None:
+    """How well frames are found by landmarks alone; arguments as of ``calibrate_landmarks``."""
+    return _reach(_found(landmarks, keypoints, poses), poses, mapped)
+
+
+def calibrate_landmarks(
+    landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray, mapped: np.ndarray | None = None,
+) -> LandmarkCalibration:
     """Fit the shared errors.
 
     Args:
         landmarks: made without the frames.
         keypoints: of the frames.
         poses: (N, 4, 4) their world_from_camera, in the landmarks' frame.
+        mapped: (M, 4, 4) of the images that the landmarks were made of, for ``reach``; None leaves that out.
     """
-    errors, own = [], []
-    for points, pose in zip(keypoints, poses, strict=True):
-        found = locate([points], np.eye(4)[None], landmarks, None)
-        if found is None or not found.proven:
-            continue
-        turned = rotation_vector(found.pose.rotation @ pose[:3, :3].T)
-        errors.append(np.concatenate([found.pose.centre - pose[:3, 3], turned]))
-        own.append(CORRELATED * np.linalg.inv(found.pose.information))
+    found = _found(landmarks, keypoints, poses)
+    reach = None if mapped is None else _reach(found, poses, mapped)
+    errors, own = ([each[part] for each in found if each is not None] for part in range(2))
     if len(errors) < _MIN_FRAMES:
-        return LandmarkCalibration()
+        return LandmarkCalibration(reach=reach)
     errors, own = np.array(errors), np.array(own)
     position, rotation = np.linalg.norm(errors[:, :3], axis=1), np.linalg.norm(errors[:, 3:], axis=1)
 
@@ -102,4 +122,27 @@ def calibrate_landmarks(landmarks: Landmarks, keypoints: Sequence[Keypoints], po
     return LandmarkCalibration(
         position_sigma=float(fitted[0]), rotation_sigma_deg=float(np.degrees(fitted[1])), frames=len(errors),
         position_error=float(np.median(position)), rotation_error_deg=float(np.degrees(np.median(rotation))),
+        reach=reach,
     )
+
+
+def _found(landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray) -> list[tuple[np.ndarray, np.ndarray] | None]:
+    """Of each frame the error (6,) of its pose from landmarks, metres and a rotation vector, and the covariance (6, 6) that its matches
+    say; None where it was not found."""
+    result: list[tuple[np.ndarray, np.ndarray] | None] = []
+    for points, pose in zip(keypoints, poses, strict=True):
+        found = locate([points], np.eye(4)[None], landmarks, None)
+        if found is None or not found.proven:
+            result.append(None)
+            continue
+        turned = rotation_vector(found.pose.rotation @ pose[:3, :3].T)
+        error = np.concatenate([found.pose.centre - pose[:3, 3], turned])
+        result.append((error, CORRELATED * np.linalg.inv(found.pose.information)))
+    return result
+
+
+def _reach(found: Sequence[tuple[np.ndarray, np.ndarray] | None], poses: np.ndarray, mapped: np.ndarray) -> Reach | None:
+    lengths = [
+        (np.nan, np.nan) if each is None else (np.linalg.norm(each[0][:3]), np.degrees(np.linalg.norm(each[0][3:]))) for each in found
+    ]
+    return Reach.of(poses, mapped, np.array(lengths).reshape(-1, 2))
