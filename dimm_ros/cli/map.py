@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from dimm_ros.cli import map_info, map_merge, map_report, map_update, options
+from dimm_ros.cli import map_align, map_info, map_merge, map_report, map_update, options
 from dimm_ros.cli.console import EXIT_STOPPED, bars, note, say, say_json
 from dimm_ros.cli.map_group import DEFAULT, MapVerbs
 from dimm_ros.cli.verbs import Verb
@@ -54,7 +54,7 @@ _GROUP_EPILOG = (
 def register(app: typer.Typer) -> None:
     verbs = typer.Typer(cls=MapVerbs, help="What can be done with maps; without a verb, one is trained (new).", epilog=_GROUP_EPILOG)
     verbs.command(DEFAULT, cls=Verb, epilog=_EPILOG)(run)
-    for verb in (map_info, map_report, map_update, map_merge):
+    for verb in (map_info, map_report, map_update, map_merge, map_align):
         verb.register(verbs)
     app.add_typer(verbs, name="map")
 

@@ -49,6 +49,7 @@ def map_info(path: str | Path) -> dict:
         "calibration": calibration.model_dump(),
         "landmarks": None if header.landmarks is None else header.landmarks.model_dump(),
         "reach": {name: _reach(reach) for name, reach in reaches(header).items()},
+        "alignments": [one.model_dump() for one in header.alignments],
         "parts": [part.name for part in header.parts],
         "bytes_per_part": bytes_per_part(path),
         "beside": {file.name: file.stat().st_size for file in (reference_path(path), features_path(path), network_path(path)) if file.is_file()},
@@ -196,6 +197,10 @@ def rows(info: dict) -> list[tuple[str, str]]:
         *_training(info),
         ("frame", info["frame_id"]),
     ]
+    result += [(
+        "aligned", f"'{one['target']}' of {one['reference']} from '{one['source']}', by {one['method']}, {100 * one['residual']:.1f} cm "
+        f"(root mean square), {one['aligned']}",
+    ) for one in info["alignments"]]
     if coverage is None:
         result.append(("coverage", "not in the map: it was made by an earlier dimm_ros"))
     else:
