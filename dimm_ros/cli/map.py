@@ -46,7 +46,7 @@ class Kind(str, Enum):
 
 
 _GROUP_EPILOG = (
-    "Examples:\n\n  dimm map tour_bag -o office.dimm\n\n  dimm map info office.dimm\n\n  dimm map update office.dimm new_wing_bag\n\n"
+    "Examples:\n\n  dimm map tour_bag -o office.dimm\n\n  dimm map info office.dimm\n\n  dimm map update office.dimm new_wing_bag -o office2.dimm\n\n"
     "A recording that is called like a verb is given as ./info."
 )
 
@@ -100,7 +100,7 @@ def run(
 
     if input_size is not None and input_size % PATCH:
         raise typer.BadParameter(f"must be a multiple of {PATCH}, such as {round(input_size / PATCH) * PATCH}.", param_hint="--input-size")
-    options.check_new_map(output, overwrite)
+    options.check_new_map(output, overwrite, goes_on=True)
     recording = options.opened(source, split, options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
     chosen = preset_of(preset.value, choose_device(device).type)
     training = chosen.training.changed(seed=seed, steps=steps, passes=passes, depth=depth and depth.value)
