@@ -36,7 +36,7 @@ SAID_BY = {
 FOREIGN = {
     "data/": {"--loop"},
     "doctor/live": {"--loop", "--clock"},
-    "encoder/carrier.py": {"--quiet", "--no-deps", "--dest"},
+    "encoder/stand_in.py": {"--quiet", "--no-deps", "--dest"},
 }
 
 
