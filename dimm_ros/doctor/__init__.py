@@ -1,1 +1,1 @@
-"""Is a recording fit to be mapped? Checks that name the fault, its cause and its cure. Only ``live_ros``, which listens to a running robot, needs ROS."""
+"""Is a recording fit to be mapped? Checks that name the fault, its cause and its cure. Only ``live_ros`` needs ROS."""
