@@ -23,6 +23,8 @@ _FINALISTS, _MIN_MATCHES = 4, 6
 _GROWN, _GROWN_MATCHES, _GROWING = 60, 12, [80.0, 40.0, 20.0, 10.0, 6.0]
 #: So many matches, drawn at random, tell good samples from bad; so many of the clearest polish the good ones.
 _JUDGES, _POLISHED = 200, 200
+#: Share of matches that agree with the pose next to the prior from which no other is looked for.
+_AGREED = 0.5
 _POLISHING = [12.0, 8.0, 6.0, _WIDTH, _WIDTH, _WIDTH]
 #: Squared Mahalanobis distance (6 degrees of freedom, one in a thousand) from which the prior is contradicted.
 _CONTRADICTED = 22.5
@@ -98,16 +100,21 @@ def _searched(
     matches: LandmarkMatches, ratio: np.ndarray, prior: Prior | None, generator: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """The pose (3, 3), (3,) that agrees best with matches and prior."""
+    clear = matches.at(np.argsort(ratio, kind="stable")[:_POLISHED])
+    near = None
+    if prior is not None:
+        near = refine(prior.rotation[None], prior.centre[None], clear, _GROWING + _POLISHING, prior)
+        if np.mean(squared_errors(*near, clear) < INLIER_PX**2) > _AGREED:
+            return near[0][0], near[1][0]  # nothing that is sampled could agree with more
     hypotheses = _point_hypotheses if matches.equations == 2 else _line_hypotheses
     rotation, centre = hypotheses(matches, ratio, prior, generator)
-    if not len(rotation):
-        return None
-    clear = matches.at(np.argsort(ratio, kind="stable")[:_POLISHED])
-    rotation, centre = refine(rotation, centre, clear, _POLISHING)
+    if len(rotation):
+        rotation, centre = refine(rotation, centre, clear, _POLISHING)
     if prior is not None:
         # A small flat patch looks nearly alike from two sides: of poses that agree with as many landmarks, the prior chooses.
-        near = refine(prior.rotation[None], prior.centre[None], clear, _GROWING + _POLISHING, prior)
         rotation, centre = np.concatenate([rotation, near[0]]), np.concatenate([centre, near[1]])
+    if not len(rotation):
+        return None
     cost = _cost(rotation, centre, matches)
     if prior is not None:
         away = prior.difference(rotation, centre)
