@@ -243,11 +243,15 @@ class Localizer:
         keypoints = [each.keypoints for each in observations]
         if any(each is None for each in keypoints):
             return estimate
-        prior = None if self.accept(estimate).reason else self._prior(estimate.world_from_camera, estimate.covariance)
-        found = locate(keypoints, base_from_cameras, self.map.landmarks, prior)
-        if prior is not None and (found is None or not found.proven):
-            found = locate(keypoints, base_from_cameras, self.map.landmarks, None)
-        return self._joined(estimate, found, keypoints) if found is not None and found.proven else estimate
+        rays = self._prior(estimate.world_from_camera, estimate.covariance) if np.isfinite(estimate.covariance).all() else None
+        trusted = rays is not None and not self.accept(estimate).reason
+        # Lines hardly fix a pose from nothing: even a doubtful pose of the rays is a place to begin.
+        starts = [rays, None] if trusted else [None, rays] if self.map.landmarks.kind == "lines" and rays is not None else [None]
+        for start in starts:
+            found = locate(keypoints, base_from_cameras, self.map.landmarks, start)
+            if found is not None and found.proven:
+                return self._joined(estimate, found, keypoints)
+        return estimate
 
     def _prior(self, world_from_base: np.ndarray, covariance: np.ndarray) -> Prior:
         """A pose of the map frame about the map's origin, where landmarks are."""
