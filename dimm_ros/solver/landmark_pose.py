@@ -101,7 +101,7 @@ def _searched(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """The pose (3, 3), (3,) that agrees best with matches and prior."""
     clear = matches.at(np.argsort(ratio, kind="stable")[:_POLISHED])
-    near = None
+    near = (np.empty((0, 3, 3)), np.empty((0, 3)))
     if prior is not None:
         near = refine(prior.rotation[None], prior.centre[None], clear, _GROWING + _POLISHING, prior)
         if np.mean(squared_errors(*near, clear) < INLIER_PX**2) > _AGREED:
@@ -110,13 +110,12 @@ def _searched(
     rotation, centre = hypotheses(matches, ratio, prior, generator)
     if len(rotation):
         rotation, centre = refine(rotation, centre, clear, _POLISHING)
-    if prior is not None:
-        # A small flat patch looks nearly alike from two sides: of poses that agree with as many landmarks, the prior chooses.
-        rotation, centre = np.concatenate([rotation, near[0]]), np.concatenate([centre, near[1]])
+    rotation, centre = np.concatenate([rotation, near[0]]), np.concatenate([centre, near[1]])
     if not len(rotation):
         return None
     cost = _cost(rotation, centre, matches)
     if prior is not None:
+        # A small flat patch looks nearly alike from two sides: of poses that agree with as many landmarks, the prior chooses.
         away = prior.difference(rotation, centre)
         cost = cost + np.minimum(((away @ prior.information) * away).sum(axis=1), _CONTRADICTED)
     best = int(cost.argmin())
