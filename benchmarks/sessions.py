@@ -21,10 +21,10 @@ from dimm_ros.cli.console import Bars, bars, console  # noqa: E402
 from dimm_ros.config import PRESETS  # noqa: E402
 from dimm_ros.data.recording import Recording  # noqa: E402
 from dimm_ros.encoder.dinov2 import Encoder  # noqa: E402
-from dimm_ros.evaluation.demo_bags import GALLERY_CAMERA  # noqa: E402
 from dimm_ros.evaluation.evaluate import evaluate  # noqa: E402
 from dimm_ros.evaluation.metrics import summarise  # noqa: E402
 from dimm_ros.gallery.conditions import Condition, film  # noqa: E402
+from dimm_ros.gallery.recorder import GALLERY_CAMERA  # noqa: E402
 from dimm_ros.gallery.scene import build_room  # noqa: E402
 from dimm_ros.gallery.trajectory import MOUNTS, trajectory  # noqa: E402
 from dimm_ros.localizer import Localizer  # noqa: E402

@@ -25,7 +25,7 @@ def run(
 ) -> None:
     """Write a small ready map of the gallery and a ten-second bag of another walk through it, with a README, and all of it as an archive."""
     from dimm_ros.encoder.dinov2 import Encoder
-    from dimm_ros.evaluation.sample import README, SampleSize, write_sample
+    from dimm_ros.replay.sample import README, SampleSize, write_sample
 
     size = SampleSize()
     encoder = Encoder.open(size.preset.encoder, device=device, weights=weights)

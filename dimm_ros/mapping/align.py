@@ -15,9 +15,9 @@ import numpy as np
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
+from dimm_ros.data.coverage import above
 from dimm_ros.data.folder import Trajectory
 from dimm_ros.data.point_pairs import PointPairs
-from dimm_ros.doctor.coverage import above
 from dimm_ros.errors import InputError, MapError
 from dimm_ros.geometry.poses import make_pose
 from dimm_ros.mapping.rehearse import features_path, load_features, write_features

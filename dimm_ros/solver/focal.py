@@ -1,11 +1,12 @@
-"""Focal length of an uncalibrated camera from predicted directions alone.
+"""Focal length of an uncalibrated camera: from predicted directions alone, and then from matched landmarks.
 
 The angle between two pixels' rays depends on the focal length f, and directions in the world keep that angle:
 with p_i the pixels relative to the principal point, a = p1.p2, b_i = |p_i|^2, k = d1.d2 and x = f^2,
 
     (a + x)^2 = k^2 (b1 + x)(b2 + x)        with a + x of the sign of k,
 
-a quadratic in x. It needs no rotation and no centre, hence works wherever the camera looks.
+a quadratic in x. It needs no rotation and no centre, hence works wherever the camera looks. Landmarks whose places are known fix
+the focal length together with the pose, ten times as well.
 """
 
 from __future__ import annotations
@@ -13,16 +14,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from scipy.optimize import least_squares
 from torch import Tensor
 
 from dimm_ros.config import SolverConfig
 from dimm_ros.errors import InputError
+from dimm_ros.geometry.poses import exp_so3 as exp_vector
 from dimm_ros.solver.ransac import biweight, draw_pairs
 from dimm_ros.solver.rays import exp_so3, skew
 from dimm_ros.solver.rotation import two_ray_rotations
 
 _MIN_RAYS = 4
+#: Landmarks that refine a focal length at least, and how far at most (a logarithm).
+_MIN_POINTS, _FURTHEST = 20, 0.3
 _REFINE_STEPS = 10
 #: A search ends when a focal length agrees with what it predicts to this part of itself, or after so many steps.
 _AGREEMENT, _SEARCH_STEPS = 5e-4, 8
@@ -41,7 +47,7 @@ def search_focal(
         predict: focal length -> (N, 3) predicted directions, world frame.
         pixels: (N, 2) undistorted pixels relative to the principal point.
         candidates: focal lengths in pixels that enclose the one sought.
-        config: see ``estimate_focal``.
+        config: see ``fit_focal``.
 
     Raises:
         InputError: no focal length within the candidates agrees with its prediction.
@@ -49,7 +55,7 @@ def search_focal(
     known: list[tuple[float, float, int]] = []  # log focal length, logarithm of estimate over it, inliers
     for focal in sorted(candidates):
         try:
-            estimate, inliers = _estimate(pixels, predict(focal), config)
+            estimate, inliers = fit_focal(pixels, predict(focal), config)
         except InputError:
             continue
         known.append((math.log(focal), math.log(estimate / focal), inliers))
@@ -63,7 +69,7 @@ def search_focal(
     for _ in range(_SEARCH_STEPS):
         middle = (low * below - high * above) / (below - above) if above > below else (low + high) / 2
         try:
-            error = math.log(_estimate(pixels, predict(math.exp(middle)), config)[0]) - middle
+            error = math.log(fit_focal(pixels, predict(math.exp(middle)), config)[0]) - middle
         except InputError:
             break
         if error >= 0:
@@ -75,8 +81,9 @@ def search_focal(
     return math.exp(middle)
 
 
-def estimate_focal(pixels: Tensor, directions: Tensor, *, config: SolverConfig = SolverConfig()) -> float:
-    """Focal length in pixels of a pinhole camera with square pixels and known principal point.
+@torch.no_grad()
+def fit_focal(pixels: Tensor, directions: Tensor, config: SolverConfig = SolverConfig()) -> tuple[float, int]:
+    """Focal length in pixels of a pinhole camera with square pixels and known principal point, and how many rays agree.
 
     RANSAC over pairs of rays, each of which gives focal length and rotation in closed form; then Gauss-Newton on both,
     which maximises the Kabsch trace over f.
@@ -89,12 +96,6 @@ def estimate_focal(pixels: Tensor, directions: Tensor, *, config: SolverConfig =
     Raises:
         InputError: fewer than four rays agree on a focal length.
     """
-    return _estimate(pixels, directions, config)[0]
-
-
-@torch.no_grad()
-def _estimate(pixels: Tensor, directions: Tensor, config: SolverConfig) -> tuple[float, int]:
-    """As ``estimate_focal``, with the number of rays that agree."""
     pixels, directions = pixels.detach().to(torch.float64), directions.detach().to(torch.float64)
     valid = torch.isfinite(pixels).all(dim=1) & torch.isfinite(directions).all(dim=1) & (directions.square().sum(dim=1) > 1e-18)
     pixels, directions = pixels[valid], directions[valid]
@@ -162,3 +163,25 @@ def _bearings_and_slope(pixels: Tensor, focal: Tensor) -> tuple[Tensor, Tensor]:
     along_axis[:, 2] = focal
     along_axis = along_axis / length
     return unit, along_axis - unit * (unit * along_axis).sum(dim=1, keepdim=True)
+
+
+def refine_focal(
+    pixels: np.ndarray, points: np.ndarray, rotation: np.ndarray, centre: np.ndarray, focal: float, width: float = 2.0,
+) -> float:
+    """Focal length in pixels that, with the pose, has the least reprojection errors (Cauchy); the given one if none is near it.
+
+    Args:
+        pixels: (N, 2) undistorted pixels relative to the principal point.
+        points: (N, 3) landmarks that they show.
+        rotation, centre: (3, 3), (3,) world_from_camera, about right.
+        focal: about right.
+        width: error from which a match counts less, pixels.
+    """
+    def residuals(state: np.ndarray) -> np.ndarray:
+        seen = (points - centre - state[:3]) @ exp_vector(state[3:6]) @ rotation
+        return (focal * math.exp(min(state[6], 1.0)) * seen[:, :2] / np.maximum(seen[:, 2:], 1e-6) - pixels).ravel()
+
+    if len(pixels) < _MIN_POINTS:
+        return focal
+    change = float(least_squares(residuals, np.zeros(7), loss="cauchy", f_scale=width, x_scale="jac").x[6])
+    return focal * math.exp(change) if abs(change) < _FURTHEST else focal

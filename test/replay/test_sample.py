@@ -10,13 +10,13 @@ import pytest
 import yaml
 from rosbags.highlevel import AnyReader
 
-import dimm_ros.evaluation.sample as module
+import dimm_ros.replay.sample as module
 from dimm_ros.config import PRESETS, HeadConfig, LandmarkConfig, TrainingConfig
 from dimm_ros.data.open import open_recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.errors import DataError
-from dimm_ros.evaluation.sample import BAG, MAP, PARAMETERS, README, TRUTH_TOPIC, SampleSize, write_sample
 from dimm_ros.geometry.camera import Camera
+from dimm_ros.replay.sample import BAG, MAP, PARAMETERS, README, TRUTH_TOPIC, SampleSize, write_sample
 from dimm_ros.scene_map import SceneMap
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,12 +18,13 @@ from dimm_ros.data.bag_writer import CAMERA_INFO_TOPIC, IMAGE_TOPIC
 from dimm_ros.data.open import open_recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.errors import DataError
-from dimm_ros.evaluation.demo_bags import GALLERY_CAMERA, record_walk
 from dimm_ros.evaluation.evaluate import evaluate
 from dimm_ros.evaluation.metrics import summarise
+from dimm_ros.gallery.recorder import GALLERY_CAMERA
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.build import build_map
+from dimm_ros.replay.demo_bags import record_walk
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.whole_file import write_whole
 
