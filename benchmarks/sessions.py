@@ -1,8 +1,10 @@
-"""Do several sessions in one map help? ``python -m benchmarks.sessions``: the gallery in the morning (as it is) and in the evening (low light).
+"""Do several sessions in one map help? ``python -m benchmarks.sessions``: the gallery in the morning (as it is) and
+in the evening (low light).
 
-Each session is another walk; maps of either alone, both merged (``dimm map merge``), and the morning's updated with the evening's
-(``dimm map update``) are judged on a third walk in either light. Resumable: results/sessions holds maps and figures.json.
-"""
+Each session is another walk; maps of either alone, both merged (``dimm map merge``), and the morning's updated with
+the evening's (``dimm map update``) are judged on a third walk in either light. Resumable: results/sessions holds
+maps and
+figures.json. """
 
 from __future__ import annotations
 
@@ -35,19 +37,36 @@ from dimm_ros.scene_map import SceneMap  # noqa: E402
 
 ROOT = Path("results") / "sessions"
 MAPS = {
-    "morning": "morning alone", "evening": "evening alone", "merged": "both, merged", "updated": "morning, updated with the evening",
+    "morning": "morning alone",
+    "evening": "evening alone",
+    "merged": "both, merged",
+    "updated": "morning, updated with the evening",
 }
 LIGHTS: dict[str, Condition] = {"morning": "clean", "evening": "low_light"}
 _SEEDS = {"morning": 1, "evening": 2, "query": 3}
 _TF_HZ, _ROUND_S = 48.0, 14.0  # a round of the walk
-_KEPT = ("frames", "answered", "median_translation_m", "median_rotation_deg", "recall_5cm_5deg", "recall_10cm_5deg", "nees_mean")
+_KEPT = (
+    "frames",
+    "answered",
+    "median_translation_m",
+    "median_rotation_deg",
+    "recall_5cm_5deg",
+    "recall_10cm_5deg",
+    "nees_mean",
+)
 
 
 def session(name: str, light: Condition, images: int, rounds: int) -> Recording:
     """So many images of a walk, each rendered once."""
     stamps, world_from_base = trajectory(_SEEDS[name], rounds * _ROUND_S, _TF_HZ)
     recording = film(
-        build_room(), GALLERY_CAMERA, stamps, world_from_base @ MOUNTS["handheld"], light, every=max(1, len(stamps) // images), seed=_SEEDS[name],
+        build_room(),
+        GALLERY_CAMERA,
+        stamps,
+        world_from_base @ MOUNTS["handheld"],
+        light,
+        every=max(1, len(stamps) // images),
+        seed=_SEEDS[name],
     )
     return replace(recording, frames=[replace(frame, load=cache(frame.load)) for frame in recording.frames[:images]])
 
@@ -55,12 +74,17 @@ def session(name: str, light: Condition, images: int, rounds: int) -> Recording:
 class Bench:
     """Makes the maps that are missing, and judges them."""
 
-    def __init__(self, folder: Path, images: int, queries: int, steps: int, input_size: int, passes: int, watch: Bars) -> None:
+    def __init__(
+        self, folder: Path, images: int, queries: int, steps: int, input_size: int, passes: int, watch: Bars
+    ) -> None:
         self._folder, self._watch = folder, watch
         preset = PRESETS["demo"]
-        self._preset = preset.model_copy(update={
-            "training": preset.training.changed(steps=steps, images=images, passes=passes), "landmarks": preset.landmarks.changed(images=images),
-        })
+        self._preset = preset.model_copy(
+            update={
+                "training": preset.training.changed(steps=steps, images=images, passes=passes),
+                "landmarks": preset.landmarks.changed(images=images),
+            }
+        )
         self._encoder = Encoder.open(preset.encoder.changed(input_size=input_size), device="cpu")
         self._sessions = {name: session(name, light, images, 4) for name, light in LIGHTS.items()}
         self._queries = {name: session("query", light, queries, 2) for name, light in LIGHTS.items()}
@@ -77,10 +101,22 @@ class Bench:
             return self._watch(f"{name}: {stage}", done, total, note)
 
         if name == "updated":
-            made = update_map(self.make("morning"), [self._sessions["evening"]], self._encoder, path, training=self._preset.training, watch=watch)
+            made = update_map(
+                self.make("morning"),
+                [self._sessions["evening"]],
+                self._encoder,
+                path,
+                training=self._preset.training,
+                watch=watch,
+            )
         else:
             made = build_map(
-                self._sessions[name], path, self._encoder, head=self._preset.head, training=self._preset.training, landmarks=self._preset.landmarks,
+                self._sessions[name],
+                path,
+                self._encoder,
+                head=self._preset.head,
+                training=self._preset.training,
+                landmarks=self._preset.landmarks,
                 watch=watch,
             )
         if not made.complete:
@@ -90,27 +126,36 @@ class Bench:
     def judge(self, name: str, light: str) -> dict:
         """Figures of a map on the third walk in a light."""
         localizer = Localizer(SceneMap.load(self.make(name)), self._encoder)
-        answers = evaluate(localizer, self._queries[light], None, lambda done, total: self._watch(f"{name} in the {light}", done, total, ""))
+        answers = evaluate(
+            localizer,
+            self._queries[light],
+            None,
+            lambda done, total: self._watch(f"{name} in the {light}", done, total, ""),
+        )
         figures = summarise(answers)
         return {key: figures[key] for key in _KEPT} | {"megabytes": self.make(name).stat().st_size / 1e6}
 
 
 def row(name: str, figures: dict[str, dict]) -> str:
     """One line of the table in docs/benchmarks_landmarks.md."""
+
     def cell(one: dict) -> str:
         if not one["answered"]:
             return f"0 of {one['frames']}"
         median = f"{100 * one['median_translation_m']:.2f} cm / {one['median_rotation_deg']:.2f} deg"
         return f"{median}, {100 * one['recall_5cm_5deg']:.0f} %, {one['answered']} of {one['frames']}"
 
-    return f"| {MAPS[name]} | {cell(figures['morning'])} | {cell(figures['evening'])} | {figures['morning']['megabytes']:.1f} MB |"
+    size = figures["morning"]["megabytes"]
+    return f"| {MAPS[name]} | {cell(figures['morning'])} | {cell(figures['evening'])} | {size:.1f} MB |"
 
 
 def main(
     images: Annotated[int, typer.Option(help="of each session")] = 100,
     queries: Annotated[int, typer.Option(help="images that are asked, in each light")] = 40,
     steps: Annotated[int, typer.Option(help="of each training")] = PRESETS["demo"].training.steps,
-    input_size: Annotated[int, typer.Option(help="longer side of the encoder's input, pixels")] = PRESETS["demo"].encoder.input_size,
+    input_size: Annotated[int, typer.Option(help="longer side of the encoder's input, pixels")] = PRESETS[
+        "demo"
+    ].encoder.input_size,
     passes: Annotated[int, typer.Option(help="encoded views an image")] = PRESETS["demo"].training.passes,
 ) -> None:
     """Measure what is missing and print all rows."""
@@ -125,7 +170,9 @@ def main(
             for name, light in wanted:
                 store.put(f"{name}/{light}", bench.judge(name, light))
     for name in MAPS:
-        console.print(row(name, {light: store.figures[f"{name}/{light}"] for light in LIGHTS}), highlight=False, soft_wrap=True)
+        console.print(
+            row(name, {light: store.figures[f"{name}/{light}"] for light in LIGHTS}), highlight=False, soft_wrap=True
+        )
 
 
 if __name__ == "__main__":

@@ -85,13 +85,23 @@ class Reach(BaseModel):
     def cells(self) -> list[ReachCell]:
         """The frames by distance and turn, near ones first; cells without frames are left out."""
         distance, turn, error, error_deg = self._columns()
-        by_distance, by_turn = (np.searchsorted(edges, values) for edges, values in ((_DISTANCE_EDGES, distance), (_TURN_EDGES, turn)))
+        by_distance, by_turn = (
+            np.searchsorted(edges, values) for edges, values in ((_DISTANCE_EDGES, distance), (_TURN_EDGES, turn))
+        )
         result = []
         for row, column in sorted(set(zip(by_distance.tolist(), by_turn.tolist(), strict=True))):
             here = (by_distance == row) & (by_turn == column)
             answered = here & np.isfinite(error)
             medians = (float(np.median(values[answered])) if answered.any() else None for values in (error, error_deg))
-            result.append(ReachCell(_between(_DISTANCE_EDGES, row), _between(_TURN_EDGES, column), int(here.sum()), int(answered.sum()), *medians))
+            result.append(
+                ReachCell(
+                    _between(_DISTANCE_EDGES, row),
+                    _between(_TURN_EDGES, column),
+                    int(here.sum()),
+                    int(answered.sum()),
+                    *medians,
+                )
+            )
         return result
 
     @property
@@ -104,7 +114,9 @@ class Reach(BaseModel):
         return dict(zip(("distance", "turn", "error", "error_deg"), self._columns(), strict=True))
 
     def _columns(self) -> tuple[np.ndarray, ...]:
-        return tuple(np.array(values, dtype=np.float64) for values in (self.distance, self.turn, self.error, self.error_deg))
+        return tuple(
+            np.array(values, dtype=np.float64) for values in (self.distance, self.turn, self.error, self.error_deg)
+        )
 
     @classmethod
     def _kept(cls, distance: np.ndarray, turn: np.ndarray, error: np.ndarray, error_deg: np.ndarray) -> Reach:
@@ -113,13 +125,19 @@ class Reach(BaseModel):
         def rounded(values: np.ndarray, digits: int) -> tuple[float | None, ...]:
             return tuple(None if np.isnan(value) else round(float(value), digits) for value in values[chosen])
 
-        return cls(distance=rounded(distance, 4), turn=rounded(turn, 2), error=rounded(error, 5), error_deg=rounded(error_deg, 3))
+        return cls(
+            distance=rounded(distance, 4),
+            turn=rounded(turn, 2),
+            error=rounded(error, 5),
+            error_deg=rounded(error_deg, 3),
+        )
 
 
 def nearest_view(poses: np.ndarray, mapped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distance (N,) and turn (N,) of poses from the mapped view that is nearest by both.
 
-    Both count in units of the mapped views' own motion, see ``motion_units``: the view nearest by place alone may look elsewhere.
+    Both count in units of the mapped views' own motion, see ``motion_units``: the view nearest by place alone may
+    look elsewhere.
 
     Args:
         poses: (N, 4, 4) world_from_camera.
@@ -135,7 +153,8 @@ def nearest_view(poses: np.ndarray, mapped: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def motion_units(world_from_camera: np.ndarray) -> tuple[float, float]:
-    """What a metre and a degree count in a recording's own motion: one over what it moves and turns from view to view at the median.
+    """What a metre and a degree count in a recording's own motion: one over what it moves and turns from view to
+    view at the median.
 
     Args:
         world_from_camera: (N, 4, 4), in order.

@@ -42,8 +42,10 @@ LEAST_NOVELTY = 0.02
 _MOST = 10_000_000  # wide enough for every token, and no product of sizes leaves 64 bits
 _FLOATS = {"F16", "BF16", "F32", "F64"}
 _FULL = (
-    "whole.weights", "whole.left", "whole.spread", "whole.ridge", "whole.bandwidth",  # large numbers, some of which nearly cancel
-    "whole.offset", "ray.5.weight", "ray.5.bias", "turn.5.weight", "turn.5.bias",  # small ones, which an aligned map has turned
+    # Large numbers, some of which nearly cancel,
+    "whole.weights", "whole.left", "whole.spread", "whole.ridge", "whole.bandwidth",
+    # and those that an aligned map has turned.
+    "whole.offset", "ray.5.weight", "ray.5.bias", "turn.5.weight", "turn.5.bias",
 )
 
 #: Of everything in a header: a typo never passes silently, and no number is infinite or NaN.
@@ -74,7 +76,8 @@ class Coverage(BaseModel):
     headings: tuple[int, ...] = Field(min_length=8, max_length=8)
 
     def moved(self, target_from_source: np.ndarray) -> Coverage:
-        """In another frame, (4, 4): a box around the turned box, and each heading's views in the eighth that its middle turns into."""
+        """In another frame, (4, 4): a box around the turned box, and each heading's views in the eighth that its
+        middle turns into."""
         rotation, shift = target_from_source[:3, :3], target_from_source[:3, 3]
         corners = np.array(list(product(*zip(self.low, self.high, strict=True)))) @ rotation.T + shift
         up, first, second = self._compass()
@@ -120,6 +123,11 @@ class Source(BaseModel):
     mapped: PlainText | None = None
     coverage: Coverage | None = None
 
+    def moved(self, target_from_source: np.ndarray) -> Source:
+        """In another frame, (4, 4)."""
+        moved = None if self.coverage is None else self.coverage.moved(target_from_source)
+        return self.model_copy(update={"coverage": moved})
+
 
 class Curve(BaseModel):
     """How one training went: (step, mean loss since the point before)."""
@@ -143,7 +151,8 @@ class Calibration(BaseModel):
         focal_factor: by which the map finds focal lengths of uncalibrated cameras too long, from mapped frames; see ``uncalibrated``.
         frames: held-out frames the others rest on; 0 when the recording was too short to hold any out.
         position_error, rotation_error_deg: median errors of the held-out frames before they joined the training, metres and degrees.
-        reach: those frames by their distance from the nearest view that was not held out; None in maps of format 5 and before.
+        reach: those frames by their distance from the nearest view that was not held out; None in maps of format 5
+            and before.
     """
 
     model_config = _DATA
@@ -220,7 +229,8 @@ class LandmarkHeader(BaseModel):
 
 
 class Alignment(BaseModel):
-    """A frame that a map was brought into from another, see ``SceneMap.aligned``; the map's own numbers are in the target.
+    """A frame that a map was brought into from another, see ``SceneMap.aligned``; the map's own numbers are in the
+    target.
 
     Attributes:
         target, source: the frames' names.
@@ -284,7 +294,7 @@ class MapHeader(BaseModel):
     figures: dict[PlainText, float] = {}
     curves: tuple[Curve, ...] = ()
     landmarks: LandmarkHeader | None = Field(None, description="what the landmarks are; None for a map of rays alone")
-    alignments: tuple[Alignment, ...] = Field((), description="frames that the map was brought into, in order, see 'dimm map align'")
+    alignments: tuple[Alignment, ...] = Field((), description="frames that the map was brought into, in order")
     parts: tuple[Part, ...] = Field((), description="of a merged map, see head.merged; empty for all others")
 
     def mark(self) -> dict[str, str]:
@@ -326,22 +336,28 @@ class SceneMap:
         header, head = self.header, self.head
         if isinstance(head, MergedHead):
             return list(zip(header.parts, head.parts, strict=True))
-        part = Part(name=header.name, head=header.head, origin=header.origin, radius=header.radius, calibration=header.calibration)
+        part = Part(
+            name=header.name, head=header.head, origin=header.origin, radius=header.radius,
+            calibration=header.calibration,
+        )
         return [(part, head)]
 
     def mapped_poses(self) -> np.ndarray | None:
-        """(N, 4, 4) world_from_camera of the mapped images, as the whole-image part remembers them; None where there is none."""
+        """(N, 4, 4) world_from_camera of the mapped images, as the whole-image part remembers them; None where there
+        is none."""
         known = []
         for part, head in self.parts():
             if head.whole is None:
                 return None
             _, rotations, centres, recorded = (value.cpu().numpy() for value in head.whole.mapped())
             centres = centres * part.radius + part.origin
-            known += [make_pose(rotation, centre) for rotation, centre in zip(rotations[recorded], centres[recorded], strict=True)]
+            pairs = zip(rotations[recorded], centres[recorded], strict=True)
+            known += [make_pose(rotation, centre) for rotation, centre in pairs]
         return np.array(known).reshape(-1, 4, 4)
 
     def aligned(self, alignment: Alignment) -> SceneMap:
-        """The map in another frame: weights, landmarks and header are moved, so that whatever uses it needs to know nothing of it."""
+        """The map in another frame: weights, landmarks and header are moved, so that whatever uses it needs to know
+        nothing of it."""
         move = np.array(alignment.target_from_source)
         rotation = torch.from_numpy(move[:3, :3])
 
@@ -349,12 +365,9 @@ class SceneMap:
             return tuple((move[:3, :3] @ origin + move[:3, 3]).tolist())
 
         old = self.header
-        sources = tuple(
-            source if source.coverage is None else source.model_copy(update={"coverage": source.coverage.moved(move)}) for source in old.sources
-        )
         header = old.model_copy(update={
-            "format_version": FORMAT_VERSION, "frame_id": alignment.target, "origin": moved(old.origin), "sources": sources,
-            "alignments": (*old.alignments, alignment),
+            "format_version": FORMAT_VERSION, "frame_id": alignment.target, "origin": moved(old.origin),
+            "sources": tuple(source.moved(move) for source in old.sources), "alignments": (*old.alignments, alignment),
             "parts": tuple(part.model_copy(update={"origin": moved(part.origin)}) for part in old.parts),
         })
         heads = [head.rotated(rotation) for _, head in self.parts()]

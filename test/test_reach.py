@@ -36,7 +36,9 @@ MAPPED = np.stack([pose(0.1 * index, 5.0 * index) for index in range(11)])
 def test_the_nearest_view_is_near_by_place_and_by_turn() -> None:
     """Not the one that is nearest by place, but looks the other way."""
     back = np.stack([pose(0.1 * index + 0.06, 5.0 * index + 180) for index in range(11)])
-    distance, turn = nearest_view(np.stack([pose(0.52, 25.0), pose(0.52, 204.0), pose(2.0, 50.0)]), np.concatenate([MAPPED, back]))
+    distance, turn = nearest_view(
+        np.stack([pose(0.52, 25.0), pose(0.52, 204.0), pose(2.0, 50.0)]), np.concatenate([MAPPED, back])
+    )
     np.testing.assert_allclose(distance, [0.02, 0.04, 1.0], atol=1e-9)
     np.testing.assert_allclose(turn, [0.0, 1.0, 0.0], atol=1e-6)
 
@@ -73,13 +75,18 @@ def test_frames_that_landmarks_do_not_find_count_as_unanswered() -> None:
     rng = np.random.default_rng(0)
     points, descriptors = cloud(rng, 200), looks(rng, 200)
     mapped, asked = camera_poses(rng, 40), camera_poses(rng, 10)
-    asked[:2, :3, :3] = asked[:2, :3, :3] @ Rotation.from_euler("y", 180, degrees=True).as_matrix()  # they see other things
+    asked[:2, :3, :3] = (
+        asked[:2, :3, :3] @ Rotation.from_euler("y", 180, degrees=True).as_matrix()
+    )  # they see other things
     elsewhere, unlike = cloud(rng, 200), looks(rng, 200)
     keypoints = [
-        keypoints_of(one, elsewhere if index < 2 else points, unlike if index < 2 else descriptors, 0.3, rng) for index, one in enumerate(asked)
+        keypoints_of(one, elsewhere if index < 2 else points, unlike if index < 2 else descriptors, 0.3, rng)
+        for index, one in enumerate(asked)
     ]
     reach = calibrate_landmarks(landmarks_of(points, descriptors), keypoints, asked, mapped).reach
-    assert np.flatnonzero(np.isnan(reach.arrays()["error"])).tolist() == [0, 1] and min(reach.turn[:2]) > 90 > max(reach.turn[2:])
+    assert np.flatnonzero(np.isnan(reach.arrays()["error"])).tolist() == [0, 1] and min(reach.turn[:2]) > 90 > max(
+        reach.turn[2:]
+    )
     assert np.nanmax(reach.arrays()["error"]) < 0.02
     few = calibrate_landmarks(landmarks_of(points, descriptors), keypoints[:4], asked[:4], mapped)
     assert few.frames == 0 and len(few.reach.distance) == 4  # too few for standard deviations, but not nothing
@@ -92,9 +99,13 @@ def test_a_fit_measures_the_frames_it_holds_out(tmp_path: Path) -> None:
     held_out = held_out_frames(112)
     reach, kept = made.header.calibration.reach, np.delete(walk.poses, held_out, axis=0)
     np.testing.assert_allclose(reach.distance, nearest_view(walk.poses[held_out], kept)[0], atol=1e-4)
-    assert len(reach.error) == len(held_out) and max(reach.distance) > 3 * np.median(pose_errors(walk.poses[1:], walk.poses[:-1])[0])
+    assert len(reach.error) == len(held_out) and max(reach.distance) > 3 * np.median(
+        pose_errors(walk.poses[1:], walk.poses[:-1])[0]
+    )
     answered = reach.arrays()["error"]
-    assert np.isfinite(answered).any() and np.nanmedian(answered) == pytest.approx(made.header.calibration.position_error, rel=0.2)
+    assert np.isfinite(answered).any() and np.nanmedian(answered) == pytest.approx(
+        made.header.calibration.position_error, rel=0.2
+    )
 
 
 def test_the_file_holds_it_and_info_and_report_tell_it(tmp_path: Path) -> None:
@@ -122,7 +133,10 @@ def test_maps_of_the_format_before_have_none_and_say_so(tmp_path: Path) -> None:
     del header["calibration"]["reach"]
     write_safetensors(tensors, path, {"dimm_map": json.dumps(header)})
     info = map_info(path)
-    assert info["format"] == 5 and ("reach", "not measured: the recording is short, or the map was made by an earlier dimm_ros") in rows(info)
+    assert info["format"] == 5 and (
+        "reach",
+        "not measured: the recording is short, or the map was made by an earlier dimm_ros",
+    ) in rows(info)
     write_map_report(path, tmp_path / "map.html")
     assert 'alt="reach"' not in (tmp_path / "map.html").read_text()
 

@@ -45,7 +45,8 @@ class Kind(str, Enum):
 
 
 _GROUP_EPILOG = (
-    "Examples:\n\n  dimm map tour_bag -o office.dimm\n\n  dimm map info office.dimm\n\n  dimm map update office.dimm new_wing_bag -o office2.dimm\n\n"
+    "Examples:\n\n  dimm map tour_bag -o office.dimm\n\n  dimm map info office.dimm\n\n  dimm map update "
+    "office.dimm new_wing_bag -o office2.dimm\n\n"
     "A recording that is called like a verb is given as ./info."
 )
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from dimm_ros.data.point_pairs import PointPairs
 
 _EPILOG = (
-    "Examples:\n\n  dimm map align office.dimm nav2/map.yaml -o office_nav2.dimm --pair 0.1,0.2,1.1=3.4,5.1 --pair 4,0.3,1.1=7.2,5.4 "
+    "Examples:\n\n  dimm map align office.dimm nav2/map.yaml -o office_nav2.dimm --pair 0.1,0.2,1.1=3.4,5.1 "
+    "--pair 4,0.3,1.1=7.2,5.4 "
     "--pair 4.1,3,1=7.1,8.2\n\n  dimm map align office.dimm nav2/map.yaml -o office_nav2.dimm --clicks clicks.csv\n\n"
     "  dimm map align office.dimm nav2/map.yaml -o office_nav2.dimm --poses tour_bag amcl.tum"
 )
@@ -29,18 +30,35 @@ def register(app: typer.Typer) -> None:
 
 def run(
     map_file: Annotated[Path, typer.Argument(metavar="MAP", help="a map that 'dimm map' wrote", show_default=False)],
-    grid_file: Annotated[Path, typer.Argument(metavar="GRID", help="the YAML file of an occupancy grid, as map_saver writes it", show_default=False)],
+    grid_file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="GRID", help="the YAML file of an occupancy grid, as map_saver writes it", show_default=False
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="the map file to write")],
-    pair: Annotated[Optional[list[str]], typer.Option(help="x,y,z=X,Y: a point of the map and the same one on the grid; three times or more")] = None,
+    pair: Annotated[
+        Optional[list[str]],
+        typer.Option(help="x,y,z=X,Y: a point of the map and the same one on the grid; three times or more"),
+    ] = None,
     pairs_file: Annotated[Optional[Path], typer.Option("--pairs", help="the same, in a text file, one a line")] = None,
     clicks: Annotated[
-        Optional[Path], typer.Option(help="points clicked in RViz, by turns in the map and on the grid: ros2 topic echo --csv /clicked_point"),
+        Optional[Path],
+        typer.Option(
+            help="points clicked in RViz, by turns in the map and on the grid: ros2 topic echo --csv /clicked_point"
+        ),
     ] = None,
     poses: Annotated[
         Optional[tuple[Path, Path]],
-        typer.Option(help="one drive twice: in the map's frame (a bag, folder or TUM file), and the robot's on the grid (a TUM file)"),
+        typer.Option(
+            help="one drive twice: in the map's frame (a bag, folder or TUM file), and the robot's on the grid "
+            "(a TUM file)"
+        ),
     ] = None,
-    up: Annotated[Optional[str], typer.Option(help="which axis of the map points up, such as +z; default: as its images' uprights say")] = None,
+    up: Annotated[
+        Optional[str],
+        typer.Option(help="which axis of the map points up, such as +z; default: as its images' uprights say"),
+    ] = None,
     floor: Annotated[float, typer.Option(help="height of the floor in the map's frame, metres: 0 in the grid's")] = 0.0,
     frame: Annotated[str, typer.Option(help="the grid's frame")] = "map",
     tolerance: Annotated[float, typer.Option(min=1e-3, help="how far points may be apart, metres")] = 0.5,
@@ -62,7 +80,9 @@ def run(
     if up is not None and up not in UPS:
         raise typer.BadParameter(f"'{up}' is none of {', '.join(UPS)}.", param_hint="--up")
     if sum(given is not None for given in (pair or None, pairs_file, clicks, poses)) != 1:
-        raise typer.BadParameter("give either --pair (several times), --pairs, --clicks or --poses.", param_hint="--pair")
+        raise typer.BadParameter(
+            "give either --pair (several times), --pairs, --clicks or --poses.", param_hint="--pair"
+        )
     options.check_new_map(output, overwrite)
     scene_map, grid = SceneMap.load(map_file), read_grid(grid_file)
     how = {"sure_of_up": up is not None, "tolerance": tolerance}
@@ -78,14 +98,29 @@ def run(
     views = made.mapped_poses()
     drawn = None
     if pairs is not None:
-        drawn = np.stack([(pairs.source @ fitted.target_from_source[:3, :3].T + fitted.target_from_source[:3, 3])[:, :2], pairs.target], axis=1)
+        drawn = np.stack(
+            [
+                (pairs.source @ fitted.target_from_source[:3, :3].T + fitted.target_from_source[:3, 3])[:, :2],
+                pairs.target,
+            ],
+            axis=1,
+        )
     picture = draw_on_grid(output.with_name(output.name + ".grid.png"), grid, made, views, drawn)
     free = None if views is None else float(np.mean(grid.states_at(views[:, :2, 3]) == FREE))
     if as_json:
-        say_json({
-            "map": str(output), "picture": str(picture), "frame_id": frame, "up": up, "target_from_source": fitted.target_from_source.tolist(),
-            "residuals_m": fitted.residuals.tolist(), "rms_m": fitted.rms, "scale": fitted.scale, "views_in_free_cells": free,
-        })
+        say_json(
+            {
+                "map": str(output),
+                "picture": str(picture),
+                "frame_id": frame,
+                "up": up,
+                "target_from_source": fitted.target_from_source.tolist(),
+                "residuals_m": fitted.residuals.tolist(),
+                "rms_m": fitted.rms,
+                "scale": fitted.scale,
+                "views_in_free_cells": free,
+            }
+        )
         return
     if pairs is not None:
         for number, residual in enumerate(fitted.residuals, 1):
@@ -96,7 +131,10 @@ def run(
     if free is not None:
         say(f"{100 * free:.0f} % of the mapped views are in free cells of {grid.name}")
     if free is not None and free < 0.5:
-        note("warning: most mapped views are not where the grid is free; look at the picture, and whether points are mixed up")
+        note(
+            "warning: most mapped views are not where the grid is free; look at the picture, and whether points "
+            "are mixed up"
+        )
     say(f"map: {output}, in frame '{frame}'")
     say(f"picture: {picture}")
 

@@ -27,9 +27,12 @@ def run(
     map_file: Annotated[Path, typer.Argument(metavar="MAP", help="a map that 'dimm map' wrote", show_default=False)],
     sources: Annotated[list[Path], typer.Argument(metavar="DATA...", help="bags or folders with poses in the map's frame", show_default=False)],
     output: Annotated[
-        Optional[Path], typer.Option("-o", "--output", help="the map file to write; without it MAP itself, which takes --overwrite"),
+        Optional[Path],
+        typer.Option("-o", "--output", help="the map file to write; without it MAP itself, which takes --overwrite"),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace MAP, or another map that is at --output")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace MAP, or another map that is at --output"),
+    ] = False,
     steps: Annotated[Optional[int], typer.Option(min=1, help="training steps instead of the map's")] = None,
     passes: Annotated[Optional[int], typer.Option(min=1, help="encoded views per image instead of the map's")] = None,
     licence: options.Licence = None,
@@ -49,8 +52,8 @@ def run(
     """Train a map further on new recordings of its place, without the old images.
 
     Old views are rehearsed from kept features, if there are some beside the map, else as the map remembers them (docs/maps.md). MAP
-    stays as it is, with --overwrite until the new one is complete. Ctrl-C stops safely; the same command goes on from there.
-    """
+    stays as it is, with --overwrite until the new one is complete. Ctrl-C stops safely; the same command goes on
+    from there. """
     from dimm_ros.encoder.dinov2 import Encoder
     from dimm_ros.mapping.update import update_map
     from dimm_ros.scene_map import SceneMap

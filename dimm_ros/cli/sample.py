@@ -1,4 +1,4 @@
-"""``dimm sample``: what a release hands out to try the node with; for those who make releases, hence not in the help."""
+"""``dimm sample``: what a release hands out to try the node with; for who makes releases, hence not in the help."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dimm_ros.cli import options
-from dimm_ros.cli.console import EXIT_STOPPED, bars, note, say
+from dimm_ros.cli.console import EXIT_STOPPED, bars, note, say, say_json
 from dimm_ros.cli.verbs import Verb
 
 _EPILOG = "Examples:\n\n  dimm sample results/sample"
@@ -22,8 +22,9 @@ def run(
     output: Annotated[Path, typer.Argument(metavar="FOLDER", help="the folder to write", show_default=False)],
     weights: options.WeightsFile = None,
     device: options.Device = "auto",
+    as_json: options.AsJson = False,
 ) -> None:
-    """Write a small ready map of the gallery and a ten-second bag of another walk through it, with a README, and all of it as an archive."""
+    """Write a small ready map of the gallery, a ten-second bag of another walk through it, and both as an archive."""
     from dimm_ros.encoder.dinov2 import Encoder
     from dimm_ros.replay.sample import README, SampleSize, write_sample
 
@@ -34,5 +35,8 @@ def run(
     if archive is None:
         note("Stopped; run the same command to go on.")
         raise typer.Exit(EXIT_STOPPED)
+    if as_json:
+        say_json({"sample": str(output), "archive": str(archive), "bytes": archive.stat().st_size})
+        return
     say(f"sample: {output} (begin with {output / README})")
     say(f"archive: {archive} ({archive.stat().st_size / 1e6:.1f} MB)")

@@ -1,4 +1,5 @@
-"""An occupancy grid as nav2's map_saver writes it and its map_server reads it: a YAML file and the image that it names."""
+"""An occupancy grid as nav2's map_saver writes it and its map_server reads it: a YAML file and the image that it
+names."""
 
 from __future__ import annotations
 
@@ -60,13 +61,19 @@ def read_grid(path: Path) -> OccupancyGrid:
     with parsing(path, LAYOUT):
         content = yaml.safe_load(read_text(path))
         if not isinstance(content, dict) or not {"image", "resolution", "origin"} <= set(content):
-            raise DataError(f"'{path}' is not the YAML file of an occupancy grid (image, resolution, origin); give the one that map_saver wrote.")
+            raise DataError(
+                f"'{path}' is not the YAML file of an occupancy grid (image, resolution, origin); give the one "
+                "that map_saver wrote."
+            )
         resolution, origin = float(content["resolution"]), tuple(float(value) for value in content["origin"])
         negated, mode = bool(content.get("negate", 0)), str(content.get("mode", "trinary"))
         occupied, free = float(content.get("occupied_thresh", 0.65)), float(content.get("free_thresh", 0.25))
         picture = path.parent / str(content["image"])  # an absolute path stays one
     if len(origin) != 3 or not np.isfinite([resolution, *origin]).all() or resolution <= 0:
-        raise DataError(f"'{path}' has resolution {resolution:g} and origin {list(origin)}; needed are metres above 0, and x, y and yaw.")
+        raise DataError(
+            f"'{path}' has resolution {resolution:g} and origin {list(origin)}; needed are metres above 0, and x, "
+            "y and yaw."
+        )
     image = load_rgb(picture).mean(axis=2).round().astype(np.uint8)
     if mode == "raw":
         states = np.select([image == 0, image <= 100], [FREE, OCCUPIED], UNKNOWN)

@@ -34,7 +34,8 @@ class PointPairs:
     def of(cls, pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> PointPairs:
         """From points in the map's frame, each with its point on the grid."""
         return cls(
-            np.array([pair[0] for pair in pairs], dtype=float).reshape(-1, 3), np.array([pair[1] for pair in pairs], dtype=float).reshape(-1, 2),
+            np.array([pair[0] for pair in pairs], dtype=float).reshape(-1, 3),
+            np.array([pair[1] for pair in pairs], dtype=float).reshape(-1, 2),
         )
 
 
@@ -65,7 +66,8 @@ def read_pairs(path: Path) -> PointPairs:
 
 
 def read_clicks(path: Path) -> PointPairs:
-    """Pairs clicked in RViz (Publish Point), as ``ros2 topic echo --csv /clicked_point`` writes them: stamp, frame, x, y, z.
+    """Pairs clicked in RViz (Publish Point), as ``ros2 topic echo --csv /clicked_point`` writes them: stamp, frame,
+    x, y, z.
 
     Each click on something that the map shows is followed by one on the same thing in the grid, of which z is left out.
 
@@ -75,7 +77,8 @@ def read_clicks(path: Path) -> PointPairs:
     clicks = [numbers for row in csv.reader(_lines(path)) if len(numbers := _numbers(row[-3:])) == 3]
     if not clicks or len(clicks) % 2:
         raise InputError(
-            f"'{path}' has {len(clicks)} clicked points; they come in pairs, first in the map, then the same thing on the grid: click again with "
+            f"'{path}' has {len(clicks)} clicked points; they come in pairs, first in the map, then the same "
+            "thing on the grid: click again with "
             "'ros2 topic echo --csv /clicked_point > FILE'."
         )
     return PointPairs.of([(one, other[:2]) for one, other in zip(clicks[::2], clicks[1::2], strict=True)])

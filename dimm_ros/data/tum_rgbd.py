@@ -70,14 +70,16 @@ def read_tum_rgbd(folder: str | Path) -> Recording:
 
 
 def read_trajectory(path: Path) -> tuple[list[tuple[int, np.ndarray]], list[str]]:
-    """Stamps (nanoseconds) and (4, 4) poses of a file with lines ``timestamp tx ty tz qx qy qz qw``, and notes on what was left out.
+    """Stamps (nanoseconds) and (4, 4) poses of a file with lines ``timestamp tx ty tz qx qy qz qw``, and notes on
+    what was left out.
 
     Raises:
         DataError: it is missing or malformed.
     """
     with parsing(path, LAYOUT):
         rows = [(nanoseconds(row[0]), [float(value) for value in row[1:8]]) for row in text_rows(path)]
-        known = [(stamp, pose) for stamp, values in rows if (pose := from_wxyz([values[6], *values[3:6]], values[:3])) is not None]
+        poses = [(stamp, from_wxyz([values[6], *values[3:6]], values[:3])) for stamp, values in rows]
+        known = [(stamp, pose) for stamp, pose in poses if pose is not None]
         return one_per_stamp(known, "poses")
 
 

@@ -85,28 +85,34 @@ def draw_curves(path: Path, curves: Sequence[Curve]) -> Path:
 
 
 def draw_reach(path: Path, reaches: Mapping[str, Reach]) -> Path:
-    """Errors of held-out frames against their distance from the nearest mapped view, one picture for each way to localize."""
+    """Errors of held-out frames against their distance from the nearest mapped view, one picture for each way to
+    localize."""
     plt = pyplot()
     figure, axes = plt.subplots(1, len(reaches), figsize=(5.5 * len(reaches), 4.2), layout="constrained", squeeze=False)
     for axis, (name, reach) in zip(axes[0], reaches.items(), strict=True):
         frames = reach.arrays()
         lost = np.isnan(frames["error"])
         shown = axis.scatter(
-            100 * frames["distance"][~lost], np.maximum(100 * frames["error"][~lost], 1e-2), c=frames["turn"][~lost], s=16, cmap="viridis",
-            vmin=0, vmax=max(frames["turn"].max(), 1.0),
+            100 * frames["distance"][~lost], np.maximum(100 * frames["error"][~lost], 1e-2), c=frames["turn"][~lost],
+            s=16, cmap="viridis", vmin=0, vmax=max(frames["turn"].max(), 1.0),
         )
         axis.set_yscale("log")
         for distance in 100 * frames["distance"][lost]:
             axis.axvline(distance, color="tab:red", linewidth=0.8, alpha=0.6)
         answered = f"{(~lost).sum()} of {len(lost)} frames answered"
-        axis.set(xlabel="distance from the nearest mapped view [cm]", ylabel="position error [cm]", title=f"by {name}: {answered}")
+        axis.set(
+            xlabel="distance from the nearest mapped view [cm]", ylabel="position error [cm]",
+            title=f"by {name}: {answered}",
+        )
         axis.set_xlim(left=0)
         axis.grid(alpha=0.3, which="both")
         figure.colorbar(shown, ax=axis, label="turn from that view [deg]")
     return save_figure(figure, path)
 
 
-def draw_on_grid(path: Path, grid: OccupancyGrid, scene_map: SceneMap, poses: np.ndarray | None, pairs: np.ndarray | None = None) -> Path:
+def draw_on_grid(
+    path: Path, grid: OccupancyGrid, scene_map: SceneMap, poses: np.ndarray | None, pairs: np.ndarray | None = None,
+) -> Path:
     """An aligned map over its occupancy grid: mapped views, and landmarks where they are points.
 
     Args:
@@ -125,7 +131,8 @@ def draw_on_grid(path: Path, grid: OccupancyGrid, scene_map: SceneMap, poses: np
     shown = []
     if scene_map.landmarks is not None and scene_map.landmarks.kind == "points":
         places = scene_map.landmarks.exact_places + scene_map.header.origin
-        axis.plot(places[:, 0], places[:, 1], ".", color="tab:orange", markersize=1.5, alpha=0.4, label=f"{len(places)} landmarks", zorder=1)
+        label = f"{len(places)} landmarks"
+        axis.plot(*places[:, :2].T, ".", color="tab:orange", markersize=1.5, alpha=0.4, label=label, zorder=1)
         low, high = np.quantile(places[:, :2], (0.01, 0.99), axis=0)
         shown += [low, high]
     if poses is not None:

@@ -58,14 +58,17 @@ def map_info(path: str | Path) -> dict:
 
 
 def reaches(header: MapHeader) -> dict[str, Reach]:
-    """What is known of how far from the mapped views the map answers, by "landmarks" (without the rays' help) and by "rays alone"."""
-    known = {"landmarks": None if header.landmarks is None else header.landmarks.calibration.reach, "rays alone": header.calibration.reach}
+    """What is known of how far from the mapped views the map answers, by "landmarks" (without the rays' help) and by
+    "rays alone"."""
+    by_landmarks = None if header.landmarks is None else header.landmarks.calibration.reach
+    known = {"landmarks": by_landmarks, "rays alone": header.calibration.reach}
     return {name: reach for name, reach in known.items() if reach is not None}
 
 
 def _reach(reach: Reach) -> dict:
     metres, degrees = reach.furthest
-    return {"frames": len(reach.distance), "furthest_m": metres, "furthest_deg": degrees, "cells": [asdict(cell) for cell in reach.cells()]}
+    cells = [asdict(cell) for cell in reach.cells()]
+    return {"frames": len(reach.distance), "furthest_m": metres, "furthest_deg": degrees, "cells": cells}
 
 
 def preset_of_map(header: MapHeader) -> tuple[str, dict[str, object]]:
@@ -155,8 +158,9 @@ def _reach_rows(reaches: dict) -> list[tuple[str, str]]:
     result = []
     for name, reach in reaches.items():
         result.append((
-            "reach", f"by {name}, of {reach['frames']} held-out frames; none was further than {_length(reach['furthest_m'])} or turned by more "
-            f"than {reach['furthest_deg']:.0f} deg from the nearest mapped view, and nothing is known beyond:",
+            "reach", f"by {name}, of {reach['frames']} held-out frames; none was further than "
+            f"{_length(reach['furthest_m'])} or turned by more than {reach['furthest_deg']:.0f} deg from the nearest "
+            "mapped view, and nothing is known beyond:",
         ))
         for distance, cells in groupby(reach["cells"], key=lambda cell: cell["distance"]):
             result.append((f"  {_range(distance)}", "; ".join(map(_cell, cells))))
@@ -166,7 +170,9 @@ def _reach_rows(reaches: dict) -> list[tuple[str, str]]:
 def _cell(cell: dict) -> str:
     """Such as "5-10 deg: 0.8 cm, 0.21 deg, 11 of 12 answered"."""
     low, high = cell["turn"]
-    found = "" if cell["position_error"] is None else f"{100 * cell['position_error']:.1f} cm, {cell['rotation_error_deg']:.2f} deg, "
+    found = ""
+    if cell["position_error"] is not None:
+        found = f"{100 * cell['position_error']:.1f} cm, {cell['rotation_error_deg']:.2f} deg, "
     return f"{low:.0f}-{high:.0f} deg: {found}{cell['answered']} of {cell['frames']} answered"
 
 
@@ -198,8 +204,8 @@ def rows(info: dict) -> list[tuple[str, str]]:
         ("frame", info["frame_id"]),
     ]
     result += [(
-        "aligned", f"'{one['target']}' of {one['reference']} from '{one['source']}', by {one['method']}, {100 * one['residual']:.1f} cm "
-        f"(root mean square), {one['aligned']}",
+        "aligned", f"'{one['target']}' of {one['reference']} from '{one['source']}', by {one['method']}, "
+        f"{100 * one['residual']:.1f} cm (root mean square), {one['aligned']}",
     ) for one in info["alignments"]]
     if coverage is None:
         result.append(("coverage", "not in the map: it was made by an earlier dimm_ros"))

@@ -128,8 +128,10 @@ def _mapped(scene_map: SceneMap, reference: ReferenceViews | None, folder: Path)
         )]
     known = reaches(scene_map.header)
     if known:
-        body += ["<h2>How far from the mapped views it answers</h2>", _image(map_figures.draw_reach(folder / "reach.png", known)), _note(
-            "Frames that were held out while the map was made, each against the nearest view that was not; red lines are frames without an "
+        drawn = _image(map_figures.draw_reach(folder / "reach.png", known))
+        body += ["<h2>How far from the mapped views it answers</h2>", drawn, _note(
+            "Frames that were held out while the map was made, each against the nearest view that was not; red "
+            "lines are frames without an "
             "answer. Nothing is known of views further away than these."
         )]
     body.append("<h2>Training</h2>")

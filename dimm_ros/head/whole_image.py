@@ -126,8 +126,8 @@ class WholeImage(nn.Module):
         return _squared_distance(places, places).flatten().median()
 
     def turn(self, rotation: Tensor) -> None:
-        """Answer in a frame that is turned about the normalised frame's origin, target_from_source (3, 3); exact, for poses are linear
-        in the weights."""
+        """Answer in a frame that is turned about the normalised frame's origin, target_from_source (3, 3); exact,
+        for poses are linear in the weights."""
         for values in (self.weights, self.offset[None]):
             values[:, :3] = values[:, :3] @ rotation.T
             values[:, 3:] = (rotation @ values[:, 3:].unflatten(1, (3, 3))).flatten(1)

@@ -19,13 +19,15 @@ from dimm_ros.landmarks.locate import locate
 from dimm_ros.landmarks.store import Landmarks
 from dimm_ros.reach import Reach
 
-#: Neighbouring matches err alike, for their landmarks were placed by the same images: they count for half of their number.
+#: Neighbouring matches err alike, for their landmarks were placed by the same images: they count for half of their
+#: number.
 CORRELATED = 2.0
 
 _PERIOD, _BLOCK = 40, 8  # whole stretches: a frame between its neighbours would make it too easy
 _SPARSE = 60  # so few frames are left out one by one
 _MIN_FRAMES = 5
 _OUTERMOST = 0.3  # share of the frames
+_Found = tuple[np.ndarray, np.ndarray]  # of a frame: its error (6,) and the covariance (6, 6) that its matches say
 _TAILS = 1.2  # errors have heavier tails than a Gaussian, and frames elsewhere are further from the recorded ones
 _INSIDE, _ELLIPSOID, _WIDEST = 0.95, 12.592, 3.0  # share of frames that the ellipsoid of so many squares must hold, at most so much wider
 _OUTLIER = 40.0  # largest squared Mahalanobis distance that counts: one blunder must not inflate every covariance
@@ -35,7 +37,8 @@ class LandmarkCalibration(BaseModel):
     """Errors of landmark poses beside what the matches' own scatter says.
 
     Attributes:
-        position_sigma, rotation_sigma_deg: standard deviation per axis, metres and degrees; the defaults are what other maps had.
+        position_sigma, rotation_sigma_deg: standard deviation per axis, metres and degrees; the defaults are what
+            other maps had.
         frames: that were left out and found; 0 when there were too few.
         position_error, rotation_error_deg: their median errors.
         reach: all that were left out, by their distance from the nearest view; None in maps of format 5 and before.
@@ -75,7 +78,8 @@ def left_out(count: int) -> np.ndarray:
 def outermost(poses: np.ndarray) -> np.ndarray:
     """(N,) bool: the frames at one end of the recording's longest extent, whenever they were taken.
 
-    Left out together they are further from the rest than a stretch of time is, which the next round of a walk covers again.
+    Left out together they are further from the rest than a stretch of time is, which the next round of a walk covers
+    again.
 
     Args:
         poses: (N, 4, 4) world_from_camera.
@@ -85,7 +89,9 @@ def outermost(poses: np.ndarray) -> np.ndarray:
     return along > np.quantile(along, 1 - _OUTERMOST)
 
 
-def landmark_reach(landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray, mapped: np.ndarray) -> Reach | None:
+def landmark_reach(
+    landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray, mapped: np.ndarray,
+) -> Reach | None:
     """How well frames are found by landmarks alone; arguments as of ``calibrate_landmarks``."""
     return _reach(_found(landmarks, keypoints, poses), poses, mapped)
 
@@ -126,10 +132,10 @@ def calibrate_landmarks(
     )
 
 
-def _found(landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray) -> list[tuple[np.ndarray, np.ndarray] | None]:
-    """Of each frame the error (6,) of its pose from landmarks, metres and a rotation vector, and the covariance (6, 6) that its matches
-    say; None where it was not found."""
-    result: list[tuple[np.ndarray, np.ndarray] | None] = []
+def _found(landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray) -> list[_Found | None]:
+    """Of each frame the error (6,) of its pose from landmarks, metres and a rotation vector, and the covariance (6,
+    6) that its matches say; None where it was not found."""
+    result: list[_Found | None] = []
     for points, pose in zip(keypoints, poses, strict=True):
         found = locate([points], np.eye(4)[None], landmarks, None)
         if found is None or not found.proven:
@@ -141,8 +147,7 @@ def _found(landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarr
     return result
 
 
-def _reach(found: Sequence[tuple[np.ndarray, np.ndarray] | None], poses: np.ndarray, mapped: np.ndarray) -> Reach | None:
-    lengths = [
-        (np.nan, np.nan) if each is None else (np.linalg.norm(each[0][:3]), np.degrees(np.linalg.norm(each[0][3:]))) for each in found
-    ]
-    return Reach.of(poses, mapped, np.array(lengths).reshape(-1, 2))
+def _reach(found: Sequence[_Found | None], poses: np.ndarray, mapped: np.ndarray) -> Reach | None:
+    errors = np.array([np.full(6, np.nan) if each is None else each[0] for each in found]).reshape(-1, 2, 3)
+    metres, radians = np.linalg.norm(errors, axis=2).T
+    return Reach.of(poses, mapped, np.stack([metres, np.degrees(radians)], axis=1))

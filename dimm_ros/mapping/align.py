@@ -1,7 +1,8 @@
-"""``align_map``: a map is brought into the frame of an occupancy grid, by pairs of points or by two trajectories of one drive.
+"""``align_map``: a map is brought into the frame of an occupancy grid, by pairs of points or by two trajectories of
+one drive.
 
-A grid is flat and level, so the map is turned about the vertical and shifted, no more: which way is up in the map is known
-from its images, which are mostly upright, and metres are metres in both.
+A grid is flat and level, so the map is turned about the vertical and shifted, no more: which way is up in the map is
+known from its images, which are mostly upright, and metres are metres in both.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def up_of(scene_map: SceneMap) -> str:
     poses = scene_map.mapped_poses()
     if poses is None:
         raise MapError(
-            f"Map '{scene_map.header.name}' remembers no view (whole_share is 0), so which way is up in it is not known; say it with --up, such as "
+            f"Map '{scene_map.header.name}' remembers no view (whole_share is 0), so which way is up in it is not "
+            "known; say it with --up, such as "
             "--up +z."
         )
     axes, sign = above(poses)
@@ -83,14 +85,18 @@ def fit_pairs(pairs: PointPairs, up: str, *, sure_of_up: bool = False, tolerance
     Args:
         pairs: two at least.
         up: axis of the map's frame.
-        sure_of_up: the user said so; otherwise points on one line are not enough, for they cannot tell from below from above.
+        sure_of_up: the user said so; otherwise points on one line are not enough, for they cannot tell from below
+            from above.
         tolerance: largest residual, metres.
 
     Raises:
         InputError: too few pairs, all in one place or on one line, or pairs that contradict each other.
     """
     if len(pairs) < _MIN_PAIRS:
-        raise InputError(f"{len(pairs)} pair{'s' * (len(pairs) != 1)} of points cannot turn a map; give three pairs or more, far from each other.")
+        raise InputError(
+            f"{len(pairs)} pair{'s' * (len(pairs) != 1)} of points cannot turn a map; give three pairs or more, "
+            "far from each other."
+        )
     _check_spread(pairs.source @ _level(up)[:2].T, pairs.target, "pairs", tolerance, sure_of_up)
     fitted = _fit(pairs.source, pairs.target, up, f"{len(pairs)} pairs")
     worst = int(fitted.residuals.argmax())
@@ -99,7 +105,11 @@ def fit_pairs(pairs: PointPairs, up: str, *, sure_of_up: bool = False, tolerance
 
 
 def fit_trajectories(
-    in_map: Sequence[tuple[int, np.ndarray]], on_grid: Sequence[tuple[int, np.ndarray]], up: str, *, sure_of_up: bool = False,
+    in_map: Sequence[tuple[int, np.ndarray]],
+    on_grid: Sequence[tuple[int, np.ndarray]],
+    up: str,
+    *,
+    sure_of_up: bool = False,
     tolerance: float = TOLERANCE,
 ) -> Fitted:
     """Fit by two trajectories of one drive: the camera's in the map's frame, the robot's on the grid.
@@ -112,13 +122,15 @@ def fit_trajectories(
         up, sure_of_up, tolerance: as of ``fit_pairs``; the tolerance is of the root mean square.
 
     Raises:
-        InputError: too few common times, a robot that hardly moved or only straight on, or trajectories that contradict each other.
+        InputError: too few common times, a robot that hardly moved or only straight on, or trajectories that
+            contradict each other.
     """
     path = Trajectory([stamp for stamp, _ in on_grid], [pose for _, pose in on_grid], _MAX_GAP_S)
     both = [(pose, base) for stamp, pose in in_map if (base := path.at(stamp)) is not None]
     if len(both) < _MIN_POSES:
         raise InputError(
-            f"The trajectories have {len(both)} times in common (at least {_MIN_POSES} are needed); give both of one drive, with the stamps of "
+            f"The trajectories have {len(both)} times in common (at least {_MIN_POSES} are needed); give both of "
+            "one drive, with the stamps of "
             "one clock."
         )
     cameras, target = np.stack([pose for pose, _ in both]), np.stack([base[:2, 3] for _, base in both])
@@ -134,7 +146,8 @@ def fit_trajectories(
     first = start.target_from_source
     yaw = np.arctan2(*(first[:3, :3] @ level.T)[[1, 0], 0])
     found = least_squares(
-        lambda values: np.concatenate([apart(values).ravel() / _POSE_SIGMA, values[3:] / _ARM_SIGMA]), [yaw, *first[:2, 3], 0.0, 0.0, 0.0],
+        lambda values: np.concatenate([apart(values).ravel() / _POSE_SIGMA, values[3:] / _ARM_SIGMA]),
+        [yaw, *first[:2, 3], 0.0, 0.0, 0.0],
         loss="soft_l1",
     ).x
     move = make_pose(_yaw(found[0]) @ level, np.array([found[1], found[2], 0.0]))
@@ -167,10 +180,17 @@ def align_map(path: Path, output: Path, fitted: Fitted, target: str, reference: 
     """
     scene_map = SceneMap.load(path)
     old, move = scene_map.header, fitted.target_from_source
-    made = scene_map.aligned(Alignment(
-        target=target, source=old.frame_id, target_from_source=tuple(map(tuple, move.tolist())), reference=reference, method=fitted.method,
-        residual=fitted.rms, aligned=datetime.now(timezone.utc).date().isoformat(),
-    ))
+    made = scene_map.aligned(
+        Alignment(
+            target=target,
+            source=old.frame_id,
+            target_from_source=tuple(map(tuple, move.tolist())),
+            reference=reference,
+            method=fitted.method,
+            residual=fitted.rms,
+            aligned=datetime.now(timezone.utc).date().isoformat(),
+        )
+    )
     references, features = ReferenceViews.load(path, old), load_features(features_path(path), old)
     made.save(output)
     for beside in (reference_path(output), features_path(output)):
@@ -204,7 +224,13 @@ def _fit(source: np.ndarray, target: np.ndarray, up: str, method: str) -> Fitted
     residuals = np.linalg.norm((source @ rotation.T)[:, :2] + shift - target, axis=1)
     larger = max(abs(product), abs(flipped))
     scale = larger / max(float(np.vdot(ours, ours).real), 1e-12)
-    return Fitted(make_pose(rotation, np.array([*shift, 0.0])), residuals, float(scale), abs(flipped) > 1.02 * abs(product), method)
+    return Fitted(
+        make_pose(rotation, np.array([*shift, 0.0])),
+        residuals,
+        float(scale),
+        abs(flipped) > 1.02 * abs(product),
+        method,
+    )
 
 
 def _check_spread(flat: np.ndarray, target: np.ndarray, what: str, tolerance: float, sure_of_up: bool) -> None:
@@ -213,11 +239,13 @@ def _check_spread(flat: np.ndarray, target: np.ndarray, what: str, tolerance: fl
         long, short = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)[:2] / np.sqrt(len(points))
         if long < tolerance:
             raise InputError(
-                f"The {what} lie within {long:.2f} m of one place {where}, which cannot turn a map to within {tolerance:g} m; choose them far apart."
+                f"The {what} lie within {long:.2f} m of one place {where}, which cannot turn a map to within "
+                f"{tolerance:g} m; choose them far apart."
             )
         if short < _LINE * long and not sure_of_up:
             raise InputError(
-                f"The {what} lie on one line {where}, which does not tell above from below; add one beside the line, or say with --up which axis "
+                f"The {what} lie on one line {where}, which does not tell above from below; add one beside the "
+                "line, or say with --up which axis "
                 "of the map is up."
             )
 
@@ -227,9 +255,16 @@ def _check_residual(fitted: Fitted, residual: float, tolerance: float, what: str
     if residual <= tolerance:
         return
     if fitted.mirrored:
-        cause = "they fit better mirrored: the map is seen from below, so choose the opposite --up, or points are mixed up"
+        cause = (
+            "they fit better mirrored: the map is seen from below, so choose the opposite --up, or points are mixed up"
+        )
     elif abs(fitted.scale - 1) > _SCALE:
-        cause = f"distances are {fitted.scale:.2f} times as long on the grid as in the map, whose unit is not the metre then, or points are mixed up"
+        cause = (
+            f"distances are {fitted.scale:.2f} times as long on the grid as in the map, whose unit is not the metre "
+            "then, or points are mixed up"
+        )
     else:
         cause = "correct what is mixed up"
-    raise InputError(f"The {what} contradict each other: {which} {residual:.2f} m, and at most {tolerance:g} m is allowed; {cause}.")
+    raise InputError(
+        f"The {what} contradict each other: {which} {residual:.2f} m, and at most {tolerance:g} m is allowed; {cause}."
+    )

@@ -108,7 +108,8 @@ def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | 
     reaches = [each.reach for each in calibrations if each.reach is not None]
     worst = LandmarkCalibration(
         position_sigma=max(each.position_sigma for each in calibrations), frames=sum(each.frames for each in calibrations),
-        rotation_sigma_deg=max(each.rotation_sigma_deg for each in calibrations), reach=reduce(Reach.joined, reaches) if reaches else None,
+        rotation_sigma_deg=max(each.rotation_sigma_deg for each in calibrations),
+        reach=reduce(Reach.joined, reaches) if reaches else None,
     )
     return known[0].model_copy(update={
         "kind": landmarks.kind, "count": len(landmarks), "images": sum(each.images for each in known), "calibration": worst,

@@ -114,8 +114,8 @@ class TrainingViews:
         move = torch.from_numpy(target_from_source)
         rotation, shift = move[:3, :3], move[:3, 3]
         return replace(
-            self, directions=(self.directions.double() @ rotation.T).to(self.directions.dtype), rotations=rotation @ self.rotations.double(),
-            centres=self.centres.double() @ rotation.T + shift,
+            self, directions=(self.directions.double() @ rotation.T).to(self.directions.dtype),
+            rotations=rotation @ self.rotations.double(), centres=self.centres.double() @ rotation.T + shift,
         )
 
     def followed_by(self, old: TrainingViews) -> TrainingViews:

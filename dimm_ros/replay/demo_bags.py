@@ -59,7 +59,9 @@ def bags_of_gallery(folder: Path, watch: Watcher) -> DemoBags:
     return DemoBags(folder / "mapping_bag", folder / "query_bag", MOUNTS["handheld"], _TOPICS)
 
 
-def record_walk(path: Path, seed: int, seconds: float, rate: float, watch: Watcher, camera: Camera = GALLERY_CAMERA, **how) -> Path:
+def record_walk(
+    path: Path, seed: int, seconds: float, rate: float, watch: Watcher, camera: Camera = GALLERY_CAMERA, **how,
+) -> Path:
     """A hand-held walk through the gallery that retraces the one route, rendered and recorded.
 
     Args:
@@ -70,8 +72,8 @@ def record_walk(path: Path, seed: int, seconds: float, rate: float, watch: Watch
     """
     stamps, world_from_base = trajectory(seed, seconds, _TF_HZ, spread=_SPREAD)
     return record_bag(
-        path, build_room(), camera, stamps, world_from_base, MOUNTS["handheld"], image_every=round(_TF_HZ / rate), seed=seed,
-        progress=lambda done, total: watch(path.name.replace("_", " "), done, total, ""), **how,
+        path, build_room(), camera, stamps, world_from_base, MOUNTS["handheld"], image_every=round(_TF_HZ / rate),
+        seed=seed, progress=lambda done, total: watch(path.name.replace("_", " "), done, total, ""), **how,
     )
 
 

@@ -59,7 +59,7 @@ class SampleSize:
 
 
 def write_sample(folder: Path, encoder: Encoder, watch: Watcher, size: SampleSize | None = None) -> Path | None:
-    """Write the sample: a map, a bag, the node's parameters for it, and a README with the commands; and all of it as FOLDER.tar.gz.
+    """Write the sample: a map, a bag, the node's parameters for it, a README with the commands; and FOLDER.tar.gz.
 
     What takes long is kept in ``<folder>.work`` until all is there; the same call goes on from there.
 
@@ -84,14 +84,28 @@ def write_sample(folder: Path, encoder: Encoder, watch: Watcher, size: SampleSiz
         record_walk(mapping, _MAPPING_SEED, size.mapping_seconds, size.rate, watch, camera=size.camera)
     if not walk.exists():
         record_walk(
-            walk, _WALK_SEED, size.seconds, size.rate, watch, camera=size.camera, map_to_odom=False, ground_truth_topic=TRUTH_TOPIC,
+            walk,
+            _WALK_SEED,
+            size.seconds,
+            size.rate,
+            watch,
+            camera=size.camera,
+            map_to_odom=False,
+            ground_truth_topic=TRUTH_TOPIC,
             storage="sqlite3",  # every ROS 2 distribution plays it
         )
     if not (scene.is_file() and SceneMap.load(scene).header.complete):
         preset = size.preset
         made = build_map(
-            open_recording(mapping), scene, encoder, head=preset.head, training=preset.training, landmarks=preset.landmarks, name="gallery",
-            licence="CC0-1.0", watch=watch,
+            open_recording(mapping),
+            scene,
+            encoder,
+            head=preset.head,
+            training=preset.training,
+            landmarks=preset.landmarks,
+            name="gallery",
+            licence="CC0-1.0",
+            watch=watch,
         )
         if not made.complete:
             return None
@@ -121,7 +135,8 @@ def _check(scene: Path, walk: Path, encoder: Encoder, watch: Watcher) -> dict:
     figures = summarise(evaluate(localizer, recording, None, lambda done, total: watch("checking", done, total, "")))
     if figures["answered"] < _LEAST_ANSWERED * figures["frames"]:
         raise DataError(
-            f"The sample's map answers only {figures['answered']} of {figures['frames']} images of its walk, which helps nobody; give it more "
+            f"The sample's map answers only {figures['answered']} of {figures['frames']} images of its walk, "
+            "which helps nobody; give it more "
             "images or steps."
         )
     return figures
@@ -133,8 +148,9 @@ def _readme(scene_map: SceneMap, figures: dict, size: SampleSize) -> str:
 
 Made by `make sample` of dimm_ros {__version__}; rendered, so anybody may use it (CC0-1.0).
 
-`{MAP}` is a map of a rendered room, `{BAG}` are {size.seconds:g} seconds of another walk through it: images (compressed), camera_info, odometry
-on /tf, the camera's place on /tf_static, and the true pose of base_link on {TRUTH_TOPIC}. In this folder, each command in a terminal of its own:
+`{MAP}` is a map of a rendered room, `{BAG}` are {size.seconds:g} seconds of another walk through it: images
+(compressed), camera_info, odometry on /tf, the camera's place on /tf_static, and the true pose of base_link on
+{TRUTH_TOPIC}. In this folder, each command in a terminal of its own:
 
 ```
 ros2 launch dimm_ros localization.launch.py map:=$PWD/{MAP} params_file:=$PWD/{PARAMETERS} use_sim_time:=true \\
@@ -142,14 +158,17 @@ ros2 launch dimm_ros localization.launch.py map:=$PWD/{MAP} params_file:=$PWD/{P
 ros2 bag play {BAG} --clock
 ```
 
-Start the bag once the log says that the localizer waits for images. Then see `ros2 topic echo /localization_pose`, `ros2 topic echo /status`, or
-`rviz2 -d $(ros2 pkg prefix --share dimm_ros)/config/localizer.rviz`, which shows the map, too. Without ROS:
+Start the bag once the log says that the localizer waits for images. Then see `ros2 topic echo /localization_pose`,
+`ros2 topic echo /status`, or `rviz2 -d $(ros2 pkg prefix --share dimm_ros)/config/localizer.rviz`, which shows the
+map, too. Without ROS:
 
 ```
 dimm eval {MAP} {BAG} --pose-topic {TRUTH_TOPIC}
 ```
 
-The map needs the encoder's weights that it was made with, {header.encoder_origin} (SHA-256 {header.encoder_sha256[:12]}...): `dimm weights` finds
-or fetches them. When the sample was made, the map answered {figures['answered']} of {figures['frames']} images of the walk, with a median error of
-{centimetres:.1f} cm and {figures['median_rotation_deg']:.2f} degrees.
+The map needs the encoder's weights that it was made with, {header.encoder_origin}
+(SHA-256 {header.encoder_sha256[:12]}...): `dimm weights` finds
+or fetches them. When the sample was made, the map answered {figures["answered"]} of {figures["frames"]} images of the
+walk, with a median error of
+{centimetres:.1f} cm and {figures["median_rotation_deg"]:.2f} degrees.
 """

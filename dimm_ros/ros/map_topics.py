@@ -29,7 +29,8 @@ _DEPTH = 0.1  # of a view's pyramid, metres
 
 
 class MapTopics:
-    """``~/map/views`` (visualization_msgs/MarkerArray) and ``~/map/landmarks`` (sensor_msgs/PointCloud2), both transient local.
+    """``~/map/views`` (visualization_msgs/MarkerArray) and ``~/map/landmarks`` (sensor_msgs/PointCloud2), both
+    transient local.
 
     Args:
         node: makes the publishers.

@@ -81,7 +81,10 @@ def to_cloud(points: np.ndarray, frame: str, nanoseconds: int) -> PointCloud2:
     """sensor_msgs/PointCloud2 (x, y, z as float32) of (N, 3) points."""
     message = PointCloud2(height=1, width=len(points), point_step=12, row_step=12 * len(points), is_dense=True)
     message.header.stamp, message.header.frame_id = to_stamp(nanoseconds), frame
-    message.fields = [PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1) for index, name in enumerate("xyz")]
+    message.fields = [
+        PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
+        for index, name in enumerate("xyz")
+    ]
     message.data = array.array("B", points.astype("<f4").tobytes())
     return message
 

@@ -81,7 +81,8 @@ def test_no_verb_alters_a_map_unasked(small_map: Path, stopped: Path, other_walk
     before, unfinished = path.read_bytes(), stopped.read_bytes()
     for words in (("update", path, other_walk), ("update", path, other_walk, "-o", path)):
         refused = dimm(*words)
-        assert refused.exit_code == 1 and f"{path} would be replaced by the updated map; name a new file with -o" in refused.stderr, refused.output
+        assert refused.exit_code == 1, refused.output
+        assert f"{path} would be replaced by the updated map; name a new file with -o" in refused.stderr
     for words in (("merge", path, path, "-o", stopped), ("update", path, other_walk, "-o", stopped)):
         refused = dimm(*words)
         assert refused.exit_code == 1 and "is an unfinished map" in refused.stderr, refused.output

@@ -34,8 +34,13 @@ WALK = MadeUpWalk(40)
 
 def alignment(move: np.ndarray, source: str = "slam") -> Alignment:
     return Alignment(
-        target="map", source=source, target_from_source=tuple(map(tuple, move.tolist())), reference="map.yaml", method="4 pairs",
-        residual=0.02, aligned="2026-01-01",
+        target="map",
+        source=source,
+        target_from_source=tuple(map(tuple, move.tolist())),
+        reference="map.yaml",
+        method="4 pairs",
+        residual=0.02,
+        aligned="2026-01-01",
     )
 
 
@@ -52,12 +57,17 @@ def saved(scene_map: SceneMap, path: Path) -> SceneMap:
 
 @pytest.mark.parametrize("merged", [False, True])
 def test_an_aligned_map_answers_as_before_in_the_other_frame(trained: SceneMap, merged: bool, tmp_path: Path) -> None:
-    """Poses, covariances and novelty, of the map that was merged as well; through the file, whose weights are mostly rounded."""
+    """Poses, covariances and novelty, of the map that was merged as well; through the file, whose weights are mostly
+    rounded."""
     old = saved(trained, tmp_path / "old.dimm")
     if merged:
         old = SceneMap.load(merge_maps([tmp_path / "old.dimm", tmp_path / "old.dimm"], tmp_path / "merged.dimm"))
     new = saved(old.aligned(alignment(MOVE)), tmp_path / "new.dimm")
-    assert new.header.frame_id == "map" and new.header.alignments[0].source == "slam" and new.header.radius == old.header.radius
+    assert (
+        new.header.frame_id == "map"
+        and new.header.alignments[0].source == "slam"
+        and new.header.radius == old.header.radius
+    )
     turn = np.kron(np.eye(2), MOVE[:3, :3])
     for frame in range(0, 40, 5):
         before, after = (
@@ -73,18 +83,25 @@ def test_an_aligned_map_answers_as_before_in_the_other_frame(trained: SceneMap, 
 def test_landmarks_move_with_the_map(kind: str) -> None:
     rng = np.random.default_rng(0)
     points, descriptors = cloud(rng, 200), looks(rng, 200)
-    landmarks = landmarks_of(points, descriptors) if kind == "points" else hide_in_lines(landmarks_of(points, descriptors), 0)
+    landmarks = (
+        landmarks_of(points, descriptors) if kind == "points" else hide_in_lines(landmarks_of(points, descriptors), 0)
+    )
     header = LandmarkHeader(kind=kind, detector="sift", longest=1024, keypoints=500, dim=128, count=200, images=9)
     old = tiny_map(landmarks=header)
     old.landmarks = landmarks
     new = old.aligned(alignment(MOVE))
-    pose = make_pose(Rotation.from_rotvec([0.05, 0.1, 0.0]).as_matrix(), np.array([0.1, 0.2, 0.0]))  # about the map's origin
+    pose = make_pose(
+        Rotation.from_rotvec([0.05, 0.1, 0.0]).as_matrix(), np.array([0.1, 0.2, 0.0])
+    )  # about the map's origin
     world = make_pose(pose[:3, :3], pose[:3, 3] + old.header.origin)
     if kind == "points":
         found = locate([keypoints_of(pose, points, descriptors)], np.eye(4)[None], new.landmarks, None)
         known = make_pose(found.pose.rotation, found.pose.centre + new.header.origin)
         assert found.proven and pose_errors(known, MOVE @ world)[0] < 1e-3
-        here, there = landmarks.strangeness(pose[:3, 3], 0.0), new.landmarks.strangeness(MOVE[:3, :3] @ pose[:3, 3], 0.0)
+        here, there = (
+            landmarks.strangeness(pose[:3, 3], 0.0),
+            new.landmarks.strangeness(MOVE[:3, :3] @ pose[:3, 3], 0.0),
+        )
         np.testing.assert_allclose(there, here, atol=0.01)  # directions are stored in half precision
     else:
         directions, moments = np.split(new.landmarks.exact_places, 2, axis=1)
@@ -93,7 +110,9 @@ def test_landmarks_move_with_the_map(kind: str) -> None:
 
 
 def test_coverage_moves_with_the_map() -> None:
-    coverage = Coverage(low=(0, 0, 0), high=(4, 2, 1), path=9.0, spacing=0.1, up="+z", headings=(9, 1, 2, 3, 4, 5, 6, 7))
+    coverage = Coverage(
+        low=(0, 0, 0), high=(4, 2, 1), path=9.0, spacing=0.1, up="+z", headings=(9, 1, 2, 3, 4, 5, 6, 7)
+    )
     quarter = coverage.moved(make_pose(Rotation.from_euler("z", 90, degrees=True).as_matrix(), np.array([10.0, 0, 0])))
     np.testing.assert_allclose([quarter.low, quarter.high], [[8, 0, 0], [10, 4, 1]], atol=1e-12)
     assert quarter.headings == (6, 7, 9, 1, 2, 3, 4, 5) and quarter.up == "+z" and quarter.path == 9.0
@@ -102,7 +121,9 @@ def test_coverage_moves_with_the_map() -> None:
     np.testing.assert_allclose([lying.low, lying.high], [[0, 0, -2], [4, 1, 0]], atol=1e-12)
 
 
-def grid_pairs(up: str, count: int = 5, noise: float = 0.0, scale: float = 1.0, seed: int = 0) -> tuple[PointPairs, float, np.ndarray]:
+def grid_pairs(
+    up: str, count: int = 5, noise: float = 0.0, scale: float = 1.0, seed: int = 0
+) -> tuple[PointPairs, float, np.ndarray]:
     """Points of a map in which an axis is up, on a grid that is turned by so many radians and shifted."""
     rng = np.random.default_rng(seed)
     upright = np.column_stack([rng.uniform(-5, 5, (count, 2)), rng.uniform(0, 2, count)])  # x, y, up of a level frame
@@ -120,7 +141,11 @@ def test_pairs_give_the_turn_and_the_shift_whatever_is_up(up: str) -> None:
     pairs, _, _ = grid_pairs(up, noise=0.01)
     found = fit_pairs(pairs, up)
     moved = pairs.source @ found.target_from_source[:3, :3].T + found.target_from_source[:3, 3]
-    assert np.linalg.norm(moved[:, :2] - pairs.target, axis=1).max() < 0.04 and found.rms < 0.03 and found.scale == pytest.approx(1, abs=0.01)
+    assert (
+        np.linalg.norm(moved[:, :2] - pairs.target, axis=1).max() < 0.04
+        and found.rms < 0.03
+        and found.scale == pytest.approx(1, abs=0.01)
+    )
     assert np.linalg.det(found.target_from_source[:3, :3]) == pytest.approx(1) and not found.mirrored
     np.testing.assert_allclose(found.residuals, np.linalg.norm(moved[:, :2] - pairs.target, axis=1), atol=1e-9)
     axis = np.eye(3)["xyz".index(up[1])] * (1 if up[0] == "+" else -1)
@@ -160,11 +185,16 @@ def test_pairs_that_contradict_each_other_are_refused_with_the_likeliest_cause()
         fit_pairs(stretched, "+z")
 
 
-def drive(arm: np.ndarray, count: int = 200) -> tuple[list[tuple[int, np.ndarray]], list[tuple[int, np.ndarray]], np.ndarray]:
+def drive(
+    arm: np.ndarray, count: int = 200
+) -> tuple[list[tuple[int, np.ndarray]], list[tuple[int, np.ndarray]], np.ndarray]:
     """A robot on a grid, and its camera (``arm`` from it, optical axes) in a map's frame whose y points down."""
     time = np.linspace(0, 6, count)
     places, headings = np.stack([2 * np.sin(time), 3 * np.cos(0.7 * time)], axis=1), 1.3 * time
-    grid_from_map = make_pose(Rotation.from_euler("z", -0.7).as_matrix() @ Rotation.from_euler("x", -90, degrees=True).as_matrix(), [4.0, 1.0, 0.0])
+    grid_from_map = make_pose(
+        Rotation.from_euler("z", -0.7).as_matrix() @ Rotation.from_euler("x", -90, degrees=True).as_matrix(),
+        [4.0, 1.0, 0.0],
+    )
     optical = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
     base_from_camera = make_pose(optical, -optical @ arm)
     in_map, on_grid = [], []
@@ -214,9 +244,18 @@ def write_grid(folder: Path, **changes: object) -> Path:
     cells = np.tile(np.array([0, 254, 205, 254], np.uint8), (3, 1))
     cells[0, 1] = 0  # at the largest y
     cv2.imwrite(str(folder / "map.pgm"), cells)
-    fields = {"image": "map.pgm", "resolution": 0.5, "origin": [-1.0, 2.0, 0.0], "negate": 0, "occupied_thresh": 0.65, "free_thresh": 0.196}
+    fields = {
+        "image": "map.pgm",
+        "resolution": 0.5,
+        "origin": [-1.0, 2.0, 0.0],
+        "negate": 0,
+        "occupied_thresh": 0.65,
+        "free_thresh": 0.196,
+    }
     fields |= changes
-    (folder / "map.yaml").write_text("\n".join(f"{name}: {value}" for name, value in fields.items() if value is not None))
+    (folder / "map.yaml").write_text(
+        "\n".join(f"{name}: {value}" for name, value in fields.items() if value is not None)
+    )
     return folder / "map.yaml"
 
 
@@ -230,11 +269,16 @@ def test_a_grid_is_read_as_nav2_does(tmp_path: Path) -> None:
     assert negated.states_at(places[:2]).tolist() == [FREE, OCCUPIED]
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"resolution": None}, "is not the YAML file of an occupancy grid"), ({"resolution": 0}, "needed are metres above 0"),
-    ({"origin": "[1, 2]"}, "needed are metres above 0"), ({"image": "absent.pgm"}, "cannot be read: No such file"),
-    ({"resolution": "[wide]"}, "not a readable occupancy grid file"),
-])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"resolution": None}, "is not the YAML file of an occupancy grid"),
+        ({"resolution": 0}, "needed are metres above 0"),
+        ({"origin": "[1, 2]"}, "needed are metres above 0"),
+        ({"image": "absent.pgm"}, "cannot be read: No such file"),
+        ({"resolution": "[wide]"}, "not a readable occupancy grid file"),
+    ],
+)
 def test_a_bad_grid_is_one_sentence(tmp_path: Path, changes: dict, words: str) -> None:
     with pytest.raises(DataError, match=words):
         read_grid(write_grid(tmp_path, **changes))
@@ -279,7 +323,9 @@ def test_what_lies_beside_the_map_moves_with_it(trained: SceneMap, tmp_path: Pat
     made = align_map(path, tmp_path / "new.dimm", found, "map", "map.yaml")
     assert path.read_bytes() == before
     move = found.target_from_source
-    np.testing.assert_allclose(ReferenceViews.load(tmp_path / "new.dimm", made.header).world_from_camera, move @ WALK.poses, atol=1e-9)
+    np.testing.assert_allclose(
+        ReferenceViews.load(tmp_path / "new.dimm", made.header).world_from_camera, move @ WALK.poses, atol=1e-9
+    )
     moved = load_features(features_path(tmp_path / "new.dimm"), made.header)
     np.testing.assert_allclose(moved.centres.numpy(), kept.centres.numpy() @ move[:3, :3].T + move[:3, 3], atol=1e-9)
     np.testing.assert_allclose(moved.directions.numpy(), kept.directions.numpy() @ move[:3, :3].T, atol=1e-5)
@@ -311,15 +357,24 @@ def place(trained: SceneMap, tmp_path: Path) -> Path:
 def test_the_command_writes_a_map_and_a_picture(place: Path) -> None:
     pairs, _, _ = grid_pairs("-y")
     words = [
-        word for source, target in zip(pairs.source, pairs.target, strict=True)
+        word
+        for source, target in zip(pairs.source, pairs.target, strict=True)
         for word in ("--pair", ",".join(map(str, source)) + "=" + ",".join(map(str, target)))
     ]
     before = (place / "old.dimm").read_bytes()
-    made = dimm(place / "old.dimm", place / "map.yaml", "-o", place / "new.dimm", *words, "--floor", "-0.5", "--frame", "hall")
+    made = dimm(
+        place / "old.dimm", place / "map.yaml", "-o", place / "new.dimm", *words, "--floor", "-0.5", "--frame", "hall"
+    )
     assert made.exit_code == 0, made.stderr
-    assert "pair 5: 0.0 cm off" in made.stdout and "100 % of the mapped views are in free cells of map.yaml" in made.stdout
+    assert (
+        "pair 5: 0.0 cm off" in made.stdout and "100 % of the mapped views are in free cells of map.yaml" in made.stdout
+    )
     header = SceneMap.load(place / "new.dimm").header
-    assert header.frame_id == "hall" and header.alignments[0].reference == "map.yaml" and (place / "old.dimm").read_bytes() == before
+    assert (
+        header.frame_id == "hall"
+        and header.alignments[0].reference == "map.yaml"
+        and (place / "old.dimm").read_bytes() == before
+    )
     assert np.array(header.alignments[0].target_from_source)[2, 3] == pytest.approx(0.5)
     picture = cv2.imread(str(place / "new.dimm.grid.png"))
     assert picture is not None and picture.std() > 10
@@ -331,10 +386,24 @@ def test_the_command_takes_two_trajectories(place: Path) -> None:
     in_map, on_grid, _ = drive(np.array([0.1, 0.5, -0.4]))
     write_tum(place / "slam.tum", in_map)
     write_tum(place / "amcl.tum", on_grid)
-    made = dimm(place / "old.dimm", place / "map.yaml", "-o", place / "new.dimm", "--poses", place / "slam.tum", place / "amcl.tum", "--json")
+    made = dimm(
+        place / "old.dimm",
+        place / "map.yaml",
+        "-o",
+        place / "new.dimm",
+        "--poses",
+        place / "slam.tum",
+        place / "amcl.tum",
+        "--json",
+    )
     assert made.exit_code == 0, made.stderr
     told = json.loads(made.stdout)
-    assert told["rms_m"] < 0.1 and told["up"] == "-y" and len(told["residuals_m"]) == 199 and 0 <= told["views_in_free_cells"] <= 1
+    assert (
+        told["rms_m"] < 0.1
+        and told["up"] == "-y"
+        and len(told["residuals_m"]) == 199
+        and 0 <= told["views_in_free_cells"] <= 1
+    )
 
 
 def test_wrong_usage_of_the_command(place: Path) -> None:

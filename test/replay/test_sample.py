@@ -1,4 +1,4 @@
-"""The sample's recipe, small: a map that answers on the bag beside it, and a README whose commands fit what is there."""
+"""The sample's recipe, small: a map that answers on the bag beside it, a README whose commands fit what is there."""
 
 from __future__ import annotations
 
@@ -21,11 +21,17 @@ from dimm_ros.scene_map import SceneMap
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = SampleSize(
-    PRESETS["demo"].model_copy(update={
-        "head": HeadConfig(mappers=2, width=96, depth=1), "training": TrainingConfig(steps=150, batch=512, passes=1),
-        "landmarks": LandmarkConfig(images=40),
-    }),
-    mapping_seconds=5.0, seconds=2.0, rate=6.0, camera=Camera(224, 168, 150.0, 150.0, 111.5, 83.5),
+    PRESETS["demo"].model_copy(
+        update={
+            "head": HeadConfig(mappers=2, width=96, depth=1),
+            "training": TrainingConfig(steps=150, batch=512, passes=1),
+            "landmarks": LandmarkConfig(images=40),
+        }
+    ),
+    mapping_seconds=5.0,
+    seconds=2.0,
+    rate=6.0,
+    camera=Camera(224, 168, 150.0, 150.0, 111.5, 83.5),
 )
 
 
@@ -33,7 +39,9 @@ TINY = SampleSize(
 def sample(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Path:
     """Stopped during the training once, and gone on with."""
     folder = tmp_path_factory.mktemp("release") / "sample"
-    assert write_sample(folder, encoder, lambda stage, done, total, note: stage == "training" and done == 20, TINY) is None
+    assert (
+        write_sample(folder, encoder, lambda stage, done, total, note: stage == "training" and done == 20, TINY) is None
+    )
     assert not folder.exists()
     films = []
     archive = write_sample(folder, encoder, lambda stage, *_: films.append(stage.endswith("bag")) or False, TINY)
@@ -84,7 +92,9 @@ def test_other_folders_are_left_alone(tmp_path: Path, encoder: Encoder) -> None:
         write_sample(tmp_path, encoder, lambda *_: False, TINY)
 
 
-def test_a_map_that_answers_nothing_is_not_given_away(sample: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_map_that_answers_nothing_is_not_given_away(
+    sample: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "summarise", lambda _: {"answered": 1, "frames": 10})
     with pytest.raises(DataError, match="answers only 1 of 10 images of its walk"):
         module._check(sample / MAP, sample / BAG, encoder, lambda *_: False)

@@ -26,7 +26,9 @@ POINTS = landmarks_of(PLACES, looks(RNG, 50))
 def known(landmarks, name: str = "known", poses: np.ndarray | None = POSES) -> KnownPose:
     localizer = KnownPose()
     localizer.name, localizer.frame_id = name, f"/{name}_frame"
-    localizer.map = SimpleNamespace(mapped_poses=lambda: poses, landmarks=landmarks, header=SimpleNamespace(origin=ORIGIN))
+    localizer.map = SimpleNamespace(
+        mapped_poses=lambda: poses, landmarks=landmarks, header=SimpleNamespace(origin=ORIGIN)
+    )
     return localizer
 
 
@@ -43,8 +45,16 @@ class Eyes:
     def places(self) -> np.ndarray:
         """(L, 3) of the newest cloud."""
         message = self.clouds[-1]
-        assert [(field.name, field.offset, field.datatype) for field in message.fields] == [("x", 0, 7), ("y", 4, 7), ("z", 8, 7)]
-        assert (message.height, message.width * message.point_step, message.is_bigendian) == (1, message.row_step, False)
+        assert [(field.name, field.offset, field.datatype) for field in message.fields] == [
+            ("x", 0, 7),
+            ("y", 4, 7),
+            ("z", 8, 7),
+        ]
+        assert (message.height, message.width * message.point_step, message.is_bigendian) == (
+            1,
+            message.row_step,
+            False,
+        )
         return np.frombuffer(message.data, "<f4").reshape(message.width, 3)
 
 

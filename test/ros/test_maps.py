@@ -180,14 +180,19 @@ def test_the_node_writes_no_map(make_robot, walk, tmp_path) -> None:
             shutil.copy(path, tmp_path)
 
     def state() -> dict[str, tuple[str, int]]:
-        return {path.name: (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
+        files = list(tmp_path.iterdir())
+        return {path.name: (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in files}
 
     before = state()
     frame = open_recording(walk.bag).frames[0]
-    robot = make_robot(real=True, ready=False, map=walk.map.name, map_folder=str(tmp_path), device="cpu", tf_mode="none", base_frame="")
+    robot = make_robot(
+        real=True, ready=False, map=walk.map.name, map_folder=str(tmp_path), device="cpu", tf_mode="none",
+        base_frame="",
+    )
     robot.wait(lambda: robot.node.state == "active", PATIENCE)
     pixels, camera = frame.load(), frame.camera
-    robot.send_info(width=camera.width, height=camera.height, k=[camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0])
+    k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
+    robot.send_info(width=camera.width, height=camera.height, k=k)
     stamp = robot.now_ns()
     message = to_image(pixels, CAMERA_FRAME, stamp)
     robot._images.publish(message)
