@@ -32,8 +32,8 @@ _INSIDE, _ELLIPSOID, _WIDEST = 0.95, 12.592, 3.0  # share of frames that the ell
 _LEAST = 0.3  # of the usual strangeness: views at the middle of the mapped ones share errors, too
 _OUTLIER = 40.0  # largest squared Mahalanobis distance that counts: one blunder must not inflate every covariance
 
-#: Of a frame that was found: its error (6,), metres and a rotation vector; the covariance (6, 6) that its matches say; and
-#: its strangeness.
+#: Of a frame that was found: its error (6,), metres and a rotation vector; the covariance (6, 6) that its matches
+#: say; and its strangeness.
 _Found = tuple[np.ndarray, np.ndarray, float]
 
 

@@ -99,8 +99,8 @@ def test_landmarks_move_with_the_map(kind: str) -> None:
         known = make_pose(found.pose.rotation, found.pose.centre + new.header.origin)
         assert found.proven and pose_errors(known, MOVE @ world)[0] < 1e-3
         here, there = (
-            landmarks.strangeness(pose[:3, 3], 0.0),
-            new.landmarks.strangeness(MOVE[:3, :3] @ pose[:3, 3], 0.0),
+            one.strangeness(centre, 0.0, np.arange(200))
+            for one, centre in ((landmarks, pose[:3, 3]), (new.landmarks, MOVE[:3, :3] @ pose[:3, 3]))
         )
         np.testing.assert_allclose(there, here, atol=0.01)  # directions are stored in half precision
     else:

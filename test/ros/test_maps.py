@@ -198,7 +198,9 @@ def test_the_node_writes_no_map(make_robot, walk, tmp_path) -> None:
     robot._images.publish(message)
     assert robot.report_of(stamp).message.rays > 0  # it was localized, well or not
     set_parameter(robot, "map", walk.map.name)  # read again
-    for transition in ("deactivate", "cleanup", "configure", "activate"):
-        assert robot.session.call(lambda transition=transition: robot.node.change(transition))
+    steps = {"deactivate": "inactive", "cleanup": "unconfigured", "configure": "inactive", "activate": "active"}
+    for transition, reached in steps.items():
+        robot.session.call(lambda transition=transition: robot.node.change(transition), PATIENCE)
+        robot.wait(lambda reached=reached: robot.node.state == reached)
     robot.session.call(robot.node.release)
     assert len(before) > 1 and state() == before
