@@ -89,6 +89,6 @@ def walk(tmp_path_factory, encoder):
             folder / name, scene, camera, stamps[start:], world_from_base[start:], MOUNTS["handheld"], image_every=every,
             compressed=False, seed=start, storage="mcap" if start else "sqlite3",
         )
-    training = TrainingConfig(steps=400, batch=512, passes=1, context_dropout=0.0)
+    training = TrainingConfig(steps=400, batch=512, passes=1)
     build_map(open_recording(recordings["mapping"]), folder / "map.safetensors", encoder, training=training, head=HeadConfig(width=128))
     return Walk(folder / "map.safetensors", recordings["query"], dict(zip(stamps.tolist(), world_from_base, strict=True)))
