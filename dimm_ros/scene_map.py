@@ -50,7 +50,7 @@ _FULL = (
     # Large numbers, some of which nearly cancel,
     "whole.weights", "whole.left", "whole.spread", "whole.ridge", "whole.bandwidth",
     # and those that an aligned map has turned.
-    "whole.offset", "ray.5.weight", "ray.5.bias", "turn.5.weight", "turn.5.bias",
+    "whole.offset", "ray.5.weight", "ray.5.bias",
 )
 
 #: Of everything in a header: a typo never passes silently, and no number is infinite or NaN.

@@ -177,7 +177,7 @@ class MapHead(DimmHead):
     def rotated(self, rotation: Tensor) -> MapHead:
         """A copy that answers in a frame that is turned about the normalised frame's origin, target_from_source (3, 3).
 
-        Exact, since the last layers are linear in directions, moments and rotation matrices.
+        Exact, since the last layer is linear in directions and moments, and the regression in poses.
         """
         head = copy.deepcopy(self)
         last = head.ray[-1]
@@ -185,9 +185,6 @@ class MapHead(DimmHead):
         with torch.no_grad():
             for values in (last.weight, last.bias[:, None]):
                 values[:3], values[3:6] = rotation @ values[:3], rotation @ values[3:6]
-            if head.turn is not None:
-                for values in (head.turn[-1].weight, head.turn[-1].bias[:, None]):
-                    values[:] = torch.einsum("ij,jkw->ikw", rotation, values.unflatten(0, (3, 3))).flatten(0, 1)
             if head.whole is not None:
                 head.whole.turn(rotation)
         return head
