@@ -48,6 +48,8 @@ class DemoBags:
     topics: dict[str, str]
 
 
+#: How many images ``bags_of_gallery`` maps and asks, about.
+RENDERED = (450, 80)
 _TOPICS = {"image": f"{IMAGE_TOPIC}/compressed", "camera_info": CAMERA_INFO_TOPIC}
 
 
@@ -75,6 +77,12 @@ def record_walk(
         path, build_room(), camera, stamps, world_from_base, MOUNTS["handheld"], image_every=round(_TF_HZ / rate),
         seed=seed, progress=lambda done, total: watch(path.name.replace("_", " "), done, total, ""), **how,
     )
+
+
+def sizes_of_data(data: Path, split: str | None) -> tuple[int, int]:
+    """How many images ``bags_of_data`` maps and asks."""
+    mapping, query = _parts(open_recording(data), split)
+    return len(mapping), len(query)
 
 
 def bags_of_data(data: Path, split: str | None, folder: Path, watch: Watcher) -> DemoBags:
