@@ -155,6 +155,7 @@ def test_the_committed_ratios_are_those_that_are_measured() -> None:
     assert committed["machine"]["processor"]
 
 
+@pytest.mark.long
 def test_a_quick_run_stores_its_row_and_is_not_repeated(shared_data: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.peers", str(shared_data), "--quick", "--no-cost", "--scenes", "herzjesu", "--peers", "retrieval"]
     command += ["--results", str(tmp_path)]

@@ -50,6 +50,7 @@ def test_a_package_that_is_too_old_is_named(tmp_path: Path, module: str, package
     assert ended.stderr == f"error: {package} {old} is too old for dimm_ros, which needs {needed}: pip install '{package}>={needed}'\n"
 
 
+@pytest.mark.long
 def test_map_then_eval(tmp_path: Path, walk: Path, other_walk: Path) -> None:
     made = dimm("map", walk, "-o", tmp_path / "room.dimm", "--preset", "demo", "--steps", "3", "--passes", "1")
     assert made.returncode == 0, made.stderr
@@ -102,6 +103,7 @@ def test_map_says_what_the_doctor_finds_before_it_trains(tmp_path: Path, walk: P
     assert "warning: scale: what is seen is " in said and "dimm convert --scale" in said
 
 
+@pytest.mark.long
 def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(tmp_path: Path, walk: Path) -> None:
     command = ["map", str(walk), "-o", str(tmp_path / "room.dimm"), "--preset", "demo", "--passes", "1"]
     words = [sys.executable, "-m", "dimm_ros.cli.main", *command, "--steps", "400"]

@@ -78,6 +78,7 @@ def test_the_header_tells_both_recordings(updated: Path, small_map: Path) -> Non
     assert not updated.with_name("room.dimm.work").exists() and not features_path(updated).exists()
 
 
+@pytest.mark.long
 def test_kept_features_are_rehearsed_and_kept_on(tmp_path: Path, walk: Path, other_walk: Path, encoder: Encoder) -> None:
     path = tmp_path / "kept.dimm"
     head = HeadConfig(mappers=2, width=128, depth=1)

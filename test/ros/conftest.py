@@ -80,7 +80,7 @@ def make_robot(session):
 
 
 @pytest.fixture(scope="session")
-def walk(made_once, encoder):
+def ros_walk(made_once, encoder) -> Walk:
     """A walk through the gallery, recorded twice (its images at different places of the walk), and a map of the first.
 
     Small images and few steps: the map is good to a few decimetres, which is what tests of the plumbing need.

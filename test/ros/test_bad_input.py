@@ -246,8 +246,8 @@ def refused(make_robot, path) -> str:
     return status.reason
 
 
-def test_truncated_map(make_robot, walk, tmp_path) -> None:
-    whole = walk.map.read_bytes()
+def test_truncated_map(make_robot, small_map, tmp_path) -> None:
+    whole = small_map.read_bytes()
     path = tmp_path / "half.safetensors"
     path.write_bytes(whole[: len(whole) // 2])
     reason = refused(make_robot, path)
@@ -260,8 +260,8 @@ def test_file_that_is_no_map(make_robot, tmp_path) -> None:
     assert "damaged or not a map" in refused(make_robot, path)
 
 
-def test_map_for_other_weights(make_robot, walk, tmp_path) -> None:
-    scene_map = SceneMap.load(walk.map)
+def test_map_for_other_weights(make_robot, small_map, tmp_path) -> None:
+    scene_map = SceneMap.load(small_map)
     scene_map.header = scene_map.header.model_copy(update={"encoder_sha256": "0" * 64})
     path = tmp_path / "other.safetensors"
     scene_map.save(path)

@@ -53,6 +53,7 @@ def built(source: Path, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_what_is_generated_can_be_run(built: Path) -> None:
     """With --symlink-install ros2 run starts these files themselves."""
     executables = sorted((built / "executables").iterdir())
@@ -63,6 +64,7 @@ def test_what_is_generated_can_be_run(built: Path) -> None:
     assert run.returncode == 0 and "Play a ROS 2 bag" in run.stdout, run.stderr
 
 
+@pytest.mark.long
 def test_ctest_runs_every_test_file(built: Path, source: Path) -> None:
     """colcon test runs ctest: each folder of test/ and each file beside them is one of its tests."""
     text = (built / "CTestTestfile.cmake").read_text(encoding="utf-8")
