@@ -25,7 +25,7 @@ setup:
 	@$(PYTHON) .ci/setup.py
 
 # A process for each core, four at most (each holds the encoder); one that has nothing left takes from the others.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --durations 10
 
 test: setup
 	$(PYTEST) -m "not long"
