@@ -27,7 +27,7 @@ from dimm_ros.cli.console import console  # noqa: E402
 from dimm_ros.errors import DimmError  # noqa: E402
 from dimm_ros.gallery.odometry import drifting_odometry  # noqa: E402
 from dimm_ros.geometry import poses  # noqa: E402
-from dimm_ros.ros.collector import Broadcast  # noqa: E402
+from dimm_ros.replay.collector import Broadcast  # noqa: E402
 
 _RATE_HZ, _SECONDS = 2.0, 84.0
 
@@ -126,9 +126,9 @@ def driven(folder: Path, log: Path) -> tuple[Drive, np.ndarray]:
     from dimm_ros.gallery.trajectory import LAP_SECONDS, MOUNTS, trajectory
     from dimm_ros.geometry.camera import Camera
     from dimm_ros.mapping.build import build_map
-    from dimm_ros.ros.collector import Collector
+    from dimm_ros.replay.collector import Collector
+    from dimm_ros.replay.session import LocalizerProcess, LocalSession
     from dimm_ros.ros.messages import to_image, to_stamp, to_transform
-    from dimm_ros.ros.session import LocalizerProcess, LocalSession
     from dimm_ros.ros.tf import DYNAMIC_QOS, STATIC_QOS
 
     scene, camera, mount, frame = build_room(), Camera(320, 240, 200.0, 200.0, 159.5, 119.5), MOUNTS["robot"], "camera_optical_frame"

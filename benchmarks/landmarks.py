@@ -27,8 +27,8 @@ from dimm_ros.data.open import open_recording  # noqa: E402
 from dimm_ros.data.recording import Frame, Recording  # noqa: E402
 from dimm_ros.encoder.dinov2 import Encoder  # noqa: E402
 from dimm_ros.estimate import Estimate  # noqa: E402
-from dimm_ros.evaluation.demo_bags import GALLERY_CAMERA  # noqa: E402
 from dimm_ros.gallery.conditions import film  # noqa: E402
+from dimm_ros.gallery.recorder import GALLERY_CAMERA  # noqa: E402
 from dimm_ros.gallery.scene import build_room  # noqa: E402
 from dimm_ros.gallery.trajectory import MOUNTS, trajectory  # noqa: E402
 from dimm_ros.geometry.poses import exp_so3, make_pose, pose_errors, rotation_vector  # noqa: E402

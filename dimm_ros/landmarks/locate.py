@@ -32,7 +32,6 @@ class Matched:
     Attributes:
         matches: for the solver.
         ratio: (N,) lower is clearer.
-        landmarks: (N,) indices.
         camera: (N,) index of the image.
         keypoints: (N,) index in that image's keypoints.
         region_px: radius of the region in which each was looked for, pixels (median).
@@ -40,7 +39,6 @@ class Matched:
 
     matches: LandmarkMatches
     ratio: np.ndarray
-    landmarks: np.ndarray
     camera: np.ndarray
     keypoints: np.ndarray
     region_px: float
@@ -194,7 +192,7 @@ def _gather(
         matches=LandmarkMatches(
             np.concatenate(bearings), np.concatenate(offsets), landmarks.exact_places[rows], np.concatenate(sigma),
         ),
-        ratio=np.concatenate([part[3] for part in parts]), landmarks=rows,
+        ratio=np.concatenate([part[3] for part in parts]),
         camera=np.concatenate([np.full(len(part[1]), part[0]) for part in parts]),
         keypoints=np.concatenate([part[1] for part in parts]),
         region_px=float(np.median([part[4] for part in parts])),

@@ -73,12 +73,17 @@ def points_of(scene_map: SceneMap, recording: Recording, watch: Callable[[str, i
     header = scene_map.header.landmarks
     if header is None or header.kind != "lines":
         return None
-    config = LandmarkConfig(
-        kind="points", detector=header.detector, longest=header.longest, keypoints=header.keypoints, images=header.images,
-        most=max(header.count, 100),
-    )
+    config = points_config(header).changed(images=header.images)
     built = build_landmarks(recording.frames, np.array(scene_map.header.origin), config, watch)
     return None if built is None else built.landmarks
+
+
+def points_config(header: LandmarkHeader) -> LandmarkConfig:
+    """How to find points of another recording that go with a map's landmarks: its detector and sizes, as many as it has."""
+    return LandmarkConfig(
+        kind="points", detector=header.detector, longest=header.longest, keypoints=header.keypoints,
+        most=min(max(header.count, 100), 1_000_000),
+    )
 
 
 def landmark_header(built: BuiltLandmarks, config: LandmarkConfig) -> LandmarkHeader | None:
@@ -114,10 +119,7 @@ def update_landmarks(
     header = old.header.landmarks
     if header is None:
         return None, None
-    config = LandmarkConfig(
-        kind="points", detector=header.detector, longest=header.longest, keypoints=header.keypoints, most=min(max(header.count, 100), 1_000_000),
-    )
-    built = landmarks_of(work, recording, np.array(old.header.origin), config, watch)
+    built = landmarks_of(work, recording, np.array(old.header.origin), points_config(header), watch)
     if built is None:
         return None
     if built.landmarks is None:

@@ -18,8 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dimm_ros.config import PRESETS
+from dimm_ros.data.coverage import Coverage
 from dimm_ros.data.open import open_recording
-from dimm_ros.doctor.coverage import Coverage
 from dimm_ros.errors import DataError, MapError
 from dimm_ros.evaluation.map_figures import mapped_poses
 from dimm_ros.evaluation.map_info import map_info, preset_of_map, table

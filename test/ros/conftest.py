@@ -23,8 +23,8 @@ from dimm_ros.gallery.scene import build_room  # noqa: E402
 from dimm_ros.gallery.trajectory import MOUNTS, trajectory  # noqa: E402
 from dimm_ros.geometry.camera import Camera  # noqa: E402
 from dimm_ros.mapping.build import build_map  # noqa: E402
-from dimm_ros.ros import session as local  # noqa: E402
-from dimm_ros.ros.session import LocalSession  # noqa: E402
+from dimm_ros.replay import session as local  # noqa: E402
+from dimm_ros.replay.session import LocalSession  # noqa: E402
 
 from .robot import KnownPose, Robot  # noqa: E402
 

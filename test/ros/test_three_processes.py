@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from dimm_ros.geometry import poses
-from dimm_ros.ros.player import PlayOptions
-from dimm_ros.ros.session import LocalizerProcess, free_domain_id, local_environment, replay_bag
+from dimm_ros.replay.player import PlayOptions
+from dimm_ros.replay.session import LocalizerProcess, free_domain_id, local_environment, replay_bag
 
 REMAP = {"image": "/camera/image_raw", "camera_info": "/camera/camera_info"}
 RECORDED = ("map", "odom")
@@ -40,7 +40,7 @@ def test_peer_receives_poses_and_tf(ros_walk, tmp_path) -> None:
                       "acceptance.max_position_sigma": 100.0, "acceptance.max_rotation_sigma_deg": 180.0, "gate.enabled": False}
         with LocalizerProcess(environment, parameters, REMAP, log) as localizer:
             played = subprocess.run(
-                [sys.executable, "-m", "dimm_ros.ros.player", str(ros_walk.bag), "--clock", "--wait-ready", "--wait-answers",
+                [sys.executable, "-m", "dimm_ros.replay.player", str(ros_walk.bag), "--clock", "--wait-ready", "--wait-answers",
                  "--drop-transforms", ":".join(RECORDED)],
                 env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240,
             )
