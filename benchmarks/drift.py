@@ -134,7 +134,7 @@ def driven(folder: Path, log: Path) -> tuple[Drive, np.ndarray]:
     scene, camera, mount, frame = build_room(), Camera(320, 240, 200.0, 200.0, 159.5, 119.5), MOUNTS["robot"], "camera_optical_frame"
     stamps, mapped = trajectory(1, LAP_SECONDS + 3.0, 10.0, style="robot", spread=0.0)
     recording = record_bag(folder / "mapping", scene, camera, stamps, mapped, mount, compressed=False)
-    training = TrainingConfig(steps=1000, batch=1024, passes=1, context_dropout=0.0)
+    training = TrainingConfig(steps=1000, batch=1024, passes=1)
     scene_map = folder / "map.safetensors"
     encoder = Encoder.open(EncoderConfig(input_size=224), device="cpu")
     build_map(open_recording(recording), scene_map, encoder, training=training, head=HeadConfig(width=128))

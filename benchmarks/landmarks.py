@@ -118,7 +118,7 @@ def _alone(built: BuiltLandmarks, detector: Detector, config: LandmarkConfig, fr
     pose, covariance, inliers, proven = np.eye(4), np.eye(6), 0, found is not None and found.proven
     if proven:
         pose = make_pose(found.pose.rotation, found.pose.centre + origin)
-        covariance = built.calibration.covariance(found.pose.information)
+        covariance = built.calibration.covariance(found.pose.information, found.strangeness)
         inliers = int(found.pose.inliers.sum())
     return Estimate(
         world_from_camera=pose, covariance=covariance, accepted=proven, reason="" if proven else "not proven", inliers=0, rays=0,

@@ -167,7 +167,7 @@ class MapFit:
 
     def _map_of(self, trainer: Trainer, chosen: Tensor | None = None) -> SceneMap:
         """The map by now, with the whole-image part from these views (all); the head alone where nothing is written."""
-        header, session, head = self._header, self._session, trainer.averaged_head()
+        header, session, head = self._header, self._session, trainer.trained_head()
         if not self._workers.first:
             return SceneMap(header, head)
         head.whole = whole_image(self._all, chosen, self._normalisation, header.head, self._device)

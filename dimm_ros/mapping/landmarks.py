@@ -106,6 +106,7 @@ def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | 
     worst = LandmarkCalibration(
         position_sigma=max(each.position_sigma for each in calibrations), frames=sum(each.frames for each in calibrations),
         rotation_sigma_deg=max(each.rotation_sigma_deg for each in calibrations),
+        strangeness=min((each.strangeness for each in calibrations if each.strangeness is not None), default=None),
     )
     return known[0].model_copy(update={
         "kind": landmarks.kind, "count": len(landmarks), "images": sum(each.images for each in known), "calibration": worst,

@@ -94,7 +94,7 @@ def ros_walk(made_once, encoder) -> Walk:
                 folder / name, scene, camera, stamps[start:], world_from_base[start:], MOUNTS["handheld"], image_every=every,
                 compressed=False, seed=start, storage="mcap" if start else "sqlite3",
             )
-        training = TrainingConfig(steps=400, batch=512, passes=1, context_dropout=0.0)
+        training = TrainingConfig(steps=400, batch=512, passes=1)
         build_map(open_recording(folder / "mapping"), folder / "map.safetensors", encoder, training=training, head=HeadConfig(width=128))
 
     folder = made_once("ros_walk", make)
