@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from dimm_ros.cli.plan import Plan
 from dimm_ros.errors import plain
 
 if TYPE_CHECKING:
@@ -138,7 +139,9 @@ _TENTHS = 10
 
 
 class Bars:
-    """Progress of stages, each with the time left; ``stop`` becomes true on the first Ctrl-C.
+    """Progress of stages, each with the time left, and of all together where they are planned.
+
+    ``stop`` becomes true on the first Ctrl-C.
 
     At a terminal they are live bars, which appear with the first stage; elsewhere a plain line at each tenth.
     """
@@ -148,13 +151,19 @@ class Bars:
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._told: dict[str, tuple[int, float, int]] = {}  # tenths told, and when and where the stage began
+        self._plan: Plan | None = None
+
+    def plan(self, usual_seconds: Mapping[str, float]) -> None:
+        """Tell from now on the time left of all these stages, in order, given what they usually take, see ``Plan``."""
+        self._plan = Plan(usual_seconds)
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> bool:
         """Show a stage's progress; returns whether the user asked to stop."""
+        left = None if self._plan is None else self._plan.seconds_left(stage, done, total, time.monotonic())
         if self._visible and errors.is_interactive:
-            self._draw(stage, done, total, note)
+            self._draw(stage, done, total, note, left)
         elif self._visible:
-            self._tell(stage, done, total, note)
+            self._tell(stage, done, total, note, left)
         return self.stop
 
     def close(self) -> None:
@@ -164,7 +173,7 @@ class Bars:
             self._progress.stop()
             _bars_live = False
 
-    def _draw(self, stage: str, done: int, total: int, note: str) -> None:
+    def _draw(self, stage: str, done: int, total: int, note: str, whole: float | None) -> None:
         global _bars_live
         if self._progress is None:
             # What is printed goes past the bars, unless it is for a file.
@@ -173,9 +182,11 @@ class Bars:
             _bars_live = True
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total, completed=done, note=note)
+        if whole is not None and done < total:
+            note = f"{note}  all: {_duration(whole)} left".strip()
         self._progress.update(self._tasks[stage], completed=done, total=total, note=note)
 
-    def _tell(self, stage: str, done: int, total: int, text: str) -> None:
+    def _tell(self, stage: str, done: int, total: int, text: str, whole: float | None) -> None:
         now, tenths = time.monotonic(), _TENTHS * done // max(total, 1)
         told, begun, first = self._told.get(stage, (0, now, done))
         self._told[stage] = max(told, tenths), begun, first
@@ -183,7 +194,16 @@ class Bars:
             return
         left = (now - begun) * (total - done) / (done - first) if done > first else None
         more = [f"{left:.0f} s left"] if left and done < total else []
+        more += [] if whole is None or whole < 1 else [f"of all {_duration(whole)} left"]
         note(", ".join([f"{stage}: {100 * tenths // _TENTHS} % ({done} of {total})", *more, *([text] if text else [])]))
+
+
+def _duration(seconds: float) -> str:
+    """For people: 40 s, 12 min, 1 h 30 min."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager

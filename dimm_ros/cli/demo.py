@@ -16,6 +16,7 @@ from dimm_ros.errors import DimmError
 
 if TYPE_CHECKING:
     from dimm_ros.cli.console import Bars
+    from dimm_ros.config import Preset, TrainingConfig
     from dimm_ros.data.recording import Recording
     from dimm_ros.replay.demo_bags import DemoBags
 
@@ -24,6 +25,8 @@ _EPILOG = (
     "  dimm demo --data redkitchen --split mid"
 )
 _LOG_LINES = 20  # of a node that failed
+#: Seconds that an image usually takes on two CPU cores, see ``mapping.stages``.
+_RENDER_S, _WRITE_S, _REPLAY_S, _JUDGE_S = 0.1, 0.02, 0.5, 0.4
 
 
 def register(app: typer.Typer) -> None:
@@ -62,6 +65,7 @@ def run(
     title = f"The node on {'the gallery' if data is None else data.resolve().name}: images it never saw"
     with new_results("demo" if data is None else f"demo-{data.resolve().name}", results) as folder:
         with bars() as progress:
+            progress.plan(_usual_seconds(data, split, preset, training))
             tell("1/4  recording two bags: one to map, another to localize in")
             stage = bags_of_gallery(folder, progress) if data is None else bags_of_data(data, split, folder, progress)
             tell("2/4  building a map from the first")
@@ -108,6 +112,17 @@ def run(
         _say_what_next(folder, stage, written(folder))
     if not figures["answered"]:
         raise typer.Exit(EXIT_FINDINGS)
+
+
+def _usual_seconds(data: Path | None, split: str | None, preset: Preset, training: TrainingConfig) -> dict[str, float]:
+    """Of all stages: bags, map, node, judging, and pictures for viewers, if they are wanted."""
+    from dimm_ros.mapping.stages import usual_seconds
+    from dimm_ros.replay.demo_bags import RENDERED, sizes_of_data
+
+    mapped, asked = RENDERED if data is None else sizes_of_data(data, split)
+    image = _RENDER_S if data is None else _WRITE_S
+    mapping = usual_seconds(mapped, preset.landmarks, preset.encoder, preset.head, training)
+    return {"mapping bag": image * mapped, "query bag": image * asked, **mapping, "replaying": _REPLAY_S * asked, "judging": _JUDGE_S * asked}
 
 
 def _show(folder: Path, title: str, map_file: Path, query: Recording, progress: Bars, **wanted: bool) -> None:

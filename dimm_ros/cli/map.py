@@ -96,6 +96,7 @@ def run(
     from dimm_ros.encoder.weights import encoder_config
     from dimm_ros.mapping.build import build_map
     from dimm_ros.mapping.distributed import joined_workers, local_device
+    from dimm_ros.mapping.stages import usual_seconds
 
     if input_size is not None and input_size % PATCH:
         raise typer.BadParameter(f"must be a multiple of {PATCH}, such as {round(input_size / PATCH) * PATCH}.", param_hint="--input-size")
@@ -111,9 +112,10 @@ def run(
         with joined_workers(opened.device) as workers, bars(stoppable=True, visible=workers.first) as progress:
             if workers.first and not Path(f"{output}.work").exists():
                 _tell_findings(recording, progress)
+            kinds = chosen.landmarks.changed(kind=landmarks and landmarks.value)
+            progress.plan(usual_seconds(len(recording.frames), kinds, network, chosen.head, training))
             result = build_map(
-                recording, output, opened, head=chosen.head, training=training,
-                landmarks=chosen.landmarks.changed(kind=landmarks and landmarks.value),
+                recording, output, opened, head=chosen.head, training=training, landmarks=kinds,
                 name=name, licence=licence, keep=keep_features, watch=progress,
                 workers=workers,
             )

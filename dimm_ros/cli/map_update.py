@@ -48,7 +48,10 @@ def run(
     Old views are rehearsed from kept features, if there are some beside the map, else as the map remembers them (docs/maps.md). MAP
     stays as it is until the new one is complete. Ctrl-C stops safely; the same command goes on from there.
     """
+    from dimm_ros.config import LandmarkConfig
     from dimm_ros.encoder.dinov2 import Encoder
+    from dimm_ros.mapping.landmarks import points_config
+    from dimm_ros.mapping.stages import usual_seconds
     from dimm_ros.mapping.update import update_map
     from dimm_ros.scene_map import SceneMap
 
@@ -60,8 +63,12 @@ def run(
     encoder = Encoder.open(header.encoder, device=device, weights=weights, sha256=header.encoder_sha256)
     training = header.training.changed(seed=seed, steps=steps, passes=passes)
     kept = f"{map_file} is as it was; the work so far is kept in {output or map_file}.work: run the same command to go on"
+    known = header.landmarks
+    landmarks = LandmarkConfig(kind="none") if known is None else points_config(known)
+    images = sum(len(recording.frames) for recording in recordings)
     try:
         with bars(stoppable=True) as progress:
+            progress.plan(usual_seconds(images, landmarks, header.encoder, header.head, training))
             result = update_map(
                 map_file, recordings, encoder, output, training=training, licence=licence, keep=keep_features, watch=progress,
             )
@@ -72,7 +79,6 @@ def run(
     if result.path is None:
         note(f"Stopped; {kept}.")
         raise typer.Exit(EXIT_STOPPED)
-    images = sum(len(recording.frames) for recording in recordings)
     if as_json:
         say_json({"map": str(result.path), "images": images, "bytes": result.path.stat().st_size, "seconds": result.seconds})
     else:

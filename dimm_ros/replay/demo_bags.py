@@ -47,6 +47,8 @@ class DemoBags:
     topics: dict[str, str]
 
 
+#: How many images ``bags_of_gallery`` maps and asks, about.
+RENDERED = (450, 80)
 _TOPICS = {"image": f"{IMAGE_TOPIC}/compressed", "camera_info": CAMERA_INFO_TOPIC}
 
 
@@ -61,6 +63,12 @@ def bags_of_gallery(folder: Path, watch: Watcher) -> DemoBags:
             progress=lambda done, total, name=name: watch(f"{name} bag", done, total, ""),
         )
     return DemoBags(folder / "mapping_bag", folder / "query_bag", mount, _TOPICS)
+
+
+def sizes_of_data(data: Path, split: str | None) -> tuple[int, int]:
+    """How many images ``bags_of_data`` maps and asks."""
+    mapping, query = _parts(open_recording(data), split)
+    return len(mapping), len(query)
 
 
 def bags_of_data(data: Path, split: str | None, folder: Path, watch: Watcher) -> DemoBags:

@@ -13,8 +13,9 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from dimm_ros.cli.console import bars
+from dimm_ros.cli.console import Bars, bars
 from dimm_ros.cli.main import app
+from dimm_ros.cli.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 _TALK = """
@@ -133,3 +134,38 @@ def test_a_misspelt_verb_of_map_is_corrected(tmp_path: Path, monkeypatch: pytest
     Path("ino").mkdir()  # now it is a recording, if a bad one
     given = CliRunner().invoke(app, ["map", "ino", "-o", "a.dimm"])
     assert given.exit_code == 1 and "'ino' is empty" in given.stderr
+
+
+def test_a_plan_tells_the_time_left_of_all_stages() -> None:
+    """This machine takes three times as long as the one that the weights are of; one stage had its result already."""
+    plan, clock = Plan({"keypoints": 10.0, "depth": 7.0, "features": 20.0, "training": 30.0}), 100.0
+    assert plan.seconds_left("keypoints", 0, 10, clock) is None  # nothing is known yet
+    for done in range(1, 11):
+        clock += 3.0
+        left = plan.seconds_left("keypoints", done, 10, clock)
+    assert left == pytest.approx(3 * 57)
+    plan.seconds_left("features", 0, 40, clock)
+    assert plan.seconds_left("features", 20, 40, clock + 30.0) == pytest.approx(3 * (10 + 30))
+    assert plan.seconds_left("features", 40, 40, clock + 60.0) == pytest.approx(90)
+    assert plan.seconds_left("another", 1, 2, clock) is None
+
+
+def test_a_plan_knows_what_an_earlier_run_has_done() -> None:
+    plan = Plan({"features": 20.0, "training": 30.0})
+    plan.seconds_left("features", 30, 40, 0.0)  # gone on with
+    assert plan.seconds_left("features", 35, 40, 5.0) == pytest.approx(5 + 30 * 2)
+    plan.seconds_left("training", 0, 10, 10.0)
+    assert plan.seconds_left("training", 10, 10, 50.0) == 0
+
+
+def test_a_planned_stage_says_how_long_all_take(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    now = [0.0]
+    monkeypatch.setattr("dimm_ros.cli.console.time.monotonic", lambda: now[0])
+    shown = Bars(visible=True)
+    shown.plan({"features": 100.0, "training": 400.0})
+    for done in range(0, 11):
+        shown("features", done, 10)
+        now[0] += 20.0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[4] == "features: 50 % (5 of 10), 100 s left, of all 15 min left"
+    assert lines[-1] == "features: 100 % (10 of 10), of all 13 min left"
