@@ -2,6 +2,7 @@
 # make test   the tests
 # make lint   style and types, as CI checks them
 # make soak   20 minutes of faults against the localizer, and 5000 fuzzed messages of each kind
+# make sample   a small ready map, and a bag to try the node with: results/sample, and the archive for a release
 # make bench-peers   this package beside what people use today, on ../shared/data: docs/benchmarks_peers.md (hours; goes on where it was)
 # make bench-check   has it become slower or worse than benchmarks/committed.json?
 # All do their own set-up in .venv; it takes minutes the first time and a moment after that.
@@ -14,7 +15,7 @@ DATA ?=
 # Threads that spin while they wait for each other make a busy machine ten times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup test soak demo bench bench-peers bench-check lint clean clean-all help
+.PHONY: setup test soak demo sample bench bench-peers bench-check lint clean clean-all help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
@@ -32,6 +33,9 @@ soak: setup
 
 demo: setup
 	$(BIN)/dimm demo $(if $(DATA),--data $(DATA))
+
+sample: setup
+	$(BIN)/dimm sample results/sample
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -7,7 +7,7 @@ landmark is (the directions and distances it was seen from) is not kept with lin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -100,6 +100,13 @@ class Landmarks:
         else:
             places[:, 3:] += np.cross(offset, places[:, :3])
         return Landmarks(self.kind, places.astype(np.float32), self.descriptors, self.views, self.seen_from)
+
+    def rotated(self, rotation: np.ndarray) -> Landmarks:
+        """The same in a frame that is turned about the origin, target_from_source (3, 3)."""
+        turned = (self.exact_places.reshape(len(self), -1, 3) @ rotation.T).reshape(self.places.shape)
+        seen_from = self.seen_from.astype(np.float64)
+        seen_from[:, :3] = seen_from[:, :3] @ rotation.T if self.kind == "points" else seen_from[:, :3]
+        return replace(self, places=turned.astype(np.float32), seen_from=seen_from.astype(np.float16))
 
     @classmethod
     def joined(cls, parts: list[Landmarks]) -> Landmarks:
