@@ -2,7 +2,7 @@
 # make test   the tests
 # make lint   style and types, as CI checks them
 # make soak   20 minutes of faults against the localizer, and 5000 fuzzed messages of each kind
-# make bench-peers   this package beside what people use today, on ../shared/data: docs/benchmarks_peers.md (hours; goes on where it was)
+# make bench-peers   this package beside what people use today, on the data sets of docs/benchmarks.md in data, or DATA=folder (hours; goes on where it was)
 # make bench-check   has it become slower or worse than benchmarks/committed.json?
 # All do their own set-up in .venv; it takes minutes the first time and a moment after that.
 
@@ -39,7 +39,7 @@ bench: setup
 # Installs what the peers need beside this package.
 bench-peers:
 	@$(PYTHON) .ci/setup.py peers
-	$(BIN)/python -m benchmarks.peers $(or $(DATA),../shared/data)
+	$(BIN)/python -m benchmarks.peers $(or $(DATA),data)
 
 bench-check: setup
 	$(BIN)/python -m benchmarks.check
