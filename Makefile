@@ -1,6 +1,8 @@
 # make demo   the main job, end to end (on real data: make demo DATA=folder-of-posed-images)
 # make test   the tests
 # make lint   style and types, as CI checks them
+# make docs   the API reference in build/docs, from the docstrings; docs/index.md lists the documents
+# make tutorial   runs the tutorial's commands and puts figures and pictures of this version into the page (a quarter of an hour)
 # make soak   20 minutes of faults against the localizer, and 5000 fuzzed messages of each kind
 # make bench-peers   this package beside what people use today, on the data sets of docs/benchmarks.md in data, or DATA=folder (hours; goes on where it was)
 # make bench-check   has it become slower or worse than benchmarks/committed.json?
@@ -14,7 +16,7 @@ DATA ?=
 # Threads that spin while they wait for each other make a busy machine ten times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup test soak demo bench bench-peers bench-check lint clean clean-all help
+.PHONY: setup test soak demo docs tutorial bench bench-peers bench-check lint clean clean-all help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
@@ -32,6 +34,12 @@ soak: setup
 
 demo: setup
 	$(BIN)/dimm demo $(if $(DATA),--data $(DATA))
+
+docs: setup
+	$(BIN)/python docs/api.py
+
+tutorial: setup
+	$(BIN)/python -m benchmarks.tutorial
 
 bench: setup
 	$(BIN)/python -m benchmarks
