@@ -50,7 +50,8 @@ How to read it:
   ([benchmarks.md](benchmarks.md#the-data-and-what-was-chosen-on-them) has what nothing was chosen on).
 - **hloc's time of a query has a pass of DINOv2 in it**, since this benchmark retrieves by it; hloc needs none of it: the stages below tell
   what is left.
-- **Sizes of maps of different numbers of images are not comparable**: `sift` holds at most {sift_mapped} and `lightglue` {few_mapped} images, the product all.
+- **Sizes of maps of different numbers of images are not comparable**: `sift` holds at most {sift_mapped} and `lightglue` {few_mapped} images,
+  the product all.
 """
 
 
