@@ -3,7 +3,7 @@
 ``<!-- run NAME -->`` above a fenced block of the page marks commands, ``<!-- printed by NAME -->`` one that is filled with what they
 print. docs/tutorial.json keeps the last run, with what its figures depend on; a test compares page, run and code. A run that was
 stopped goes on where it was, and only what changed, and what follows it, is run again. To begin anew remove results/tutorial and
-docs/tutorial.json.
+docs/tutorial.json. The README's first picture is drawn of the same map.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE, RUN, IMAGES = ROOT / "docs" / "tutorial.md", ROOT / "docs" / "tutorial.json", ROOT / "docs" / "images"
 #: Which picture of a step's results folder the page shows, as images/tutorial_<step>.png.
 PICTURES = {"doctor": "doctor.png", "eval": "trajectory.png", "stray": "trajectory.png"}
+FIRST_LOOK = IMAGES / "first_look.png"
 WIDTH = 110
 
 _BLOCK = re.compile(r"(?P<mark><!-- (?P<what>run|printed by) (?P<name>\w+) -->\n)```\n(?P<text>.*?)```\n", re.DOTALL)
@@ -167,6 +168,38 @@ def run_all(todo: Sequence[Step], folder: Path) -> dict[str, dict]:
     return {step.name: runs[step.name] for step in todo}
 
 
+def draw_first_look(path: Path, map_file: Path, bag: Path) -> Path:
+    """One image of a bag, the rays that a map predicts for its patches, and the poses of all its images beside the true ones."""
+    import numpy as np
+
+    from dimm_ros.data.open import open_recording
+    from dimm_ros.localizer import Localizer
+    from dimm_ros.pictures.plots import pyplot
+
+    frames = open_recording(bag).frames
+    localizer = Localizer.open(map_file).asking_every_patch()
+    estimates = [localizer.localize(frame.load(), frame.camera) for frame in frames]
+    true = np.stack([frame.world_from_camera[:2, 3] for frame in frames])
+    found = np.stack([one.world_from_camera[:2, 3] for one in estimates if one.accepted])
+    shown = len(frames) // 3
+    plt = pyplot()
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained", width_ratios=[4, 4, 4.4])
+    axes[0].imshow(frames[shown].load())
+    axes[0].set_title("one image")
+    axes[1].imshow(np.nan_to_num(0.5 + 0.5 * estimates[shown].world_rays[..., :3], nan=0.5))
+    axes[1].set_title("the ray of each patch: x, y, z of its direction")
+    axes[2].plot(*true.T, color="0.35", linewidth=2, label="true path")
+    axes[2].plot(*found.T, "o", color="tab:blue", markersize=4, label="a pose for each image")
+    axes[2].plot(*estimates[shown].world_from_camera[:2, 3], "*", color="tab:red", markersize=13, label="of this image")
+    axes[2].set(aspect="equal", xlabel="x [m]", ylabel="y [m]", title="from above")
+    axes[2].legend(loc="center")
+    for axis in axes[:2]:
+        axis.set(xticks=[], yticks=[])
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
 def digest_of(path: Path) -> str:
     """SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -183,6 +216,7 @@ def main(folder: Annotated[Path, typer.Option("--folder", help="where bags, map 
         for name in PICTURES:
             shutil.copy(folder / f"{name}.png", IMAGES / f"tutorial_{name}.png")
         pictures = {name: digest_of(IMAGES / f"tutorial_{name}.png") for name in PICTURES}
+        draw_first_look(FIRST_LOOK, folder / "gallery.dimm", folder / "second_bag")
         kept = {"parts": parts(), "machine": machine(["cpu"]), "pictures": pictures, "runs": runs}
         put_json(kept, RUN)
     # Read anew: its prose may have been edited meanwhile.
