@@ -26,16 +26,18 @@ from dimm_ros.runtime.network import Network, Prepared, observe, on_device, prep
 from dimm_ros.runtime.onnx_network import OnnxNetwork, Provider, network_path
 from dimm_ros.runtime.torch_network import TorchNetwork
 from dimm_ros.scene_map import SceneMap
-from dimm_ros.solver import PoseSolution, solve_rig
+from dimm_ros.solver import PoseSolution, refine_focal, solve_rig
 from dimm_ros.solver.landmarks import Prior
 from dimm_ros.solver.window import calibrated_covariance, effective_images, redundancy
-from dimm_ros.uncalibrated import observe_uncalibrated
+from dimm_ros.uncalibrated import observe_uncalibrated, square_camera
 
 #: Of a window's landmarks, the least share of an usual image's that the newest must show, or it was taken elsewhere.
 _LEAST_SHARE = 0.25
 #: Tracking looks at a smaller image for fewer keypoints: a good prediction needs less.
 _TRACKED_LONGEST, _TRACKED_KEYPOINTS = 320, 800
 _UNSEEN = "Too few landmarks are where the prediction has them: it is wrong, or they are hidden; localize anew."
+#: Rounds in which landmarks refine a focal length, and the change (a logarithm) that ends them.
+_FOCAL_ROUNDS, _FOCAL_SETTLED = 8, 2e-3
 _FAMILIAR = 0.1  # novelty of views close to mapped ones
 #: The pose of a camera that is the base itself.
 _AT_BASE = np.eye(4)[None]
@@ -253,11 +255,15 @@ class Localizer:
         keypoints = [each.keypoints for each in observations]
         if any(each is None for each in keypoints):
             return estimate
-        prior = None if self.accept(estimate).reason else self._prior(estimate.world_from_camera, estimate.covariance)
-        found = locate(keypoints, base_from_cameras, self.map.landmarks, prior)
-        if prior is not None and (found is None or not found.proven):
-            found = locate(keypoints, base_from_cameras, self.map.landmarks, None)
-        return self._joined(estimate, found, keypoints) if found is not None and found.proven else estimate
+        rays = self._prior(estimate.world_from_camera, estimate.covariance) if np.isfinite(estimate.covariance).all() else None
+        trusted = rays is not None and not self.accept(estimate).reason
+        # Lines hardly fix a pose from nothing: even a doubtful pose of the rays is a place to begin.
+        starts = [rays, None] if trusted else [None, rays] if self.map.landmarks.kind == "lines" and rays is not None else [None]
+        for start in starts:
+            found = locate(keypoints, base_from_cameras, self.map.landmarks, start)
+            if found is not None and found.proven:
+                return self._joined(estimate, found, keypoints)
+        return estimate
 
     def _prior(self, world_from_base: np.ndarray, covariance: np.ndarray) -> Prior:
         """A pose of the map frame about the map's origin, where landmarks are."""
@@ -357,16 +363,36 @@ class Localizer:
     def localize_unknown_focal(self, image: np.ndarray) -> tuple[Estimate, Camera]:
         """Pose of one (H, W, 3) uint8 RGB image of an uncalibrated camera, and that camera; ``uncalibrated`` says what is assumed.
 
-        One image tells the focal length to a few per cent; ``uncalibrated.estimate_camera`` of several images is better.
+        Rays tell the focal length of one image to a few per cent; ``uncalibrated.estimate_camera`` of several images is better.
+        Landmarks, where the map has them as points, refine it with the pose.
 
         Raises:
             InputError: the image is not RGB uint8, or no focal length explains it.
         """
         observation, camera = observe_uncalibrated(self.map, self.encoder, image, self.solver.rays)
         info = self.map.header.landmarks
-        if info is not None:
-            observation = replace(observation, keypoints=self._keypoints(image, camera, info.longest, info.keypoints))
-        return self.estimate([observation], _AT_BASE), camera
+        if info is None:
+            return self.estimate([observation], _AT_BASE), camera
+        keypoints = self._keypoints(image, camera, info.longest, info.keypoints)
+        for _ in range(_FOCAL_ROUNDS):
+            estimate = self.estimate([replace(observation, keypoints=keypoints)], _AT_BASE)
+            focal = self._focal_of_landmarks(keypoints, estimate, camera)
+            if abs(np.log(focal / camera.fx)) < _FOCAL_SETTLED:
+                break
+            seen, sigma = square_camera(camera.width, camera.height, focal), keypoints.sigma * camera.fx / focal
+            keypoints, camera = replace(keypoints, bearings=seen.bearings(keypoints.pixels.astype(float))[0], sigma=sigma), seen
+        return estimate, camera
+
+    def _focal_of_landmarks(self, keypoints: Keypoints, estimate: Estimate, camera: Camera) -> float:
+        """The pinhole camera's focal length as landmarks about an estimate refine it, pixels; unchanged where they say nothing."""
+        if estimate.basis == "rays" or self.map.landmarks.kind != "points":
+            return camera.fx
+        found = locate([keypoints], _AT_BASE, self.map.landmarks, self._prior(estimate.world_from_camera, estimate.covariance))
+        if found is None or not found.proven:
+            return camera.fx
+        agreeing = found.pose.inliers
+        pixels = keypoints.pixels[found.matched.keypoints[agreeing]] - (camera.cx, camera.cy)
+        return refine_focal(pixels, found.matched.matches.places[agreeing], found.pose.rotation, found.pose.centre, camera.fx)
 
     def observe(self, image: np.ndarray, camera: Camera) -> Observation:
         """Rays of one (H, W, 3) uint8 RGB image; raises as ``localize``."""

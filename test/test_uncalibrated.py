@@ -17,11 +17,12 @@ from torch import Tensor
 from dimm_ros.data.open import open_recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.errors import InputError
+from dimm_ros.geometry.poses import exp_so3 as exp_vector
 from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.scene_map import SceneMap
-from dimm_ros.solver import search_focal
+from dimm_ros.solver import refine_focal, search_focal
 from dimm_ros.solver.rays import exp_so3
 from dimm_ros.uncalibrated import encode_image, estimate_camera, find_focal, focal_bias, square_camera
 
@@ -141,6 +142,32 @@ def test_the_camera_of_mapped_images(localizer: Localizer, walk: Path) -> None:
     assert list(estimate.stage_ms) == ["prepare", "encode", "head", "solve", "total"]
     distance, angle = pose_errors(estimate.world_from_camera, frames[8].world_from_camera)
     assert estimate.accepted and distance < 0.15 and angle < 4.0
+
+
+def test_landmarks_refine_the_focal_length(localizer: Localizer, landmark_map: Path, other_walk: Path) -> None:
+    """On another walk rays are off by a few per cent; landmarks fix focal length and pose together."""
+    frames = open_recording(other_walk).frames[::3]
+    with_landmarks = Localizer(SceneMap.load(landmark_map), localizer.encoder)
+    off = {"rays": [], "landmarks": []}
+    for frame in frames[1:]:  # of the first, the rays find no focal length from which landmarks could begin
+        for name, each in (("rays", localizer), ("landmarks", with_landmarks)):
+            estimate, camera = each.localize_unknown_focal(frame.load())
+            off[name].append((abs(camera.fx / 150.0 - 1), pose_errors(estimate.world_from_camera, frame.world_from_camera)[0]))
+    rays, landmarks = np.median(off["rays"], axis=0), np.median(off["landmarks"], axis=0)
+    assert landmarks[0] < 0.03 and landmarks[0] < 0.5 * rays[0]
+    assert landmarks[1] < 0.06 and landmarks[1] < 0.5 * rays[1]
+
+
+def test_a_focal_length_and_a_pose_from_points() -> None:
+    rng = np.random.default_rng(3)
+    rotation, centre = exp_vector(np.array([0.3, -0.2, 0.1])), np.array([0.5, -0.3, 0.2])
+    camera_points = rng.uniform([-1, -1, 2], [1, 1, 6], (80, 3))
+    pixels = 500.0 * camera_points[:, :2] / camera_points[:, 2:] + 0.3 * rng.normal(size=(80, 2))
+    pixels[:12] += rng.uniform(-80, 80, (12, 2))
+    points, near = camera_points @ rotation.T + centre, exp_vector(np.array([0.01, 0.0, -0.01])) @ rotation
+    assert refine_focal(pixels, points, near, centre + 0.1, 530.0) == pytest.approx(500.0, rel=0.005)
+    assert refine_focal(pixels[:10], points[:10], near, centre, 530.0) == 530.0  # too few
+    assert refine_focal(pixels[rng.permutation(80)], points, near, centre, 530.0) == pytest.approx(530.0, rel=0.35)  # never far
 
 
 def test_images_that_cannot_be_of_one_camera(localizer: Localizer) -> None:

@@ -48,7 +48,7 @@ def exp_so3(vector: np.ndarray) -> np.ndarray:
 
 
 def rotation_vector(rotation: np.ndarray) -> np.ndarray:
-    """(3,) rotation vector in radians of a (3, 3) rotation; inverse of ``exp_so3``."""
+    """(..., 3) rotation vectors in radians of (..., 3, 3) rotations, one or several; inverse of ``exp_so3``."""
     return Rotation.from_matrix(rotation).as_rotvec()
 
 

@@ -89,16 +89,17 @@ def locate(
     # Now that it is better known where, those landmarks that were seen from about there.
     turn = keypoints[0].sigma * _FOUND_PX / _SIGMAS
     about = Prior(found.pose.rotation, found.pose.centre, np.diag([1e12] * 3 + [turn**-2] * 3))
-    better = _solved(match_near(keypoints, rig_from_camera, landmarks, about), found.pose.prior, seed)
+    better = _solved(match_near(keypoints, rig_from_camera, landmarks, about), found.pose.prior, seed, about)
     if better is None or 2 * better.pose.inliers.sum() < found.pose.inliers.sum():
         return found
     # The first search is the proof: in so narrow a one, chance alone agrees often.
     return replace(better, pose=replace(better.pose, proof=max(better.pose.proof, found.pose.proof)))
 
 
-def _solved(matched: Matched, prior: Prior | None, seed: int) -> Located | None:
+def _solved(matched: Matched, prior: Prior | None, seed: int, start: Prior | None = None) -> Located | None:
     chance = chance_of(matched.matches.equations, matched.region_px)
-    pose = solve_landmarks(matched.matches, matched.ratio, chance, prior, seed)
+    known = None if start is None else (start.rotation, start.centre)
+    pose = solve_landmarks(matched.matches, matched.ratio, chance, prior, seed, known)
     return None if pose is None else Located(pose, matched)
 
 
@@ -149,18 +150,18 @@ def _candidates(
     turned = points.bearings @ rotation.T
     if landmarks.kind == "points":
         arm = landmarks.exact_places - centre
-        distance = np.linalg.norm(arm, axis=1)
-        seen = arm / np.maximum(distance, 1e-9)[:, None]
+        distance = np.maximum(np.sqrt(np.einsum("ij,ij->i", arm, arm)), 1e-9)
         radius = radii(distance)
         axis = turned.mean(axis=0) if len(turned) else rotation[:, 2]
         axis = axis / max(np.linalg.norm(axis), 1e-9)
         field = float(np.arccos(np.clip(turned @ axis, -1, 1)).max(initial=0.0))
-        inside = np.arccos(np.clip(seen @ axis, -1, 1)) < field + radius
-        strange = np.where(inside, landmarks.strangeness(centre, _SIGMAS * metres), np.inf)
+        rows = np.flatnonzero(arm @ axis > distance * np.cos(np.minimum(field + radius, np.pi)))
         # Those seen from about here first: they share the errors of the poses that the map knows this place by.
-        rows = np.argsort(strange, kind="stable")[: min(visible, int(np.isfinite(strange).sum()))]
-        allowed = turned.astype(np.float32) @ seen[rows].T.astype(np.float32) > np.cos(radius[rows]).astype(np.float32) - 1e-7
-        return rows, allowed, float(np.median(radius[rows])) if len(rows) else _WIDEST
+        strange = landmarks.strangeness(centre, _SIGMAS * metres, rows)
+        rows = rows[np.argsort(strange, kind="stable")[: min(visible, int(np.isfinite(strange).sum()))]]
+        seen, radius = (arm[rows] / distance[rows, None]).astype(np.float32), radius[rows]
+        allowed = turned.astype(np.float32) @ seen.T > (np.cos(radius) - 1e-7).astype(np.float32)
+        return rows, allowed, float(np.median(radius)) if len(rows) else _WIDEST
     normal = landmarks.exact_places[:, 3:] - np.cross(centre, landmarks.exact_places[:, :3])
     distance = np.linalg.norm(normal, axis=1)
     normal = normal / np.maximum(distance, 1e-9)[:, None]

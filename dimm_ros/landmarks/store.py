@@ -68,8 +68,8 @@ class Landmarks:
         near, far = self.seen_from.astype(np.float64)[:, 4:].T if self.kind == "points" else (np.nan, np.nan)
         return float(np.median(np.sqrt(near * far)))
 
-    def strangeness(self, centre: np.ndarray, slack: float) -> np.ndarray:
-        """(L,) how unlike the views that showed a landmark one from here is: 0 as at their middle, infinite if it hardly shows it.
+    def strangeness(self, centre: np.ndarray, slack: float, rows: np.ndarray) -> np.ndarray:
+        """(K,) how unlike the views that showed a landmark one from here is: 0 as at their middle, infinite if it hardly shows it.
 
         The angle from their mean direction in radians plus the logarithm of the distance over theirs; 0 for lines, of which
         neither is known.
@@ -77,12 +77,13 @@ class Landmarks:
         Args:
             centre: (3,) metres.
             slack: how uncertain the centre is, metres.
+            rows: (K,) indices of the landmarks.
         """
         if self.kind == "lines":
-            return np.zeros(len(self))
-        arm = centre - self.exact_places
+            return np.zeros(len(rows))
+        arm = centre - self.exact_places[rows]
         distance = np.maximum(np.linalg.norm(arm, axis=1), 1e-9)
-        axis, cosine, near, far = np.split(self.seen_from.astype(np.float64), [3, 4, 5], axis=1)
+        axis, cosine, near, far = np.split(self.seen_from[rows].astype(np.float64), [3, 4, 5], axis=1)
         cosine, near, far = cosine[:, 0], near[:, 0], far[:, 0]
         angle = np.arccos(np.clip((arm * axis).sum(axis=1) / distance, -1.0, 1.0))
         hidden = angle > np.arccos(np.clip(cosine, -1.0, 1.0)) + _SLACK_ANGLE + np.arctan2(slack, distance)

@@ -1,11 +1,12 @@
-"""Focal length of an uncalibrated camera from predicted directions alone.
+"""Focal length of an uncalibrated camera: from predicted directions alone, and then from matched landmarks.
 
 The angle between two pixels' rays depends on the focal length f, and directions in the world keep that angle:
 with p_i the pixels relative to the principal point, a = p1.p2, b_i = |p_i|^2, k = d1.d2 and x = f^2,
 
     (a + x)^2 = k^2 (b1 + x)(b2 + x)        with a + x of the sign of k,
 
-a quadratic in x. It needs no rotation and no centre, hence works wherever the camera looks.
+a quadratic in x. It needs no rotation and no centre, hence works wherever the camera looks. Landmarks whose places are known fix
+the focal length together with the pose, ten times as well.
 """
 
 from __future__ import annotations
@@ -13,16 +14,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from scipy.optimize import least_squares
 from torch import Tensor
 
 from dimm_ros.config import SolverConfig
 from dimm_ros.errors import InputError
+from dimm_ros.geometry.poses import exp_so3 as exp_vector
 from dimm_ros.solver.ransac import biweight, draw_pairs
 from dimm_ros.solver.rays import exp_so3, skew
 from dimm_ros.solver.rotation import two_ray_rotations
 
 _MIN_RAYS = 4
+#: Landmarks that refine a focal length at least, and how far at most (a logarithm).
+_MIN_POINTS, _FURTHEST = 20, 0.3
 _REFINE_STEPS = 10
 #: A search ends when a focal length agrees with what it predicts to this part of itself, or after so many steps.
 _AGREEMENT, _SEARCH_STEPS = 5e-4, 8
@@ -162,3 +168,25 @@ def _bearings_and_slope(pixels: Tensor, focal: Tensor) -> tuple[Tensor, Tensor]:
     along_axis[:, 2] = focal
     along_axis = along_axis / length
     return unit, along_axis - unit * (unit * along_axis).sum(dim=1, keepdim=True)
+
+
+def refine_focal(
+    pixels: np.ndarray, points: np.ndarray, rotation: np.ndarray, centre: np.ndarray, focal: float, width: float = 2.0,
+) -> float:
+    """Focal length in pixels that, with the pose, has the least reprojection errors (Cauchy); the given one if none is near it.
+
+    Args:
+        pixels: (N, 2) undistorted pixels relative to the principal point.
+        points: (N, 3) landmarks that they show.
+        rotation, centre: (3, 3), (3,) world_from_camera, about right.
+        focal: about right.
+        width: error from which a match counts less, pixels.
+    """
+    def residuals(state: np.ndarray) -> np.ndarray:
+        seen = (points - centre - state[:3]) @ exp_vector(state[3:6]) @ rotation
+        return (focal * math.exp(min(state[6], 1.0)) * seen[:, :2] / np.maximum(seen[:, 2:], 1e-6) - pixels).ravel()
+
+    if len(pixels) < _MIN_POINTS:
+        return focal
+    change = float(least_squares(residuals, np.zeros(7), loss="cauchy", f_scale=width, x_scale="jac").x[6])
+    return focal * math.exp(change) if abs(change) < _FURTHEST else focal

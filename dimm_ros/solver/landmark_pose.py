@@ -21,6 +21,10 @@ _BATCH, _BATCHES, _CONFIDENCE = 64, 8, 1e-4
 _FINALISTS, _MIN_MATCHES = 4, 6
 #: Lines: subsets of the matches that hypotheses are grown from, matches of each, and the kernel's widths on the way.
 _GROWN, _GROWN_MATCHES, _GROWING = 60, 12, [80.0, 40.0, 20.0, 10.0, 6.0]
+#: So many matches, drawn at random, tell good samples from bad; so many of the clearest polish the good ones.
+_JUDGES, _POLISHED = 200, 200
+#: Share of matches that agree with the pose next to the prior from which no other is looked for.
+_AGREED = 0.5
 _POLISHING = [12.0, 8.0, 6.0, _WIDTH, _WIDTH, _WIDTH]
 #: Squared Mahalanobis distance (6 degrees of freedom, one in a thousand) from which the prior is contradicted.
 _CONTRADICTED = 22.5
@@ -50,6 +54,7 @@ class LandmarkPose:
 
 def solve_landmarks(
     matches: LandmarkMatches, ratio: np.ndarray, chance: float, prior: Prior | None = None, seed: int = 0,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> LandmarkPose | None:
     """Pose from keypoints matched with landmarks.
 
@@ -59,30 +64,25 @@ def solve_landmarks(
         chance: probability that a wrong match agrees with a pose, see ``chance_of``.
         prior: pose and information to start from and to join.
         seed: of the sampling.
+        start: (3, 3) rotation and (3,) centre known to a few pixels: it is refined and nothing is sampled.
 
     Returns:
         None when no pose agrees with enough matches. Lines without a prior need PoseLib, else the result is None.
     """
     if len(matches) < _MIN_MATCHES:
         return None
-    hypotheses = _point_hypotheses if matches.equations == 2 else _line_hypotheses
-    rotation, centre = hypotheses(matches, ratio, prior, np.random.default_rng(seed))
-    if not len(rotation):
-        return None
-    rotation, centre = refine(rotation, centre, matches, _POLISHING)
-    if prior is not None:
-        # A small flat patch looks nearly alike from two sides: of poses that agree with as many landmarks, the prior chooses.
-        near = refine(prior.rotation[None], prior.centre[None], matches, _GROWING + _POLISHING, prior)
-        rotation, centre = np.concatenate([rotation, near[0]]), np.concatenate([centre, near[1]])
-    cost = _cost(rotation, centre, matches)
-    if prior is not None:
-        away = np.stack([prior.difference(*pose) for pose in zip(rotation, centre, strict=True)])
-        cost = cost + np.minimum(((away @ prior.information) * away).sum(axis=1), _CONTRADICTED)
-    best = int(cost.argmin())
+    if start is None:
+        found = _searched(matches, ratio, prior, np.random.default_rng(seed))
+        if found is None:
+            return None
+    else:
+        found = start
+    rotation, centre = found
     joined = prior
-    if prior is not None and _contradicts(rotation[best], centre[best], matches, prior):
+    if prior is not None and _contradicts(rotation, centre, matches, prior):
         joined = None
-    rotation, centre = refine(rotation[best, None], centre[best, None], matches, [_WIDTH] * 4, joined)
+    widths = [_WIDTH] * 4 if start is None else _POLISHING
+    rotation, centre = refine(rotation[None], centre[None], matches, widths, joined)
     errors = squared_errors(rotation, centre, matches)[0]
     inliers = errors < INLIER_PX**2
     if inliers.sum() < _MIN_MATCHES:
@@ -94,6 +94,32 @@ def solve_landmarks(
         rotation=rotation, centre=centre, inliers=inliers, information=_information(rotation, centre, errors, matches),
         proof=best_proof(errors, chance, matches.equations), prior=joined,
     )
+
+
+def _searched(
+    matches: LandmarkMatches, ratio: np.ndarray, prior: Prior | None, generator: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The pose (3, 3), (3,) that agrees best with matches and prior."""
+    clear = matches.at(np.argsort(ratio, kind="stable")[:_POLISHED])
+    near = (np.empty((0, 3, 3)), np.empty((0, 3)))
+    if prior is not None:
+        near = refine(prior.rotation[None], prior.centre[None], clear, _GROWING + _POLISHING, prior)
+        if np.mean(squared_errors(*near, clear) < INLIER_PX**2) > _AGREED:
+            return near[0][0], near[1][0]  # nothing that is sampled could agree with more
+    hypotheses = _point_hypotheses if matches.equations == 2 else _line_hypotheses
+    rotation, centre = hypotheses(matches, ratio, prior, generator)
+    if len(rotation):
+        rotation, centre = refine(rotation, centre, clear, _POLISHING)
+    rotation, centre = np.concatenate([rotation, near[0]]), np.concatenate([centre, near[1]])
+    if not len(rotation):
+        return None
+    cost = _cost(rotation, centre, matches)
+    if prior is not None:
+        # A small flat patch looks nearly alike from two sides: of poses that agree with as many landmarks, the prior chooses.
+        away = prior.difference(rotation, centre)
+        cost = cost + np.minimum(((away @ prior.information) * away).sum(axis=1), _CONTRADICTED)
+    best = int(cost.argmin())
+    return rotation[best], centre[best]
 
 
 def chance_of(equations: int, region_px: float) -> float:
@@ -146,10 +172,11 @@ def _point_hypotheses(
     """The best poses of three matches each, drawn until a better one is improbable, and the prior's."""
     camera = np.unique(matches.offsets.round(9), axis=0, return_inverse=True)[1].ravel()
     clear = np.argsort(ratio, kind="stable")
+    judges = matches.at(generator.permutation(len(matches))[:_JUDGES])
     found, costs = [], []
     if prior is not None:
         found.append((prior.rotation[None], prior.centre[None]))
-        costs.append(_cost(prior.rotation[None], prior.centre[None], matches))
+        costs.append(_cost(prior.rotation[None], prior.centre[None], judges))
     for batch in range(_BATCHES):
         # Clear matches first, all of them in the end (PROSAC's order).
         among = clear[: max(_MIN_MATCHES, math.ceil(len(clear) * (batch + 1) / _BATCHES), 30)]
@@ -160,11 +187,11 @@ def _point_hypotheses(
             continue
         offset = matches.offsets[sample[which, 0]]
         centre = origin - (rotation @ offset[:, :, None])[:, :, 0]
-        cost = _cost(rotation, centre, matches)
+        cost = _cost(rotation, centre, judges)
         best = np.argsort(cost)[:_FINALISTS]
         found.append((rotation[best], centre[best]))
         costs.append(cost[best])
-        agreeing = 1.0 - np.concatenate(costs).min() / (INLIER_PX**2 * len(matches))
+        agreeing = 1.0 - np.concatenate(costs).min() / (INLIER_PX**2 * len(judges))
         if (1.0 - agreeing**3) ** (_BATCH * (batch + 1)) < _CONFIDENCE:
             break
     if not found:

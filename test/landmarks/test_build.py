@@ -61,7 +61,7 @@ def test_what_it_was_seen_from_is_kept(built: BuiltLandmarks, frames: list[Frame
     assert (cosine <= 1.001).all() and (near <= far * 1.001).all() and near.min() > 0.05 and far.max() < 9.0
     for frame in frames[::8]:
         centre = frame.world_from_camera[:3, 3] - ORIGIN
-        assert np.isfinite(landmarks.strangeness(centre, 0.0)).sum() > 50
+        assert np.isfinite(landmarks.strangeness(centre, 0.0, np.arange(len(landmarks)))).sum() > 50
 
 
 def test_an_image_that_was_not_used_is_found(built: BuiltLandmarks, other_walk: Path) -> None:

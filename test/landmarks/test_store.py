@@ -78,7 +78,7 @@ def test_strangeness_grows_with_angle_and_distance() -> None:
 
     def strange(degrees: float, distance: float, slack: float = 0.0) -> float:
         angle = np.radians(degrees)
-        return float(landmark.strangeness(distance * np.array([np.sin(angle), 0.0, -np.cos(angle)]), slack)[0])
+        return float(landmark.strangeness(distance * np.array([np.sin(angle), 0.0, -np.cos(angle)]), slack, np.array([0]))[0])
 
     assert strange(0, 2.0) == pytest.approx(0.0, abs=1e-3)  # two metres is their geometric middle
     assert strange(20, 2.0) == pytest.approx(np.radians(20), abs=1e-3)
@@ -88,7 +88,7 @@ def test_strangeness_grows_with_angle_and_distance() -> None:
     # Whoever knows his place by a metre may be somewhere else.
     assert np.isfinite(strange(70, 2.0, slack=1.0)) and np.isfinite(strange(0, 8.0, slack=1.0)) and np.isfinite(strange(0, 0.5, slack=0.1))
     lines = hide_in_lines(landmark, 0)
-    assert lines.strangeness(np.array([9.0, 9.0, 9.0]), 0.0).tolist() == [0.0]
+    assert lines.strangeness(np.array([9.0, 9.0, 9.0]), 0.0, np.array([0])).tolist() == [0.0]
 
 
 def test_distances_of_points_and_lines() -> None:
