@@ -18,15 +18,17 @@ _LEFT_OUT = "dimm_ros.cli."  # the command line says of itself what it does: 'di
 
 
 def modules() -> list[str]:
-    """Names of the package and of its modules in this checkout; those that need ROS only where it is."""
+    """Names of the package and of its rooms in this checkout, whose modules pdoc finds, and ``!`` before those that need what is not here."""
     found = ["dimm_ros", *(info.name for info in pkgutil.walk_packages([str(Path(dimm_ros.__file__).parent)], "dimm_ros."))]
-    return [name for name in found if not f"{name}.".startswith(_LEFT_OUT) and _importable(name)]
+    found = [name for name in found if not f"{name}.".startswith(_LEFT_OUT)]
+    missing = [name for name in found if not _importable(name)]
+    return [name for name in found if name.count(".") <= 1 and name not in missing] + [f"!{name}" for name in missing]
 
 
 def _importable(name: str) -> bool:
     try:
         importlib.import_module(name)
-    except ImportError as error:
+    except ImportError as error:  # ROS, mostly
         print(f"left out: {name} ({error})")
         return False
     return True
