@@ -19,7 +19,7 @@ import typer  # noqa: E402
 
 from benchmarks.report import Row, machine, run, table, write_json  # noqa: E402
 from dimm_ros.cli.console import console  # noqa: E402
-from dimm_ros.evaluation.demo_bags import GALLERY_CAMERA  # noqa: E402
+from dimm_ros.gallery.recorder import GALLERY_CAMERA  # noqa: E402
 from dimm_ros.gallery.render import render  # noqa: E402
 from dimm_ros.gallery.scene import Scene, build_room  # noqa: E402
 from dimm_ros.gallery.trajectory import camera_mount, trajectory  # noqa: E402

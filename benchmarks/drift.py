@@ -27,7 +27,7 @@ from dimm_ros.cli.console import console  # noqa: E402
 from dimm_ros.errors import DimmError  # noqa: E402
 from dimm_ros.gallery.odometry import drifting_odometry  # noqa: E402
 from dimm_ros.geometry import poses  # noqa: E402
-from dimm_ros.ros.collector import Broadcast  # noqa: E402
+from dimm_ros.replay.collector import Broadcast  # noqa: E402
 
 _RATE_HZ, _SECONDS = 2.0, 84.0
 
@@ -126,15 +126,15 @@ def driven(folder: Path, log: Path) -> tuple[Drive, np.ndarray]:
     from dimm_ros.gallery.trajectory import LAP_SECONDS, MOUNTS, trajectory
     from dimm_ros.geometry.camera import Camera
     from dimm_ros.mapping.build import build_map
-    from dimm_ros.ros.collector import Collector
+    from dimm_ros.replay.collector import Collector
+    from dimm_ros.replay.session import LocalizerProcess, LocalSession
     from dimm_ros.ros.messages import to_image, to_stamp, to_transform
-    from dimm_ros.ros.session import LocalizerProcess, LocalSession
     from dimm_ros.ros.tf import DYNAMIC_QOS, STATIC_QOS
 
     scene, camera, mount, frame = build_room(), Camera(320, 240, 200.0, 200.0, 159.5, 119.5), MOUNTS["robot"], "camera_optical_frame"
     stamps, mapped = trajectory(1, LAP_SECONDS + 3.0, 10.0, style="robot", spread=0.0)
     recording = record_bag(folder / "mapping", scene, camera, stamps, mapped, mount, compressed=False)
-    training = TrainingConfig(steps=1000, batch=1024, passes=1, context_dropout=0.0)
+    training = TrainingConfig(steps=1000, batch=1024, passes=1)
     scene_map = folder / "map.safetensors"
     encoder = Encoder.open(EncoderConfig(input_size=224), device="cpu")
     build_map(open_recording(recording), scene_map, encoder, training=training, head=HeadConfig(width=128))

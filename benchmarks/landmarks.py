@@ -27,8 +27,8 @@ from dimm_ros.data.open import open_recording  # noqa: E402
 from dimm_ros.data.recording import Frame, Recording  # noqa: E402
 from dimm_ros.encoder.dinov2 import Encoder  # noqa: E402
 from dimm_ros.estimate import Estimate  # noqa: E402
-from dimm_ros.evaluation.demo_bags import GALLERY_CAMERA  # noqa: E402
 from dimm_ros.gallery.conditions import film  # noqa: E402
+from dimm_ros.gallery.recorder import GALLERY_CAMERA  # noqa: E402
 from dimm_ros.gallery.scene import build_room  # noqa: E402
 from dimm_ros.gallery.trajectory import MOUNTS, trajectory  # noqa: E402
 from dimm_ros.geometry.poses import exp_so3, make_pose, pose_errors, rotation_vector  # noqa: E402
@@ -118,7 +118,7 @@ def _alone(built: BuiltLandmarks, detector: Detector, config: LandmarkConfig, fr
     pose, covariance, inliers, proven = np.eye(4), np.eye(6), 0, found is not None and found.proven
     if proven:
         pose = make_pose(found.pose.rotation, found.pose.centre + origin)
-        covariance = built.calibration.covariance(found.pose.information)
+        covariance = built.calibration.covariance(found.pose.information, found.strangeness)
         inliers = int(found.pose.inliers.sum())
     return Estimate(
         world_from_camera=pose, covariance=covariance, accepted=proven, reason="" if proven else "not proven", inliers=0, rays=0,

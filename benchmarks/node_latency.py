@@ -47,8 +47,8 @@ def camera(recording: Path) -> None:
 def measure(images: int, folder: Path, stream: bool) -> list[Row]:
     """Rows of milliseconds; the maps are made in ``folder`` unless they are there."""
     from benchmarks.soak.prepare import make_maps
-    from dimm_ros.ros.collector import Collector
-    from dimm_ros.ros.session import LocalizerProcess, LocalSession
+    from dimm_ros.replay.collector import Collector
+    from dimm_ros.replay.session import LocalizerProcess, LocalSession
 
     scene_map = folder / "map.safetensors"
     recording = folder / "walk" if scene_map.is_file() else make_maps(folder)[0]

@@ -62,10 +62,8 @@ class HeadConfig(_Stored):
     fusion: Literal["attention", "mean"] = Field("attention", description="how the N ray embeddings are fused")
     confidence: bool = Field(True, description="predict a per-ray scale of direction and moment error")
     whole_share: float = Field(0.8, ge=0, lt=1, description="largest share of the whole image's pose in the rays; 0 leaves it out, as the paper")
-    whole_least: float = Field(0.3, ge=0, lt=1, description="share of its position in the rays of a view that is not new at all")
+    whole_least: float = Field(0.3, ge=0, lt=1, description="its share in the rays of a view that is not new at all")
     whole_novelty: float = Field(1.0, gt=0, description="novelty over which the share grows by one")
-    turn_width: int = Field(512, ge=0, le=4096, description="width of the part that tells the whole image's rotation from its context; 0 for none")
-    turn_least: float = Field(0.6, ge=0, lt=1, description="share of that rotation in the rays of a view that is not new at all")
 
 
 class LandmarkConfig(_Stored):
@@ -100,13 +98,6 @@ class TrainingConfig(_Stored):
     max_offset: float = Field(0.15, ge=0, le=0.5, description="furthest the virtual camera moves, as a share of the scene's median distance")
     jitter: float = Field(0.15, ge=0, le=0.9, description="brightness and contrast change of augmented views")
     recorded_share: float = Field(0.5, ge=0, lt=1, description="share of a batch drawn from recorded images alone, the rest from all views")
-    context_noise: float = Field(0.1, ge=0, description="Gaussian noise on the CLS part, in units of its spread")
-    context_dropout: float = Field(0.1, ge=0, lt=1, description="share of CLS entries dropped")
-    context_mix: float = Field(0.0, ge=0, lt=1, description="largest share of another image's context that is mixed in")
-    loss: Literal["laplace", "student", "weighted", "plain"] = Field(
-        "laplace", description="likelihood of the errors: Laplace, Student-t, the follow-up paper's weighted squares, or none (plain distances)",
-    )
-    average: float = Field(0.99, ge=0, lt=1, description="decay of the weights' moving average")
     seed: int = Field(0, ge=0, description="seed of everything random")
     memory_mb: int = Field(4096, ge=64, description="feature buffer kept in memory; a larger one goes to disk")
 

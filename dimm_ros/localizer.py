@@ -275,7 +275,7 @@ class Localizer:
         """The estimate with the landmarks' pose: their own scatter, the errors they share, and the prior's information."""
         pose, matched = found.pose, found.matched
         covariance = self.map.header.landmarks.calibration.covariance(
-            pose.information, None if pose.prior is None else pose.prior.information,
+            pose.information, found.strangeness, None if pose.prior is None else pose.prior.information,
         )
         world_from_base = make_pose(pose.rotation, pose.centre + self.map.header.origin)
         agreeing = np.bincount(matched.camera[pose.inliers], minlength=len(keypoints))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,7 +27,11 @@ from dimm_ros.whole_file import written_whole
 
 FORMAT_VERSION = 5  # 5: landmarks
 _OLDEST_FORMAT = 2  # that is still read: it lacks sources' licence, dates and coverage, held-out errors, curves and parts
-_TURNED = 4  # the first whose heads tell the whole image's rotation
+_NOVELTY = 4  # the first whose head.whole_novelty is 1
+#: Of older maps, and not used any more: what gained too little.
+_DROPPED_HEAD = {"turn_width", "turn_least"}
+_DROPPED_TRAINING = {"context_noise", "context_dropout", "context_mix", "loss", "average"}
+_DROPPED_TENSORS = re.compile(r"(parts\.\d+\.)?turn\.")
 _FACTORS = ("position_factor", "rotation_factor", "position_growth", "rotation_growth", "reference_novelty")  # of older calibrations
 _ADDED = ("whole.ridge", "whole.bandwidth")  # since format 2, whose maps have what an empty head has
 _KEY = "dimm_map"
@@ -368,7 +373,7 @@ def merged_head(header: MapHeader, heads: Sequence[MapHead]) -> MergedHead:
 
 def _read_head(header: MapHeader, file: safe_open, path: Path) -> MapHead | MergedHead:
     """The head that the header describes with the file's tensors, none of which is read before all have the right shapes."""
-    slices = {name: file.get_slice(name) for name in file.keys() if not name.startswith(_LANDMARKS)}
+    slices = {name: file.get_slice(name) for name in file.keys() if not name.startswith(_LANDMARKS) and not _DROPPED_TENSORS.match(name)}
     shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
     head = _empty_head(header, shapes)
     needed = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
@@ -416,9 +421,10 @@ def _parse(text: str | None, path: Path) -> MapHeader:
             raise MapError(f"The map {path} has format {version}, of an early dimm_ros, and is not read any more; rebuild it with 'dimm map'.")
         if version > FORMAT_VERSION:
             raise MapError(f"The map {path} has format {version}, this dimm_ros reads up to {FORMAT_VERSION}; update dimm_ros.")
-        if version < _TURNED:
-            for part in (fields, *fields.get("parts", ())):
-                part["head"] = {"whole_novelty": 2.0} | part["head"] | {"turn_width": 0}
+        for part in (fields, *fields.get("parts", ())):
+            usual = {"whole_novelty": 2.0} if version < _NOVELTY else {}
+            part["head"] = usual | {name: value for name, value in part["head"].items() if name not in _DROPPED_HEAD}
+        fields["training"] = {name: value for name, value in fields["training"].items() if name not in _DROPPED_TRAINING}
         return MapHeader.model_validate(fields)
     except UNREADABLE as error:
         raise MapError(f"The header of map {path} cannot be read ({first_line(error)}); rebuild it with 'dimm map'.") from error

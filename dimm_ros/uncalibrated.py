@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,10 +23,6 @@ from dimm_ros.runtime.onnx_network import OnnxNetwork
 from dimm_ros.runtime.torch_network import predict_rays
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.solver import search_focal
-
-if TYPE_CHECKING:
-    from dimm_ros.localizer import Localizer
-    from dimm_ros.mapping.training_views import TrainingViews
 
 #: Fields of view across the longer side, degrees: the range that is searched, and how many focal lengths are tried in it.
 _WIDEST, _NARROWEST, _CANDIDATES = 115.0, 30.0, 8
@@ -70,7 +66,7 @@ def estimate_camera(scene_map: SceneMap, encoder: Encoder | OnnxNetwork, images:
     if not focals:
         raise problem
     height, width = images[0].shape[:2]
-    return square_camera(width, height, _median(focals))
+    return square_camera(width, height, median_focal(focals))
 
 
 def observe_uncalibrated(
@@ -148,33 +144,18 @@ def focal_that_agrees(
     return search_focal(directions, plane, candidates)
 
 
-def focal_bias(head: MapHead, views: TrainingViews, asked: Sequence[int]) -> float:
-    """By which factor a map's head finds focal lengths too long: the median over mapped views, whose cameras are known.
+class UncalibratedLocalizer(Protocol):
+    """What ``FocalFinder`` needs of a localizer."""
 
-    A head draws the directions of an image a little together, and the focal length that agrees with itself lies 2.5 times as far
-    off as the directions do, so this is several per cent; it is nearly the same for all views of a map.
+    @property
+    def name(self) -> str:
+        """The map's name."""
 
-    Args:
-        head: of the finished map.
-        views: of the recording.
-        asked: which of them to ask; recorded ones.
+    def localize_unknown_focal(self, image: np.ndarray) -> tuple[Estimate, Camera]:
+        """See ``Localizer.localize_unknown_focal``."""
 
-    Returns:
-        The factor; 1 when fewer than three views can say.
-    """
-    device = next(head.parameters()).device
-    found = []
-    for view in asked:
-        rows = views.rows(view)
-        rays, patches = views.camera_rays[rows].double(), views.patches[rows]
-        rays, patches = rays[rays[:, 2] > 0.1], patches[rays[:, 2] > 0.1]  # a pinhole sees no further
-        plane = (rays[:, :2] / rays[:, 2:]).to(device)
-        try:
-            context = views.context[int(view), None].to(device).float()
-            found.append(focal_that_agrees(head, patches.to(device).float(), context, plane, [0.6, 0.8, 1.0, 1.25, 1.6]))
-        except InputError:
-            continue
-    return _median(found) if len(found) >= 3 else 1.0
+
+AnyLocalizer = TypeVar("AnyLocalizer", bound=UncalibratedLocalizer)
 
 
 class FocalFinder:
@@ -197,12 +178,12 @@ class FocalFinder:
     @property
     def camera(self) -> Camera | None:
         """The camera as it is known by now; None before the first image."""
-        return square_camera(*self._size, _median(self._focals)) if self._focals else None
+        return square_camera(*self._size, median_focal(self._focals)) if self._focals else None
 
     def ask(
         self, image: np.ndarray, stamp_ns: int,
-        localize: Callable[[Callable[[Localizer], Estimate]], tuple[Localizer, Estimate]],
-    ) -> tuple[Localizer, Estimate] | None:
+        localize: Callable[[Callable[[AnyLocalizer], Estimate]], tuple[AnyLocalizer, Estimate]],
+    ) -> tuple[AnyLocalizer, Estimate] | None:
         """Ask an (H, W, 3) uint8 RGB image for the focal length, if it is its turn.
 
         Args:
@@ -222,12 +203,12 @@ class FocalFinder:
             return None
         found: dict[str, Camera] = {}
 
-        def estimate_focal(localizer: Localizer) -> Estimate:
+        def find_camera(localizer: AnyLocalizer) -> Estimate:
             estimate, found[localizer.name] = localizer.localize_unknown_focal(image)
             return estimate
 
         try:
-            localizer, estimate = localize(estimate_focal)
+            localizer, estimate = localize(find_camera)
         except InputError:
             if self.ready:
                 return None
@@ -257,6 +238,6 @@ class FocalFinder:
         self._last_ns = stamp_ns
 
 
-def _median(focals: Sequence[float]) -> float:
-    """Of ratios, hence of their logarithms."""
+def median_focal(focals: Sequence[float]) -> float:
+    """Median of focal lengths, or of factors of them: of their logarithms, since they are ratios."""
     return math.exp(float(np.median(np.log(focals))))

@@ -20,11 +20,12 @@ from dimm_ros.errors import InputError
 from dimm_ros.geometry.poses import exp_so3 as exp_vector
 from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.localizer import Localizer
+from dimm_ros.mapping.calibrate import focal_bias
 from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.solver import refine_focal, search_focal
 from dimm_ros.solver.rays import exp_so3
-from dimm_ros.uncalibrated import encode_image, estimate_camera, find_focal, focal_bias, square_camera
+from dimm_ros.uncalibrated import encode_image, estimate_camera, find_focal, square_camera
 
 CANDIDATES = np.geomspace(250, 1400, 7).tolist()
 property_test = settings(max_examples=20, deadline=None)

@@ -29,7 +29,7 @@ def tiny_header(**changes: object) -> MapHeader:
     fields = {
         "name": "tiny", "frame_id": "map", "created": "2026-01-01T00:00:00+00:00", "dimm_version": "1.0.0", "encoder": EncoderConfig(),
         "encoder_sha256": "ab" * 32, "encoder_origin": "made up", "patch_dim": PATCH, "context_dim": CONTEXT,
-        "head": HeadConfig(mappers=1, width=16, depth=1, turn_width=4), "training": TrainingConfig(), "origin": (1.0, 2.0, 3.0),
+        "head": HeadConfig(mappers=1, width=16, depth=1), "training": TrainingConfig(), "origin": (1.0, 2.0, 3.0),
         "radius": 2.0, "sources": (Source(name="nothing", frames=VIEWS),),
     }
     return MapHeader(**fields | changes)
@@ -89,7 +89,7 @@ class MadeUpWalk:
         """Of a map to be fitted."""
         normalisation = Normalisation.of(views.centres)
         return tiny_header(
-            encoder=cls.ENCODER, head=HeadConfig(mappers=1, width=48, depth=1, turn_width=16), origin=tuple(normalisation.origin.tolist()),
+            encoder=cls.ENCODER, head=HeadConfig(mappers=1, width=48, depth=1), origin=tuple(normalisation.origin.tolist()),
             radius=normalisation.radius, training=TrainingConfig(steps=steps, batch=256, learning_rate=5e-3),
         )
 

@@ -103,7 +103,7 @@ def _train(
         return Trainer(model, data, normalisation, training.changed(steps=steps), chosen, 256 if attention else PATCHES_PER_VIEW)
 
     def current(trainer: Trainer, chosen: Tensor | None, calibration: Calibration) -> SceneMap:
-        made = trainer.averaged_head()
+        made = trainer.trained_head()
         made.whole = whole_image(data, chosen, normalisation, head, torch.device("cpu"))
         return SceneMap(header.model_copy(update={"calibration": calibration}), made)
 

@@ -22,6 +22,7 @@ TITLE = "direct pose regression (network on the same global context)"
 NEEDS = ()
 
 _VIEWS = 256  # in a batch
+_NOISE, _DROPOUT = 0.1, 0.1  # of the context: noise in standard deviations, and share of entries left out
 
 
 class PoseNetwork(nn.Module):
@@ -51,7 +52,7 @@ class PoseNetwork(nn.Module):
 
 
 def train(data: TrainingViews, normalisation: Normalisation, training: TrainingConfig, watch: Watch) -> PoseNetwork:
-    """A network trained on a feature buffer's contexts with the head's schedule and regularisation."""
+    """A network trained on a feature buffer's contexts with the head's schedule and noise and dropout on the context."""
     torch.manual_seed(training.seed)
     network = PoseNetwork(data.context.float())
     optimiser = torch.optim.AdamW(network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
@@ -60,8 +61,8 @@ def train(data: TrainingViews, normalisation: Normalisation, training: TrainingC
     for step in range(training.steps):
         drawn = torch.randint(len(centres), (_VIEWS,))
         context = data.context[drawn].float()
-        context = context + torch.randn_like(context) * network.std * training.context_noise
-        context = torch.where(torch.rand_like(context) < training.context_dropout, network.mean, context)
+        context = context + torch.randn_like(context) * network.std * _NOISE
+        context = torch.where(torch.rand_like(context) < _DROPOUT, network.mean, context)
         out = network.raw(context)
         loss = (out[:, :3] - centres[drawn]).norm(dim=1).mean() + (out[:, 3:] - rotations[drawn]).norm(dim=1).mean()
         for group in optimiser.param_groups:

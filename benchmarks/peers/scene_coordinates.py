@@ -123,7 +123,7 @@ def train(
     while trainer.done < training.steps:
         trainer.step()
         watch("scene coordinates", trainer.done, training.steps)
-    return trainer.averaged_head()
+    return trainer.trained_head()
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ import numpy as np
 
 from dimm_ros.data.open import open_recording
 from dimm_ros.data.recording import Recording
-from dimm_ros.evaluation.demo_bags import GALLERY_CAMERA
 from dimm_ros.gallery.conditions import CONDITIONS, film
-from dimm_ros.gallery.recorder import record_bag
+from dimm_ros.gallery.recorder import GALLERY_CAMERA, record_bag
 from dimm_ros.gallery.scene import build_room
 from dimm_ros.gallery.trajectory import MOUNTS, trajectory
 

@@ -25,7 +25,7 @@ def make_maps(folder: Path, recording: Path | None = None) -> tuple[Path, Path]:
         )
     path = folder / "map.safetensors"
     encoder = Encoder.open(EncoderConfig(input_size=224), device="cpu")
-    training = TrainingConfig(steps=600, batch=512, passes=1, context_dropout=0.0)
+    training = TrainingConfig(steps=600, batch=512, passes=1)
     build_map(open_recording(recording), path, encoder, training=training, head=HeadConfig(width=128))
     return recording, path
 

@@ -23,8 +23,8 @@ from rcl_interfaces.srv import SetParameters
 
 from benchmarks.soak.faults import FAULTS, Fault, schedule
 from dimm_ros.errors import DimmError
-from dimm_ros.ros.collector import Collector, Report
-from dimm_ros.ros.session import LocalizerProcess, LocalSession
+from dimm_ros.replay.collector import Collector, Report
+from dimm_ros.replay.session import LocalizerProcess, LocalSession
 
 #: What must hold: seconds from a fault's end to the next accepted image, and growth of the process's memory in MB.
 RECOVERY_S, GROWTH_MB = 1.0, 20.0

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from dimm_ros.audit.membership import SCORES
 from dimm_ros.audit.privacy import Audit, Rebuilt
-from dimm_ros.doctor.coverage import above, second_down
+from dimm_ros.data.coverage import above, second_down
 from dimm_ros.pictures.plots import literal, pyplot, save_figure
 from dimm_ros.whole_file import write_whole
 

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleRenderable
 from rich.logging import RichHandler
@@ -33,6 +34,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dimm_ros.errors import plain
+
+if TYPE_CHECKING:
+    from dimm_ros.mapping.build import BuildResult
 
 
 class _Plain(Console):
@@ -97,6 +101,13 @@ def show(table: Table) -> None:
 def note(text: str) -> None:
     """One line beside the result, on stderr."""
     errors.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def describe(result: BuildResult, images: int) -> str:
+    """One line about a map that was written."""
+    size = result.path.stat().st_size / 1e6
+    times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())
+    return f"{'Map' if result.complete else 'Unfinished but usable map'} of {images} images: {result.path} ({size:.1f} MB; {times})"
 
 
 def say_json(content: object) -> None:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from dimm_ros.cli import options
-from dimm_ros.cli.console import EXIT_FINDINGS, bars, note, say, say_json, show
+from dimm_ros.cli.console import EXIT_FINDINGS, bars, describe, note, say, say_json, show
 from dimm_ros.cli.verbs import Verb
 from dimm_ros.errors import DimmError
 
 if TYPE_CHECKING:
     from dimm_ros.cli.console import Bars
     from dimm_ros.data.recording import Recording
-    from dimm_ros.evaluation.demo_bags import DemoBags
+    from dimm_ros.replay.demo_bags import DemoBags
 
 _EPILOG = (
     "Examples:\n\n  dimm demo\n\n  dimm demo --mcap\n\n  dimm demo --data redkitchen\n\n"
@@ -40,20 +40,19 @@ def run(
     as_json: options.AsJson = False,
 ) -> None:
     """Record a bag, build a map from it, start the localizer node, replay a second bag into it over DDS, print and draw how good it was."""
-    from dimm_ros.cli.map import describe
     from dimm_ros.config import PRESETS
     from dimm_ros.data.open import open_recording
     from dimm_ros.encoder.dinov2 import Encoder
-    from dimm_ros.evaluation.demo_bags import bags_of_data, bags_of_gallery
     from dimm_ros.evaluation.metrics import summarise
     from dimm_ros.evaluation.report import new_results, table, write_report
     from dimm_ros.mapping.build import build_map
     from dimm_ros.mapping.retrieval import ReferenceViews
     from dimm_ros.pictures.sinks import written
+    from dimm_ros.replay.demo_bags import bags_of_data, bags_of_gallery
     from dimm_ros.scene_map import SceneMap
 
     try:
-        from dimm_ros.evaluation.replay import beside_rays_alone, replay_through_node
+        from dimm_ros.replay.judge import beside_rays_alone, replay_through_node
     except ImportError as error:
         raise DimmError(f"The demo starts the ROS 2 node, but ROS 2 is not installed ({error}); use 'make demo', or source ROS 2.") from None
 

@@ -73,7 +73,7 @@ def _live(as_json: bool, **wanted) -> None:
     from dimm_ros.doctor.report import table
 
     try:
-        from dimm_ros.ros.doctor_live import LiveOptions, examine_live
+        from dimm_ros.doctor.live_ros import LiveOptions, examine_live
     except ImportError as error:
         raise InputError(
             f"--live needs ROS 2's Python packages ({error.name or error} is missing); run 'source /opt/ros/<distribution>/setup.bash' first.",

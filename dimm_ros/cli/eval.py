@@ -67,10 +67,10 @@ def run(
     from dimm_ros.evaluation.map_figures import mapped_poses
     from dimm_ros.evaluation.metrics import summarise
     from dimm_ros.evaluation.protocols import judge, judged_part, protocol_of, protocol_table
+    from dimm_ros.evaluation.ray_fields import draw_ray_fields
     from dimm_ros.evaluation.report import new_results, table, write_report
     from dimm_ros.localizer import Localizer
     from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
-    from dimm_ros.pictures.ray_field import draw_ray_fields
     from dimm_ros.pictures.shown import ShownRun
     from dimm_ros.pictures.sinks import sinks, written
 

@@ -42,8 +42,7 @@ def run(
     as_json: options.AsJson = False,
 ) -> None:
     """Record a walk through a furnished room as a ROS 2 bag with images, camera_info, TF and odometry, to try everything with."""
-    from dimm_ros.evaluation.demo_bags import GALLERY_CAMERA
-    from dimm_ros.gallery.recorder import record_bag
+    from dimm_ros.gallery.recorder import GALLERY_CAMERA, record_bag
     from dimm_ros.gallery.scene import build_room
     from dimm_ros.gallery.trajectory import MOUNTS, trajectory
 

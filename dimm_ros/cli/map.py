@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from dimm_ros.cli import map_info, map_merge, map_report, map_update, options
-from dimm_ros.cli.console import EXIT_STOPPED, bars, note, say, say_json
+from dimm_ros.cli.console import EXIT_STOPPED, bars, describe, note, say, say_json
 from dimm_ros.cli.map_group import DEFAULT, MapVerbs
 from dimm_ros.cli.verbs import Verb
 from dimm_ros.config import PRESETS
@@ -18,7 +18,6 @@ from dimm_ros.errors import BusyError, DimmError
 if TYPE_CHECKING:
     from dimm_ros.cli.console import Bars
     from dimm_ros.data.recording import Recording
-    from dimm_ros.mapping.build import BuildResult
 
 _EPILOG = (
     "Examples:\n\n  dimm map tour_bag -o office.dimm\n\n  dimm map redkitchen --split near:train -o kitchen.dimm --preset cpu\n\n"
@@ -149,10 +148,3 @@ def _tell_findings(recording: Recording, progress: Bars) -> None:
 
     for finding in main_findings(recording, watch):
         note(f"{finding.severity.name.lower()}: {finding.check}: {finding.what}; {finding.cure} (see 'dimm doctor')")
-
-
-def describe(result: BuildResult, images: int) -> str:
-    """One line about a map that was written."""
-    size = result.path.stat().st_size / 1e6
-    times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())
-    return f"{'Map' if result.complete else 'Unfinished but usable map'} of {images} images: {result.path} ({size:.1f} MB; {times})"

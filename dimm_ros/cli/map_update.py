@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from dimm_ros.cli import options
-from dimm_ros.cli.console import EXIT_STOPPED, bars, note, say, say_json
+from dimm_ros.cli.console import EXIT_STOPPED, bars, describe, note, say, say_json
 from dimm_ros.cli.verbs import Verb
 from dimm_ros.errors import BusyError, DimmError
 
@@ -48,7 +48,6 @@ def run(
     Old views are rehearsed from kept features, if there are some beside the map, else as the map remembers them (docs/maps.md). MAP
     stays as it is until the new one is complete. Ctrl-C stops safely; the same command goes on from there.
     """
-    from dimm_ros.cli.map import describe
     from dimm_ros.encoder.dinov2 import Encoder
     from dimm_ros.mapping.update import update_map
     from dimm_ros.scene_map import SceneMap

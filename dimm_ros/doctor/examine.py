@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dimm_ros.data.coverage import Coverage
 from dimm_ros.data.open import is_bag, open_recording
 from dimm_ros.data.recording import Recording
 from dimm_ros.doctor.camera import check_cameras
-from dimm_ros.doctor.coverage import Coverage, check_coverage
+from dimm_ros.doctor.coverage import check_coverage
 from dimm_ros.doctor.diagnosis import Diagnosis
 from dimm_ros.doctor.findings import Finding, Severity, problem
 from dimm_ros.doctor.geometry import check_geometry
@@ -73,11 +74,6 @@ def examine(source: str | Path, *, split: str | None = None, watch: Watcher | No
 
         findings += check_bag(source, bag_options.get("image_topic"), bag_options.get("camera_info_topic"))
     return _examine(recording, findings, watch or (lambda stage, done, total: None))
-
-
-def examine_recording(recording: Recording, watch: Watcher | None = None) -> Examination:
-    """The checks of an open recording."""
-    return _examine(recording, [], watch or (lambda stage, done, total: None))
 
 
 def main_findings(recording: Recording, watch: Watcher | None = None) -> list[Finding]:

@@ -1,6 +1,6 @@
 """What is wrong with a robot that is running now, from what was overheard of it; ROS is not needed to judge.
 
-``dimm_ros.ros.doctor_live`` does the listening. Times are in seconds; an age is the clock when a message came, less its stamp.
+``dimm_ros.doctor.live_ros`` does the listening. Times are in seconds; an age is the clock when a message came, less its stamp.
 """
 
 from __future__ import annotations

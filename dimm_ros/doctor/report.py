@@ -12,7 +12,6 @@ from rich.table import Table
 
 from dimm_ros.doctor.examine import Examination
 from dimm_ros.doctor.findings import Finding, Severity
-from dimm_ros.evaluation.report import point_latest
 from dimm_ros.pictures.plots import literal, pyplot
 from dimm_ros.whole_file import written_whole
 
@@ -37,12 +36,11 @@ def table(title: str, findings: Sequence[Finding]) -> Table:
 
 
 def write_report(folder: Path, examination: Examination) -> list[Path]:
-    """Write findings.json and doctor.png, and point results/latest here; returns their paths."""
+    """Write findings.json and doctor.png; returns their paths."""
     file = folder / "findings.json"
     with written_whole(file) as partial:
         partial.write_text(json.dumps(examination.as_dict(), indent=2) + "\n", encoding="utf-8")
     picture = draw(folder / "doctor.png", examination)
-    point_latest(folder)
     return [file, picture]
 
 

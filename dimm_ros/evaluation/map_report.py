@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dimm_ros.data.coverage import view_coverage
 from dimm_ros.data.recording import Recording
 from dimm_ros.errors import DataError, MapError
 from dimm_ros.evaluation import map_figures
@@ -138,7 +139,7 @@ def _results(localizer: Localizer, judged: Judged, scene_map: SceneMap, folder: 
     title = f"<h2>On {html.escape(judged.recording.name)}</h2>"
     if not judged.answers:
         return [title, _note("It has no frame.")]
-    seen = map_figures.seen_from_above(judged.recording.poses())
+    seen = view_coverage(judged.recording.poses())
     body = [title, map_figures.figures_table(judged.figures)]
     body.append(_image(map_figures.draw_places(folder / f"places_{number}.png", judged.answers, seen)))
     limit = scene_map.header.calibration.max_novelty

@@ -15,7 +15,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from dimm_ros.doctor.coverage import above, second_down
+from dimm_ros.data.coverage import above, second_down
 from dimm_ros.errors import DataError
 from dimm_ros.evaluation.metrics import Answer, errors
 from dimm_ros.geometry.covariance import position_sigma
@@ -55,7 +55,6 @@ def new_results(name: str, root: str | Path = "results") -> Iterator[Path]:
     try:
         folder = results_folder(name, root)
         yield folder
-        point_latest(folder)
     except BaseException:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -63,6 +62,7 @@ def new_results(name: str, root: str | Path = "results") -> Iterator[Path]:
             for place in missing:  # from the inside out, and only what is empty
                 place.rmdir()
         raise
+    point_latest(folder)  # here alone: results that are taken away again must not be the latest
 
 
 def point_latest(folder: Path) -> None:
@@ -136,7 +136,7 @@ def _memory(figures: dict) -> list[tuple[str, str]]:
 def write_report(
     folder: Path, title: str, answers: Sequence[Answer], figures: dict, mapped: np.ndarray | None = None,
 ) -> list[Path]:
-    """Write metrics.json, estimated.tum, true.tum, trajectory.png and errors.png; results/latest becomes this folder.
+    """Write metrics.json, estimated.tum, true.tum, trajectory.png and errors.png.
 
     Args:
         folder: of the results.
@@ -156,7 +156,6 @@ def write_report(
     if answers:
         paths.append(_draw_trajectory(folder / "trajectory.png", title, answers, mapped))
         paths.append(_draw_errors(folder / "errors.png", title, answers))
-    point_latest(folder)
     return paths
 
 

@@ -17,6 +17,8 @@ from dimm_ros.gallery.scene import Scene
 from dimm_ros.geometry import poses
 from dimm_ros.geometry.camera import Camera
 
+#: A wide lens with some distortion, as robots have.
+GALLERY_CAMERA = Camera(640, 480, 420.0, 420.0, 319.5, 239.5, "plumb_bob", (-0.12, 0.02, 0.0004, -0.0003, 0.0))
 _BATCH = 16  # pictures rendered ahead of the writer
 
 

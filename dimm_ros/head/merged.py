@@ -66,4 +66,4 @@ class MergedHead(nn.Module):
         scale = self.scale[number]
         moments = scale * rays.moments + torch.linalg.cross(self.shift[number].expand_as(rays.directions), rays.directions)
         moment_scale = None if rays.moment_scale is None else scale * rays.moment_scale
-        return replace(rays, moments=moments, moment_scale=moment_scale, novelty=None, turned=None)
+        return replace(rays, moments=moments, moment_scale=moment_scale, novelty=None)

@@ -6,9 +6,8 @@
     fused = attention of the semantic projection over the N embeddings
     ray = MLP(fused): direction, moment, and the scale of each one's error
 
-``DimmHead`` is that, and no more. ``MapHead`` goes beyond the paper: it also tells the whole image's rotation from its
-context, and a finished map's rays are drawn towards those of that rotation and of a position regressed from the whole
-image, see ``whole_image``.
+``DimmHead`` is that, and no more. ``MapHead`` goes beyond the paper: a finished map's rays are drawn towards those of a pose
+that is regressed from the image as a whole, see ``whole_image``.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dimm_ros.config import HeadConfig
-from dimm_ros.head.whole_image import WholeImage, blend, nearest_rotations
+from dimm_ros.head.whole_image import WholeImage, blend
 
 #: Smallest predicted scale (radians, and scene radii): keeps the likelihood finite on memorised rays.
 _MIN_SCALE = 1e-3
@@ -38,8 +37,6 @@ class Rays:
         direction_scale: (...) typical error of the direction, radians; None without confidence.
         moment_scale: (...) typical error of the moment, scene radii; None without confidence.
         novelty: (V,) how unlike all mapped views each image as a whole is, see ``whole_image``; None while a head is trained.
-        turned: (V, 3, 3) world_from_camera of each image as a whole, not yet orthogonal; None where nobody needs it any more (merged and
-            exported heads), and from a head that does not tell it.
     """
 
     directions: Tensor
@@ -47,7 +44,6 @@ class Rays:
     direction_scale: Tensor | None = None
     moment_scale: Tensor | None = None
     novelty: Tensor | None = None
-    turned: Tensor | None = None
 
     def at(self, chosen: Tensor) -> Rays:
         """These of one image's rays."""
@@ -129,14 +125,7 @@ class DimmHead(nn.Module):
             context: (V, C) context of the V images that the patches are of, B / V consecutive patches each.
             camera_rays: (B, 3) unit rays through the patch centres in the camera's frame.
         """
-        return self._rays(patches, self._project_context(context), camera_rays)
-
-    def _project_context(self, context: Tensor) -> Tensor:
-        """(V, 2 W) the context's part of the token's two projections."""
-        return self.from_context((context - self.context_mean) / self.context_std)
-
-    def _rays(self, patches: Tensor, projected: Tensor, camera_rays: Tensor) -> Rays:
-        """As ``forward``, from projected contexts."""
+        projected = self.from_context((context - self.context_mean) / self.context_std)
         token = self.from_patch(patches).add_(self.from_xy(fourier(camera_rays, self.config.frequencies)))
         token = token.unflatten(0, (projected.shape[0], -1)).add_(projected[:, None]).flatten(0, 1)
         semantic, geometric = token.chunk(2, dim=-1)
@@ -172,36 +161,23 @@ class MapHead(DimmHead):
 
     def __init__(self, patch_dim: int, context_dim: int, config: HeadConfig, whole: WholeImage | None = None) -> None:
         super().__init__(patch_dim, context_dim, config)
-        width, turn = config.width, config.turn_width if config.whole_share else 0
-        self.turn = nn.Sequential(
-            nn.LayerNorm(2 * width), nn.GELU(), nn.Linear(2 * width, turn), nn.LayerNorm(turn), nn.GELU(),
-            nn.Linear(turn, 9),
-        ) if turn else None
         self.whole = whole
 
     def forward(self, patches: Tensor, context: Tensor, camera_rays: Tensor) -> Rays:
-        """As ``DimmHead.forward``; the rays have ``novelty`` and ``turned`` as well, where the head can tell them."""
-        projected = self._project_context(context)
-        rays = self._rays(patches, projected, camera_rays)
-        if self.turn is not None:
-            rays = replace(rays, turned=self.turn(projected).float().unflatten(-1, (3, 3)))
+        """As ``DimmHead.forward``; the rays of a finished map have their ``novelty`` as well."""
+        rays = super().forward(patches, context, camera_rays)
         return rays if self.whole is None else self._blended(rays, context, camera_rays)
 
     def alone(self, context: Tensor | None = None) -> DimmHead:
         """The paper's head in this one, with the same weights; a merged head needs a (1, C) context to choose one."""
         head = copy.copy(self)
-        head._modules = {**self._modules, "turn": None, "whole": None}
+        head._modules = {**self._modules, "whole": None}
         return head
 
     def _blended(self, rays: Rays, context: Tensor, camera_rays: Tensor) -> Rays:
         """The rays drawn towards those of the whole image's pose."""
         rotations, centres, novelty = self.whole(context)
-        moved = turned = self._share(self.config.whole_least, novelty)
-        if rays.turned is not None:
-            rotations, turned = nearest_rotations(rays.turned), self._share(self.config.turn_least, novelty)
-        directions, moments = blend(rays.directions, rays.moments, camera_rays, rotations, centres, turned, moved)
+        config = self.config
+        share = (config.whole_least + novelty / config.whole_novelty).clamp_max(config.whole_share)
+        directions, moments = blend(rays.directions, rays.moments, camera_rays, rotations, centres, share)
         return replace(rays, directions=directions, moments=moments, novelty=novelty)
-
-    def _share(self, least: float, novelty: Tensor) -> Tensor:
-        """(V,) the whole image's share in rays, which grows with novelty."""
-        return (least + novelty / self.config.whole_novelty).clamp_max(self.config.whole_share)

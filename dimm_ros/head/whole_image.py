@@ -2,9 +2,8 @@
 
 The per-patch head knows every mapped view by heart and, between them, tends to the nearest; a smooth regression on the global
 context, which is solved in closed form, does not. Their errors differ in part, so the head's rays are drawn towards the rays of
-this pose, the more so the newer the view is (docs/benchmarks.md has what that gains). Its rotation gives way to the one that the head
-itself learns to tell from the context, which is better; without that, as in maps of format 3, it serves. The distance to the nearest
-mapped context says how new a view is; the covariance and the rejection of images from elsewhere rest on it, too.
+this pose, the more so the newer the view is (docs/benchmarks.md has what that gains). The distance to the nearest mapped context
+says how new a view is; the covariance and the rejection of images from elsewhere rest on it, too.
 
     x = (context - mean) / deviation
     z = P x                                              P: principal axes of the mapped views' x
@@ -158,26 +157,26 @@ def nearest_rotations(matrices: Tensor) -> Tensor:
 
 
 def blend(
-    directions: Tensor, moments: Tensor, camera_rays: Tensor, rotations: Tensor, centres: Tensor, turned: Tensor, moved: Tensor,
+    directions: Tensor, moments: Tensor, camera_rays: Tensor, rotations: Tensor, centres: Tensor, share: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Rays drawn towards those of known poses.
 
     A moment about the pose's own centre says how far beside it the ray passes; that is what shrinks, whatever the turn.
 
-        d' = normalised((1 - t) d + t R u)      m' = c x d' + (1 - s) (m - c x d), less its part along d'
+        d' = normalised((1 - s) d + s R u)      m' = c x d' + (1 - s) (m - c x d), less its part along d'
 
     Args:
         directions, moments: (B, 3) world rays, B / V consecutive ones of each of V images.
         camera_rays: (B, 3) u.
         rotations, centres: (V, 3, 3) R world_from_camera, (V, 3) c.
-        turned, moved: (V,) shares t of the rotation and s of the centre.
+        share: (V,) s.
     """
     count, shape = rotations.shape[0], directions.shape  # not len(): a traced graph would hold that number
     directions, moments, camera_rays = (part.reshape(count, -1, 3) for part in (directions, moments, camera_rays))
     posed = torch.einsum("vij,vbj->vbi", rotations, camera_rays)
     centres = centres[:, None].expand_as(directions)
-    drawn = F.normalize(torch.lerp(directions, posed, turned[:, None, None]), dim=-1)
-    beside = (1 - moved[:, None, None]) * (moments - torch.linalg.cross(centres, directions))
+    drawn = F.normalize(torch.lerp(directions, posed, share[:, None, None]), dim=-1)
+    beside = (1 - share[:, None, None]) * (moments - torch.linalg.cross(centres, directions))
     moments = torch.linalg.cross(centres, drawn) + beside - (beside * drawn).sum(-1, keepdim=True) * drawn
     return drawn.reshape(shape), moments.reshape(shape)
 

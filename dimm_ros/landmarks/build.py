@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from dimm_ros.landmarks.pairs import choose_pairs
 from dimm_ros.landmarks.store import Landmarks, hide_in_lines
 from dimm_ros.landmarks.tracks import Tracks, epipolar_agreement, join_matches
 from dimm_ros.landmarks.triangulation import MAX_PIXELS, Structure, triangulate
+from dimm_ros.prefetch import prefetched
 
 #: Called with (stage, done, in all); returning True asks to stop.
 Watch = Callable[[str, int, int], bool]
@@ -171,18 +171,8 @@ def _watched(stage: str, work: Callable, items: Sequence, watch: Watch) -> list 
     workers = os.cpu_count() or 1
     results: list = []
     with ThreadPoolExecutor(workers) as pool:
-        for result in _ahead(pool, work, items, 2 * workers):
+        for result in prefetched(pool, work, items, 2 * workers):
             results.append(result)
             if watch(stage, len(results), len(items)) and len(results) < len(items):
                 return None
     return results
-
-
-def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Sequence, ahead: int) -> Iterator:
-    """Results in order, so many of them under way at a time: images must not pile up in memory."""
-    waiting, rest = [], iter(items)
-    waiting.extend(pool.submit(work, item) for item in islice(rest, ahead))
-    while waiting:
-        result = waiting.pop(0).result()
-        waiting.extend(pool.submit(work, item) for item in islice(rest, 1))
-        yield result

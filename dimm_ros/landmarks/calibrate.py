@@ -2,7 +2,8 @@
 
 What matches say of their own scatter leaves out what all landmarks of a place share: the recording's poses are off by
 centimetres, and so are landmarks made from them. Two standard deviations, of position and of rotation, are added; they are
-the likeliest for the errors seen (Gaussian errors, the matches' own covariance plus the shared part).
+the likeliest for the errors seen (Gaussian errors, the matches' own covariance plus the shared part). They grow with how unlike
+the views that showed the landmarks the answered one is (``Landmarks.strangeness``), as the errors of frames left out do.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from dimm_ros.landmarks.keypoints import Keypoints
 from dimm_ros.landmarks.locate import locate
 from dimm_ros.landmarks.store import Landmarks
 
-#: Neighbouring matches err alike, for their landmarks were placed by the same images: they count for half of their number.
-CORRELATED = 2.0
+#: Neighbouring matches err alike, for their landmarks were placed by the same images: they count for a quarter of their number.
+CORRELATED = 4.0
 
-_PERIOD, _BLOCK = 40, 8  # whole stretches: a frame between its neighbours would make it too easy
+_PERIOD, _BLOCK = 60, 20  # whole stretches: a frame between its neighbours would make it too easy
 _SPARSE = 60  # so few frames are left out one by one
 _MIN_FRAMES = 5
 _TAILS = 1.2  # errors have heavier tails than a Gaussian, and frames elsewhere are further from the recorded ones
 _INSIDE, _ELLIPSOID, _WIDEST = 0.95, 12.592, 3.0  # share of frames that the ellipsoid of so many squares must hold, at most so much wider
+_LEAST = 0.3  # of the usual strangeness: views at the middle of the mapped ones share errors, too
 _OUTLIER = 40.0  # largest squared Mahalanobis distance that counts: one blunder must not inflate every covariance
 
 
@@ -33,7 +35,9 @@ class LandmarkCalibration(BaseModel):
     """Errors of landmark poses beside what the matches' own scatter says.
 
     Attributes:
-        position_sigma, rotation_sigma_deg: standard deviation per axis, metres and degrees; the defaults are what other maps had.
+        position_sigma, rotation_sigma_deg: standard deviation per axis, metres and degrees, of views as strange as the frames
+            that were left out; the defaults are what other maps had.
+        strangeness: median of those frames, see ``Landmarks.strangeness``; None where it is not known, as of lines.
         frames: that were left out and found; 0 when there were too few.
         position_error, rotation_error_deg: their median errors.
     """
@@ -42,19 +46,22 @@ class LandmarkCalibration(BaseModel):
 
     position_sigma: float = Field(0.02, ge=0)
     rotation_sigma_deg: float = Field(0.5, ge=0)
+    strangeness: float | None = Field(None, gt=0)
     frames: int = Field(0, ge=0)
     position_error: float | None = Field(None, ge=0)
     rotation_error_deg: float | None = Field(None, ge=0)
 
-    def covariance(self, information: np.ndarray, prior: np.ndarray | None = None) -> np.ndarray:
+    def covariance(self, information: np.ndarray, strangeness: float, prior: np.ndarray | None = None) -> np.ndarray:
         """(6, 6) covariance of a pose from landmarks: x, y, z, rx, ry, rz; square metres and radians.
 
         Args:
             information: (6, 6) that the matches' own scatter says, see ``LandmarkPose``.
+            strangeness: of the landmarks that agree, see ``Located``.
             prior: (6, 6) information of the prior that joined it, or None. Few landmarks leave most to it, and then add little
                 of the errors that they share.
         """
-        shared = np.diag([self.position_sigma**2] * 3 + [np.radians(self.rotation_sigma_deg) ** 2] * 3)
+        grown = 1.0 if self.strangeness is None else max(strangeness / self.strangeness, _LEAST)
+        shared = grown**2 * np.diag([self.position_sigma**2] * 3 + [np.radians(self.rotation_sigma_deg) ** 2] * 3)
         information = information / CORRELATED
         if prior is None:
             return np.linalg.inv(information) + shared
@@ -76,7 +83,7 @@ def calibrate_landmarks(landmarks: Landmarks, keypoints: Sequence[Keypoints], po
         keypoints: of the frames.
         poses: (N, 4, 4) their world_from_camera, in the landmarks' frame.
     """
-    errors, own = [], []
+    errors, own, strange = [], [], []
     for points, pose in zip(keypoints, poses, strict=True):
         found = locate([points], np.eye(4)[None], landmarks, None)
         if found is None or not found.proven:
@@ -84,22 +91,26 @@ def calibrate_landmarks(landmarks: Landmarks, keypoints: Sequence[Keypoints], po
         turned = rotation_vector(found.pose.rotation @ pose[:3, :3].T)
         errors.append(np.concatenate([found.pose.centre - pose[:3, 3], turned]))
         own.append(CORRELATED * np.linalg.inv(found.pose.information))
+        strange.append(found.strangeness)
     if len(errors) < _MIN_FRAMES:
         return LandmarkCalibration()
-    errors, own = np.array(errors), np.array(own)
+    errors, own, usual = np.array(errors), np.array(own), float(np.median(strange))
+    grown = np.maximum(np.array(strange) / usual, _LEAST) if usual else np.ones(len(errors))
     position, rotation = np.linalg.norm(errors[:, :3], axis=1), np.linalg.norm(errors[:, 3:], axis=1)
 
     def unlikely(logarithms: np.ndarray) -> float:
-        spread = own + np.diag(np.exp(2 * np.repeat(logarithms, 3)))
+        spread = own + grown[:, None, None] ** 2 * np.diag(np.exp(2 * np.repeat(logarithms, 3)))
         distance = np.einsum("ni,nij,nj->n", errors, np.linalg.inv(spread), errors)
         return float(np.minimum(distance, _OUTLIER).sum() + np.linalg.slogdet(spread)[1].sum())
 
     start = np.log([max(np.median(position), 1e-6), max(np.median(rotation), 1e-7)])
-    fitted = np.exp(minimize(unlikely, start, method="Nelder-Mead").x)
-    spread = own + np.diag(np.repeat(fitted**2, 3))
+    tried = [minimize(unlikely, start + np.log(share), method="Nelder-Mead") for share in (1.0, 0.3)]  # from one it may get lost
+    fitted = np.exp(min(tried, key=lambda each: each.fun).x)
+    spread = own + grown[:, None, None] ** 2 * np.diag(np.repeat(fitted**2, 3))
     squares = np.einsum("ni,nij,nj->n", errors, np.linalg.inv(spread), errors)
     fitted = fitted * _TAILS * np.clip(np.sqrt(np.quantile(squares, _INSIDE) / _ELLIPSOID), 1.0, _WIDEST)
     return LandmarkCalibration(
-        position_sigma=float(fitted[0]), rotation_sigma_deg=float(np.degrees(fitted[1])), frames=len(errors),
+        position_sigma=float(fitted[0]), rotation_sigma_deg=float(np.degrees(fitted[1])),
+        strangeness=usual or None, frames=len(errors),
         position_error=float(np.median(position)), rotation_error_deg=float(np.degrees(np.median(rotation))),
     )

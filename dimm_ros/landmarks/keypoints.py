@@ -22,14 +22,12 @@ class Keypoints:
     Attributes:
         bearings: (N, 3) unit rays, optical frame.
         pixels: (N, 2) in the image as it was given, (0, 0) the centre of the top-left pixel.
-        sizes: (N,) diameter of the described patch as an angle, radians.
         sigma: angle of one pixel of the image that was searched, radians: the unit of thresholds.
         descriptors: (N, D) uint8, unit vectors times ``SCALE``.
     """
 
     bearings: np.ndarray
     pixels: np.ndarray
-    sizes: np.ndarray
     sigma: float
     descriptors: np.ndarray
 
@@ -40,7 +38,7 @@ class Keypoints:
         """So many of these at most; None for all."""
         if most is None or len(self) <= most:
             return self
-        arrays = {name: getattr(self, name)[:most] for name in ("bearings", "pixels", "sizes", "descriptors")}
+        arrays = {name: getattr(self, name)[:most] for name in ("bearings", "pixels", "descriptors")}
         return Keypoints(**arrays, sigma=self.sigma)
 
     def unit_descriptors(self) -> np.ndarray:
@@ -70,12 +68,12 @@ class Detector(Protocol):
     name: str
     dim: int
 
-    def detect(self, grey: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def detect(self, grey: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
         """Keypoints of an (H, W) uint8 image, ``most`` at most, the strongest first.
 
         Returns:
-            (N, 2) pixels, (0, 0) the centre of the top-left one; (N,) diameters in pixels; (N, D) descriptors that are not
-            negative, or of either sign, of length one.
+            (N, 2) pixels, (0, 0) the centre of the top-left one; (N, D) descriptors that are not negative, or of either sign,
+            of length one.
         """
 
 
@@ -95,7 +93,7 @@ class Sift:
         except (TypeError, cv2.error):  # OpenCV before 4.8, as Ubuntu's
             self._options, self._shift = {}, self._UPSCALE_SHIFT
 
-    def detect(self, grey: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def detect(self, grey: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
         """See ``Detector``."""
         finder = self._finders.get(most)
         if finder is None:
@@ -104,13 +102,12 @@ class Sift:
             )
         found, descriptors = finder.detectAndCompute(grey, None)
         if not found:
-            return np.empty((0, 2)), np.empty(0), np.empty((0, self.dim), np.float32)
+            return np.empty((0, 2)), np.empty((0, self.dim), np.float32)
         order = np.argsort([-point.response for point in found], kind="stable")  # OpenCV's is that of the scales
         found, descriptors = [found[index] for index in order], descriptors[order]
         pixels = np.array([point.pt for point in found]) - self._shift
-        sizes = np.array([point.size for point in found])
         descriptors = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-6))
-        return pixels, sizes, descriptors
+        return pixels, descriptors
 
 
 DETECTORS: dict[str, type[Detector]] = {Sift.name: Sift}
@@ -134,12 +131,12 @@ def find_keypoints(image: np.ndarray, camera: Camera, detector: Detector, longes
         # Reduced before it is made grey: a third of the work for the larger part.
         size = (round(image.shape[1] / scale), round(image.shape[0] / scale))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    pixels, sizes, descriptors = detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), most)
+    pixels, descriptors = detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), most)
     factor = np.array([camera.width / image.shape[1], camera.height / image.shape[0]])
     pixels = (pixels + 0.5) * factor - 0.5
     bearings, valid = camera.bearings(pixels)
     sigma = float(np.sqrt(factor.prod() / (camera.fx * camera.fy)))
     return Keypoints(
-        bearings=bearings[valid], pixels=pixels[valid].astype(np.float32), sizes=(sizes[valid] * sigma).astype(np.float32),
-        sigma=sigma, descriptors=quantised(descriptors[valid]),
+        bearings=bearings[valid], pixels=pixels[valid].astype(np.float32), sigma=sigma,
+        descriptors=quantised(descriptors[valid]),
     )

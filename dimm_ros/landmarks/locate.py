@@ -21,6 +21,8 @@ _FAMILIAR, _VISIBLE = 8000, 3000
 _COARSE = 1000, 1500
 #: Search radius about a pose that was found among all landmarks, pixels.
 _FOUND_PX = 16.0
+#: Strangeness of a landmark that hardly can be seen from where it is seen.
+_STRANGEST = 2.0
 #: Proof from which a pose is believed: one false alarm in so many, as a power of ten.
 MIN_PROOF = 6.0
 
@@ -48,10 +50,15 @@ class Matched:
 
 @dataclass(frozen=True)
 class Located:
-    """A pose from landmarks and the matches that it rests on."""
+    """A pose from landmarks and the matches that it rests on.
+
+    Attributes:
+        strangeness: median of the landmarks that agree, see ``Landmarks.strangeness``.
+    """
 
     pose: LandmarkPose
     matched: Matched
+    strangeness: float
 
     @property
     def proven(self) -> bool:
@@ -80,27 +87,31 @@ def locate(
         # A wide region of points is searched coarsely first: the pose found narrows it.
         coarse = landmarks.kind == "points" and _SIGMAS * _uncertain(prior)[1] > 2 * _FOUND_PX * keypoints[0].sigma
         matched = match_near(keypoints, rig_from_camera, landmarks, prior, coarse)
-    found = _solved(matched, prior, seed)
+    found = _solved(matched, landmarks, prior, seed)
     if prior is not None and coarse and (found is None or not found.proven):
         matched = match_near(keypoints, rig_from_camera, landmarks, prior)
-        found = _solved(matched, prior, seed)
+        found = _solved(matched, landmarks, prior, seed)
     if found is None or not found.proven or matched.region_px < 2 * _FOUND_PX:
         return found
     # Now that it is better known where, those landmarks that were seen from about there.
     turn = keypoints[0].sigma * _FOUND_PX / _SIGMAS
     about = Prior(found.pose.rotation, found.pose.centre, np.diag([1e12] * 3 + [turn**-2] * 3))
-    better = _solved(match_near(keypoints, rig_from_camera, landmarks, about), found.pose.prior, seed, about)
+    better = _solved(match_near(keypoints, rig_from_camera, landmarks, about), landmarks, found.pose.prior, seed, about)
     if better is None or 2 * better.pose.inliers.sum() < found.pose.inliers.sum():
         return found
     # The first search is the proof: in so narrow a one, chance alone agrees often.
     return replace(better, pose=replace(better.pose, proof=max(better.pose.proof, found.pose.proof)))
 
 
-def _solved(matched: Matched, prior: Prior | None, seed: int, start: Prior | None = None) -> Located | None:
-    chance = chance_of(matched.matches.equations, matched.region_px)
+def _solved(matched: Matched, landmarks: Landmarks, prior: Prior | None, seed: int, start: Prior | None = None) -> Located | None:
+    matches = matched.matches
     known = None if start is None else (start.rotation, start.centre)
-    pose = solve_landmarks(matched.matches, matched.ratio, chance, prior, seed, known)
-    return None if pose is None else Located(pose, matched)
+    pose = solve_landmarks(matches, matched.ratio, chance_of(matches.equations, matched.region_px), prior, seed, known)
+    if pose is None:
+        return None
+    centres = pose.centre + matches.offsets[pose.inliers] @ pose.rotation.T
+    strange = landmarks.strangeness(centres, 0.0, matched.landmarks[pose.inliers])
+    return Located(pose, matched, float(np.median(np.minimum(strange, _STRANGEST))))
 
 
 def match_all(keypoints: Sequence[Keypoints], rig_from_camera: np.ndarray, landmarks: Landmarks) -> Matched:

@@ -75,7 +75,7 @@ class Landmarks:
         neither is known.
 
         Args:
-            centre: (3,) metres.
+            centre: (3,) of the camera, or (K, 3) of each landmark's own, metres.
             slack: how uncertain the centre is, metres.
             rows: (K,) indices of the landmarks.
         """

@@ -20,7 +20,6 @@ class Tracks:
         track: (K,) which track an observation belongs to, 0 to T - 1.
         image: (K,) which image it is in.
         bearings: (K, 3) unit ray in the optical frame of that image.
-        sizes: (K,) angle of the described patch, radians.
         sigma: (K,) angle of a pixel there, radians.
         descriptors: (K, D) uint8.
     """
@@ -28,7 +27,6 @@ class Tracks:
     track: np.ndarray
     image: np.ndarray
     bearings: np.ndarray
-    sizes: np.ndarray
     sigma: np.ndarray
     descriptors: np.ndarray
 
@@ -65,7 +63,7 @@ def join_matches(keypoints: Sequence[Keypoints], pairs: np.ndarray, matches: Seq
 
     sigma = np.array([each.sigma for each in keypoints])[image]
     return Tracks(
-        track=track, image=image, bearings=gathered("bearings"), sizes=gathered("sizes"), sigma=sigma,
+        track=track, image=image, bearings=gathered("bearings"), sigma=sigma,
         descriptors=gathered("descriptors"),
     )
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from dimm_ros.config import SolverConfig
+from dimm_ros.errors import InputError
 from dimm_ros.geometry.poses import make_pose, pose_errors, rotation_angle_deg
+from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.scene_map import GROWTH, LEAST_NOVELTY, Calibration, SceneMap
 from dimm_ros.solver import solve_pose
+from dimm_ros.uncalibrated import focal_that_agrees, median_focal
 
 _PERIOD, _BLOCK = 120, 20  # whole stretches: a single frame between its neighbours would make it too easy
 _MIN_FRAMES = 12
@@ -103,3 +108,32 @@ def calibrate(
         position_rate=position_rate, rotation_rate_deg=rotation_rate_deg, frames=len(frames),
         max_novelty=_limit(novelty, _NOVELTY) if known else None, position_error=position_error, rotation_error_deg=rotation_error_deg,
     )
+
+
+def focal_bias(head: MapHead, views: TrainingViews, asked: Sequence[int]) -> float:
+    """By which factor a map's head finds focal lengths too long: the median over mapped views, whose cameras are known.
+
+    A head draws the directions of an image a little together, and the focal length that agrees with itself lies 2.5 times as far
+    off as the directions do, so this is several per cent; it is nearly the same for all views of a map.
+
+    Args:
+        head: of the finished map.
+        views: of the recording.
+        asked: which of them to ask; recorded ones.
+
+    Returns:
+        The factor; 1 when fewer than three views can say.
+    """
+    device = next(head.parameters()).device
+    found = []
+    for view in asked:
+        rows = views.rows(view)
+        rays, patches = views.camera_rays[rows].double(), views.patches[rows]
+        rays, patches = rays[rays[:, 2] > 0.1], patches[rays[:, 2] > 0.1]  # a pinhole sees no further
+        plane = (rays[:, :2] / rays[:, 2:]).to(device)
+        try:
+            context = views.context[int(view), None].to(device).float()
+            found.append(focal_that_agrees(head, patches.to(device).float(), context, plane, [0.6, 0.8, 1.0, 1.25, 1.6]))
+        except InputError:
+            continue
+    return median_focal(found) if len(found) >= 3 else 1.0

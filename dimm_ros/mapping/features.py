@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from dimm_ros.geometry.poses import make_pose
 from dimm_ros.mapping.augment import View
 from dimm_ros.mapping.training_views import ROWS, VIEWS, TrainingViews
 from dimm_ros.mapping.views import ViewMaker
+from dimm_ros.prefetch import prefetched
 from dimm_ros.whole_file import written_whole
 
 _PROGRESS = "progress.json"
@@ -159,9 +159,14 @@ def fill_buffer(
     first, step = buffer.part
     jobs = (divmod(first + number * step, len(recording.frames)) for number in range(buffer.done, buffer.views))
     maker = ViewMaker(recording, encoder.config.input_size, config)
+
+    def made(job: tuple[int, int]) -> tuple[int, View]:
+        number, index = job
+        return index, maker.make(number, index)
+
     try:
         with ThreadPoolExecutor(max_workers=1 if batch == 1 else 8) as pool:
-            for group in _groups(_prefetch(pool, jobs, maker, ahead=2 * batch), batch):
+            for group in _groups(prefetched(pool, made, jobs, 2 * batch), batch):
                 images = torch.from_numpy(np.stack([normalise(view.image) for _, view in group]))
                 tokens = encoder.encode(images)
                 patches, contexts = tokens.patches.half().cpu().numpy(), tokens.context.half().cpu().numpy()
@@ -175,21 +180,6 @@ def fill_buffer(
         if buffer.done:  # else there is nothing to go on from
             buffer.save()
     return True
-
-
-def _prefetch(
-    pool: ThreadPoolExecutor, jobs: Iterator[tuple[int, int]], maker: ViewMaker, ahead: int,
-) -> Iterator[tuple[int, View]]:
-    """Views in order, made ``ahead`` of their use."""
-    def submit(job: tuple[int, int]):
-        number, index = job
-        return index, pool.submit(maker.make, number, index)
-
-    waiting = [submit(job) for job in islice(jobs, ahead)]
-    while waiting:
-        index, future = waiting.pop(0)
-        waiting.extend(submit(job) for job in islice(jobs, 1))
-        yield index, future.result()
 
 
 def _groups(views: Iterator[tuple[int, View]], size: int) -> Iterator[list[tuple[int, View]]]:

@@ -20,12 +20,11 @@ from dimm_ros.config import HeadConfig
 from dimm_ros.errors import UNREADABLE, DataError
 from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
-from dimm_ros.mapping.calibrate import calibrate, calibrate_short, held_out_frames
+from dimm_ros.mapping.calibrate import calibrate, calibrate_short, focal_bias, held_out_frames
 from dimm_ros.mapping.distributed import ALONE, Workers
 from dimm_ros.mapping.trainer import Normalisation, Trainer
 from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.scene_map import Calibration, Curve, MapHeader, SceneMap, write_safetensors
-from dimm_ros.uncalibrated import focal_bias
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +167,7 @@ class MapFit:
 
     def _map_of(self, trainer: Trainer, chosen: Tensor | None = None) -> SceneMap:
         """The map by now, with the whole-image part from these views (all); the head alone where nothing is written."""
-        header, session, head = self._header, self._session, trainer.averaged_head()
+        header, session, head = self._header, self._session, trainer.trained_head()
         if not self._workers.first:
             return SceneMap(header, head)
         head.whole = whole_image(self._all, chosen, self._normalisation, header.head, self._device)

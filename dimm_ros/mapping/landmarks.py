@@ -73,12 +73,17 @@ def points_of(scene_map: SceneMap, recording: Recording, watch: Callable[[str, i
     header = scene_map.header.landmarks
     if header is None or header.kind != "lines":
         return None
-    config = LandmarkConfig(
-        kind="points", detector=header.detector, longest=header.longest, keypoints=header.keypoints, images=header.images,
-        most=max(header.count, 100),
-    )
+    config = points_config(header).changed(images=header.images)
     built = build_landmarks(recording.frames, np.array(scene_map.header.origin), config, watch)
     return None if built is None else built.landmarks
+
+
+def points_config(header: LandmarkHeader) -> LandmarkConfig:
+    """How to find points of another recording that go with a map's landmarks: its detector and sizes, as many as it has."""
+    return LandmarkConfig(
+        kind="points", detector=header.detector, longest=header.longest, keypoints=header.keypoints,
+        most=min(max(header.count, 100), 1_000_000),
+    )
 
 
 def landmark_header(built: BuiltLandmarks, config: LandmarkConfig) -> LandmarkHeader | None:
@@ -101,6 +106,7 @@ def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | 
     worst = LandmarkCalibration(
         position_sigma=max(each.position_sigma for each in calibrations), frames=sum(each.frames for each in calibrations),
         rotation_sigma_deg=max(each.rotation_sigma_deg for each in calibrations),
+        strangeness=min((each.strangeness for each in calibrations if each.strangeness is not None), default=None),
     )
     return known[0].model_copy(update={
         "kind": landmarks.kind, "count": len(landmarks), "images": sum(each.images for each in known), "calibration": worst,
@@ -114,10 +120,7 @@ def update_landmarks(
     header = old.header.landmarks
     if header is None:
         return None, None
-    config = LandmarkConfig(
-        kind="points", detector=header.detector, longest=header.longest, keypoints=header.keypoints, most=min(max(header.count, 100), 1_000_000),
-    )
-    built = landmarks_of(work, recording, np.array(old.header.origin), config, watch)
+    built = landmarks_of(work, recording, np.array(old.header.origin), points_config(header), watch)
     if built is None:
         return None
     if built.landmarks is None:

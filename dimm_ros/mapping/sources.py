@@ -6,8 +6,8 @@ from datetime import datetime, timezone
 
 import numpy as np
 
+from dimm_ros.data.coverage import view_coverage
 from dimm_ros.data.recording import Recording
-from dimm_ros.doctor.coverage import SECTORS, check_coverage
 from dimm_ros.scene_map import Coverage, Source
 
 _TRUE_TIMES_FROM_NS = 946_684_800 * 1_000_000_000  # the year 2000: earlier stamps are counted from a start, not dates
@@ -26,11 +26,10 @@ def source_of(recording: Recording, licence: str | None = None) -> Source:
 def coverage_of(recording: Recording) -> Coverage:
     """Where a recording's views are and look."""
     poses = recording.poses()
-    seen = check_coverage(recording)[1]
+    seen = view_coverage(poses)
     centres, up = poses[:, :3, 3], seen.axes[2]
-    counts = np.bincount(seen.sectors(poses[:, :3, 2]), minlength=SECTORS)
     return Coverage(
         low=tuple(centres.min(axis=0).tolist()), high=tuple(centres.max(axis=0).tolist()), spacing=float(np.median(seen.spacing)),
         path=float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum()), up=f"{'+' if seen.up_sign > 0 else '-'}{'xyz'[up]}",
-        headings=tuple(counts.tolist()),
+        headings=tuple(seen.headings(poses[:, :3, 2]).tolist()),
     )

@@ -174,11 +174,6 @@ class StereoDepth:
         return (reach * rays[0][:, 2])[good & (rays[0][:, 2] > 0.1)]
 
 
-def estimate_depth(recording: Recording, index: int, **options) -> np.ndarray:
-    """Depth of one frame; make one ``StereoDepth`` for several. Arguments as there."""
-    return StereoDepth(recording, **options).depth(index)
-
-
 @lru_cache(maxsize=32)
 def rectified(camera: Camera, size: int) -> Camera:
     """A pinhole camera that sees what a camera sees (up to 109 degrees), with ``size`` pixels on the longer side."""

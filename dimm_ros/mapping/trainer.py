@@ -1,4 +1,4 @@
-"""Training of the head on the feature buffer: shuffled patches, one-cycle AdamW, averaged weights, resumable."""
+"""Training of the head on the feature buffer: shuffled patches, one-cycle AdamW, resumable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dimm_ros.config import TrainingConfig
-from dimm_ros.head.loss import ray_loss, turn_loss
+from dimm_ros.head.loss import ray_loss
 from dimm_ros.head.model import MapHead, Rays
 from dimm_ros.mapping.distributed import ALONE, Workers
 from dimm_ros.mapping.training_views import TrainingViews
@@ -44,7 +44,7 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 
 
 class Trainer:
-    """Owns the head, the optimiser and the averaged weights; ``step()`` runs one batch.
+    """Owns the head and the optimiser; ``step()`` runs one batch.
 
     Args:
         head: the network to train, on its device.
@@ -72,7 +72,6 @@ class Trainer:
             head.context_mean.copy_(context.mean(dim=0))
             head.context_std.copy_(context.std(dim=0).clamp_min(1e-3))
         self.optimiser = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-        self.average = {name: value.detach().clone() for name, value in head.state_dict().items()}
         enough = workers.share(torch.nonzero(views.sizes >= patches_per_view)[:, 0])
         self._drawn = enough if chosen is None else enough[torch.isin(enough, chosen)]
         self._real = self._drawn[views.recorded[self._drawn]]
@@ -92,7 +91,7 @@ class Trainer:
         place = torch.rand((len(views), self._together), generator=generator)
         rows = (self.views.first[views, None] + (place * self.views.sizes[views, None]).long()).reshape(-1)
         patches = self.views.patches[rows].to(self.device).float()
-        context = self._regularise(self.views.context[views].float(), generator).to(self.device)
+        context = self.views.context[views].to(self.device).float()
         directions = self.views.directions[rows].to(self.device)
         moments = torch.linalg.cross(self.centres[views].to(self.device).repeat_interleave(self._together, dim=0), directions)
         for group in self.optimiser.param_groups:
@@ -105,45 +104,19 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
         self.optimiser.step()
         self.done += 1
-        self._average()
         return self._workers.mean(float(loss.detach()))
 
     def _loss(self, predicted: Rays, camera_rays: Tensor, directions: Tensor, moments: Tensor, views: Tensor) -> Tensor:
         """Of a batch's patches, consecutive ones of each of (V,) views; heads that predict something else (benchmarks) override it."""
-        loss = ray_loss(predicted, directions, moments, self.config.loss)
-        if predicted.turned is None:
-            return loss
-        return loss + turn_loss(predicted.turned, self.views.rotations[views].to(predicted.turned))
+        return ray_loss(predicted, directions, moments)
 
-    def _regularise(self, context: Tensor, generator: torch.Generator) -> Tensor:
-        """Noise on the CLS token and random replacement of its entries by their mean, so that it is not memorised."""
-        std, mean = self.head.context_std.cpu(), self.head.context_mean.cpu()
-        if self.config.context_mix:
-            share = torch.rand((len(context), 1), generator=generator) * self.config.context_mix
-            context = torch.lerp(context, context[torch.randperm(len(context), generator=generator)], share)
-        if self.config.context_noise:
-            context = context + torch.randn(context.shape, generator=generator) * std * self.config.context_noise
-        if self.config.context_dropout:
-            dropped = torch.rand(context.shape, generator=generator) < self.config.context_dropout
-            context = torch.where(dropped, mean, context)
-        return context
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        decay = min(self.config.average, (1 + self.done) / (10 + self.done))
-        for name, value in self.head.state_dict().items():
-            self.average[name].lerp_(value, 1 - decay)
-
-    def averaged_head(self) -> MapHead:
-        """A copy of the head with the averaged weights."""
-        head = copy.deepcopy(self.head)
-        head.load_state_dict(self.average)
-        return head.eval().requires_grad_(False)
+    def trained_head(self) -> MapHead:
+        """A copy of the head as it is by now."""
+        return copy.deepcopy(self.head).eval().requires_grad_(False)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Tensors and text that ``restore`` needs, for a safetensors file."""
         tensors = {f"head.{name}": value for name, value in self.head.state_dict().items()}
-        tensors |= {f"average.{name}": value for name, value in self.average.items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
         return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, {"done": str(self.done)}
@@ -154,7 +127,6 @@ class Trainer:
             return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
         self.head.load_state_dict(part("head."))
-        self.average = {name: value.to(self.device) for name, value in part("average.").items()}
         states: dict[int, dict[str, Tensor]] = {}
         for name, value in part("optimiser.").items():
             index, key = name.split(".", 1)

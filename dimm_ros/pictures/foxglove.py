@@ -12,7 +12,7 @@ from rosbags.interfaces import QosDurability, QosReliability
 from rosbags.rosbag2 import Writer
 
 from dimm_ros.data.message_writer import MessageWriter, qos, staged_bag
-from dimm_ros.evaluation.ray_picture import ray_residual_picture
+from dimm_ros.pictures.ray_picture import ray_residual_picture
 from dimm_ros.pictures.shown import ACCEPTED, REJECTED, TRUE, ShownFrame, ShownRun, frustum
 
 CAMERA, TRUE_CAMERA = "camera", "true_camera"

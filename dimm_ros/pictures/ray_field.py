@@ -7,46 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.patches import PATCH, patch_grid
 from dimm_ros.estimate import Estimate
-from dimm_ros.evaluation.metrics import Answer, errors
-from dimm_ros.evaluation.ray_picture import LIMIT_DEG, ray_residual_picture
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.covariance import position_sigma
 from dimm_ros.geometry.poses import pose_errors
-from dimm_ros.localizer import Localizer
 from dimm_ros.pictures.plots import literal, pyplot
+from dimm_ros.pictures.ray_picture import LIMIT_DEG, ray_residual_picture
 
 _STRETCH = (0.02, 0.98)  # quantiles of the reference's values that get the ends of the colours
-
-
-def chosen_frames(answers: Sequence[Answer]) -> dict[str, int]:
-    """Numbers of the best, the median and the worst answered frame by translation error; fewer of few."""
-    distance, _ = errors(answers)
-    order = [int(number) for number in np.argsort(distance, kind="stable") if np.isfinite(distance[number])]
-    if not order:
-        return {}
-    picked = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
-    return {name: number for place, (name, number) in enumerate(picked.items()) if number not in list(picked.values())[:place]}
-
-
-def draw_ray_fields(folder: Path, localizer: Localizer, recording: Recording, answers: Sequence[Answer]) -> list[Path]:
-    """Write rays_best.png, rays_median.png and rays_worst.png of an evaluation.
-
-    Its frames are localized once more with every patch's ray, so that errors may differ a little from the evaluation's.
-    """
-    localizer = localizer.asking_every_patch()
-    paths = []
-    for name, number in chosen_frames(answers).items():
-        frame = recording.frames[number]
-        image = frame.load()
-        estimate = localizer.localize(image, frame.camera)
-        title = f"{name} frame, {frame.name}"
-        paths.append(draw_ray_field(
-            folder / f"rays_{name}.png", title, image, frame.camera, estimate, frame.world_from_camera, localizer.map.header.origin,
-        ))
-    return paths
 
 
 def rays_of_pose(camera: Camera, shape: tuple[int, int], world_from_camera: np.ndarray) -> np.ndarray:

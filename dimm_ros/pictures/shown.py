@@ -9,9 +9,9 @@ import numpy as np
 
 from dimm_ros.data.recording import Frame
 from dimm_ros.estimate import Estimate
-from dimm_ros.evaluation.ray_picture import LIMIT_DEG, patch_centres, ray_lines, residual_colours
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import pose_errors
+from dimm_ros.pictures.ray_picture import LIMIT_DEG, patch_centres, ray_lines, residual_colours
 
 #: Colours (RGB) that mean the same in every viewer.
 TRUE, ACCEPTED, REJECTED = (150, 150, 150), (40, 120, 220), (220, 40, 40)

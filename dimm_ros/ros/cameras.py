@@ -14,8 +14,8 @@ from dimm_ros.data.camera_info import camera_from_info, is_rectified
 from dimm_ros.errors import InputError
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.ros.messages import stamp_ns
+from dimm_ros.ros.subscriptions import watch
 from dimm_ros.ros.tf import bare
-from dimm_ros.ros.watchdog import watch
 
 if TYPE_CHECKING:
     from rclpy.node import Node

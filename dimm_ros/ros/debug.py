@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
-from dimm_ros.evaluation.ray_picture import LIMIT_DEG, ray_lines, ray_residual_picture, residual_colours
+from dimm_ros.pictures.ray_picture import LIMIT_DEG, ray_lines, ray_residual_picture, residual_colours
 from dimm_ros.ros.messages import to_image, to_stamp
 
 if TYPE_CHECKING:

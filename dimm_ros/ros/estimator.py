@@ -14,8 +14,7 @@ from dimm_ros.data.image_encoding import check_stored_size
 from dimm_ros.errors import InputError
 from dimm_ros.geometry import poses
 from dimm_ros.ros.cameras import Shot
-from dimm_ros.ros.images import to_rgb
-from dimm_ros.ros.messages import transport_covariance
+from dimm_ros.ros.messages import to_rgb, transport_covariance
 from dimm_ros.ros.odometry import Odometry
 from dimm_ros.ros.tf import Transforms
 from dimm_ros.tracking.tracker import Tracker

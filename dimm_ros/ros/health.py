@@ -1,10 +1,13 @@
-"""How far the node's pose can be trusted: counts, rates and the state, without ROS."""
+"""How far the node's pose can be trusted: counts, rates, the state and memory, without ROS."""
 
 from __future__ import annotations
 
 import enum
+import sys
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +17,9 @@ _WINDOW = 50
 
 #: Without a new result for this long (seconds), a LOCALIZED state is DEGRADED.
 _QUIET_S = 1.5
+
+#: Rates of ``Vitals`` are those of this long, seconds, at least.
+_SPAN_S = 5.0
 
 
 class State(enum.IntEnum):
@@ -105,3 +111,43 @@ class Health:
         span = (results[-1, 0] - results[0, 0]) * 1e-9
         figures = {"compute_ms_median": float(np.median(results[:, 1])), "image_age_ms_median": float(np.median(results[:, 2]))}
         return figures | ({"pose_rate_hz": (len(results) - 1) / span} if span > 0 else {})
+
+
+class Vitals:
+    """Values of ``/diagnostics`` beside the counts: rates in and out, and memory, derived each time they are asked for.
+
+    Args:
+        health: the counts.
+        clock: steady, seconds.
+    """
+
+    def __init__(self, health: Health, clock: Callable[[], float] = time.monotonic) -> None:
+        self._health, self._clock = health, clock
+        self._past: deque[tuple[float, int, int]] = deque()
+
+    def values(self) -> dict[str, str]:
+        """Rates of images and of poses (hertz) since at most a few seconds, and the memory of CUDA (MB) where it is used."""
+        counts, now = self._health.counts, self._clock()
+        if self._past and counts.received < self._past[-1][1]:  # activated anew
+            self._past.clear()
+        self._past.append((now, counts.received, counts.answered))
+        while len(self._past) > 2 and now - self._past[1][0] >= _SPAN_S:
+            self._past.popleft()
+        then, received, answered = self._past[0]
+        values = {}
+        if now > then:
+            values["image_rate_hz"] = f"{(counts.received - received) / (now - then):.1f}"
+            values["pose_rate_hz"] = f"{(counts.answered - answered) / (now - then):.1f}"
+        return values | _gpu_memory()
+
+
+def _gpu_memory() -> dict[str, str]:
+    # Not imported before a map is loaded; while that goes on in the worker's thread, torch has no cuda yet.
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if not getattr(cuda, "is_initialized", bool)():
+        return {}
+    used, peak = cuda.memory_reserved(), cuda.max_memory_reserved()
+    free, total = cuda.mem_get_info()
+    return {name: f"{number / 2**20:.0f}" for name, number in (
+        ("gpu_memory_mb", used), ("gpu_memory_peak_mb", peak), ("gpu_memory_free_mb", free), ("gpu_memory_total_mb", total),
+    )}

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose, PoseWithCovarianceStamped, Transform, TransformStamped
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
+from dimm_ros.data.bridge import bridge
+from dimm_ros.data.image_encoding import decode_compressed, decode_raw
 from dimm_ros.geometry import poses
 from dimm_ros.geometry.covariance import lever
 
@@ -73,6 +75,23 @@ def to_image(image: np.ndarray, frame: str, nanoseconds: int) -> Image:
     # rclpy copies an array.array at once, but checks any other sequence number by number (about 100 ms a frame).
     message.data = array.array("B", image.tobytes())
     return message
+
+
+def to_rgb(message: Image | CompressedImage) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an image message; it may share the message's memory, so do not write to it.
+
+    By cv_bridge as far as it can be trusted, by ``data.image_encoding`` for the rest.
+
+    Raises:
+        InputError: an unknown encoding, or data that does not fit the size or cannot be decoded.
+    """
+    if hasattr(message, "format"):
+        # Not by cv_bridge: it takes RGB for BGR where the format says "compressed rgb8", and returns 16 bits of a PNG.
+        return decode_compressed(message.format, message.data)
+    image = bridge().convert(message)
+    if image is not None:
+        return image
+    return decode_raw(message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data)
 
 
 def transport_covariance(covariance: np.ndarray, map_from_camera: np.ndarray, camera_from_body: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from dimm_ros.errors import MapError, ParameterError
 from dimm_ros.ros import parameters
 from dimm_ros.ros.broadcast import PoseBroadcaster
 from dimm_ros.ros.cameras import Rig, Shot, StampClocks
-from dimm_ros.ros.health import Health
+from dimm_ros.ros.health import Health, Vitals
 from dimm_ros.ros.lifecycle import ACTIVE, FINALIZED, INACTIVE, UNCONFIGURED, ManagedNode, spin, transition
 from dimm_ros.ros.logs import forward_log
 from dimm_ros.ros.maps import Maps
@@ -29,7 +29,6 @@ from dimm_ros.ros.process import command_line, end_process, make_node, start_ros
 from dimm_ros.ros.reporter import Reporter, sentence
 from dimm_ros.ros.tf import bare, make_transforms
 from dimm_ros.ros.tf_conflicts import WatchedTransforms
-from dimm_ros.ros.vitals import Vitals
 from dimm_ros.ros.worker import LatestWorker
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class LocalizerNode(ManagedNode):
         """Make the topics."""
         # torch takes seconds to import; the maps have done it
         from dimm_ros.ros.pipeline import Pipeline
-        from dimm_ros.ros.services import Requests
+        from dimm_ros.ros.requests import Requests
 
         config, undo = self._config, self._undo
         self._health.reset()

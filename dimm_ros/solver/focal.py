@@ -47,7 +47,7 @@ def search_focal(
         predict: focal length -> (N, 3) predicted directions, world frame.
         pixels: (N, 2) undistorted pixels relative to the principal point.
         candidates: focal lengths in pixels that enclose the one sought.
-        config: see ``estimate_focal``.
+        config: see ``fit_focal``.
 
     Raises:
         InputError: no focal length within the candidates agrees with its prediction.
@@ -55,7 +55,7 @@ def search_focal(
     known: list[tuple[float, float, int]] = []  # log focal length, logarithm of estimate over it, inliers
     for focal in sorted(candidates):
         try:
-            estimate, inliers = _estimate(pixels, predict(focal), config)
+            estimate, inliers = fit_focal(pixels, predict(focal), config)
         except InputError:
             continue
         known.append((math.log(focal), math.log(estimate / focal), inliers))
@@ -69,7 +69,7 @@ def search_focal(
     for _ in range(_SEARCH_STEPS):
         middle = (low * below - high * above) / (below - above) if above > below else (low + high) / 2
         try:
-            error = math.log(_estimate(pixels, predict(math.exp(middle)), config)[0]) - middle
+            error = math.log(fit_focal(pixels, predict(math.exp(middle)), config)[0]) - middle
         except InputError:
             break
         if error >= 0:
@@ -81,8 +81,9 @@ def search_focal(
     return math.exp(middle)
 
 
-def estimate_focal(pixels: Tensor, directions: Tensor, *, config: SolverConfig = SolverConfig()) -> float:
-    """Focal length in pixels of a pinhole camera with square pixels and known principal point.
+@torch.no_grad()
+def fit_focal(pixels: Tensor, directions: Tensor, config: SolverConfig = SolverConfig()) -> tuple[float, int]:
+    """Focal length in pixels of a pinhole camera with square pixels and known principal point, and how many rays agree.
 
     RANSAC over pairs of rays, each of which gives focal length and rotation in closed form; then Gauss-Newton on both,
     which maximises the Kabsch trace over f.
@@ -95,12 +96,6 @@ def estimate_focal(pixels: Tensor, directions: Tensor, *, config: SolverConfig =
     Raises:
         InputError: fewer than four rays agree on a focal length.
     """
-    return _estimate(pixels, directions, config)[0]
-
-
-@torch.no_grad()
-def _estimate(pixels: Tensor, directions: Tensor, config: SolverConfig) -> tuple[float, int]:
-    """As ``estimate_focal``, with the number of rays that agree."""
     pixels, directions = pixels.detach().to(torch.float64), directions.detach().to(torch.float64)
     valid = torch.isfinite(pixels).all(dim=1) & torch.isfinite(directions).all(dim=1) & (directions.square().sum(dim=1) > 1e-18)
     pixels, directions = pixels[valid], directions[valid]

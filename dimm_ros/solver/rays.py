@@ -16,22 +16,6 @@ def moments_of(points: Tensor, directions: Tensor) -> Tensor:
     return torch.linalg.cross(*torch.broadcast_tensors(points, directions))
 
 
-def transform_rays(target_from_source: Tensor, directions: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
-    """The same lines in another frame.
-
-    Args:
-        target_from_source: (4, 4) rigid pose, metres.
-        directions: (N, 3) unit, source frame.
-        moments: (N, 3) metres, about the source frame's origin.
-
-    Returns:
-        (N, 3) directions in the target frame and (N, 3) moments about its origin.
-    """
-    rotation, translation = target_from_source[:3, :3], target_from_source[:3, 3]
-    turned = directions @ rotation.T
-    return turned, moments @ rotation.T + moments_of(translation, turned)
-
-
 def angle_between(a: Tensor, b: Tensor) -> Tensor:
     """(...) angle in radians between (..., 3) vectors; accurate near 0 and pi, where arccos is not."""
     return torch.atan2(torch.linalg.vector_norm(torch.linalg.cross(a, b), dim=-1), (a * b).sum(-1))

@@ -1,1 +1,1 @@
-"""What is made of estimates over time."""
+"""Poses over time: which estimates are believed (``gate``), and where the next image will be (``tracker``)."""

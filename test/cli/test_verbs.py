@@ -31,7 +31,7 @@ def dimm(*words: str | Path, **options) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize(("module", "package", "old", "needed"), [
     ("dimm_ros.cli.main", "typer", "0.9.0", "0.9.4"), ("dimm_ros.cli.main", "typer", "0.7.0", "0.9.4"),
-    ("dimm_ros.cli.main", "pydantic", "1.10.14", "2"), ("dimm_ros.ros.player", "pydantic", "1.10.14", "2"),
+    ("dimm_ros.cli.main", "pydantic", "1.10.14", "2"), ("dimm_ros.replay.player", "pydantic", "1.10.14", "2"),
 ])
 def test_a_package_that_is_too_old_is_named(tmp_path: Path, module: str, package: str, old: str, needed: str) -> None:
     """As on Ubuntu 24.04, whose own come before pip's; what is found there would fail at import."""

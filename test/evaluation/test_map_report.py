@@ -13,13 +13,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dimm_ros.config import PRESETS
+from dimm_ros.data.coverage import Coverage
 from dimm_ros.data.open import open_recording
-from dimm_ros.doctor.coverage import Coverage
 from dimm_ros.errors import DataError, MapError
 from dimm_ros.evaluation.map_figures import mapped_poses
 from dimm_ros.evaluation.map_info import map_info, preset_of_map, table
@@ -90,16 +91,17 @@ def test_headings_turn_counter_clockwise_about_up() -> None:
     assert sectors(lying, (0, 2, 1), 1).tolist() == [0, 7, 6, 4, 2]
 
 
-def test_maps_of_the_format_before_localize(small_map: Path, tmp_path: Path, walk: Path, encoder) -> None:
+def test_maps_with_what_has_since_been_dropped_localize(small_map: Path, tmp_path: Path, walk: Path, encoder) -> None:
+    """Formats 4 and 5: a network told the whole image's rotation, and the training had more options."""
     with safe_open(str(small_map), "pt") as file:
         header = json.loads(file.metadata()["dimm_map"])
-    header["format_version"] = 3
-    for field in ("turn_width", "turn_least"):
-        del header["head"][field]
-    path = tmp_path / "old.dimm"
-    save_file({name: value for name, value in load_file(small_map).items() if not name.startswith("turn.")}, path, {"dimm_map": json.dumps(header)})
+    header["format_version"] = 5
+    header["head"] |= {"turn_width": 16, "turn_least": 0.6}
+    header["training"] |= {"context_noise": 0.1, "context_dropout": 0.1, "context_mix": 0.0, "loss": "laplace", "average": 0.99}
+    width, path = header["head"]["width"], tmp_path / "old.dimm"
+    turn = {"turn.0.weight": torch.ones(2 * width), "turn.2.weight": torch.ones(16, 2 * width), "turn.5.bias": torch.zeros(9)}
+    save_file(load_file(small_map) | turn, path, {"dimm_map": json.dumps(header)})
     old, frame = SceneMap.load(path), open_recording(walk).frames[8]
-    assert old.header.head.turn_width == 0 and old.head.turn is None
     estimate = Localizer(old, encoder).localize(frame.load(), frame.camera)
     distance, angle = pose_errors(estimate.world_from_camera, frame.world_from_camera)
     assert estimate.accepted and distance < 0.15 and angle < 5.0
@@ -112,9 +114,7 @@ def test_maps_of_the_first_readable_format_are_read(small_map: Path, tmp_path: P
     header["calibration"] = {"position_factor": 3.0, "rotation_factor": 2.0, "position_growth": 1.0, "max_novelty": 0.5, "frames": 40}
     for field in ("curves", "parts"):
         del header[field]
-    for field in ("turn_width", "turn_least"):
-        del header["head"][field]
-    later = ("whole.ridge", "whole.bandwidth", "turn.")
+    later = ("whole.ridge", "whole.bandwidth")
     tensors = {name: value for name, value in load_file(small_map).items() if not name.startswith(later)}
     path = tmp_path / "old.dimm"
     save_file(tensors, path, {"dimm_map": json.dumps(header)})

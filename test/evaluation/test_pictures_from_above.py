@@ -11,10 +11,11 @@ from matplotlib.collections import PathCollection
 
 from dimm_ros.audit import report as audit_report
 from dimm_ros.audit.privacy import Audit
+from dimm_ros.data.coverage import view_coverage
 from dimm_ros.evaluation import map_figures, report
 from dimm_ros.evaluation.metrics import Answer
-from dimm_ros.evaluation.ray_picture import ray_residual_picture
 from dimm_ros.geometry.poses import make_pose
+from dimm_ros.pictures.ray_picture import ray_residual_picture
 
 #: world_from_first of worlds whose up is +z, -z, +y, -y, +x and -x.
 WORLDS = {
@@ -66,13 +67,13 @@ def test_a_left_turn_is_a_left_turn(up: str, drawn: list) -> None:
     answers = [Answer(str(number), number, pose, pose, np.eye(6) * 1e-4) for number, pose in enumerate(poses)]
     report._draw_trajectory(Path("a"), "run", answers, poses)
     map_figures.draw_coverage(Path("b"), poses)
-    map_figures.draw_places(Path("c"), answers, map_figures.seen_from_above(poses))
+    map_figures.draw_places(Path("c"), answers, view_coverage(poses))
     audit_report._draw_path(Path("d"), "map", Audit(path=poses), poses)
     audit_report._draw_clouds(Path("e"), "map", Audit(path=poses, clouds={"guess": poses[:, :3, 3]}))
     for figure in drawn[:4]:
         assert turns_left(figure.axes[0], poses), figure.axes[0].get_title()
     axis = drawn[4].axes[0]
-    first, second, _ = map_figures.seen_from_above(poses).axes
+    first, second, _ = view_coverage(poses).axes
     axis.set(xlabel="xyz"[first], ylabel="xyz"[second])
     assert turns_left(axis, poses)
 
@@ -85,7 +86,7 @@ def test_the_rose_is_turned_as_the_map_beside_it(up: str, drawn: list) -> None:
     above, rose = drawn[0].axes[0], next(axis for axis in drawn[0].axes if axis.name == "polar")
     heights = [bar.get_height() for bar in rose.patches]
     assert sorted(heights) == [0] * 7 + [25] and {text.get_text() for text in rose.texts} == {"0", "25"}
-    seen = map_figures.seen_from_above(poses)
+    seen = view_coverage(poses)
     assert heights.index(25) == seen.sectors(poses[:, :3, 2])[0]
     labels = [label.get_text() for label in rose.get_xticklabels()]
     for axis, (right, top) in {

@@ -37,9 +37,9 @@ def a_run(count: int = 30) -> list[Answer]:
 
 def test_the_report_has_all_its_parts(tmp_path: Path) -> None:
     answers = a_run()
-    folder = results_folder("room", tmp_path / "results")
     figures = summarise(answers)
-    paths = write_report(folder, "a run", answers, figures)
+    with new_results("room", tmp_path / "results") as folder:
+        paths = write_report(folder, "a run", answers, figures)
     assert {path.name for path in paths} == {"metrics.json", "true.tum", "estimated.tum", "trajectory.png", "errors.png"}
     stored = json.loads((folder / "metrics.json").read_text())
     assert set(REQUIRED) <= set(stored) and stored["answered"] == 29
@@ -55,6 +55,15 @@ def test_latest_moves_to_the_newest_run(tmp_path: Path) -> None:
     assert (tmp_path / "latest").resolve() == first.resolve()
     point_latest(second)
     assert first != second and (tmp_path / "latest").resolve() == second.resolve()
+
+
+def test_a_picture_that_fails_after_the_report_leaves_the_latest_run_as_it_was(tmp_path: Path) -> None:
+    with new_results("good", tmp_path) as kept:
+        write_report(kept, "a run", [], summarise([]))
+    with pytest.raises(OSError, match="a picture"), new_results("bad", tmp_path) as folder:
+        write_report(folder, "a run", [], summarise([]))
+        raise OSError("a picture failed")
+    assert not folder.exists() and (tmp_path / "latest").resolve() == kept.resolve()
 
 
 def test_an_interrupted_run_leaves_no_folder(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def rays_to(pose: np.ndarray, points: np.ndarray, noise: float = 0.0, rng: np.ra
 def keypoints_of(pose: np.ndarray, points: np.ndarray, descriptors: np.ndarray, noise: float = 0.0, rng=None) -> Keypoints:
     """What a camera sees of all points."""
     rays = rays_to(pose, points, noise, rng)
-    return Keypoints(rays, (rays[:, :2] / SIGMA).astype(np.float32), np.full(len(rays), 0.02, np.float32), SIGMA, descriptors)
+    return Keypoints(rays, (rays[:, :2] / SIGMA).astype(np.float32), SIGMA, descriptors)
 
 
 def landmarks_of(points: np.ndarray, descriptors: np.ndarray) -> Landmarks:
@@ -59,6 +59,6 @@ def tracks_of(points: np.ndarray, poses: np.ndarray, noise: float = 0.0, rng: np
     count = len(points)
     return Tracks(
         track=np.tile(np.arange(count), len(poses)), image=np.repeat(np.arange(len(poses)), count),
-        bearings=np.concatenate([rays_to(pose, points, noise, rng) for pose in poses]), sizes=np.full(count * len(poses), 0.02),
+        bearings=np.concatenate([rays_to(pose, points, noise, rng) for pose in poses]),
         sigma=np.full(count * len(poses), SIGMA), descriptors=np.tile(looks(np.random.default_rng(0), count), (len(poses), 1)),
     )

@@ -62,7 +62,7 @@ def test_a_landmark_has_one_observation_an_image() -> None:
     tracks = tracks_of(points, poses)
     second = tracks.bearings[2] + [2 * SIGMA, 0.0, 0.0]
     doubled = replace(
-        tracks, track=np.append(tracks.track, 0), image=np.append(tracks.image, 2), sizes=np.append(tracks.sizes, 0.02),
+        tracks, track=np.append(tracks.track, 0), image=np.append(tracks.image, 2),
         bearings=np.vstack([tracks.bearings, second / np.linalg.norm(second)]), sigma=np.append(tracks.sigma, SIGMA),
         descriptors=np.vstack([tracks.descriptors, tracks.descriptors[:1]]),
     )

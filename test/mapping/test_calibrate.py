@@ -91,7 +91,7 @@ def test_covariances_of_a_map_are_those_of_its_errors(tmp_path: Path, encoder: E
     mapped, asked = ([frame for frame, out in zip(recording.frames, left_out, strict=True) if out == wanted] for wanted in (False, True))
     path = tmp_path / "gallery.dimm"
     build_map(
-        replace(recording, frames=mapped), path, small, head=HeadConfig(mappers=1, width=64, depth=1, turn_width=64),
+        replace(recording, frames=mapped), path, small, head=HeadConfig(mappers=1, width=64, depth=1),
         training=TrainingConfig(steps=200, batch=512, passes=1, learning_rate=3e-3), landmarks=LandmarkConfig(kind="none"),
     )
     localizer = Localizer(SceneMap.load(path), small)

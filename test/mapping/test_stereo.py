@@ -17,7 +17,7 @@ from dimm_ros.gallery.trajectory import MOUNTS, trajectory
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import make_pose, rotation_angle_deg
 from dimm_ros.mapping.augment import recorded_view
-from dimm_ros.mapping.stereo import StereoDepth, estimate_depth, rectified
+from dimm_ros.mapping.stereo import StereoDepth, rectified
 from dimm_ros.mapping.synthesise import Source, moved_view, registered_range
 
 PINHOLE = Camera(160, 120, 100.0, 102.0, 79.0, 60.5)
@@ -118,7 +118,7 @@ def test_one_frame_alone_and_depth_is_kept(stereo: StereoDepth, recording: Recor
     first = stereo.depth(4)
     np.testing.assert_array_equal(first, stereo.depth(4))
     np.testing.assert_allclose(first, stereo.depth_and_confidence(4)[0], rtol=2e-3)
-    np.testing.assert_allclose(estimate_depth(recording, 4), first)
+    np.testing.assert_allclose(StereoDepth(recording).depth(4), first)
 
 
 def test_a_frame_far_from_all_others_has_no_depth(recording: Recording) -> None:

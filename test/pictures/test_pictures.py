@@ -17,12 +17,13 @@ from dimm_ros.data.open import open_recording
 from dimm_ros.data.recording import Frame, Recording
 from dimm_ros.estimate import Estimate
 from dimm_ros.evaluation.metrics import Answer
-from dimm_ros.evaluation.ray_picture import patch_centres, ray_lines
+from dimm_ros.evaluation.ray_fields import chosen_frames
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import exp_so3, from_quaternion, make_pose
 from dimm_ros.localizer import Localizer
 from dimm_ros.pictures.foxglove import TOPICS, foxglove_sink
-from dimm_ros.pictures.ray_field import chosen_frames, draw_ray_field, rays_of_pose
+from dimm_ros.pictures.ray_field import draw_ray_field, rays_of_pose
+from dimm_ros.pictures.ray_picture import patch_centres, ray_lines
 from dimm_ros.pictures.shown import ShownFrame, ShownRun, frustum
 
 CAMERA = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)

@@ -10,7 +10,7 @@ import pytest
 
 from dimm_ros.data.bridge import bridge
 from dimm_ros.data.image_encoding import PIXEL_BYTES, decode_raw
-from dimm_ros.ros.images import to_rgb
+from dimm_ros.ros.messages import to_rgb
 
 pytestmark = pytest.mark.skipif(find_spec("cv_bridge") is None, reason="cv_bridge is not installed")
 

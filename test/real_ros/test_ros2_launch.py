@@ -65,7 +65,7 @@ class Launched:
 
 @contextmanager
 def launched(name: str, *arguments: str, **variables: str) -> Iterator[Launched]:
-    from dimm_ros.ros.session import free_domain_id, local_environment
+    from dimm_ros.replay.session import free_domain_id, local_environment
 
     environment = {**os.environ, **local_environment(free_domain_id()), "PYTHONUNBUFFERED": "1", **variables}
     process = subprocess.Popen(

@@ -23,7 +23,7 @@ from dimm_ros.gallery.scene import build_room  # noqa: E402
 from dimm_ros.gallery.trajectory import MOUNTS, trajectory  # noqa: E402
 from dimm_ros.geometry.camera import Camera  # noqa: E402
 from dimm_ros.mapping.build import build_map  # noqa: E402
-from dimm_ros.ros.session import LocalSession  # noqa: E402
+from dimm_ros.replay.session import LocalSession  # noqa: E402
 
 from .robot import KnownPose, Robot  # noqa: E402
 
@@ -89,6 +89,6 @@ def walk(tmp_path_factory, encoder):
             folder / name, scene, camera, stamps[start:], world_from_base[start:], MOUNTS["handheld"], image_every=every,
             compressed=False, seed=start, storage="mcap" if start else "sqlite3",
         )
-    training = TrainingConfig(steps=400, batch=512, passes=1, context_dropout=0.0)
+    training = TrainingConfig(steps=400, batch=512, passes=1)
     build_map(open_recording(recordings["mapping"]), folder / "map.safetensors", encoder, training=training, head=HeadConfig(width=128))
     return Walk(folder / "map.safetensors", recordings["query"], dict(zip(stamps.tolist(), world_from_base, strict=True)))

@@ -17,10 +17,10 @@ from dimm_ros.errors import InputError
 from dimm_ros.geometry import poses
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.localizer import Estimate
-from dimm_ros.ros.collector import Collector, Report
+from dimm_ros.replay.collector import Collector, Report
+from dimm_ros.replay.session import LocalSession
 from dimm_ros.ros.messages import to_image, to_stamp, to_transform
 from dimm_ros.ros.node import LocalizerNode
-from dimm_ros.ros.session import LocalSession
 from dimm_ros.ros.tf import DYNAMIC_QOS, STATIC_QOS
 
 from .waiting import PATIENCE

@@ -11,7 +11,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from dimm_ros.msg import LocalizationStatus
-from dimm_ros.ros.session import LocalSession
+from dimm_ros.replay.session import LocalSession
 from dimm_ros.scene_map import SceneMap
 
 from .robot import BASE_FROM_CAMERA, KnownPose

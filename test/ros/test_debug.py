@@ -11,8 +11,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from dimm_ros.localizer import Estimate
 from dimm_ros.ros.debug import DebugTopics, ray_markers
-from dimm_ros.ros.images import to_rgb
-from dimm_ros.ros.messages import stamp_ns
+from dimm_ros.ros.messages import stamp_ns, to_rgb
 
 from .robot import CAMERA_FRAME, WORLD_FROM_CAMERA, KnownPose
 

@@ -11,13 +11,13 @@ import pytest
 
 from dimm_ros.cli import demo
 from dimm_ros.data.recording import Frame, Recording
-from dimm_ros.evaluation.demo_bags import DemoBags
 from dimm_ros.evaluation.metrics import normalised_squares
-from dimm_ros.evaluation.replay import judge
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import exp_so3, make_pose
-from dimm_ros.ros.collector import Answer
-from dimm_ros.ros.session import Replay
+from dimm_ros.replay.collector import Answer
+from dimm_ros.replay.demo_bags import DemoBags
+from dimm_ros.replay.judge import judge
+from dimm_ros.replay.session import Replay
 
 
 def test_the_nodes_covariance_is_judged_at_the_camera() -> None:

@@ -20,10 +20,10 @@ from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 
 from dimm_ros.doctor.findings import Finding, Severity
+from dimm_ros.doctor.live_ros import LiveOptions, examine_live
 from dimm_ros.geometry import poses
-from dimm_ros.ros.doctor_live import LiveOptions, examine_live
+from dimm_ros.replay.session import LocalSession
 from dimm_ros.ros.messages import to_image, to_stamp, to_transform
-from dimm_ros.ros.session import LocalSession
 from dimm_ros.ros.tf import DYNAMIC_QOS, STATIC_QOS
 
 OPTICAL = poses.make_pose(np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]), np.array([0.2, 0, 0.5]))

@@ -26,7 +26,7 @@ from dimm_ros.errors import DimmError
 from dimm_ros.geometry.camera import DISTORTION_MODELS, Camera
 from dimm_ros.head.model import MapHead
 from dimm_ros.localizer import Estimate, Localizer
-from dimm_ros.ros.images import to_rgb
+from dimm_ros.ros.messages import to_rgb
 from dimm_ros.scene_map import MapHeader, SceneMap
 
 from .robot import KnownPose

@@ -13,7 +13,7 @@ from sensor_msgs.msg import CompressedImage
 
 from dimm_ros.data.bridge import Bridge
 from dimm_ros.errors import InputError
-from dimm_ros.ros import images
+from dimm_ros.ros import messages
 from dimm_ros.ros.messages import to_image
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)
@@ -32,7 +32,7 @@ def cv_bridge(monkeypatch):
             return fake.answer
 
     monkeypatch.setitem(sys.modules, "cv_bridge", SimpleNamespace(CvBridge=CvBridge))
-    monkeypatch.setattr(images, "bridge", lambda: Bridge(True, frozenset({"rgb8", "mono8"}), ""))
+    monkeypatch.setattr(messages, "bridge", lambda: Bridge(True, frozenset({"rgb8", "mono8"}), ""))
     return fake
 
 
@@ -44,7 +44,7 @@ def changed(**fields):
 
 
 def test_cv_bridge_is_asked_for_rgb(cv_bridge) -> None:
-    np.testing.assert_array_equal(images.to_rgb(changed()), PICTURE[::-1])
+    np.testing.assert_array_equal(messages.to_rgb(changed()), PICTURE[::-1])
     assert cv_bridge.asked == [("rgb8", "rgb8")]
 
 
@@ -52,14 +52,14 @@ def test_our_checks_come_first(cv_bridge) -> None:
     """What cv_bridge is known to get wrong never reaches it."""
     padded = np.zeros((6, 13), np.uint8)  # no whole number of pixels
     padded[:, :12] = PICTURE.reshape(6, 12)
-    np.testing.assert_array_equal(images.to_rgb(changed(step=13, data=padded.tobytes())), PICTURE)
-    np.testing.assert_array_equal(images.to_rgb(changed(encoding="bgr8")), PICTURE[..., ::-1])
-    np.testing.assert_array_equal(images.to_rgb(changed(is_bigendian=1)), PICTURE)
+    np.testing.assert_array_equal(messages.to_rgb(changed(step=13, data=padded.tobytes())), PICTURE)
+    np.testing.assert_array_equal(messages.to_rgb(changed(encoding="bgr8")), PICTURE[..., ::-1])
+    np.testing.assert_array_equal(messages.to_rgb(changed(is_bigendian=1)), PICTURE)
     for fault in ({"step": 11}, {"height": 60}, {"width": 0}, {"height": 0}):
         with pytest.raises(InputError):
-            images.to_rgb(changed(**fault))
+            messages.to_rgb(changed(**fault))
     png = CompressedImage(format="rgb8; png compressed rgb8", data=cv2.imencode(".png", PICTURE)[1].tobytes())
-    np.testing.assert_array_equal(images.to_rgb(png), PICTURE)
+    np.testing.assert_array_equal(messages.to_rgb(png), PICTURE)
     assert cv_bridge.asked == []
 
 
@@ -68,7 +68,7 @@ def test_our_checks_come_first(cv_bridge) -> None:
 ], ids=["raises", "None", "another size", "uint16", "grey"])
 def test_what_cv_bridge_refuses_is_read(cv_bridge, answer) -> None:
     cv_bridge.answer = answer
-    np.testing.assert_array_equal(images.to_rgb(changed()), PICTURE)
+    np.testing.assert_array_equal(messages.to_rgb(changed()), PICTURE)
     assert len(cv_bridge.asked) == 1
 
 

@@ -21,7 +21,7 @@ import yaml
 from rclpy.context import Context
 from rclpy.node import Node
 
-from dimm_ros.ros import doctor_live
+from dimm_ros.doctor import live_ros
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 PACKAGES = ("launch", "launch_ros")
@@ -193,10 +193,10 @@ class TestProfile:
 
     @pytest.mark.parametrize("exported", PROFILE_VARIABLES)
     def test_the_doctor_knows_both(self, no_profile, monkeypatch, exported) -> None:
-        monkeypatch.setattr(doctor_live, "get_rmw_implementation_identifier", lambda: "rmw_fastrtps_cpp")
-        assert exported in doctor_live._environment()["profile"]
+        monkeypatch.setattr(live_ros, "get_rmw_implementation_identifier", lambda: "rmw_fastrtps_cpp")
+        assert exported in live_ros._environment()["profile"]
         monkeypatch.setenv(exported, "/etc/robot/dds.xml")
-        assert "profile" not in doctor_live._environment()
+        assert "profile" not in live_ros._environment()
 
 
 class TestParameterFile:
@@ -305,7 +305,7 @@ def test_replay_ends_together(description) -> None:
 
 def test_replay_calls_the_player_as_it_is(description) -> None:
     """The player's own parser accepts the arguments that the launch file gives."""
-    from dimm_ros.ros.player import _arguments
+    from dimm_ros.replay.player import _arguments
 
     player = next(one for one in every(description("replay.launch.py"), "Node") if one.options["executable"] == "player")
     values = {"bagfile": "drive", "rate": "2.0", "drop_transforms": "map:odom"}

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dimm_ros.geometry import poses
-from dimm_ros.ros.images import to_rgb
 from dimm_ros.ros.messages import (
     floor_covariance,
     from_pose,
@@ -16,6 +15,7 @@ from dimm_ros.ros.messages import (
     to_image,
     to_pose,
     to_pose_with_covariance,
+    to_rgb,
     to_stamp,
     to_transform,
     transport_covariance,

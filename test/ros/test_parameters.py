@@ -90,7 +90,7 @@ def test_node_refuses_a_bad_start_value(session, name: str, value: object, words
 
 
 def test_bad_parameter_ends_the_process_with_one_sentence(session, tmp_path) -> None:
-    from dimm_ros.ros.session import LocalizerProcess
+    from dimm_ros.replay.session import LocalizerProcess
 
     log = tmp_path / "log"
     with LocalizerProcess(session.environment, {"tf_mode": "both"}, {}, log) as localizer:

@@ -20,9 +20,9 @@ from tf2_msgs.msg import TFMessage
 
 from dimm_ros.errors import DataError, DimmError
 from dimm_ros.msg import LocalizationStatus
-from dimm_ros.ros.collector import Collector
+from dimm_ros.replay.collector import Collector
+from dimm_ros.replay.player import BagPlayer, PlayOptions, main
 from dimm_ros.ros.messages import stamp_ns, to_image, to_stamp, to_transform
-from dimm_ros.ros.player import BagPlayer, PlayOptions, main
 from dimm_ros.ros.tf import DYNAMIC_QOS, STATIC_QOS
 
 from .robot import BASE_FROM_CAMERA, ODOM_FROM_BASE, wait

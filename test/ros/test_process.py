@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rclpy.signals import uninstall_signal_handlers
 
-from dimm_ros.ros import watchdog
+from dimm_ros.ros import subscriptions
 from dimm_ros.ros.node import main
 from dimm_ros.ros.parameters import declarations
 
@@ -111,7 +111,7 @@ def test_events_of_the_middleware_have_another_module_in_humble(monkeypatch) -> 
     names = {"SubscriptionEventCallbacks": object(), "UnsupportedEventTypeError": object()}
     monkeypatch.setitem(sys.modules, "rclpy.qos_event", type(sys)("rclpy.qos_event"))
     vars(sys.modules["rclpy.qos_event"]).update(names)
-    spec = importlib.util.spec_from_file_location("watchdog_of_humble", watchdog.__file__)
+    spec = importlib.util.spec_from_file_location("subscriptions_of_humble", subscriptions.__file__)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)

@@ -98,7 +98,7 @@ def calibrated_map(tmp_path_factory, encoder) -> Path:
     stamps, world_from_base = trajectory(1, 16.0, 10.0)
     camera = Camera(224, 168, 150.0, 150.0, 111.5, 83.5)
     recording = record_bag(folder / "mapping", build_room(), camera, stamps, world_from_base, MOUNT, compressed=False)
-    training = TrainingConfig(steps=400, batch=512, passes=1, context_dropout=0.0)
+    training = TrainingConfig(steps=400, batch=512, passes=1)
     build_map(open_recording(recording), folder / "map.dimm", encoder, training=training, head=HeadConfig(width=128))
     return folder / "map.dimm"
 

@@ -7,8 +7,8 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from tf2_msgs.msg import TFMessage
 
+from dimm_ros.replay.session import LocalSession
 from dimm_ros.ros.messages import to_transform
-from dimm_ros.ros.session import LocalSession
 from dimm_ros.ros.tf import DYNAMIC_QOS, STATIC_QOS, make_transforms
 from dimm_ros.ros.tf_conflicts import KEEP_S, ConflictDetector, WatchedTransforms
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from dimm_ros.geometry import poses
-from dimm_ros.ros.player import PlayOptions
-from dimm_ros.ros.session import LocalizerProcess, free_domain_id, local_environment, replay_bag
+from dimm_ros.replay.player import PlayOptions
+from dimm_ros.replay.session import LocalizerProcess, free_domain_id, local_environment, replay_bag
 
 REMAP = {"image": "/camera/image_raw", "camera_info": "/camera/camera_info"}
 RECORDED = ("map", "odom")
@@ -38,7 +38,7 @@ def test_peer_receives_poses_and_tf(walk, tmp_path) -> None:
                       "acceptance.max_position_sigma": 100.0, "acceptance.max_rotation_sigma_deg": 180.0, "gate.enabled": False}
         with LocalizerProcess(environment, parameters, REMAP, log) as localizer:
             played = subprocess.run(
-                [sys.executable, "-m", "dimm_ros.ros.player", str(walk.bag), "--clock", "--wait-ready", "--wait-answers",
+                [sys.executable, "-m", "dimm_ros.replay.player", str(walk.bag), "--clock", "--wait-ready", "--wait-answers",
                  "--drop-transforms", ":".join(RECORDED)],
                 env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240,
             )

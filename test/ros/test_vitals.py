@@ -10,8 +10,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 
 from dimm_ros.data.image_checks import why_blind
-from dimm_ros.ros.health import Health
-from dimm_ros.ros.vitals import Vitals
+from dimm_ros.ros.health import Health, Vitals
 
 
 def test_rates_are_those_of_the_last_seconds() -> None:

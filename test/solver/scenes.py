@@ -49,3 +49,19 @@ class Scene:
         relative = world_from_camera[:3, :3] @ self.rotation.T
         angle = torch.linalg.matrix_norm(relative - torch.eye(3, dtype=torch.float64)) / 2**0.5  # first order
         return float(torch.linalg.vector_norm(world_from_camera[:3, 3] - self.centre)), float(angle)
+
+
+def transform_rays(target_from_source: Tensor, directions: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
+    """The same lines in another frame.
+
+    Args:
+        target_from_source: (4, 4) rigid pose, metres.
+        directions: (N, 3) unit, source frame.
+        moments: (N, 3) metres, about the source frame's origin.
+
+    Returns:
+        (N, 3) directions in the target frame and (N, 3) moments about its origin.
+    """
+    rotation, translation = target_from_source[:3, :3], target_from_source[:3, 3]
+    turned = directions @ rotation.T
+    return turned, moments @ rotation.T + moments_of(translation, turned)

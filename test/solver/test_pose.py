@@ -16,9 +16,9 @@ from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.solver import solve_pose, solve_rig
 from dimm_ros.solver.matches import match_rays
-from dimm_ros.solver.rays import exp_so3, moments_of, transform_rays
+from dimm_ros.solver.rays import exp_so3, moments_of
 
-from .scenes import Scene
+from .scenes import Scene, transform_rays
 
 seeds = st.integers(0, 2**31 - 1)
 property_test = settings(max_examples=40, deadline=None)

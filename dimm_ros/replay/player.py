@@ -23,7 +23,7 @@ from rosbags.interfaces import QosDurability
 
 from dimm_ros.data.bag import COMPRESSED, IMAGE, TF_MESSAGE, Bag
 from dimm_ros.errors import DataError, DimmError
-from dimm_ros.ros.collector import Collector
+from dimm_ros.replay.collector import Collector
 from dimm_ros.ros.messages import to_stamp
 from dimm_ros.ros.tf import DYNAMIC_QOS, STATIC_QOS
 

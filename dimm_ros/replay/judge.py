@@ -15,8 +15,8 @@ from dimm_ros.evaluation.metrics import Answer
 from dimm_ros.geometry.covariance import lever
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
-from dimm_ros.ros.player import PlayOptions
-from dimm_ros.ros.session import Replay, replay_bag
+from dimm_ros.replay.player import PlayOptions
+from dimm_ros.replay.session import Replay, replay_bag
 from dimm_ros.scene_map import SceneMap
 
 

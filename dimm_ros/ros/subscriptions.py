@@ -1,4 +1,4 @@
-"""Why nothing arrives: sentences that name the resolved topic, its publishers and the last stamp."""
+"""Subscriptions that can explain why nothing arrives: sentences that name the resolved topic, its publishers and the last stamp."""
 
 from __future__ import annotations
 

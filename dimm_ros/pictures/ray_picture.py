@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from dimm_ros.encoder.patches import PATCH
+from dimm_ros.estimate import Estimate
 from dimm_ros.geometry.covariance import position_sigma
-from dimm_ros.localizer import Estimate
 
 #: Residual that gets the last colour, degrees: twice the solver's default inlier angle.
 LIMIT_DEG = 6.0

@@ -22,10 +22,9 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
-import dimm_ros
-from dimm_ros.ros.collector import Answer, Broadcast, Collector, Report
+from dimm_ros.replay.collector import Answer, Broadcast, Collector, Report
+from dimm_ros.replay.player import BagPlayer, Played, PlayOptions
 from dimm_ros.ros.lifecycle import spin
-from dimm_ros.ros.player import BagPlayer, Played, PlayOptions
 
 #: Domains whose ports lie below those that the system hands out to anyone.
 _DOMAINS = range(1, 100)
@@ -46,7 +45,7 @@ def free_domain_id() -> int:
 
 def find_config(name: str) -> Path | None:
     """A file of the package's ``config`` folder: of the source checkout, or where colcon installed it."""
-    place = Path(dimm_ros.__file__).resolve().parent.parent / "config" / name
+    place = Path(__file__).resolve().parents[2] / "config" / name
     if not place.is_file():
         try:
             from ament_index_python.packages import get_package_share_directory

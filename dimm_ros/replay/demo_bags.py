@@ -15,10 +15,9 @@ from dimm_ros.data.recording import Frame, Recording
 from dimm_ros.data.splits import select
 from dimm_ros.errors import DataError
 from dimm_ros.gallery.odometry import drifting_odometry
-from dimm_ros.gallery.recorder import record_bag
+from dimm_ros.gallery.recorder import GALLERY_CAMERA, record_bag
 from dimm_ros.gallery.scene import build_room
 from dimm_ros.gallery.trajectory import MOUNTS, trajectory
-from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import invert
 
 _TF_HZ = 48.0
@@ -26,7 +25,6 @@ _MAP_SECONDS, _MAP_EVERY = 56.0, 6  # four rounds, eight images a second
 _QUERY_SECONDS, _QUERY_EVERY = 26.0, 16
 _SEEDS = (11, 12)  # two seeds are two walks
 _SPREAD = 0.25  # of the walks: up to 7 cm to either side, 3 cm in height and 5 degrees in heading, as who retraces a route
-GALLERY_CAMERA = Camera(640, 480, 420.0, 420.0, 319.5, 239.5, "plumb_bob", (-0.12, 0.02, 0.0004, -0.0003, 0.0))
 _PERIOD, _BLOCK = 50, 10  # without a split.json, blocks of 10 images in every 50 are the query
 
 #: Called with (stage, done, in all, note).

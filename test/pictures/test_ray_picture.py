@@ -9,9 +9,9 @@ import pytest
 
 from dimm_ros.data.open import open_recording
 from dimm_ros.encoder.patches import PATCH, patch_grid
-from dimm_ros.evaluation.ray_picture import ray_residual_picture, residual_colours
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.localizer import Estimate, Localizer
+from dimm_ros.pictures.ray_picture import ray_residual_picture, residual_colours
 from dimm_ros.scene_map import SceneMap
 
 

