@@ -1,5 +1,6 @@
 # make demo   the main job, end to end (on real data: make demo DATA=folder-of-posed-images)
-# make test   the tests
+# make test       the tests but for the long ones: minutes; on all cores
+# make test-long  the long ones: whole jobs, end to end; test-all: both
 # make lint   style and types, as CI checks them
 # make docs   the API reference in build/docs, from the docstrings; docs/index.md lists the documents
 # make tutorial   runs the tutorial's commands and puts figures and pictures of this version into the page (a quarter of an hour)
@@ -17,7 +18,7 @@ DATA ?=
 # Threads that spin while they wait for each other make a busy machine ten times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup test soak demo sample docs tutorial bench bench-peers bench-check lint clean clean-all help
+.PHONY: setup test test-long test-all soak demo sample docs tutorial bench bench-peers bench-check lint clean clean-all help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
@@ -26,8 +27,17 @@ help:
 setup:
 	@$(PYTHON) .ci/setup.py
 
+# A process for each core, four at most (each holds the encoder); one that has nothing left takes from the others.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --durations 10
+
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not long"
+
+test-long: setup
+	$(PYTEST) -m long
+
+test-all: setup
+	$(PYTEST)
 
 soak: setup
 	DIMM_FUZZ_CASES=5000 $(BIN)/python -m pytest test/ros/test_fuzz.py --timeout 3000

@@ -130,7 +130,7 @@ def build_messages(name: str, source: Path, *options: str) -> None:
     cmake = str(VENV / "bin" / "cmake")
     log(f"building the messages of {name} (about half a minute)")
     run([cmake, "-S", str(source), "-B", str(build), "-G", "Ninja", f"-DCMAKE_INSTALL_PREFIX={VENV}", f"-DPython3_EXECUTABLE={PYTHON}",
-         "-DBUILD_TESTING=OFF", "-Wno-dev", *options], f"CMake could not configure {name}", env=environment)
+         "-DBUILD_TESTING=OFF", *options], f"CMake could not configure {name}", env=environment)
     run([cmake, "--build", str(build), "--target", "install"], f"{name} did not build", env=environment)
     shutil.rmtree(build)
 

@@ -137,7 +137,9 @@ def test_command_line_says_what_is_wrong(session, tmp_path, capsys) -> None:
     assert "does not exist" in capsys.readouterr().err
 
 
-DOCUMENTED = re.findall(r"^python -m dimm_ros\.ros\.player (.*)$", (Path(__file__).parents[2] / "docs" / "ros.md").read_text("utf-8"), re.MULTILINE)
+DOCUMENTED = re.findall(
+    r"^python -m dimm_ros\.replay\.player (.*)$", (Path(__file__).parents[2] / "docs" / "ros.md").read_text("utf-8"), re.MULTILINE,
+)
 
 
 @pytest.mark.parametrize("command", DOCUMENTED)
