@@ -93,7 +93,7 @@ def install_packages() -> None:
     log("installing ROS 2 and the pinned packages with pip (minutes the first time)")
     pip("install", "-r", str(CI / "requirements-ros.txt"))
     # compat: a plain path entry, behind site-packages. Without a build environment of its own pip reuses the pinned setuptools.
-    pip("install", "--no-build-isolation", "--config-settings", "editable_mode=compat", "-e", f"{REPOSITORY}[test]")
+    pip("install", "--no-build-isolation", "--config-settings", "editable_mode=compat", "-e", f"{REPOSITORY}[test,docs]")
     point_cmake_files_here()
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,15 +18,17 @@ from safetensors.torch import save_file
 
 from dimm_ros.config import EncoderConfig, HeadConfig, PlainText, TrainingConfig
 from dimm_ros.errors import UNREADABLE, MapError, first_line
+from dimm_ros.geometry.poses import is_rigid, make_pose
 from dimm_ros.head.merged import MergedHead
 from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.landmarks.calibrate import LandmarkCalibration
 from dimm_ros.landmarks.keypoints import DETECTORS
 from dimm_ros.landmarks.store import Kind, Landmarks
+from dimm_ros.reach import Reach
 from dimm_ros.whole_file import written_whole
 
-FORMAT_VERSION = 5  # 5: landmarks
+FORMAT_VERSION = 6  # 5: landmarks; 6: reach, alignment
 _OLDEST_FORMAT = 2  # that is still read: it lacks sources' licence, dates and coverage, held-out errors, curves and parts
 _NOVELTY = 4  # the first whose head.whole_novelty is 1
 #: Of older maps, and not used any more: what gained too little.
@@ -43,10 +46,18 @@ GROWTH = 0.9
 LEAST_NOVELTY = 0.02
 _MOST = 10_000_000  # wide enough for every token, and no product of sizes leaves 64 bits
 _FLOATS = {"F16", "BF16", "F32", "F64"}
-_FULL = ("whole.weights", "whole.left", "whole.spread", "whole.ridge", "whole.bandwidth")  # large numbers, some of which nearly cancel
+_FULL = (
+    # Large numbers, some of which nearly cancel,
+    "whole.weights", "whole.left", "whole.spread", "whole.ridge", "whole.bandwidth",
+    # and those that an aligned map has turned.
+    "whole.offset", "ray.5.weight", "ray.5.bias",
+)
 
 #: Of everything in a header: a typo never passes silently, and no number is infinite or NaN.
 _DATA = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+_Row = tuple[float, float, float, float]
 
 
 class Coverage(BaseModel):
@@ -69,6 +80,32 @@ class Coverage(BaseModel):
     up: PlainText
     headings: tuple[int, ...] = Field(min_length=8, max_length=8)
 
+    def moved(self, target_from_source: np.ndarray) -> Coverage:
+        """In another frame, (4, 4): a box around the turned box, and each heading's views in the eighth that its
+        middle turns into."""
+        rotation, shift = target_from_source[:3, :3], target_from_source[:3, 3]
+        corners = np.array(list(product(*zip(self.low, self.high, strict=True)))) @ rotation.T + shift
+        up, first, second = self._compass()
+        turned = rotation @ up
+        axis = int(np.abs(turned).argmax())
+        moved = self.model_copy(update={
+            "low": tuple(corners.min(axis=0).tolist()), "high": tuple(corners.max(axis=0).tolist()),
+            "up": f"{'+' if turned[axis] > 0 else '-'}{'xyz'[axis]}",
+        })
+        angles = 2 * np.pi * np.arange(len(self.headings)) / len(self.headings)
+        looks = (np.cos(angles)[:, None] * first + np.sin(angles)[:, None] * second) @ rotation.T
+        _, first, second = moved._compass()
+        sectors = np.rint(np.arctan2(looks @ second, looks @ first) / angles[1]).astype(int) % len(self.headings)
+        counts = np.bincount(sectors, self.headings, len(self.headings))
+        return moved.model_copy(update={"headings": tuple(counts.astype(int).tolist())})
+
+    def _compass(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Unit vectors up, along the first other axis, and a quarter turn counter-clockwise about up from that."""
+        axis = "xyz".index(self.up[-1])
+        up = np.eye(3)[axis] * (-1 if self.up[0] == "-" else 1)
+        first = np.eye(3)[min({0, 1, 2} - {axis})]
+        return up, first, np.cross(up, first)
+
 
 class Source(BaseModel):
     """A recording that a map was trained from: a name and figures, never an image.
@@ -90,6 +127,11 @@ class Source(BaseModel):
     recorded: tuple[PlainText, PlainText] | None = None
     mapped: PlainText | None = None
     coverage: Coverage | None = None
+
+    def moved(self, target_from_source: np.ndarray) -> Source:
+        """In another frame, (4, 4)."""
+        moved = None if self.coverage is None else self.coverage.moved(target_from_source)
+        return self.model_copy(update={"coverage": moved})
 
 
 class Curve(BaseModel):
@@ -114,6 +156,8 @@ class Calibration(BaseModel):
         focal_factor: by which the map finds focal lengths of uncalibrated cameras too long, from mapped frames; see ``uncalibrated``.
         frames: held-out frames the others rest on; 0 when the recording was too short to hold any out.
         position_error, rotation_error_deg: median errors of the held-out frames before they joined the training, metres and degrees.
+        reach: those frames by their distance from the nearest view that was not held out; None in maps of format 5
+            and before.
     """
 
     model_config = _DATA
@@ -125,6 +169,7 @@ class Calibration(BaseModel):
     frames: int = Field(0, ge=0)
     position_error: float | None = None
     rotation_error_deg: float | None = None
+    reach: Reach | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -142,7 +187,8 @@ class Calibration(BaseModel):
     def joined(self, other: Calibration) -> Calibration:
         """Of a map whose images are partly the one's and partly the other's: means by held-out frames, the larger limit of novelty."""
         limits = [one.max_novelty for one in (self, other) if one.max_novelty is not None]
-        limit = {"max_novelty": max(limits, default=None)}
+        reach = other.reach if self.reach is None else self.reach.joined(other.reach)
+        limit = {"max_novelty": max(limits, default=None), "reach": reach}
         if not other.frames or not self.frames:
             return (self if self.frames or not other.frames else other).model_copy(update=limit)
         share = other.frames / (self.frames + other.frames)
@@ -187,6 +233,36 @@ class LandmarkHeader(BaseModel):
     calibration: LandmarkCalibration = LandmarkCalibration()
 
 
+class Alignment(BaseModel):
+    """A frame that a map was brought into from another, see ``SceneMap.aligned``; the map's own numbers are in the
+    target.
+
+    Attributes:
+        target, source: the frames' names.
+        target_from_source: (4, 4) rigid, metres.
+        reference: what it was aligned with, such as the occupancy grid's file.
+        method: how, such as "4 pairs".
+        residual: root mean square of what remains, metres.
+        aligned: date (UTC).
+    """
+
+    model_config = _DATA
+
+    target: PlainText
+    source: PlainText
+    target_from_source: tuple[_Row, _Row, _Row, _Row]
+    reference: PlainText
+    method: PlainText
+    residual: float = Field(ge=0)
+    aligned: PlainText
+
+    @model_validator(mode="after")
+    def _rigid(self) -> Alignment:
+        if not is_rigid(np.array(self.target_from_source)):
+            raise ValueError("target_from_source is not a rigid transform")
+        return self
+
+
 class Part(BaseModel):
     """One of the maps that a merged map was made of."""
 
@@ -223,6 +299,7 @@ class MapHeader(BaseModel):
     figures: dict[PlainText, float] = {}
     curves: tuple[Curve, ...] = ()
     landmarks: LandmarkHeader | None = Field(None, description="what the landmarks are; None for a map of rays alone")
+    alignments: tuple[Alignment, ...] = Field((), description="frames that the map was brought into, in order")
     parts: tuple[Part, ...] = Field((), description="of a merged map, see head.merged; empty for all others")
 
     def mark(self) -> dict[str, str]:
@@ -258,6 +335,49 @@ class SceneMap:
     def rays_alone(self) -> SceneMap:
         """The same map without its landmarks: the paper's form."""
         return SceneMap(self.header.model_copy(update={"landmarks": None}), self.head)
+
+    def parts(self) -> list[tuple[Part, MapHead]]:
+        """A map as parts of a merged one: itself, or those that it was merged from."""
+        header, head = self.header, self.head
+        if isinstance(head, MergedHead):
+            return list(zip(header.parts, head.parts, strict=True))
+        part = Part(
+            name=header.name, head=header.head, origin=header.origin, radius=header.radius,
+            calibration=header.calibration,
+        )
+        return [(part, head)]
+
+    def mapped_poses(self) -> np.ndarray | None:
+        """(N, 4, 4) world_from_camera of the mapped images, as the whole-image part remembers them; None where there
+        is none."""
+        known = []
+        for part, head in self.parts():
+            if head.whole is None:
+                return None
+            _, rotations, centres, recorded = (value.cpu().numpy() for value in head.whole.mapped())
+            centres = centres * part.radius + part.origin
+            pairs = zip(rotations[recorded], centres[recorded], strict=True)
+            known += [make_pose(rotation, centre) for rotation, centre in pairs]
+        return np.array(known).reshape(-1, 4, 4)
+
+    def aligned(self, alignment: Alignment) -> SceneMap:
+        """The map in another frame: weights, landmarks and header are moved, so that whatever uses it needs to know
+        nothing of it."""
+        move = np.array(alignment.target_from_source)
+        rotation = torch.from_numpy(move[:3, :3])
+
+        def moved(origin: tuple[float, float, float]) -> tuple[float, ...]:
+            return tuple((move[:3, :3] @ origin + move[:3, 3]).tolist())
+
+        old = self.header
+        header = old.model_copy(update={
+            "format_version": FORMAT_VERSION, "frame_id": alignment.target, "origin": moved(old.origin),
+            "sources": tuple(source.moved(move) for source in old.sources), "alignments": (*old.alignments, alignment),
+            "parts": tuple(part.model_copy(update={"origin": moved(part.origin)}) for part in old.parts),
+        })
+        heads = [head.rotated(rotation) for _, head in self.parts()]
+        head = merged_head(header, heads) if header.parts else heads[0]
+        return SceneMap(header, head, None if self.landmarks is None else self.landmarks.rotated(move[:3, :3]))
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> SceneMap:

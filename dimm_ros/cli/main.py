@@ -14,13 +14,25 @@ import typer  # noqa: E402
 from rich.markup import escape  # noqa: E402
 
 from dimm_ros import __version__  # noqa: E402
-from dimm_ros.cli import audit, convert, demo, doctor, eval, export, gallery, localize, map, weights  # noqa: E402
+from dimm_ros.cli import (  # noqa: E402
+    audit,
+    convert,
+    demo,
+    doctor,
+    eval,
+    export,
+    gallery,
+    localize,
+    map,
+    sample,
+    weights,
+)
 from dimm_ros.cli.console import EXIT_CODES, EXIT_ERROR, EXIT_STOPPED, errors, note, sentence, set_up_logging  # noqa: E402
 from dimm_ros.cli.verbs import Verbs  # noqa: E402
 from dimm_ros.errors import DimmError  # noqa: E402
 
 #: In the order in which they are used: data, map, judgement, robot; the demo does it all.
-_VERBS = (demo, gallery, convert, doctor, map, eval, localize, audit, export, weights)
+_VERBS = (demo, gallery, convert, doctor, map, eval, localize, audit, export, weights, sample)
 
 
 class _Verbs(Verbs):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from dimm_ros.cli import map_info, map_merge, map_report, map_update, options
+from dimm_ros.cli import map_align, map_info, map_merge, map_report, map_update, options
 from dimm_ros.cli.console import EXIT_STOPPED, bars, describe, note, say, say_json
 from dimm_ros.cli.map_group import DEFAULT, MapVerbs
 from dimm_ros.cli.verbs import Verb
@@ -45,7 +45,8 @@ class Kind(str, Enum):
 
 
 _GROUP_EPILOG = (
-    "Examples:\n\n  dimm map tour_bag -o office.dimm\n\n  dimm map info office.dimm\n\n  dimm map update office.dimm new_wing_bag\n\n"
+    "Examples:\n\n  dimm map tour_bag -o office.dimm\n\n  dimm map info office.dimm\n\n  dimm map update "
+    "office.dimm new_wing_bag -o office2.dimm\n\n"
     "A recording that is called like a verb is given as ./info."
 )
 
@@ -53,7 +54,7 @@ _GROUP_EPILOG = (
 def register(app: typer.Typer) -> None:
     verbs = typer.Typer(cls=MapVerbs, help="What can be done with maps; without a verb, one is trained (new).", epilog=_GROUP_EPILOG)
     verbs.command(DEFAULT, cls=Verb, epilog=_EPILOG)(run)
-    for verb in (map_info, map_report, map_update, map_merge):
+    for verb in (map_info, map_report, map_update, map_merge, map_align):
         verb.register(verbs)
     app.add_typer(verbs, name="map")
 
@@ -64,7 +65,7 @@ def run(
     landmarks: Annotated[
         Optional[Kind], typer.Option(help="landmarks as points, hidden in lines, or none: rays alone (docs/privacy.md says what each gives away)"),
     ] = None,
-    preset: Annotated[Preset, typer.Option(help="sizes and lengths; auto is gpu where there is CUDA, else cpu")] = Preset.auto,
+    preset: Annotated[Preset, typer.Option(help="sizes and lengths; auto is cpu, on a GPU too")] = Preset.auto,
     steps: Annotated[Optional[int], typer.Option(min=1, help="training steps instead of the preset's")] = None,
     passes: Annotated[Optional[int], typer.Option(min=1, help="encoded views per image instead of the preset's")] = None,
     depth: Annotated[Optional[Depth], typer.Option(help="depth for virtual views instead of the preset's")] = None,
@@ -100,7 +101,7 @@ def run(
 
     if input_size is not None and input_size % PATCH:
         raise typer.BadParameter(f"must be a multiple of {PATCH}, such as {round(input_size / PATCH) * PATCH}.", param_hint="--input-size")
-    options.check_new_map(output, overwrite)
+    options.check_new_map(output, overwrite, goes_on=True)
     recording = options.opened(source, split, options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
     chosen = preset_of(preset.value, choose_device(device).type)
     training = chosen.training.changed(seed=seed, steps=steps, passes=passes, depth=depth and depth.value)

@@ -10,11 +10,12 @@ import typer
 from dimm_ros.cli import options
 from dimm_ros.cli.console import EXIT_STOPPED, bars, describe, note, say, say_json
 from dimm_ros.cli.verbs import Verb
-from dimm_ros.errors import BusyError, DimmError
+from dimm_ros.errors import BusyError, DimmError, MapError
 
 _EPILOG = (
-    "Examples:\n\n  dimm map update office.dimm new_wing_bag\n\n  dimm map update office.dimm new_wing_bag -o office2.dimm --licence CC-BY-4.0\n\n"
-    "  dimm map update kitchen.dimm redkitchen --split near:val --steps 400"
+    "Examples:\n\n  dimm map update office.dimm new_wing_bag -o office2.dimm --licence CC-BY-4.0\n\n"
+    "  dimm map update office.dimm new_wing_bag --overwrite\n\n"
+    "  dimm map update kitchen.dimm redkitchen --split near:val --steps 400 -o kitchen2.dimm"
 )
 
 
@@ -25,8 +26,13 @@ def register(app: typer.Typer) -> None:
 def run(
     map_file: Annotated[Path, typer.Argument(metavar="MAP", help="a map that 'dimm map' wrote", show_default=False)],
     sources: Annotated[list[Path], typer.Argument(metavar="DATA...", help="bags or folders with poses in the map's frame", show_default=False)],
-    output: Annotated[Optional[Path], typer.Option("-o", "--output", help="the map file to write; default: MAP itself")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace another map that is at --output")] = False,
+    output: Annotated[
+        Optional[Path],
+        typer.Option("-o", "--output", help="the map file to write; without it MAP itself, which takes --overwrite"),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace MAP, or another map that is at --output"),
+    ] = False,
     steps: Annotated[Optional[int], typer.Option(min=1, help="training steps instead of the map's")] = None,
     passes: Annotated[Optional[int], typer.Option(min=1, help="encoded views per image instead of the map's")] = None,
     licence: options.Licence = None,
@@ -46,7 +52,8 @@ def run(
     """Train a map further on new recordings of its place, without the old images.
 
     Old views are rehearsed from kept features, if there are some beside the map, else as the map remembers them (docs/maps.md). MAP
-    stays as it is until the new one is complete. Ctrl-C stops safely; the same command goes on from there.
+    stays as it is, with --overwrite until the new one is complete. Ctrl-C stops safely; the same command goes on
+    from there.
     """
     from dimm_ros.config import LandmarkConfig
     from dimm_ros.encoder.dinov2 import Encoder
@@ -56,10 +63,13 @@ def run(
     from dimm_ros.scene_map import SceneMap
 
     header = SceneMap.load(map_file).header
-    if output is not None and output.resolve() != map_file.resolve():
+    in_place = output is None or output.resolve() == map_file.resolve()
+    if not in_place:
         options.check_new_map(output, overwrite)
     topics = options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame)
     recordings = [options.opened(source, split, topics) for source in sources]
+    if in_place and not overwrite:
+        raise MapError(f"{map_file} would be replaced by the updated map; name a new file with -o, or say --overwrite.")
     encoder = Encoder.open(header.encoder, device=device, weights=weights, sha256=header.encoder_sha256)
     training = header.training.changed(seed=seed, steps=steps, passes=passes)
     kept = f"{map_file} is as it was; the work so far is kept in {output or map_file}.work: run the same command to go on"

@@ -49,8 +49,11 @@ PoseTopic = Annotated[Optional[str], typer.Option(help="bag: PoseStamped, PoseWi
 MapFrame = Annotated[str, typer.Option(help="bag: the world frame in /tf")]
 
 
-def check_new_map(path: Path, overwrite: bool) -> None:
-    """Refuse to replace a file, unless it is a map whose training was stopped: that one is gone on with.
+def check_new_map(path: Path, overwrite: bool, *, goes_on: bool = False) -> None:
+    """Refuse to replace a file.
+
+    Args:
+        goes_on: a map whose training was stopped may be there: that one is gone on with.
 
     Raises:
         MapError: there is something else.
@@ -61,7 +64,8 @@ def check_new_map(path: Path, overwrite: bool) -> None:
     if overwrite or not path.is_file():
         return
     try:
-        what = "a finished map" if SceneMap.load(path).header.complete else ""
+        complete = SceneMap.load(path).header.complete
+        what = "a finished map" if complete else "" if goes_on else "an unfinished map"
     except MapError:
         what = "no map that this dimm_ros can read"
     if what:

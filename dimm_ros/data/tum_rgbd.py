@@ -13,6 +13,8 @@ import re
 from bisect import bisect_left
 from pathlib import Path
 
+import numpy as np
+
 from dimm_ros.data.folder import (
     FolderFrames,
     Trajectory,
@@ -58,16 +60,27 @@ def read_tum_rgbd(folder: str | Path) -> Recording:
     require(folder, LAYOUT, "groundtruth.txt")
     images = _files(folder, "rgb.txt")
     depths = _files(folder, "depth.txt") if (folder / "depth.txt").exists() else []
-    with parsing(folder / "groundtruth.txt", LAYOUT):
-        rows = [(nanoseconds(row[0]), [float(value) for value in row[1:8]]) for row in text_rows(folder / "groundtruth.txt")]
-        known = [(stamp, pose) for stamp, values in rows if (pose := from_wxyz([values[6], *values[3:6]], values[:3])) is not None]
-        known, notes = one_per_stamp(known, "poses")
+    known, notes = read_trajectory(folder / "groundtruth.txt")
     trajectory = Trajectory([stamp for stamp, _ in known], [pose for _, pose in known], _MAX_GAP_S)
     camera = _camera(folder, images)
     frames = FolderFrames(folder, LAYOUT, timed=True)
     for stamp, image in images:
         frames.add(image.name, image, camera, trajectory.at(stamp), stamp, depth=_nearest(depths, stamp), depth_unit=_DEPTH_UNIT)
     return frames.recording(notes)
+
+
+def read_trajectory(path: Path) -> tuple[list[tuple[int, np.ndarray]], list[str]]:
+    """Stamps (nanoseconds) and (4, 4) poses of a file with lines ``timestamp tx ty tz qx qy qz qw``, and notes on
+    what was left out.
+
+    Raises:
+        DataError: it is missing or malformed.
+    """
+    with parsing(path, LAYOUT):
+        rows = [(nanoseconds(row[0]), [float(value) for value in row[1:8]]) for row in text_rows(path)]
+        poses = [(stamp, from_wxyz([values[6], *values[3:6]], values[:3])) for stamp, values in rows]
+        known = [(stamp, pose) for stamp, pose in poses if pose is not None]
+        return one_per_stamp(known, "poses")
 
 
 def _files(folder: Path, name: str) -> list[tuple[int, Path]]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import chi2
 
 from dimm_ros.data.coverage import SECTORS, Coverage, view_coverage
+from dimm_ros.data.occupancy_grid import OccupancyGrid
 from dimm_ros.data.recording import Frame
 from dimm_ros.evaluation.metrics import Answer, errors, normalised_squares
 from dimm_ros.evaluation.report import table
-from dimm_ros.geometry.poses import make_pose
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.pictures.plots import literal, pyplot, save_figure
 from dimm_ros.pictures.ray_field import draw_ray_field
+from dimm_ros.reach import Reach
 from dimm_ros.scene_map import Curve, SceneMap
 
 _ARROWS = 80
@@ -25,18 +26,7 @@ _ARROWS = 80
 
 def mapped_poses(scene_map: SceneMap, reference: ReferenceViews | None) -> np.ndarray | None:
     """(N, 4, 4) world_from_camera of the mapped images: from the retrieval file, else as the map remembers them; None if neither knows."""
-    if reference is not None:
-        return reference.world_from_camera
-    from dimm_ros.mapping.merge import parts_of
-
-    known = []
-    for part, head in parts_of(scene_map):
-        if head.whole is None:
-            return None
-        _, rotations, centres, recorded = (value.cpu().numpy() for value in head.whole.mapped())
-        centres = centres * part.radius + part.origin
-        known += [make_pose(rotation, centre) for rotation, centre in zip(rotations[recorded], centres[recorded], strict=True)]
-    return np.array(known)
+    return scene_map.mapped_poses() if reference is None else reference.world_from_camera
 
 
 def draw_coverage(path: Path, poses: np.ndarray) -> Path:
@@ -91,6 +81,80 @@ def draw_curves(path: Path, curves: Sequence[Curve]) -> Path:
     axis.set(xlabel="step", ylabel="loss")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
+    return save_figure(figure, path)
+
+
+def draw_reach(path: Path, reaches: Mapping[str, Reach]) -> Path:
+    """Errors of held-out frames against their distance from the nearest mapped view, one picture for each way to
+    localize."""
+    plt = pyplot()
+    figure, axes = plt.subplots(1, len(reaches), figsize=(5.5 * len(reaches), 4.2), layout="constrained", squeeze=False)
+    for axis, (name, reach) in zip(axes[0], reaches.items(), strict=True):
+        frames = reach.arrays()
+        lost = np.isnan(frames["error"])
+        shown = axis.scatter(
+            100 * frames["distance"][~lost], np.maximum(100 * frames["error"][~lost], 1e-2), c=frames["turn"][~lost],
+            s=16, cmap="viridis", vmin=0, vmax=max(frames["turn"].max(), 1.0),
+        )
+        axis.set_yscale("log")
+        for distance in 100 * frames["distance"][lost]:
+            axis.axvline(distance, color="tab:red", linewidth=0.8, alpha=0.6)
+        answered = f"{(~lost).sum()} of {len(lost)} frames answered"
+        axis.set(
+            xlabel="distance from the nearest mapped view [cm]", ylabel="position error [cm]",
+            title=f"by {name}: {answered}",
+        )
+        axis.set_xlim(left=0)
+        axis.grid(alpha=0.3, which="both")
+        figure.colorbar(shown, ax=axis, label="turn from that view [deg]")
+    return save_figure(figure, path)
+
+
+def draw_on_grid(
+    path: Path, grid: OccupancyGrid, scene_map: SceneMap, poses: np.ndarray | None, pairs: np.ndarray | None = None,
+) -> Path:
+    """An aligned map over its occupancy grid: mapped views, and landmarks where they are points.
+
+    Args:
+        poses: (N, 4, 4) of the mapped views; None where the map remembers none.
+        pairs: (N, 2, 2) points of the map, brought to the grid, and the points on the grid that they belong to.
+    """
+    from matplotlib.transforms import Affine2D
+
+    figure, axis = pyplot().subplots(figsize=(9, 8), layout="constrained")
+    height, width = np.array(grid.image.shape) * grid.resolution
+    x, y, yaw = grid.origin
+    axis.imshow(
+        grid.image, cmap="gray", vmin=0, vmax=255, extent=(0, width, 0, height), interpolation="nearest",
+        transform=Affine2D().rotate(yaw).translate(x, y) + axis.transData, zorder=0,
+    )
+    shown = []
+    if scene_map.landmarks is not None and scene_map.landmarks.kind == "points":
+        places = scene_map.landmarks.exact_places + scene_map.header.origin
+        label = f"{len(places)} landmarks"
+        axis.plot(*places[:, :2].T, ".", color="tab:orange", markersize=1.5, alpha=0.4, label=label, zorder=1)
+        low, high = np.quantile(places[:, :2], (0.01, 0.99), axis=0)
+        shown += [low, high]
+    if poses is not None:
+        centres, forward = poses[:, :2, 3], poses[:, :2, 2]
+        shown.append(centres)
+        axis.plot(*centres.T, ".", color="tab:blue", markersize=4, label=f"{len(poses)} mapped views", zorder=2)
+        some = np.unique(np.linspace(0, len(poses) - 1, _ARROWS).astype(int))
+        axis.quiver(*centres[some].T, *forward[some].T, angles="xy", color="tab:blue", alpha=0.6, width=0.002, zorder=2)
+    if pairs is not None:
+        shown.append(pairs.reshape(-1, 2))
+        axis.plot(*pairs.transpose(2, 1, 0), "-", color="tab:red", zorder=3)
+        axis.plot(*pairs[:, 1].T, "x", color="tab:red", label="pairs: on the grid", zorder=3)
+        axis.plot(*pairs[:, 0].T, "o", color="tab:red", fillstyle="none", label="pairs: of the map", zorder=3)
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]])
+    cosine, sine = np.cos(yaw), np.sin(yaw)
+    shown.append(corners @ np.array([[cosine, sine], [-sine, cosine]]) + (x, y))
+    low, high = (getattr(np.vstack(shown), end)(axis=0) for end in ("min", "max"))
+    axis.set(
+        xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xlabel="x [m]", ylabel="y [m]",
+        title=f"{literal(scene_map.header.name)} on {literal(grid.name)}",
+    )
+    axis.legend(loc="upper right", fontsize=8)
     return save_figure(figure, path)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from safetensors import safe_open
 from dimm_ros.config import PRESETS
 from dimm_ros.mapping.rehearse import features_path
 from dimm_ros.mapping.retrieval import reference_path
+from dimm_ros.reach import Reach
 from dimm_ros.runtime.onnx_network import network_path
 from dimm_ros.scene_map import MapHeader, SceneMap
 
@@ -45,11 +48,27 @@ def map_info(path: str | Path) -> dict:
         },
         "calibration": calibration.model_dump(),
         "landmarks": None if header.landmarks is None else header.landmarks.model_dump(),
+        "reach": {name: _reach(reach) for name, reach in reaches(header).items()},
+        "alignments": [one.model_dump() for one in header.alignments],
         "parts": [part.name for part in header.parts],
         "bytes_per_part": bytes_per_part(path),
         "beside": {file.name: file.stat().st_size for file in (reference_path(path), features_path(path), network_path(path)) if file.is_file()},
         "figures": header.figures,
     }
+
+
+def reaches(header: MapHeader) -> dict[str, Reach]:
+    """What is known of how far from the mapped views the map answers, by "landmarks" (without the rays' help) and by
+    "rays alone"."""
+    by_landmarks = None if header.landmarks is None else header.landmarks.calibration.reach
+    known = {"landmarks": by_landmarks, "rays alone": header.calibration.reach}
+    return {name: reach for name, reach in known.items() if reach is not None}
+
+
+def _reach(reach: Reach) -> dict:
+    metres, degrees = reach.furthest
+    cells = [asdict(cell) for cell in reach.cells()]
+    return {"frames": len(reach.distance), "furthest_m": metres, "furthest_deg": degrees, "cells": cells}
 
 
 def preset_of_map(header: MapHeader) -> tuple[str, dict[str, object]]:
@@ -132,6 +151,43 @@ def _landmarks(landmarks: dict | None) -> str:
     )
 
 
+def _reach_rows(reaches: dict) -> list[tuple[str, str]]:
+    """A line for each distance from the nearest mapped view, with what was found by the turn from it."""
+    if not reaches:
+        return [("reach", "not measured: the recording is short, or the map was made by an earlier dimm_ros")]
+    result = []
+    for name, reach in reaches.items():
+        result.append((
+            "reach", f"by {name}, of {reach['frames']} held-out frames; none was further than "
+            f"{_length(reach['furthest_m'])} or turned by more than {reach['furthest_deg']:.0f} deg from the nearest "
+            "mapped view, and nothing is known beyond:",
+        ))
+        for distance, cells in groupby(reach["cells"], key=lambda cell: cell["distance"]):
+            result.append((f"  {_range(distance)}", "; ".join(map(_cell, cells))))
+    return result
+
+
+def _cell(cell: dict) -> str:
+    """Such as "5-10 deg: 0.8 cm, 0.21 deg, 11 of 12 answered"."""
+    low, high = cell["turn"]
+    found = ""
+    if cell["position_error"] is not None:
+        found = f"{100 * cell['position_error']:.1f} cm, {cell['rotation_error_deg']:.2f} deg, "
+    return f"{low:.0f}-{high:.0f} deg: {found}{cell['answered']} of {cell['frames']} answered"
+
+
+def _length(metres: float) -> str:
+    return f"{metres:.3g} m" if metres >= 1 else f"{100 * metres:.2g} cm"
+
+
+def _range(distance: tuple[float, float]) -> str:
+    """Such as "5-10 cm"."""
+    low, high = distance
+    if high == float("inf"):
+        return f"over {low:g} m"
+    return f"{100 * low:g}-{100 * high:g} cm" if high <= 1 else f"{low:g}-{high:g} m"
+
+
 def rows(info: dict) -> list[tuple[str, str]]:
     """Labels and texts."""
     encoder, held_out, coverage = info["encoder"], info["held_out"], info["coverage"]
@@ -147,6 +203,10 @@ def rows(info: dict) -> list[tuple[str, str]]:
         *_training(info),
         ("frame", info["frame_id"]),
     ]
+    result += [(
+        "aligned", f"'{one['target']}' of {one['reference']} from '{one['source']}', by {one['method']}, "
+        f"{100 * one['residual']:.1f} cm (root mean square), {one['aligned']}",
+    ) for one in info["alignments"]]
     if coverage is None:
         result.append(("coverage", "not in the map: it was made by an earlier dimm_ros"))
     else:
@@ -165,6 +225,7 @@ def rows(info: dict) -> list[tuple[str, str]]:
             f"{held_out['frames']} frames in stretches that were held out)",
         ))
     result.append(("landmarks", _landmarks(info["landmarks"])))
+    result += _reach_rows(info["reach"])
     if info["parts"]:
         result.append(("merged from", ", ".join(info["parts"])))
     parts = ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in info["bytes_per_part"].items())

@@ -16,7 +16,7 @@ from dimm_ros.data.recording import Recording
 from dimm_ros.errors import DataError, MapError
 from dimm_ros.evaluation import map_figures
 from dimm_ros.evaluation.evaluate import evaluate
-from dimm_ros.evaluation.map_info import map_info, rows
+from dimm_ros.evaluation.map_info import map_info, reaches, rows
 from dimm_ros.evaluation.metrics import Answer, errors, summarise
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
@@ -125,6 +125,14 @@ def _mapped(scene_map: SceneMap, reference: ReferenceViews | None, folder: Path)
         body += [_image(map_figures.draw_coverage(folder / "coverage.png", poses)), _note(
             "From above. Colours: distance to the next views that look the same way; circled views are thin: a robot is localized "
             "worse there. Right: how many views look into each direction, turned as the picture from above."
+        )]
+    known = reaches(scene_map.header)
+    if known:
+        drawn = _image(map_figures.draw_reach(folder / "reach.png", known))
+        body += ["<h2>How far from the mapped views it answers</h2>", drawn, _note(
+            "Frames that were held out while the map was made, each against the nearest view that was not; red "
+            "lines are frames without an "
+            "answer. Nothing is known of views further away than these."
         )]
     body.append("<h2>Training</h2>")
     if scene_map.header.curves:

@@ -174,6 +174,21 @@ class MapHead(DimmHead):
         head._modules = {**self._modules, "whole": None}
         return head
 
+    def rotated(self, rotation: Tensor) -> MapHead:
+        """A copy that answers in a frame that is turned about the normalised frame's origin, target_from_source (3, 3).
+
+        Exact, since the last layer is linear in directions and moments, and the regression in poses.
+        """
+        head = copy.deepcopy(self)
+        last = head.ray[-1]
+        rotation = rotation.to(last.weight)
+        with torch.no_grad():
+            for values in (last.weight, last.bias[:, None]):
+                values[:3], values[3:6] = rotation @ values[:3], rotation @ values[3:6]
+            if head.whole is not None:
+                head.whole.turn(rotation)
+        return head
+
     def _blended(self, rays: Rays, context: Tensor, camera_rays: Tensor) -> Rays:
         """The rays drawn towards those of the whole image's pose."""
         rotations, centres, novelty = self.whole(context)

@@ -124,6 +124,13 @@ class WholeImage(nn.Module):
         places = self._place(context.float())[0].double()
         return _squared_distance(places, places).flatten().median()
 
+    def turn(self, rotation: Tensor) -> None:
+        """Answer in a frame that is turned about the normalised frame's origin, target_from_source (3, 3); exact,
+        for poses are linear in the weights."""
+        for values in (self.weights, self.offset[None]):
+            values[:, :3] = values[:, :3] @ rotation.T
+            values[:, 3:] = (rotation @ values[:, 3:].unflatten(1, (3, 3))).flatten(1)
+
     def _place(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """(V, A) coordinates on the axes, and (V,) squared length of what they leave."""
         standardised = (context - self.mean) / self.deviation

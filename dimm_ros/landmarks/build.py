@@ -13,7 +13,7 @@ import numpy as np
 from dimm_ros.config import LandmarkConfig
 from dimm_ros.data.recording import Frame
 from dimm_ros.errors import DataError
-from dimm_ros.landmarks.calibrate import LandmarkCalibration, calibrate_landmarks, left_out
+from dimm_ros.landmarks.calibrate import LandmarkCalibration, calibrate_landmarks, landmark_reach, left_out, outermost
 from dimm_ros.landmarks.keyframes import choose_keyframes
 from dimm_ros.landmarks.keypoints import Keypoints, detector_of, find_keypoints, quantised, unit
 from dimm_ros.landmarks.matching import mutual_matches
@@ -30,6 +30,7 @@ Watch = Callable[[str, int, int], bool]
 _MIN_AGREEMENT, _MATCHES_THAT_TELL = 0.15, 30
 #: Fewer landmarks than this are none: a few keypoints on a white wall prove nothing.
 MIN_LANDMARKS = 50
+_FAR_ASKED = 24  # frames at the recording's end that are looked for by what the rest of it shows
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,14 @@ def build_landmarks(
         )
         return BuiltLandmarks(None, LandmarkCalibration(), len(frames), seconds, note)
     apart = left_out(len(frames))
-    calibration = calibrate_landmarks(
-        made(~np.isin(np.arange(len(frames)), apart)), [keypoints[index] for index in apart], poses[apart],
-    )
+    kept = ~np.isin(np.arange(len(frames)), apart)
+    calibration = calibrate_landmarks(made(kept), [keypoints[index] for index in apart], poses[apart], poses[kept])
+    far = outermost(poses)
+    asked = np.flatnonzero(far)
+    asked = asked[np.unique(np.linspace(0, len(asked) - 1, min(_FAR_ASKED, len(asked))).round().astype(int))]
+    reach = landmark_reach(made(~far), [keypoints[index] for index in asked], poses[asked], poses[~far])
+    if reach is not None:
+        calibration = calibration.model_copy(update={"reach": reach.joined(calibration.reach)})
     return BuiltLandmarks(landmarks, calibration, len(frames), time.perf_counter() - begun)
 
 

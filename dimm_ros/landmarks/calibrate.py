@@ -18,6 +18,7 @@ from dimm_ros.geometry.poses import rotation_vector
 from dimm_ros.landmarks.keypoints import Keypoints
 from dimm_ros.landmarks.locate import locate
 from dimm_ros.landmarks.store import Landmarks
+from dimm_ros.reach import Reach
 
 #: Neighbouring matches err alike, for their landmarks were placed by the same images: they count for a quarter of their number.
 CORRELATED = 4.0
@@ -25,10 +26,15 @@ CORRELATED = 4.0
 _PERIOD, _BLOCK = 60, 20  # whole stretches: a frame between its neighbours would make it too easy
 _SPARSE = 60  # so few frames are left out one by one
 _MIN_FRAMES = 5
+_OUTERMOST = 0.3  # share of the frames
 _TAILS = 1.2  # errors have heavier tails than a Gaussian, and frames elsewhere are further from the recorded ones
 _INSIDE, _ELLIPSOID, _WIDEST = 0.95, 12.592, 3.0  # share of frames that the ellipsoid of so many squares must hold, at most so much wider
 _LEAST = 0.3  # of the usual strangeness: views at the middle of the mapped ones share errors, too
 _OUTLIER = 40.0  # largest squared Mahalanobis distance that counts: one blunder must not inflate every covariance
+
+#: Of a frame that was found: its error (6,), metres and a rotation vector; the covariance (6, 6) that its matches
+#: say; and its strangeness.
+_Found = tuple[np.ndarray, np.ndarray, float]
 
 
 class LandmarkCalibration(BaseModel):
@@ -40,6 +46,7 @@ class LandmarkCalibration(BaseModel):
         strangeness: median of those frames, see ``Landmarks.strangeness``; None where it is not known, as of lines.
         frames: that were left out and found; 0 when there were too few.
         position_error, rotation_error_deg: their median errors.
+        reach: all that were left out, by their distance from the nearest view; None in maps of format 5 and before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -50,8 +57,9 @@ class LandmarkCalibration(BaseModel):
     frames: int = Field(0, ge=0)
     position_error: float | None = Field(None, ge=0)
     rotation_error_deg: float | None = Field(None, ge=0)
+    reach: Reach | None = None
 
-    def covariance(self, information: np.ndarray, strangeness: float, prior: np.ndarray | None = None) -> np.ndarray:
+    def covariance(self, information: np.ndarray, strangeness: float | None, prior: np.ndarray | None = None) -> np.ndarray:
         """(6, 6) covariance of a pose from landmarks: x, y, z, rx, ry, rz; square metres and radians.
 
         Args:
@@ -60,7 +68,7 @@ class LandmarkCalibration(BaseModel):
             prior: (6, 6) information of the prior that joined it, or None. Few landmarks leave most to it, and then add little
                 of the errors that they share.
         """
-        grown = 1.0 if self.strangeness is None else max(strangeness / self.strangeness, _LEAST)
+        grown = 1.0 if strangeness is None or self.strangeness is None else max(strangeness / self.strangeness, _LEAST)
         shared = grown**2 * np.diag([self.position_sigma**2] * 3 + [np.radians(self.rotation_sigma_deg) ** 2] * 3)
         information = information / CORRELATED
         if prior is None:
@@ -75,27 +83,46 @@ def left_out(count: int) -> np.ndarray:
     return indices[2::5] if count < _SPARSE else indices[indices % _PERIOD >= _PERIOD - _BLOCK]
 
 
-def calibrate_landmarks(landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray) -> LandmarkCalibration:
+def outermost(poses: np.ndarray) -> np.ndarray:
+    """(N,) bool: the frames at one end of the recording's longest extent, whenever they were taken.
+
+    Left out together they are further from the rest than a stretch of time is, which the next round of a walk covers
+    again.
+
+    Args:
+        poses: (N, 4, 4) world_from_camera.
+    """
+    centres = poses[:, :3, 3] - poses[:, :3, 3].mean(axis=0)
+    along = centres @ np.linalg.svd(centres, full_matrices=False)[2][0]
+    return along > np.quantile(along, 1 - _OUTERMOST)
+
+
+def landmark_reach(
+    landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray, mapped: np.ndarray,
+) -> Reach | None:
+    """How well frames are found by landmarks alone; arguments as of ``calibrate_landmarks``."""
+    return _reach(_found(landmarks, keypoints, poses), poses, mapped)
+
+
+def calibrate_landmarks(
+    landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray, mapped: np.ndarray | None = None,
+) -> LandmarkCalibration:
     """Fit the shared errors.
 
     Args:
         landmarks: made without the frames.
         keypoints: of the frames.
         poses: (N, 4, 4) their world_from_camera, in the landmarks' frame.
+        mapped: (M, 4, 4) of the images that the landmarks were made of, for ``reach``; None leaves that out.
     """
-    errors, own, strange = [], [], []
-    for points, pose in zip(keypoints, poses, strict=True):
-        found = locate([points], np.eye(4)[None], landmarks, None)
-        if found is None or not found.proven:
-            continue
-        turned = rotation_vector(found.pose.rotation @ pose[:3, :3].T)
-        errors.append(np.concatenate([found.pose.centre - pose[:3, 3], turned]))
-        own.append(CORRELATED * np.linalg.inv(found.pose.information))
-        strange.append(found.strangeness)
+    found = _found(landmarks, keypoints, poses)
+    reach = None if mapped is None else _reach(found, poses, mapped)
+    errors, own, strange = ([each[part] for each in found if each is not None] for part in range(3))
     if len(errors) < _MIN_FRAMES:
-        return LandmarkCalibration()
-    errors, own, usual = np.array(errors), np.array(own), float(np.median(strange))
-    grown = np.maximum(np.array(strange) / usual, _LEAST) if usual else np.ones(len(errors))
+        return LandmarkCalibration(reach=reach)
+    errors, own = np.array(errors), np.array(own)
+    usual = None if landmarks.kind == "lines" else float(np.median(strange)) or None
+    grown = np.ones(len(errors)) if usual is None else np.maximum(np.array(strange) / usual, _LEAST)
     position, rotation = np.linalg.norm(errors[:, :3], axis=1), np.linalg.norm(errors[:, 3:], axis=1)
 
     def unlikely(logarithms: np.ndarray) -> float:
@@ -111,6 +138,27 @@ def calibrate_landmarks(landmarks: Landmarks, keypoints: Sequence[Keypoints], po
     fitted = fitted * _TAILS * np.clip(np.sqrt(np.quantile(squares, _INSIDE) / _ELLIPSOID), 1.0, _WIDEST)
     return LandmarkCalibration(
         position_sigma=float(fitted[0]), rotation_sigma_deg=float(np.degrees(fitted[1])),
-        strangeness=usual or None, frames=len(errors),
+        strangeness=usual, frames=len(errors),
         position_error=float(np.median(position)), rotation_error_deg=float(np.degrees(np.median(rotation))),
+        reach=reach,
     )
+
+
+def _found(landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray) -> list[_Found | None]:
+    """What landmarks alone make of each frame; None where it was not found."""
+    result: list[_Found | None] = []
+    for points, pose in zip(keypoints, poses, strict=True):
+        found = locate([points], np.eye(4)[None], landmarks, None)
+        if found is None or not found.proven:
+            result.append(None)
+            continue
+        turned = rotation_vector(found.pose.rotation @ pose[:3, :3].T)
+        error = np.concatenate([found.pose.centre - pose[:3, 3], turned])
+        result.append((error, CORRELATED * np.linalg.inv(found.pose.information), found.strangeness))
+    return result
+
+
+def _reach(found: Sequence[_Found | None], poses: np.ndarray, mapped: np.ndarray) -> Reach | None:
+    errors = np.array([np.full(6, np.nan) if each is None else each[0] for each in found]).reshape(-1, 2, 3)
+    metres, radians = np.linalg.norm(errors, axis=2).T
+    return Reach.of(poses, mapped, np.stack([metres, np.degrees(radians)], axis=1))

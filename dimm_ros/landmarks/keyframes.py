@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dimm_ros.geometry.poses import rotation_angle_deg
+from dimm_ros.reach import motion_units
 
 
 def choose_keyframes(world_from_camera: np.ndarray, most: int) -> np.ndarray:
@@ -20,9 +21,7 @@ def choose_keyframes(world_from_camera: np.ndarray, most: int) -> np.ndarray:
     count = len(world_from_camera)
     if count <= most:
         return np.arange(count)
-    moved = np.linalg.norm(np.diff(world_from_camera[:, :3, 3], axis=0), axis=1)
-    turned = rotation_angle_deg(world_from_camera[:-1, :3, :3], world_from_camera[1:, :3, :3])
-    metre, degree = 1.0 / max(_typical(moved), 1e-9), 1.0 / max(_typical(turned), 1e-3)
+    metre, degree = motion_units(world_from_camera)
 
     def away(index: int) -> np.ndarray:
         distance = np.linalg.norm(world_from_camera[:, :3, 3] - world_from_camera[index, :3, 3], axis=1)
@@ -36,7 +35,3 @@ def choose_keyframes(world_from_camera: np.ndarray, most: int) -> np.ndarray:
         nearest = np.minimum(nearest, away(chosen[-1]))
     return np.sort(chosen)
 
-
-def _typical(steps: np.ndarray) -> float:
-    """Median of the steps in which the camera moved at all."""
-    return float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0

@@ -7,7 +7,7 @@ landmark is (the directions and distances it was seen from) is not kept with lin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -62,6 +62,12 @@ class Landmarks:
             "seen_from": ((count, 6 if points else 0), "float16"),
         }
 
+    @property
+    def seen_distance(self) -> float:
+        """Median distance that landmarks were seen from, metres; NaN for lines, of which it is not known."""
+        near, far = self.seen_from.astype(np.float64)[:, 4:].T if self.kind == "points" else (np.nan, np.nan)
+        return float(np.median(np.sqrt(near * far)))
+
     def strangeness(self, centre: np.ndarray, slack: float, rows: np.ndarray) -> np.ndarray:
         """(K,) how unlike the views that showed a landmark one from here is: 0 as at their middle, infinite if it hardly shows it.
 
@@ -100,6 +106,13 @@ class Landmarks:
         else:
             places[:, 3:] += np.cross(offset, places[:, :3])
         return Landmarks(self.kind, places.astype(np.float32), self.descriptors, self.views, self.seen_from)
+
+    def rotated(self, rotation: np.ndarray) -> Landmarks:
+        """The same in a frame that is turned about the origin, target_from_source (3, 3)."""
+        turned = (self.exact_places.reshape(len(self), -1, 3) @ rotation.T).reshape(self.places.shape)
+        seen_from = self.seen_from.astype(np.float64)
+        seen_from[:, :3] = seen_from[:, :3] @ rotation.T if self.kind == "points" else seen_from[:, :3]
+        return replace(self, places=turned.astype(np.float32), seen_from=seen_from.astype(np.float16))
 
     @classmethod
     def joined(cls, parts: list[Landmarks]) -> Landmarks:

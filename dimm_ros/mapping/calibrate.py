@@ -14,6 +14,7 @@ from dimm_ros.geometry.poses import make_pose, pose_errors, rotation_angle_deg
 from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.training_views import TrainingViews
+from dimm_ros.reach import Reach
 from dimm_ros.scene_map import GROWTH, LEAST_NOVELTY, Calibration, SceneMap
 from dimm_ros.solver import solve_pose
 from dimm_ros.uncalibrated import focal_that_agrees, median_focal
@@ -81,9 +82,10 @@ def calibrate(
         scene_map: the map at hand, made without ``frames``.
         views: of the recording.
     """
-    novelties, recorded, errors = [], [], []
+    novelties, recorded, errors, solved = [], [], [], []
     of_recording, sizes = views.recorded.numpy(), views.sizes.numpy()
-    for view in np.flatnonzero(np.isin(views.frame_of.numpy(), frames) & (sizes >= _MIN_SHARE * sizes.max())):
+    held_out = np.isin(views.frame_of.numpy(), frames)
+    for view in np.flatnonzero(held_out & (sizes >= _MIN_SHARE * sizes.max())):
         rows = views.rows(view)
         device = next(scene_map.head.parameters()).device
         camera_rays = views.camera_rays[rows].to(device)
@@ -95,19 +97,30 @@ def calibrate(
             continue
         pose = solution.world_from_camera.cpu().numpy().copy()
         pose[:3, 3] += scene_map.header.origin
+        solved.append(view)
         recorded.append(of_recording[view])
-        errors.append(pose_errors(pose, make_pose(views.rotations[view].numpy(), views.centres[view].numpy())))
+        errors.append(pose_errors(pose, _pose(views, view)))
         novelties.append(1.0 if rays.novelty is None else float(rays.novelty[0]))
     if sum(recorded) < _MIN_FRAMES:
         return Calibration()
     novelty, errors, recorded = np.array(novelties), np.array(errors), np.array(recorded)
     position_rate, rotation_rate_deg = _rates(errors[recorded], novelty[recorded])
     position_error, rotation_error_deg = np.median(errors[recorded], axis=0).tolist()
-    known = scene_map.head.whole is not None
+    limit = _limit(novelty, _NOVELTY) if scene_map.head.whole is not None else None
+    answers = np.full((len(views), 2), np.nan)
+    answered = recorded if limit is None else recorded & (novelty <= limit)
+    answers[np.array(solved)[answered]] = errors[answered]
+    asked, mapped = np.flatnonzero(held_out & of_recording), np.flatnonzero(~held_out & of_recording)
+    poses = [np.stack([_pose(views, view) for view in chosen]) for chosen in (asked, mapped)]
     return Calibration(
-        position_rate=position_rate, rotation_rate_deg=rotation_rate_deg, frames=len(frames),
-        max_novelty=_limit(novelty, _NOVELTY) if known else None, position_error=position_error, rotation_error_deg=rotation_error_deg,
+        position_rate=position_rate, rotation_rate_deg=rotation_rate_deg, frames=len(frames), max_novelty=limit,
+        position_error=position_error, rotation_error_deg=rotation_error_deg, reach=Reach.of(*poses, answers[asked]),
     )
+
+
+def _pose(views: TrainingViews, view: int) -> np.ndarray:
+    """(4, 4) world_from_camera of a view."""
+    return make_pose(views.rotations[view].numpy(), views.centres[view].numpy())
 
 
 def focal_bias(head: MapHead, views: TrainingViews, asked: Sequence[int]) -> float:

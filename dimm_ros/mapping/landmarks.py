@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from dimm_ros.landmarks.calibrate import LandmarkCalibration
 from dimm_ros.landmarks.combine import combine
 from dimm_ros.landmarks.store import Landmarks
 from dimm_ros.mapping.fit import Watcher
+from dimm_ros.reach import Reach
 from dimm_ros.scene_map import LandmarkHeader, MapHeader, SceneMap, landmark_tensors, read_landmarks, write_safetensors
 
 log = logging.getLogger(__name__)
@@ -103,9 +105,11 @@ def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | 
     if landmarks is None or not known:
         return None
     calibrations = [each.calibration for each in known]
+    reaches = [each.reach for each in calibrations if each.reach is not None]
     worst = LandmarkCalibration(
         position_sigma=max(each.position_sigma for each in calibrations), frames=sum(each.frames for each in calibrations),
         rotation_sigma_deg=max(each.rotation_sigma_deg for each in calibrations),
+        reach=reduce(Reach.joined, reaches) if reaches else None,
         strangeness=min((each.strangeness for each in calibrations if each.strangeness is not None), default=None),
     )
     return known[0].model_copy(update={

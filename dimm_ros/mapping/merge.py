@@ -9,8 +9,6 @@ import numpy as np
 
 from dimm_ros import __version__
 from dimm_ros.errors import MapError
-from dimm_ros.head.merged import MergedHead
-from dimm_ros.head.model import MapHead
 from dimm_ros.landmarks.combine import combine
 from dimm_ros.landmarks.store import Landmarks
 from dimm_ros.mapping.build import now
@@ -39,7 +37,7 @@ def merge_maps(paths: Sequence[str | Path], output: str | Path, *, name: str | N
         raise MapError(f"{output} is a folder; give a file name with -o, such as {output / 'merged.dimm'}.")
     maps = [SceneMap.load(path) for path in paths]
     _check(maps)
-    parts = [part for one in maps for part in parts_of(one)]
+    parts = [part for one in maps for part in one.parts()]
     header = _header(maps, [part for part, _ in parts], name or output.stem)
     landmarks = _landmarks(maps, header)
     header = header.model_copy(update={"landmarks": merged_landmark_header([one.header for one in maps], landmarks)})
@@ -72,15 +70,6 @@ def _landmarks(maps: Sequence[SceneMap], header: MapHeader) -> Landmarks | None:
     return combine(moved, tolerance, sum(len(each) for each in moved), seed=len(moved))
 
 
-def parts_of(scene_map: SceneMap) -> list[tuple[Part, MapHead]]:
-    """A map as parts of a merged one: itself, or those that it was merged from."""
-    header, head = scene_map.header, scene_map.head
-    if isinstance(head, MergedHead):
-        return list(zip(header.parts, head.parts, strict=True))
-    part = Part(name=header.name, head=header.head, origin=header.origin, radius=header.radius, calibration=header.calibration)
-    return [(part, head)]
-
-
 def _check(maps: Sequence[SceneMap]) -> None:
     first = maps[0].header
     for other in (one.header for one in maps[1:]):
@@ -94,7 +83,7 @@ def _check(maps: Sequence[SceneMap]) -> None:
                 f"Map '{first.name}' is in frame '{first.frame_id}', but '{other.name}' is in frame '{other.frame_id}'; load both in the "
                 "node instead, which keeps their frames apart."
             )
-    parts = [(SceneMap(_as_map(one.header, part), head)) for one in maps for part, head in parts_of(one)]
+    parts = [(SceneMap(_as_map(one.header, part), head)) for one in maps for part, head in one.parts()]
     for one in parts:
         if one.head.whole is None:
             raise MapError(f"Map '{one.header.name}' has no whole-image part (whole_share is 0) to say which images it knows; build it with one.")

@@ -50,6 +50,15 @@ def keep_features(path: Path, header: MapHeader, views: TrainingViews, rehearsal
     if rehearsal is not None:
         shifted = {"view_of": rehearsal.view_of + len(kept), "frame_of": rehearsal.frame_of + kept.frames}
         parts.append(replace(rehearsal, **shifted))
+    write_features(path, header, *parts)
+
+
+def write_features(path: Path, header: MapHeader, *parts: TrainingViews) -> None:
+    """Write features of views, one part after another, as of a map with this header.
+
+    Raises:
+        MapError: the file cannot be written.
+    """
     tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in (*ROWS, *VIEWS)}
     write_safetensors(tensors, path, {_KEY: json.dumps(header.mark())})
 

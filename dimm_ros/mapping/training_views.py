@@ -109,6 +109,15 @@ class TrainingViews:
         rows = torch.cat([first + torch.randperm(size, generator=generator)[:most].sort().values for first, size in pairs])
         return replace(self, **{name: getattr(self, name)[rows] for name in ROWS})
 
+    def moved(self, target_from_source: np.ndarray) -> TrainingViews:
+        """These in another frame, (4, 4)."""
+        move = torch.from_numpy(target_from_source)
+        rotation, shift = move[:3, :3], move[:3, 3]
+        return replace(
+            self, directions=(self.directions.double() @ rotation.T).to(self.directions.dtype),
+            rotations=rotation @ self.rotations.double(), centres=self.centres.double() @ rotation.T + shift,
+        )
+
     def followed_by(self, old: TrainingViews) -> TrainingViews:
         """These and those of a map before, all of which count as whole; patches stay where they are, on disk for instance."""
         joined = {name: torch.cat([getattr(self, name), getattr(old, name)]) for name in ("context", "centres", "rotations")}

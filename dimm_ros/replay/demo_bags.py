@@ -18,6 +18,7 @@ from dimm_ros.gallery.odometry import drifting_odometry
 from dimm_ros.gallery.recorder import GALLERY_CAMERA, record_bag
 from dimm_ros.gallery.scene import build_room
 from dimm_ros.gallery.trajectory import MOUNTS, trajectory
+from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import invert
 
 _TF_HZ = 48.0
@@ -54,15 +55,28 @@ _TOPICS = {"image": f"{IMAGE_TOPIC}/compressed", "camera_info": CAMERA_INFO_TOPI
 
 def bags_of_gallery(folder: Path, watch: Watcher) -> DemoBags:
     """Two different hand-held walks through the gallery, rendered and recorded."""
-    room, mount = build_room(), MOUNTS["handheld"]
     walks = (("mapping", _SEEDS[0], _MAP_SECONDS, _MAP_EVERY), ("query", _SEEDS[1], _QUERY_SECONDS, _QUERY_EVERY))
     for name, seed, seconds, every in walks:
-        stamps, world_from_base = trajectory(seed, seconds, _TF_HZ, spread=_SPREAD)
-        record_bag(
-            folder / f"{name}_bag", room, GALLERY_CAMERA, stamps, world_from_base, mount, image_every=every, seed=seed,
-            progress=lambda done, total, name=name: watch(f"{name} bag", done, total, ""),
-        )
-    return DemoBags(folder / "mapping_bag", folder / "query_bag", mount, _TOPICS)
+        record_walk(folder / f"{name}_bag", seed, seconds, _TF_HZ / every, watch)
+    return DemoBags(folder / "mapping_bag", folder / "query_bag", MOUNTS["handheld"], _TOPICS)
+
+
+def record_walk(
+    path: Path, seed: int, seconds: float, rate: float, watch: Watcher, camera: Camera = GALLERY_CAMERA, **how,
+) -> Path:
+    """A hand-held walk through the gallery that retraces the one route, rendered and recorded.
+
+    Args:
+        path: the bag; its name is the stage's that ``watch`` is told of.
+        seed: another seed is another walk.
+        rate: images a second.
+        how: as of ``record_bag``.
+    """
+    stamps, world_from_base = trajectory(seed, seconds, _TF_HZ, spread=_SPREAD)
+    return record_bag(
+        path, build_room(), camera, stamps, world_from_base, MOUNTS["handheld"], image_every=round(_TF_HZ / rate),
+        seed=seed, progress=lambda done, total: watch(path.name.replace("_", " "), done, total, ""), **how,
+    )
 
 
 def sizes_of_data(data: Path, split: str | None) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose, PoseWithCovarianceStamped, Transform, TransformStamped
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 
 from dimm_ros.data.bridge import bridge
 from dimm_ros.data.image_encoding import decode_compressed, decode_raw
@@ -74,6 +74,18 @@ def to_image(image: np.ndarray, frame: str, nanoseconds: int) -> Image:
     message.header.stamp, message.header.frame_id = to_stamp(nanoseconds), frame
     # rclpy copies an array.array at once, but checks any other sequence number by number (about 100 ms a frame).
     message.data = array.array("B", image.tobytes())
+    return message
+
+
+def to_cloud(points: np.ndarray, frame: str, nanoseconds: int) -> PointCloud2:
+    """sensor_msgs/PointCloud2 (x, y, z as float32) of (N, 3) points."""
+    message = PointCloud2(height=1, width=len(points), point_step=12, row_step=12 * len(points), is_dense=True)
+    message.header.stamp, message.header.frame_id = to_stamp(nanoseconds), frame
+    message.fields = [
+        PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
+        for index, name in enumerate("xyz")
+    ]
+    message.data = array.array("B", points.astype("<f4").tobytes())
     return message
 
 

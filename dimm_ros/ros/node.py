@@ -205,6 +205,7 @@ class LocalizerNode(ManagedNode):
         pipeline = self._pipeline
         if self._maps.change() and pipeline is not None:
             pipeline.forget(everything=True)
+            pipeline.show_map()
 
     def _on_worker_error(self, error: Exception) -> None:
         """A bug outside what deals with its own errors; the next image gets its turn."""

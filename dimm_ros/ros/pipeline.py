@@ -19,6 +19,7 @@ from dimm_ros.ros.cameras import Shot, why_untimely
 from dimm_ros.ros.debug import DebugTopics
 from dimm_ros.ros.estimator import Answer, Estimator
 from dimm_ros.ros.health import Health, State
+from dimm_ros.ros.map_topics import MapTopics
 from dimm_ros.ros.messages import floor_covariance, to_pose_with_covariance
 from dimm_ros.ros.odometry import Odometry
 from dimm_ros.ros.reporter import Reporter, publish, sentence
@@ -74,13 +75,14 @@ class Pipeline:
         self._node, self._config, self._atlas, self._on_pose = node, config, atlas, on_pose
         self._reporter, self._health, self._transforms, self._broadcaster = reporter, health, transforms, broadcaster
         self._poses = node.create_publisher(PoseWithCovarianceStamped, "localization_pose", 10)
-        self._debug = DebugTopics(node)
+        self._debug, self._map_topics = DebugTopics(node), MapTopics(node)
         self._estimator = Estimator(config, atlas, transforms)
         self._gate = PoseGate(config().gate)
         self._odometry: Odometry | None = None
         self._lock = threading.Lock()  # of the epoch and of the word that is left
         self._epoch = 0
         self._forget, self._hint, self._closed = False, None, False
+        self.show_map()
 
     def destroy(self) -> None:
         """Take the publishers off the node; nothing comes any more of an image that is still under way."""
@@ -89,6 +91,15 @@ class Pipeline:
             self._closed = True
         self._node.destroy_publisher(self._poses)
         self._debug.destroy()
+        self._map_topics.destroy()
+
+    def show_map(self) -> None:
+        """Publish the current map's views and landmarks, for RViz."""
+        localizer = self._atlas().current
+        self._map_topics.publish(localizer.map, self._map_frame(localizer))
+
+    def _map_frame(self, localizer: Localizer) -> str:
+        return self._config().map_frame or bare(localizer.frame_id)
 
     def forget(self, *, everything: bool) -> None:
         """Believe nothing of what was; with ``everything`` the transform and the state end as well, at once."""
@@ -161,7 +172,7 @@ class Pipeline:
         answer = self._estimator.solve(shots, odometry, search=search)
         _fill(status, answer)
         self._reporter.saw(answer.estimate)
-        map_frame = config.map_frame or bare(answer.localizer.frame_id)
+        map_frame = self._map_frame(answer.localizer)
         try:
             self._publish(answer, epoch, status, map_frame, body_frame, odometry)
         finally:  # pictures can wait, the pose cannot
@@ -254,6 +265,7 @@ class Pipeline:
         self._atlas().select(localizer.name)
         self._reporter.map_name, self._reporter.map_frame = localizer.name, bare(localizer.frame_id)
         self._broadcaster.clear()
+        self.show_map()
 
 
 def _fill(status: LocalizationStatus, answer: Answer) -> None:

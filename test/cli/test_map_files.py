@@ -74,8 +74,25 @@ def test_a_map_made_anew_with_overwrite(small_map: Path, walk: Path, tmp_path: P
     assert done.exit_code == 0 and SceneMap.load(path).header.steps_done == 2, done.output
 
 
+def test_no_verb_alters_a_map_unasked(small_map: Path, stopped: Path, other_walk: Path, tmp_path: Path) -> None:
+    """Neither in place nor as another verb's output; a stopped one neither, unless it is gone on with."""
+    path = tmp_path / "room.dimm"
+    path.write_bytes(small_map.read_bytes())
+    before, unfinished = path.read_bytes(), stopped.read_bytes()
+    for words in (("update", path, other_walk), ("update", path, other_walk, "-o", path)):
+        refused = dimm(*words)
+        assert refused.exit_code == 1, refused.output
+        assert f"{path} would be replaced by the updated map; name a new file with -o" in refused.stderr
+    for words in (("merge", path, path, "-o", stopped), ("update", path, other_walk, "-o", stopped)):
+        refused = dimm(*words)
+        assert refused.exit_code == 1 and "is an unfinished map" in refused.stderr, refused.output
+    assert path.read_bytes() == before and stopped.read_bytes() == unfinished
+    done = dimm("update", path, other_walk, "--overwrite", "--steps", 2, "--passes", 1)
+    assert done.exit_code == 0 and len(SceneMap.load(path).header.sources) == 2, done.output
+
+
 def test_a_stopped_map_is_gone_on_with(stopped: Path, small_map: Path, tmp_path: Path) -> None:
-    check_new_map(stopped, overwrite=False)
+    check_new_map(stopped, overwrite=False, goes_on=True)
     check_new_map(tmp_path / "new.dimm", overwrite=False)
     with pytest.raises(MapError, match="is a finished map"):
         check_new_map(small_map, overwrite=False)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from dimm_ros.cli.main import app
 from dimm_ros.data.open import open_recording
+from dimm_ros.scene_map import SceneMap
 
 
 def dimm(*words: str | Path, **options) -> subprocess.CompletedProcess:
@@ -68,6 +70,15 @@ def test_eval_prints_a_table(small_map: Path, other_walk: Path, tmp_path: Path) 
     assert judged.exit_code == 0, judged.stderr
     for words in ("median error", "90th percentile", "within 5 cm / 5 deg", "latency"):
         assert words in judged.stdout
+
+
+def test_eval_says_that_a_map_is_not_in_metres(landmark_map: Path, other_walk: Path, tmp_path: Path) -> None:
+    small = SceneMap.load(landmark_map)
+    far = small.landmarks.seen_from * np.float16([1, 1, 1, 1, 1000, 1000])
+    SceneMap(small.header, small.head, replace(small.landmarks, seen_from=far)).save(tmp_path / "room.dimm")
+    judged = dimm("eval", tmp_path / "room.dimm", other_walk, "--results", tmp_path)
+    assert judged.returncode == 0 and "m away (median), were its poses in metres" in judged.stderr
+    assert "in metres" not in dimm("eval", landmark_map, other_walk, "--results", tmp_path).stderr
 
 
 def test_localize_prints_a_pose(small_map: Path, walk: Path, tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def pictures(page: Path) -> list[np.ndarray]:
 def test_info_says_what_the_map_is(small_map: Path, walk: Path, encoder) -> None:
     info, poses = map_info(small_map), open_recording(walk).poses()
     centres = poses[:, :3, 3]
-    assert info["images"] == 24 and "walk" in info["sources"][0]["name"] and info["format"] == 5 and info["name"] == "gallery"
+    assert info["images"] == 24 and "walk" in info["sources"][0]["name"]
+    assert info["format"] == 6 and info["name"] == "gallery"
     assert info["encoder"]["sha256"] == encoder.weights.sha256 and info["encoder"]["input_size"] == 224
     assert info["preset"] in PRESETS and info["preset_changes"]["training.steps"] == 400 and info["preset_changes"]["head.width"] == 128
     np.testing.assert_allclose(info["coverage"]["extent_m"], np.ptp(centres, axis=0))

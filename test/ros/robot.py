@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ class KnownPose:
     """
 
     name, frame_id, can_track = "known", "hall", False
+    map = SimpleNamespace(mapped_poses=lambda: None, landmarks=None)  # that knows no view
 
     def __init__(self, only: set[int] | None = None) -> None:
         self.only = only

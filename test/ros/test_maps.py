@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+
 import numpy as np
 import pytest
 from rclpy.parameter import Parameter
 
+from dimm_ros.data.open import open_recording
 from dimm_ros.errors import MapError
 from dimm_ros.msg import LocalizationStatus
+from dimm_ros.ros.messages import to_image
 
-from .robot import KnownPose
+from .robot import CAMERA_FRAME, KnownPose
 from .test_requests import sent_by_timer
 from .waiting import PATIENCE
 
@@ -166,3 +171,36 @@ def test_the_back_end_reaches_the_maps(make_robot) -> None:
     assert (robot.localizer.options["backend"], robot.localizer.options["onnx_provider"]) == ("onnx", "cpu")
     (result,) = robot.node.set_parameters([Parameter("backend", value="torch")])
     assert not result.successful and "can be set only while the node is unconfigured" in result.reason
+
+
+def test_the_node_writes_no_map(make_robot, walk, tmp_path) -> None:
+    """Whatever it does with a map, the file and its folder stay as they were: nothing in the node writes one."""
+    for path in walk.map.parent.glob(f"{walk.map.name}*"):
+        if path.is_file():
+            shutil.copy(path, tmp_path)
+
+    def state() -> dict[str, tuple[str, int]]:
+        files = list(tmp_path.iterdir())
+        return {path.name: (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in files}
+
+    before = state()
+    frame = open_recording(walk.bag).frames[0]
+    robot = make_robot(
+        real=True, ready=False, map=walk.map.name, map_folder=str(tmp_path), device="cpu", tf_mode="none",
+        base_frame="",
+    )
+    robot.wait(lambda: robot.node.state == "active", PATIENCE)
+    pixels, camera = frame.load(), frame.camera
+    k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
+    robot.send_info(width=camera.width, height=camera.height, k=k)
+    stamp = robot.now_ns()
+    message = to_image(pixels, CAMERA_FRAME, stamp)
+    robot._images.publish(message)
+    assert robot.report_of(stamp).message.rays > 0  # it was localized, well or not
+    set_parameter(robot, "map", walk.map.name)  # read again
+    steps = {"deactivate": "inactive", "cleanup": "unconfigured", "configure": "inactive", "activate": "active"}
+    for transition, reached in steps.items():
+        robot.session.call(lambda transition=transition: robot.node.change(transition), PATIENCE)
+        robot.wait(lambda reached=reached: robot.node.state == reached)
+    robot.session.call(robot.node.release)
+    assert len(before) > 1 and state() == before

@@ -87,10 +87,13 @@ class TestConfigurations:
 
     def test_rviz_shows_what_is_published(self, make_robot) -> None:
         tree = yaml.safe_load((ROOT / "config" / "localizer.rviz").read_text(encoding="utf-8"))
-        shown = {one["Class"].split("/")[1]: one["Topic"]["Value"] for one in tree["Visualization Manager"]["Displays"] if "Topic" in one}
-        assert set(shown) == {"PoseWithCovariance", "Image", "MarkerArray"}
+        displays = {one["Name"]: one for one in tree["Visualization Manager"]["Displays"] if "Topic" in one}
+        assert set(displays) == {"Localization pose", "Ray residuals", "Rays", "Mapped views", "Landmarks"}
+        latched = {name for name, one in displays.items() if one["Topic"]["Durability Policy"] == "Transient Local"}
+        assert latched == {"Mapped views", "Landmarks"}
+        shown = {name: one["Topic"]["Value"] for name, one in displays.items()}
         tools = [one["Topic"]["Value"] for one in tree["Visualization Manager"]["Tools"] if "Topic" in one]
-        assert tools == ["initialpose"]
+        assert tools == ["clicked_point", "initialpose"]
         assert not any(topic.startswith("/") for topic in shown.values())  # RViz in a namespace shows that robot's
         robot = make_robot()
         robot.wait(lambda: {f"/{topic}" for topic in shown.values()} <= {name for name, _ in robot.session.node.get_topic_names_and_types()})
