@@ -93,7 +93,7 @@ def install_packages() -> None:
     log("installing ROS 2 and the pinned packages with pip (minutes the first time)")
     pip("install", "-r", str(CI / "requirements-ros.txt"))
     # compat: a plain path entry, behind site-packages. Without a build environment of its own pip reuses the pinned setuptools.
-    pip("install", "--no-build-isolation", "--config-settings", "editable_mode=compat", "-e", f"{REPOSITORY}[test]")
+    pip("install", "--no-build-isolation", "--config-settings", "editable_mode=compat", "-e", f"{REPOSITORY}[test,docs]")
     point_cmake_files_here()
 
 
@@ -130,7 +130,7 @@ def build_messages(name: str, source: Path, *options: str) -> None:
     cmake = str(VENV / "bin" / "cmake")
     log(f"building the messages of {name} (about half a minute)")
     run([cmake, "-S", str(source), "-B", str(build), "-G", "Ninja", f"-DCMAKE_INSTALL_PREFIX={VENV}", f"-DPython3_EXECUTABLE={PYTHON}",
-         "-DBUILD_TESTING=OFF", "-Wno-dev", *options], f"CMake could not configure {name}", env=environment)
+         "-DBUILD_TESTING=OFF", *options], f"CMake could not configure {name}", env=environment)
     run([cmake, "--build", str(build), "--target", "install"], f"{name} did not build", env=environment)
     shutil.rmtree(build)
 

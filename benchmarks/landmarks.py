@@ -1,4 +1,4 @@
-"""What landmarks bring, on real and rendered places: ``python -m benchmarks.landmarks ../shared/data``.
+"""What landmarks bring, on real and rendered places: ``python -m benchmarks.landmarks data``.
 
 One map a place, by the default preset; every row asks it the same images: rays alone, landmarks alone (matched against all,
 no encoder), rays and points, rays and lines (the same landmarks hidden), tracking (from the pose of the image before, moved as

@@ -1,4 +1,4 @@
-"""Does an updated map know both recordings? ``python -m benchmarks.map_update ../shared/data``.
+"""Does an updated map know both recordings? ``python -m benchmarks.map_update data``.
 
 Red kitchen's train frames (split near), first and second half: a map of the first half is updated with the second, with and without kept
 features, and merged with a map of the second half; each is judged on the val frames, beside a map of all train frames. Uses the

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.precision ../shared/data``: what each way to run the encoder on a CPU gains in time and costs in accuracy.
+"""``python -m benchmarks.precision data``: what each way to run the encoder on a CPU gains in time and costs in accuracy.
 
 Each row localizes the same left-out images of red kitchen in the ablation's stored maps, and each image is localized by the row and by
 the default (PyTorch, fp32, sdpa) in turn, so that both see the same machine. Every row goes to results/precision/figures.json as soon

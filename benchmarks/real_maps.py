@@ -1,4 +1,4 @@
-"""Maps of a real recording's splits, judged on the frames left out: ``python -m benchmarks.real_maps ../shared/data/redkitchen``.
+"""Maps of a real recording's splits, judged on the frames left out: ``python -m benchmarks.real_maps data/redkitchen``.
 
 Long and resumable: each map goes on from where it was cut off, and a figure that is there is not measured again. Writes
 ``results/real_maps/figures.json`` and prints the rows of docs/benchmarks.md.

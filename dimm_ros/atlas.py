@@ -91,7 +91,7 @@ def open_map(
     key = header.encoder, header.encoder_sha256
     if key not in encoders:
         encoders[key] = SharedEncoder(Encoder.open(header.encoder, device=device, weights=weights, sha256=header.encoder_sha256))
-    return Localizer(scene_map, encoders[key], solver, acceptance)
+    return Localizer(scene_map, encoders[key], solver, acceptance).with_warning()
 
 
 class Atlas:

@@ -22,6 +22,9 @@ PlainText = Annotated[str, AfterValidator(lambda text: plain(text, lines=False))
 #: As ``SolverConfig.rays``: no patch is left out.
 EVERY_RAY = 100_000
 
+#: What a robot's camera sees is at a median distance between these, metres; else the poses are probably in another unit.
+LIKELY_DISTANCE_M = (0.2, 200.0)
+
 
 class _Section(BaseModel):
     """A part of the tree: unknown keys are errors, so that a typo never passes silently."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from dimm_ros.config import EVERY_RAY, AcceptanceConfig, SolverConfig
+from dimm_ros.config import EVERY_RAY, LIKELY_DISTANCE_M, AcceptanceConfig, SolverConfig
 from dimm_ros.encoder.dinov2 import Encoder, choose_device
 from dimm_ros.encoder.patches import PatchGrid, check_image, patch_grid, thinned
 from dimm_ros.errors import InputError, WeightsError
@@ -24,7 +25,7 @@ from dimm_ros.runtime.clock import Clock
 from dimm_ros.runtime.network import Network, Prepared, observe, on_device, prepare
 from dimm_ros.runtime.onnx_network import OnnxNetwork, Provider, network_path
 from dimm_ros.runtime.torch_network import TorchNetwork
-from dimm_ros.scene_map import Calibration, SceneMap
+from dimm_ros.scene_map import SceneMap
 from dimm_ros.solver import PoseSolution, refine_focal, solve_rig
 from dimm_ros.solver.landmarks import Prior
 from dimm_ros.solver.window import calibrated_covariance, effective_images, redundancy
@@ -41,6 +42,8 @@ _FAMILIAR = 0.1  # novelty of views close to mapped ones
 #: The pose of a camera that is the base itself.
 _AT_BASE = np.eye(4)[None]
 
+logger = logging.getLogger(__name__)
+
 
 class Localizer:
     """Localizes images in one map.
@@ -51,6 +54,7 @@ class Localizer:
         network: encoder and the map's head together.
         solver: thresholds of the two RANSACs.
         acceptance: when an estimate is good enough.
+        doubt: why the map's poses are hardly in metres, which every rejection ends with; empty when they may well be.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class Localizer:
         self.map, self.encoder = scene_map, encoder
         self.network: Network = encoder if isinstance(encoder, Network) else TorchNetwork(encoder, scene_map.head)
         self.solver, self.acceptance = solver or SolverConfig(), acceptance or AcceptanceConfig()
-        self._doubt = _doubt(header.calibration, self.acceptance)
+        self.doubt = _doubt(scene_map, self.acceptance)
         self._detector: Detector | None = None  # made with the first image, and not at all for rays alone
 
     @classmethod
@@ -87,11 +91,17 @@ class Localizer:
         header = scene_map.header
         if backend == "onnx":
             network = OnnxNetwork.open(network_path(map_path), map_path, header, target, onnx_provider)
-            return cls(scene_map, network, solver, acceptance)
+            return cls(scene_map, network, solver, acceptance).with_warning()
         if backend != "torch":
             raise InputError(f"The back end '{backend}' is not known; choose torch or onnx.")
         encoder = Encoder.open(header.encoder, device=device, weights=weights, sha256=header.encoder_sha256)
-        return cls(scene_map, encoder, solver, acceptance)
+        return cls(scene_map, encoder, solver, acceptance).with_warning()
+
+    def with_warning(self) -> Localizer:
+        """The same localizer, after a warning in the log where its map's scale is doubtful."""
+        if self.doubt:
+            logger.warning("Map '%s': %s", self.name, self.doubt)
+        return self
 
     @property
     def frame_id(self) -> str:
@@ -283,8 +293,8 @@ class Localizer:
         if not reason and estimate.basis == "rays":
             reason = self._foreign(estimate.inlier_ratio, estimate.novelty)
         reason = reason or self._unsure(estimate.covariance)
-        if reason and self._doubt not in reason:
-            reason += self._doubt
+        if reason and self.doubt not in reason:
+            reason += f" {self.doubt}"
         return replace(estimate, accepted=not reason, reason=reason)
 
     def localize_rig(self, images: Sequence[np.ndarray], cameras: Sequence[Camera], base_from_cameras: Sequence[np.ndarray]) -> Estimate:
@@ -441,13 +451,19 @@ class Localizer:
         return ""
 
 
-def _doubt(calibration: Calibration, rules: AcceptanceConfig) -> str:
-    """What a map that is unsure even near its own views adds to every rejection: poses in another unit look like that."""
-    sigma = calibration.sigmas(_FAMILIAR)[0]
+def _doubt(scene_map: SceneMap, rules: AcceptanceConfig) -> str:
+    """Signs that a map's poses are in another unit: what it shows is too near or too far, or it is unsure near its own views."""
+    seen = np.nan if scene_map.landmarks is None else scene_map.landmarks.seen_distance
+    if seen <= LIKELY_DISTANCE_M[0] or seen >= LIKELY_DISTANCE_M[1]:
+        return (
+            f"What this map shows is {float(f'{seen:.2g}'):g} m away (median), were its poses in metres: make a bag in metres with "
+            "'dimm convert --scale' and map that."
+        )
+    sigma = scene_map.header.calibration.sigmas(_FAMILIAR)[0]
     if not rules.max_position_sigma < sigma < np.inf:
         return ""
     return (
-        f" This map tells even views near its own to {sigma:.2g} m only: "
+        f"This map tells even views near its own to {sigma:.2g} m only: "
         "see what 'dimm doctor' says of its recording's scale and coverage."
     )
 

@@ -49,6 +49,7 @@ def rows(scene: Scene, encoder, tmp_path_factory: pytest.TempPathFactory) -> dic
     return {f"walk/{peer}": row(scene, peer, encoder, folder, lambda *_: False, steps=10) for peer in peers}
 
 
+@pytest.mark.long
 def test_every_row_holds_the_figures_of_the_table(rows: dict[str, dict]) -> None:
     for key, figures in rows.items():
         (asked,) = figures["conditions"].values()
@@ -59,12 +60,14 @@ def test_every_row_holds_the_figures_of_the_table(rows: dict[str, dict]) -> None
         json.dumps(figures)
 
 
+@pytest.mark.long
 def test_retrieval_answers_with_a_mapped_pose(rows: dict[str, dict]) -> None:
     figures = rows["walk/retrieval"]["conditions"][""]
     assert figures["failure_rate"] == 0 and figures["median_translation_m"] < 0.5
     assert rows["walk/retrieval_mean"]["conditions"][""]["errors_m"] != figures["errors_m"]
 
 
+@pytest.mark.long
 def test_sift_finds_the_pose(rows: dict[str, dict]) -> None:
     _needs("sift")
     figures = rows["walk/sift"]["conditions"][""]
@@ -72,6 +75,7 @@ def test_sift_finds_the_pose(rows: dict[str, dict]) -> None:
     assert {"extract", "match", "triangulate", "features"} == set(rows["walk/sift"]["mapping_seconds"])
 
 
+@pytest.mark.long
 def test_the_document_tells_what_was_measured(rows: dict[str, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document, "SCENES", ["walk", "elsewhere"])
     monkeypatch.setattr(document.pictures, "SCENES", ["walk", "elsewhere"])
@@ -155,6 +159,7 @@ def test_the_committed_ratios_are_those_that_are_measured() -> None:
     assert committed["machine"]["processor"]
 
 
+@pytest.mark.long
 def test_a_quick_run_stores_its_row_and_is_not_repeated(shared_data: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.peers", str(shared_data), "--quick", "--no-cost", "--scenes", "herzjesu", "--peers", "retrieval"]
     command += ["--results", str(tmp_path)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 import dimm_ros.mapping.landmarks as making
-from dimm_ros.config import HeadConfig, LandmarkConfig, TrainingConfig
+from dimm_ros.atlas import open_map
+from dimm_ros.config import AcceptanceConfig, HeadConfig, LandmarkConfig, TrainingConfig
 from dimm_ros.data.open import open_recording
 from dimm_ros.data.recording import Frame
 from dimm_ros.encoder.dinov2 import Encoder
@@ -74,6 +76,38 @@ def test_another_walk_is_found_far_better_than_by_rays_alone(
         assert estimate.landmark_proof > 6 and np.linalg.eigvalsh(estimate.covariance).min() > 0
         assert ((estimate.landmark_pixels > -1) & (estimate.landmark_pixels < [224, 168])).all()
     assert sum(estimate.basis != "rays" for estimate in estimates) >= 3
+
+
+def in_other_unit(localizer: Localizer, factor: float) -> SceneMap:
+    """The map as poses of another unit would have made it."""
+    header, landmarks = localizer.map.header, localizer.map.landmarks
+    far = landmarks.seen_from * np.float16([1, 1, 1, 1, factor, factor])
+    header = header.model_copy(update={"origin": tuple(factor * np.array(header.origin)), "radius": factor * header.radius})
+    return SceneMap(header, localizer.map.head, replace(landmarks, places=landmarks.places * np.float32(factor), seen_from=far))
+
+
+@pytest.mark.parametrize(("factor", "said"), [(1.0, ""), (1000.0, r"\d{4} m away"), (0.001, r"0\.00\d+ m away")])
+def test_a_map_in_another_unit_says_so_when_it_is_opened_and_with_every_rejection(
+    localizer: Localizer, frames: Sequence[Frame], caplog: pytest.LogCaptureFixture, tmp_path: Path, factor: float, said: str,
+) -> None:
+    path = tmp_path / "room.dimm"
+    in_other_unit(localizer, factor).save(path)
+    strict = AcceptanceConfig(max_rotation_sigma_deg=1e-6)
+    for opening in (Localizer.open, open_map):
+        caplog.clear()
+        opened = opening(str(path))
+        messages = [record.getMessage() for record in caplog.records]
+        rejected = Localizer(opened.map, opened.encoder, acceptance=strict).localize(frames[0].load(), frames[0].camera).reason
+        assert rejected.startswith("The rotation is uncertain") or factor != 1.0
+        if not said:
+            assert not any("unit" in text or "metres" in text for text in messages) and "--scale" not in rejected
+            continue
+        words = rf"What this map shows is {said} \(median\), were its poses in metres: make a bag in metres with 'dimm convert --scale'"
+        assert [text for text in messages if re.match(rf"Map 'gallery': {words}", text)] and re.search(words, rejected)
+
+
+def test_lines_do_not_tell_the_unit(localizer: Localizer) -> None:
+    assert hidden(localizer).doubt == "" and np.isnan(hidden(localizer).map.landmarks.seen_distance)
 
 
 def test_the_stages_are_timed(localizer: Localizer, frames: Sequence[Frame]) -> None:
@@ -191,12 +225,11 @@ def test_update_keeps_one_landmark_of_each(
     assert np.median(joined[:, 0]) < 0.06
 
 
-def test_merge_keeps_one_landmark_of_each(localizer: Localizer, landmark_map: Path, other_walk: Path, encoder: Encoder, tmp_path: Path) -> None:
-    second, frames = tmp_path / "second.dimm", open_recording(other_walk).frames
-    training = TrainingConfig(steps=250, batch=512, passes=1, learning_rate=3e-3)
-    build_map(open_recording(other_walk), second, encoder, head=HeadConfig(mappers=1, width=96, depth=1), training=training)
-    one, other = SceneMap.load(landmark_map), SceneMap.load(second)
-    merged = SceneMap.load(merge_maps([landmark_map, second], tmp_path / "floor.dimm"))
+def test_merge_keeps_one_landmark_of_each(
+    landmark_map: Path, other_map: Path, other_walk: Path, encoder: Encoder, frames: Sequence[Frame], tmp_path: Path,
+) -> None:
+    one, other = SceneMap.load(landmark_map), SceneMap.load(other_map)
+    merged = SceneMap.load(merge_maps([landmark_map, other_map], tmp_path / "floor.dimm"))
     assert merged.header.landmarks.count == len(merged.landmarks) and merged.header.landmarks.images == 34
     assert max(len(one.landmarks), len(other.landmarks)) < len(merged.landmarks) < len(one.landmarks) + len(other.landmarks)
     # About the merged map's origin the first map's are where they were.

@@ -52,8 +52,8 @@ def test_what_set_up_installs_is_pinned_and_stamped() -> None:
     """Of every requirement of 'make setup' an exact version; a change of the metadata is installed by the next one."""
     extras = PROJECT["project"]["optional-dependencies"]
     setup = (ROOT / ".ci" / "setup.py").read_text(encoding="utf-8")
-    assert '"-e", f"{REPOSITORY}[test]"' in setup
-    asked = [*PROJECT["project"]["dependencies"], *extras["test"]]
+    assert '"-e", f"{REPOSITORY}[test,docs]"' in setup
+    asked = [*PROJECT["project"]["dependencies"], *extras["test"], *extras["docs"]]
     assert {name(requirement) for requirement in asked} <= set(PINS)
     assert re.search(r'METADATA = \(REPOSITORY / "pyproject.toml", REPOSITORY / "setup.py"\)', setup)
     assert re.search(r'step\("packages", \[[^]]*\*METADATA\]', setup)
@@ -74,17 +74,23 @@ def test_peers_are_those_that_the_benchmark_installs() -> None:
 
 
 def test_lint_is_the_same_everywhere() -> None:
-    """make lint, .ci/run, the workflow and pre-commit: no rules but pyproject.toml's, no second version of ruff."""
+    """make lint, the workflow and pre-commit: no rules but pyproject.toml's, no second version of ruff."""
     recipe = re.search(r"^lint: setup\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE).group(1)
     assert recipe.split("\n\t") == ["\t$(BIN)/ruff check", "$(BIN)/mypy\n"]
-    assert "make lint test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
     steps = {job: [step["run"] for step in spec["steps"] if "run" in step] for job, spec in workflow["jobs"].items()}
-    assert steps["lint"] == ["make lint"] and steps["test"] == ["make test"] and any("colcon test" in step for step in steps["ros"])
+    assert steps["lint"] == ["make lint", "make docs"] and steps["test"] == ["make test-all"] and any("colcon test" in step for step in steps["ros"])
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     ruff = next(entry for entry in hooks["repos"] if entry["repo"].endswith("ruff-pre-commit"))
     assert ruff["rev"] == f"v{PINS['ruff']}" and [hook["id"] for hook in ruff["hooks"]] == ["ruff-check"]
     assert not (ROOT / "ruff.toml").exists()  # it would hide pyproject.toml's section
+
+
+def test_ci_runs_every_test_once() -> None:
+    """The quick ones as README.md's make test does, then those that it leaves out."""
+    made = dict(re.findall(r"^(test[\w-]*): setup\n\t\$\(PYTEST\)(.*)\n", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert made == {"test": ' -m "not long"', "test-long": " -m long", "test-all": ""}
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith("\nmake lint test\nmake test-long\n")
 
 
 def test_pages_for_contributors_lead_somewhere() -> None:

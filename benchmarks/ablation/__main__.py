@@ -1,4 +1,4 @@
-"""The ablation table: ``python -m benchmarks.ablation ../shared/data`` makes it, resumes it, and prints it.
+"""The ablation table: ``python -m benchmarks.ablation data`` makes it, resumes it, and prints it.
 
 Features are encoded once into results/ablation/features; every row's figures go to results/ablation/figures.json as soon as they
 are there, and are not measured again.

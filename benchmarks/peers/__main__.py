@@ -1,4 +1,4 @@
-"""``python -m benchmarks.peers ../shared/data``: this package and its peers on the same images, poses, machine and run.
+"""``python -m benchmarks.peers data``: this package and its peers on the same images, poses, machine and run.
 
 Every row (a scene and a peer) runs in a process of its own, so that its peak memory is its own; its figures are stored at once in
 results/bench_peers/figures.json and not measured again. Writes docs/benchmarks_peers.md and its pictures from what is stored; what is

@@ -20,13 +20,16 @@ _NOT_MEASURED = "not measured"
 
 _HEAD = """# Beside what people use today
 
-`make bench-peers` makes this page: this package and its peers on the same images, poses, machine and run. It goes on where it was cut
+`make bench-peers DATA=data` makes this page: this package and its peers on the same images, poses, machine and run. It goes on where it was cut
 off, so rows may be hours apart.
 
 - Written {today}; rows measured from {first} to {last}.
 - Machine: {processor}, {cores} cores, {threads} thread(s) a process, load {load}.
 - Versions: {versions}.
 - Encoder weights: {encoder}.
+
+**Rows of this package are of 22 November 2026, before it had landmarks**: what its page calls *rays alone* today, trained longer. Rows with
+landmarks, for the same queries of the other places and all of red kitchen's, are in [benchmarks_landmarks.md](benchmarks_landmarks.md).
 
 How to read it:
 - Every row is a process of its own: it makes its map and answers the queries one by one. A query that is not answered counts as
@@ -42,6 +45,13 @@ How to read it:
 - `scene_coordinates` and `pose_regression` are our own code on the product's tokens, with its schedule and number of steps: references of
   method, not of anybody's engineering. ACE itself trains 25 000 steps on features of its own.
 - Scenes beside red kitchen are mapped from at most {mapped} images, for lack of processor time.
+- The product's rows are with its acceptance and without the node's gate, and on red kitchen with recorded depth for the virtual views,
+  which no peer but scene coordinates could use; its parameters were chosen on red kitchen's val frames, which are asked here
+  ([benchmarks.md](benchmarks.md#the-data-and-what-was-chosen-on-them) has what nothing was chosen on).
+- **hloc's time of a query has a pass of DINOv2 in it**, since this benchmark retrieves by it; hloc needs none of it: the stages below tell
+  what is left.
+- **Sizes of maps of different numbers of images are not comparable**: `sift` holds at most {sift_mapped} and `lightglue` {few_mapped} images,
+  the product all.
 """
 
 

@@ -65,7 +65,7 @@ def run(
     landmarks: Annotated[
         Optional[Kind], typer.Option(help="landmarks as points, hidden in lines, or none: rays alone (docs/privacy.md says what each gives away)"),
     ] = None,
-    preset: Annotated[Preset, typer.Option(help="sizes and lengths; auto is gpu where there is CUDA, else cpu")] = Preset.auto,
+    preset: Annotated[Preset, typer.Option(help="sizes and lengths; auto is cpu, on a GPU too")] = Preset.auto,
     steps: Annotated[Optional[int], typer.Option(min=1, help="training steps instead of the preset's")] = None,
     passes: Annotated[Optional[int], typer.Option(min=1, help="encoded views per image instead of the preset's")] = None,
     depth: Annotated[Optional[Depth], typer.Option(help="depth for virtual views instead of the preset's")] = None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dimm_ros.config import LIKELY_DISTANCE_M
 from dimm_ros.data.recording import Recording
 from dimm_ros.doctor.diagnosis import MIN_CLIPS, MIN_PAIRS, Diagnosis, Fault, Search, diagnose, lens_name
 from dimm_ros.doctor.epipolar import EpipolarTest
@@ -21,7 +22,6 @@ _SLIGHT_FOCAL = 0.06  # a smaller error of the focal length is a warning
 #: rough, or conspicuous because the features agree so well.
 _ROUGH = ((4.0, 5.0), (1.0, 7.0))
 _MISFIT_PX = 8.0  # at 640 pixels width: poses that fit worse do not fit at all
-_NEAREST_M, _FARTHEST_M = 0.2, 200.0  # what is seen is usually within these
 _OTHER_UNIT = 1.4  # factor by which distances by poses and by depth images differ when their units do
 _DEPTH_FRAMES, _DEPTH_POINTS = 30, 50  # whose depth images are read; points that are compared, at least
 _TURNS_DEG, _FORWARD = 3.0, 0.9  # what counts as turning, and as moving along the optical axis
@@ -107,7 +107,7 @@ def _scale(seen: float, metres: float | None) -> list[Finding]:
             check, f"one unit of the poses is {unit} m by the depth images: what is seen is {away} m away, not {told}",
             cause, f"make a bag in metres with 'dimm convert --scale {unit}' and map that", **figures,
         )]
-    if _NEAREST_M < seen < _FARTHEST_M:
+    if LIKELY_DISTANCE_M[0] < seen < LIKELY_DISTANCE_M[1]:
         return [ok(check, f"what is seen is {told} m away (median), if the poses are in metres", **figures)]
     return [warning(
         check, f"what is seen is {told} m away (median), were the poses in metres", cause,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
@@ -117,8 +117,11 @@ class _Builder:
             self.add(middle - up * height / 2 - x * length / 2 - y * width / 2, x * length, y * width, paint(width, length))
 
 
+@lru_cache(maxsize=4)  # painting takes seconds, and one room is filmed again and again
 def build_room(seed: int = 0, photographs: bool = True) -> Scene:
     """The gallery: four unlike walls with framed pictures, a plank floor with a rug, a ceiling, furniture along the walls.
+
+    Rooms are kept: what is given is everybody's, and only looked at.
 
     Args:
         seed: decides every texture, which picture hangs where, and small shifts of the furniture.

@@ -59,7 +59,7 @@ class LandmarkCalibration(BaseModel):
     rotation_error_deg: float | None = Field(None, ge=0)
     reach: Reach | None = None
 
-    def covariance(self, information: np.ndarray, strangeness: float, prior: np.ndarray | None = None) -> np.ndarray:
+    def covariance(self, information: np.ndarray, strangeness: float | None, prior: np.ndarray | None = None) -> np.ndarray:
         """(6, 6) covariance of a pose from landmarks: x, y, z, rx, ry, rz; square metres and radians.
 
         Args:
@@ -68,7 +68,7 @@ class LandmarkCalibration(BaseModel):
             prior: (6, 6) information of the prior that joined it, or None. Few landmarks leave most to it, and then add little
                 of the errors that they share.
         """
-        grown = 1.0 if self.strangeness is None else max(strangeness / self.strangeness, _LEAST)
+        grown = 1.0 if strangeness is None or self.strangeness is None else max(strangeness / self.strangeness, _LEAST)
         shared = grown**2 * np.diag([self.position_sigma**2] * 3 + [np.radians(self.rotation_sigma_deg) ** 2] * 3)
         information = information / CORRELATED
         if prior is None:
@@ -120,8 +120,9 @@ def calibrate_landmarks(
     errors, own, strange = ([each[part] for each in found if each is not None] for part in range(3))
     if len(errors) < _MIN_FRAMES:
         return LandmarkCalibration(reach=reach)
-    errors, own, usual = np.array(errors), np.array(own), float(np.median(strange))
-    grown = np.maximum(np.array(strange) / usual, _LEAST) if usual else np.ones(len(errors))
+    errors, own = np.array(errors), np.array(own)
+    usual = None if landmarks.kind == "lines" else float(np.median(strange)) or None
+    grown = np.ones(len(errors)) if usual is None else np.maximum(np.array(strange) / usual, _LEAST)
     position, rotation = np.linalg.norm(errors[:, :3], axis=1), np.linalg.norm(errors[:, 3:], axis=1)
 
     def unlikely(logarithms: np.ndarray) -> float:
@@ -137,7 +138,7 @@ def calibrate_landmarks(
     fitted = fitted * _TAILS * np.clip(np.sqrt(np.quantile(squares, _INSIDE) / _ELLIPSOID), 1.0, _WIDEST)
     return LandmarkCalibration(
         position_sigma=float(fitted[0]), rotation_sigma_deg=float(np.degrees(fitted[1])),
-        strangeness=usual or None, frames=len(errors),
+        strangeness=usual, frames=len(errors),
         position_error=float(np.median(position)), rotation_error_deg=float(np.degrees(np.median(rotation))),
         reach=reach,
     )

@@ -53,12 +53,12 @@ class Located:
     """A pose from landmarks and the matches that it rests on.
 
     Attributes:
-        strangeness: median of the landmarks that agree, see ``Landmarks.strangeness``.
+        strangeness: median of the landmarks that agree, see ``Landmarks.strangeness``; None of lines, which do not tell it.
     """
 
     pose: LandmarkPose
     matched: Matched
-    strangeness: float
+    strangeness: float | None
 
     @property
     def proven(self) -> bool:
@@ -109,6 +109,8 @@ def _solved(matched: Matched, landmarks: Landmarks, prior: Prior | None, seed: i
     pose = solve_landmarks(matches, matched.ratio, chance_of(matches.equations, matched.region_px), prior, seed, known)
     if pose is None:
         return None
+    if landmarks.kind == "lines":
+        return Located(pose, matched, None)
     centres = pose.centre + matches.offsets[pose.inliers] @ pose.rotation.T
     strange = landmarks.strangeness(centres, 0.0, matched.landmarks[pose.inliers])
     return Located(pose, matched, float(np.median(np.minimum(strange, _STRANGEST))))

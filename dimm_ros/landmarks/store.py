@@ -62,6 +62,12 @@ class Landmarks:
             "seen_from": ((count, 6 if points else 0), "float16"),
         }
 
+    @property
+    def seen_distance(self) -> float:
+        """Median distance that landmarks were seen from, metres; NaN for lines, of which it is not known."""
+        near, far = self.seen_from.astype(np.float64)[:, 4:].T if self.kind == "points" else (np.nan, np.nan)
+        return float(np.median(np.sqrt(near * far)))
+
     def strangeness(self, centre: np.ndarray, slack: float, rows: np.ndarray) -> np.ndarray:
         """(K,) how unlike the views that showed a landmark one from here is: 0 as at their middle, infinite if it hardly shows it.
 

@@ -317,6 +317,7 @@ def test_full_disk_behind_stdout(words: list[str], place: Path, monkeypatch: pyt
     assert end.value.code == 1 and complaints == ["error: No space left on device; free some space or write to another disk."]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("words", "at"), INTERRUPTED, ids=lambda value: verb_of(value) if isinstance(value, list) else "")
 def test_ctrl_c(words: list[str], at: str, place: Path) -> None:
     if words[0] == "demo" and importlib.util.find_spec("rclpy") is None:

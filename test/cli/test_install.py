@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from rosbags.rosbag2 import Reader
 
@@ -45,6 +46,7 @@ def link(found: Distribution, site: Path) -> None:
             target.symlink_to(source)
 
 
+@pytest.mark.long
 def test_the_first_command_of_the_tutorial_needs_no_more_than_is_installed(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "dimm_ros", tmp_path / "source" / "dimm_ros", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):

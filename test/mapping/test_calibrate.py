@@ -80,6 +80,7 @@ def test_virtual_views_do_not_count_in_a_short_recordings_rates() -> None:
     assert both["position_rate"] < 2.5 * alone["position_rate"], (alone, both)
 
 
+@pytest.mark.long
 def test_covariances_of_a_map_are_those_of_its_errors(tmp_path: Path, encoder: Encoder) -> None:
     """On frames of the gallery that were left out: the mean of six normalised squares is six, within a factor of three for so few."""
     small = copy.copy(encoder)

@@ -45,6 +45,7 @@ def test_shares_of_the_buffer_joined_are_the_buffer(walk: Path, encoder: Encoder
     torch.testing.assert_close(own.context, expected.context, atol=0, rtol=0)
 
 
+@pytest.mark.long
 def test_two_processes_make_as_good_a_map(walk: Path, other_walk: Path, encoder: Encoder, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     worker = str(Path(__file__).with_name("distributed_worker.py"))

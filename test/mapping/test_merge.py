@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from dimm_ros.config import HeadConfig, TrainingConfig
 from dimm_ros.data.open import open_recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.errors import MapError
 from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.head.merged import MergedHead
 from dimm_ros.localizer import Localizer
-from dimm_ros.mapping.build import build_map
 from dimm_ros.mapping.merge import merge_maps
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 from dimm_ros.mapping.update import update_map
@@ -24,22 +22,13 @@ from dimm_ros.scene_map import SceneMap
 
 
 @pytest.fixture(scope="module")
-def second_map(tmp_path_factory, other_walk: Path, encoder: Encoder) -> Path:
-    """A map of the other walk, with another origin and unit and another head than the small map's."""
-    path = tmp_path_factory.mktemp("second") / "second.dimm"
-    config = TrainingConfig(steps=250, batch=512, passes=1, learning_rate=3e-3)
-    build_map(open_recording(other_walk), path, encoder, head=HeadConfig(mappers=1, width=96, depth=1), training=config, licence="CC0-1.0")
-    return path
+def merged(tmp_path_factory, small_map: Path, other_map: Path) -> Path:
+    return merge_maps([small_map, other_map], tmp_path_factory.mktemp("merged") / "floor.dimm")
 
 
-@pytest.fixture(scope="module")
-def merged(tmp_path_factory, small_map: Path, second_map: Path) -> Path:
-    return merge_maps([small_map, second_map], tmp_path_factory.mktemp("merged") / "floor.dimm")
-
-
-def test_each_image_is_answered_by_the_map_that_knows_it(merged: Path, small_map: Path, second_map: Path, walk: Path, other_walk: Path) -> None:
+def test_each_image_is_answered_by_the_map_that_knows_it(merged: Path, small_map: Path, other_map: Path, walk: Path, other_walk: Path) -> None:
     both = Localizer.open(merged, device="cpu")
-    for path, bag in ((small_map, walk), (second_map, other_walk)):
+    for path, bag in ((small_map, walk), (other_map, other_walk)):
         alone = Localizer.open(path, device="cpu")
         for frame in open_recording(bag).frames[::5]:
             one, other = (localizer.localize(frame.load(), frame.camera) for localizer in (both, alone))
@@ -68,8 +57,8 @@ def test_images_of_both_in_one_batch_keep_their_order(merged: Path, walk: Path, 
         torch.testing.assert_close(together.novelty[number], alone.novelty[0], atol=1e-5, rtol=1e-4)
 
 
-def test_rays_of_a_part_stay_the_same_lines_in_the_world(merged: Path, second_map: Path) -> None:
-    whole, part = SceneMap.load(merged), SceneMap.load(second_map)
+def test_rays_of_a_part_stay_the_same_lines_in_the_world(merged: Path, other_map: Path) -> None:
+    whole, part = SceneMap.load(merged), SceneMap.load(other_map)
     context = part.head.whole.mapped()[0][:1].float()
     generator = torch.Generator().manual_seed(0)
     patches, camera_rays = torch.randn(7, 384, generator=generator), torch.nn.functional.normalize(torch.rand(7, 3, generator=generator), dim=1)
@@ -83,8 +72,8 @@ def test_rays_of_a_part_stay_the_same_lines_in_the_world(merged: Path, second_ma
         torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
 
 
-def test_the_header_tells_of_both(merged: Path, small_map: Path, second_map: Path) -> None:
-    header, parts = SceneMap.load(merged).header, [SceneMap.load(path).header for path in (small_map, second_map)]
+def test_the_header_tells_of_both(merged: Path, small_map: Path, other_map: Path) -> None:
+    header, parts = SceneMap.load(merged).header, [SceneMap.load(path).header for path in (small_map, other_map)]
     assert header.name == "floor" and [part.name for part in header.parts] == ["gallery", "second"]
     assert [source.frames for source in header.sources] == [24, 10] and header.sources[1].licence == "CC0-1.0"
     assert header.calibration.max_novelty == max(part.calibration.max_novelty for part in parts)
@@ -105,11 +94,11 @@ def changed(path: Path, target: Path, **changes: object) -> Path:
 
 
 def test_what_cannot_be_one_map_is_refused(
-    merged: Path, small_map: Path, second_map: Path, other_walk: Path, encoder: Encoder, tmp_path: Path,
+    merged: Path, small_map: Path, other_map: Path, other_walk: Path, encoder: Encoder, tmp_path: Path,
 ) -> None:
     output = tmp_path / "out" / "merged.dimm"
-    foreign = changed(second_map, tmp_path / "foreign.dimm", encoder_sha256="ab" * 32)
-    attic = changed(second_map, tmp_path / "attic.dimm", frame_id="attic")
+    foreign = changed(other_map, tmp_path / "foreign.dimm", encoder_sha256="ab" * 32)
+    attic = changed(other_map, tmp_path / "attic.dimm", frame_id="attic")
     origin = SceneMap.load(small_map).header.origin
     moved = changed(small_map, tmp_path / "moved.dimm", name="moved", origin=(origin[0] + 4.0, *origin[1:]))
     garbage = tmp_path / "garbage.dimm"
@@ -124,9 +113,9 @@ def test_what_cannot_be_one_map_is_refused(
     with pytest.raises(MapError, match="One map alone"):
         merge_maps([small_map], output)
     with pytest.raises(MapError, match="is a folder"):
-        merge_maps([small_map, second_map], tmp_path)
+        merge_maps([small_map, other_map], tmp_path)
     with pytest.raises(MapError, match="cannot be written"):
-        merge_maps([small_map, second_map], "/proc/nowhere/merged.dimm")
+        merge_maps([small_map, other_map], "/proc/nowhere/merged.dimm")
     with pytest.raises(MapError, match="was merged from 2; update one of those"):
         update_map(shutil.copy(merged, tmp_path / "copy.dimm"), [open_recording(other_walk)], encoder)
     assert not output.parent.exists()

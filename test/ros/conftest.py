@@ -23,9 +23,14 @@ from dimm_ros.gallery.scene import build_room  # noqa: E402
 from dimm_ros.gallery.trajectory import MOUNTS, trajectory  # noqa: E402
 from dimm_ros.geometry.camera import Camera  # noqa: E402
 from dimm_ros.mapping.build import build_map  # noqa: E402
+from dimm_ros.replay import session as local  # noqa: E402
 from dimm_ros.replay.session import LocalSession  # noqa: E402
 
 from .robot import KnownPose, Robot  # noqa: E402
+
+# Two workers of pytest-xdist may look for a free domain at the same moment: each has its own to choose from.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    local._DOMAINS = local._DOMAINS[int(worker.removeprefix("gw")) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
 
 
 @dataclass(frozen=True)
@@ -75,20 +80,22 @@ def make_robot(session):
 
 
 @pytest.fixture(scope="session")
-def walk(tmp_path_factory, encoder):
+def ros_walk(made_once, encoder) -> Walk:
     """A walk through the gallery, recorded twice (its images at different places of the walk), and a map of the first.
 
     Small images and few steps: the map is good to a few decimetres, which is what tests of the plumbing need.
     """
-    folder = tmp_path_factory.mktemp("walk")
-    scene, camera = build_room(), Camera(320, 240, 200.0, 200.0, 159.5, 119.5)
     stamps, world_from_base = trajectory(1, 7.0, 30.0)
-    recordings = {}
-    for name, start, every in (("mapping", 0, 4), ("query", 2, 16)):
-        recordings[name] = record_bag(
-            folder / name, scene, camera, stamps[start:], world_from_base[start:], MOUNTS["handheld"], image_every=every,
-            compressed=False, seed=start, storage="mcap" if start else "sqlite3",
-        )
-    training = TrainingConfig(steps=400, batch=512, passes=1)
-    build_map(open_recording(recordings["mapping"]), folder / "map.safetensors", encoder, training=training, head=HeadConfig(width=128))
-    return Walk(folder / "map.safetensors", recordings["query"], dict(zip(stamps.tolist(), world_from_base, strict=True)))
+
+    def make(folder: Path) -> None:
+        scene, camera = build_room(), Camera(320, 240, 200.0, 200.0, 159.5, 119.5)
+        for name, start, every in (("mapping", 0, 4), ("query", 2, 16)):
+            record_bag(
+                folder / name, scene, camera, stamps[start:], world_from_base[start:], MOUNTS["handheld"], image_every=every,
+                compressed=False, seed=start, storage="mcap" if start else "sqlite3",
+            )
+        training = TrainingConfig(steps=400, batch=512, passes=1)
+        build_map(open_recording(folder / "mapping"), folder / "map.safetensors", encoder, training=training, head=HeadConfig(width=128))
+
+    folder = made_once("ros_walk", make)
+    return Walk(folder / "map.safetensors", folder / "query", dict(zip(stamps.tolist(), world_from_base, strict=True)))

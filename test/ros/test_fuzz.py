@@ -148,6 +148,7 @@ def said(function, *arguments):
         return None
 
 
+@pytest.mark.long
 @fuzz
 @given(message=camera_infos())
 def test_camera_info(message: CameraInfo, localizer: Localizer) -> None:
@@ -200,6 +201,7 @@ STAMPS = st.one_of(
 NAMES = st.sampled_from(["camera_optical_frame", "", "/camera", "no such frame", "é" * 300])
 
 
+@pytest.mark.long
 def test_the_node_outlives_every_message(make_robot, localizer: Localizer) -> None:
     """Each image, however wild, gets a status, and the good one after it is answered."""
     robot = make_robot(localizer=AnyMap(localizer), base_frame="", tf_mode="none", max_image_age=0.0, acceptance__min_inlier_ratio=0.0)

@@ -265,7 +265,7 @@ def test_the_process_ends_without_waiting_for_what_is_being_loaded(session) -> N
     node.destroy_node()
     took = time.monotonic() - started
     go.set()
-    assert took < 5.0
+    assert took < PATIENCE / 2  # the map would go on loading for twice that
 
 
 def test_autostart_survives_a_bad_map_and_recovers(make_robot, session) -> None:

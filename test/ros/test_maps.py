@@ -146,10 +146,10 @@ def test_several_maps_with_the_gate(in_building) -> None:
     np.testing.assert_allclose(np.diff(heights), [0.0, 3.0, 0.0], atol=1e-9)
 
 
-def test_a_real_map_replaced_by_another_and_by_garbage(make_robot, walk, tmp_path) -> None:
+def test_a_real_map_replaced_by_another_and_by_garbage(make_robot, small_map, tmp_path) -> None:
     from dimm_ros.scene_map import SceneMap
 
-    scene_map = SceneMap.load(walk.map)
+    scene_map = SceneMap.load(small_map)
     for name in ("first", "second"):
         scene_map.header = scene_map.header.model_copy(update={"name": name, "frame_id": f"{name}_frame"})
         scene_map.save(tmp_path / f"{name}.dimm")

@@ -63,7 +63,7 @@ def test_plays_everything_in_order(session, bag) -> None:
     node.create_subscription(TFMessage, "/tf", lambda message: transforms.extend(message.transforms), DYNAMIC_QOS)
     node.create_subscription(TFMessage, "/tf_static", lambda message: statics.extend(message.transforms), STATIC_QOS)
     node.create_subscription(Clock, "/clock", lambda message: clocks.append(stamp_ns(message.clock)), 1000)
-    options = PlayOptions(rate=2.0, remap={"/camera/image": "/image"}, drop_transforms=(("map", "odom"),), clock=True)
+    options = PlayOptions(rate=0.5, remap={"/camera/image": "/image"}, drop_transforms=(("map", "odom"),), clock=True)
     started = time.monotonic()
     played = BagPlayer(node, bag, options).play()
     took = time.monotonic() - started
@@ -75,7 +75,7 @@ def test_plays_everything_in_order(session, bag) -> None:
     assert {(one.header.frame_id, one.child_frame_id) for one in transforms} == {("odom", "base")}
     assert statics[0].child_frame_id == "camera"
     assert clocks == sorted(clocks) and clocks[0] >= START and len(clocks) > 20
-    assert took >= 0.45 / 2.0  # the bag's 0.45 s at twice the speed
+    assert took >= 0.45 / 0.5  # the bag's 0.45 s at half the speed: time enough for the clock's steps on a busy machine
 
 
 def test_next_image_waits_for_the_answer(session, bag) -> None:
@@ -137,7 +137,9 @@ def test_command_line_says_what_is_wrong(session, tmp_path, capsys) -> None:
     assert "does not exist" in capsys.readouterr().err
 
 
-DOCUMENTED = re.findall(r"^python -m dimm_ros\.ros\.player (.*)$", (Path(__file__).parents[2] / "docs" / "ros.md").read_text("utf-8"), re.MULTILINE)
+DOCUMENTED = re.findall(
+    r"^python -m dimm_ros\.replay\.player (.*)$", (Path(__file__).parents[2] / "docs" / "ros.md").read_text("utf-8"), re.MULTILINE,
+)
 
 
 @pytest.mark.parametrize("command", DOCUMENTED)

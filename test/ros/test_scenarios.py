@@ -54,9 +54,9 @@ def send(robot: Robot, image: np.ndarray, odom_from_base: np.ndarray) -> Localiz
 
 
 @pytest.fixture(scope="module")
-def mapped(walk) -> tuple[list[View], Camera]:
+def mapped(ros_walk) -> tuple[list[View], Camera]:
     """The views that the map was made from: at these it is sure, so that the node's decisions are what is tested."""
-    frames = open_recording(walk.bag.parent / "mapping").frames
+    frames = open_recording(ros_walk.bag.parent / "mapping").frames
     base_from_world = poses.invert(MOUNT)
     return [View(frame.load(), frame.world_from_camera @ base_from_world) for frame in frames], frames[0].camera
 
@@ -66,10 +66,11 @@ def errors_of(robot: Robot, truth: dict[int, np.ndarray]) -> list[float]:
     return [float(np.linalg.norm(one.map_from_body[:3, 3] - truth[one.stamp_ns][:3, 3])) for one in robot.collector.answers]
 
 
-def test_kidnapped_robot(make_robot, walk, mapped) -> None:
+@pytest.mark.long
+def test_kidnapped_robot(make_robot, ros_walk, mapped) -> None:
     """The real network in the gallery: the stream jumps across the room while odometry says that the robot walks on."""
     views, camera = mapped
-    robot = make_robot(real=True, map=str(walk.map), device="cpu", gate__enabled=True, max_image_age=60.0)
+    robot = make_robot(real=True, map=str(ros_walk.map), device="cpu", gate__enabled=True, max_image_age=60.0)
     robot.wait_ready()
     calibrate(robot, camera)
     before, after = views[:STEPS], views[-STEPS:]
@@ -103,6 +104,7 @@ def calibrated_map(tmp_path_factory, encoder) -> Path:
     return folder / "map.dimm"
 
 
+@pytest.mark.long
 def test_out_of_map_stream(make_robot, calibrated_map, shared_data) -> None:
     """The real network with a map of the gallery, in a real kitchen (7-Scenes): 500 images, no pose."""
     frames = open_recording(shared_data / "redkitchen").frames[:500]
@@ -141,6 +143,7 @@ class Guided(KnownPose):
         )
 
 
+@pytest.mark.long
 def test_map_base_stays_bounded_while_odometry_drifts(make_robot, tmp_path: Path) -> None:
     """A stand-in for the network, three centimetres off, for eight minutes of walking; figures as ``python -m benchmarks.drift`` gives."""
     drive = Drive.of(*trajectory(1, 480.0, 0.5, style="robot", spread=0.0), seed=3)

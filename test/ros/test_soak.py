@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks.soak.faults import FAULTS, schedule
 from benchmarks.soak.prepare import second_of
 from benchmarks.soak.run import Soak
@@ -13,11 +15,12 @@ from dimm_ros.scene_map import SceneMap
 SEED = 4
 
 
-def test_a_minute_of_faults(walk, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_a_minute_of_faults(ros_walk, tmp_path: Path) -> None:
     # Rays alone: a minute is too short to tell what landmarks keep for good from memory that grows; 'make soak' has them.
     plain = tmp_path / "plain.dimm"
-    SceneMap.load(walk.map).rays_alone().save(plain)
-    soak = Soak(walk.bag.parent / "mapping", plain, second_of(plain, tmp_path), tmp_path)
+    SceneMap.load(ros_walk.map).rays_alone().save(plain)
+    soak = Soak(ros_walk.bag.parent / "mapping", plain, second_of(plain, tmp_path), tmp_path)
     figures = soak.run(45.0, SEED, quick=True)
     print(json.dumps(figures, indent=2))
     assert figures["checks"] == dict.fromkeys(figures["checks"], True), (tmp_path / "localizer.log").read_text()[-4000:]

@@ -44,8 +44,7 @@ def test_lookup_waits_for_what_is_still_to_come(session) -> None:
     found: list[np.ndarray] = []
     thread = threading.Thread(target=lambda: found.append(transforms.lookup("odom", "base_link", SECOND, PATIENCE)))
     thread.start()
-    while not publisher.get_subscription_count():
-        time.sleep(0.01)
+    wait(publisher.get_subscription_count)
     for stamp in (SECOND // 2, 2 * SECOND):
         publisher.publish(TFMessage(transforms=[to_transform("odom", "base_link", stamp, ODOM_FROM_BASE)]))
     thread.join(PATIENCE)
@@ -59,7 +58,7 @@ def test_broken_link_is_named(session) -> None:
     started = time.monotonic()
     with pytest.raises(TransformError, match="'base_link' and 'camera' do not exist"):
         transforms.lookup("base_link", "camera", SECOND, 0.2)
-    assert 0.2 <= time.monotonic() - started < 5.0
+    assert 0.2 <= time.monotonic() - started < PATIENCE
 
 
 def test_what_is_sent_arrives(session) -> None:
@@ -88,8 +87,7 @@ def test_rubbish_is_ignored(session) -> None:
     loop = to_transform("odom", "odom", SECOND, ODOM_FROM_BASE)
     good = to_transform("odom", "base_link", SECOND, ODOM_FROM_BASE)
     publisher = session.node.create_publisher(TFMessage, "/tf", DYNAMIC_QOS)
-    while not publisher.get_subscription_count():
-        time.sleep(0.01)
+    wait(publisher.get_subscription_count)
     publisher.publish(TFMessage(transforms=[rubbish, loop, good]))
     np.testing.assert_allclose(transforms.lookup("odom", "base_link", SECOND, PATIENCE), ODOM_FROM_BASE, atol=1e-12)
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from dimm_ros.geometry import poses
 from dimm_ros.replay.player import PlayOptions
@@ -23,7 +24,8 @@ def child_environment(domain: int) -> dict[str, str]:
     return {**os.environ, **local_environment(domain), "ROS_PYTHON_CHECK_FIELDS": "1"}
 
 
-def test_peer_receives_poses_and_tf(walk, tmp_path) -> None:
+@pytest.mark.long
+def test_peer_receives_poses_and_tf(ros_walk, tmp_path) -> None:
     domain = free_domain_id()
     environment = child_environment(domain)
     peer = subprocess.Popen(
@@ -34,11 +36,11 @@ def test_peer_receives_poses_and_tf(walk, tmp_path) -> None:
     try:
         assert json.loads(peer.stdout.readline())["kind"] == "listening"
         # Loose acceptance: this is about what arrives, and the map is small.
-        parameters = {"map": str(walk.map), "device": "cpu", "use_sim_time": True, "acceptance.min_inlier_ratio": 0.0,
+        parameters = {"map": str(ros_walk.map), "device": "cpu", "use_sim_time": True, "acceptance.min_inlier_ratio": 0.0,
                       "acceptance.max_position_sigma": 100.0, "acceptance.max_rotation_sigma_deg": 180.0, "gate.enabled": False}
         with LocalizerProcess(environment, parameters, REMAP, log) as localizer:
             played = subprocess.run(
-                [sys.executable, "-m", "dimm_ros.replay.player", str(walk.bag), "--clock", "--wait-ready", "--wait-answers",
+                [sys.executable, "-m", "dimm_ros.replay.player", str(ros_walk.bag), "--clock", "--wait-ready", "--wait-answers",
                  "--drop-transforms", ":".join(RECORDED)],
                 env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240,
             )
@@ -53,7 +55,7 @@ def test_peer_receives_poses_and_tf(walk, tmp_path) -> None:
     errors = []
     for answer in answers:
         assert answer["frame"] == "map"
-        truth = walk.world_from_base[answer["stamp_ns"]]  # KeyError: not the stamp of an image
+        truth = ros_walk.world_from_base[answer["stamp_ns"]]  # KeyError: not the stamp of an image
         covariance = np.array(answer["covariance"]).reshape(6, 6)
         assert np.isfinite(covariance).all()
         assert np.linalg.eigvalsh(covariance).min() > 0
@@ -67,13 +69,14 @@ def test_peer_receives_poses_and_tf(walk, tmp_path) -> None:
     assert {one["child"] for one in heard if one["kind"] == "tf" and one["frame"] == "odom"} == {"base_link"}
 
 
-def test_replay_answers_every_frame(walk, tmp_path) -> None:
+@pytest.mark.long
+def test_replay_answers_every_frame(ros_walk, tmp_path) -> None:
     """As the demo does it: the chain map -> odom -> base_link that TF users see ends at the published pose."""
     options = PlayOptions(rate=0.0, clock=True, wait_ready=True, wait_answers=True, drop_transforms=(RECORDED,))
-    parameters = {"map": str(walk.map), "device": "cpu", "acceptance.min_inlier_ratio": 0.0,
+    parameters = {"map": str(ros_walk.map), "device": "cpu", "acceptance.min_inlier_ratio": 0.0,
                   "acceptance.max_position_sigma": 100.0, "acceptance.max_rotation_sigma_deg": 180.0, "gate.enabled": False}
     log = tmp_path / "localizer.log"
-    replay = replay_bag(walk.bag, parameters=parameters, remap=REMAP, options=options, log=log)
+    replay = replay_bag(ros_walk.bag, parameters=parameters, remap=REMAP, options=options, log=log)
     assert replay.played.images and not replay.played.unanswered, log.read_text()
     assert [answer.stamp_ns for answer in replay.answers] == list(replay.played.images), log.read_text()
     assert all(0 < latency < 60_000 for latency in replay.latencies_ms()) and len(replay.latencies_ms()) == len(replay.answers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,10 +33,11 @@ pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed (the ex
 
 
 @pytest.fixture(scope="module")
-def exported(small_map: Path) -> Path:
+def exported(small_map: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small map with its network beside it."""
-    export_map(small_map)
-    return small_map
+    path = Path(shutil.copy(small_map, tmp_path_factory.mktemp("exported")))
+    export_map(path)
+    return path
 
 
 @pytest.fixture(scope="module")
