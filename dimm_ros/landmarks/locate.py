@@ -96,17 +96,16 @@ def locate(
     # Now that it is better known where, those landmarks that were seen from about there.
     turn = keypoints[0].sigma * _FOUND_PX / _SIGMAS
     about = Prior(found.pose.rotation, found.pose.centre, np.diag([1e12] * 3 + [turn**-2] * 3))
-    better = _solved(match_near(keypoints, rig_from_camera, landmarks, about), landmarks, found.pose.prior, seed, about)
+    better = _solved(match_near(keypoints, rig_from_camera, landmarks, about), landmarks, found.pose.prior, seed)
     if better is None or 2 * better.pose.inliers.sum() < found.pose.inliers.sum():
         return found
     # The first search is the proof: in so narrow a one, chance alone agrees often.
     return replace(better, pose=replace(better.pose, proof=max(better.pose.proof, found.pose.proof)))
 
 
-def _solved(matched: Matched, landmarks: Landmarks, prior: Prior | None, seed: int, start: Prior | None = None) -> Located | None:
+def _solved(matched: Matched, landmarks: Landmarks, prior: Prior | None, seed: int) -> Located | None:
     matches = matched.matches
-    known = None if start is None else (start.rotation, start.centre)
-    pose = solve_landmarks(matches, matched.ratio, chance_of(matches.equations, matched.region_px), prior, seed, known)
+    pose = solve_landmarks(matches, matched.ratio, chance_of(matches.equations, matched.region_px), prior, seed)
     if pose is None:
         return None
     if landmarks.kind == "lines":

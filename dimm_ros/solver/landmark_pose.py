@@ -23,8 +23,9 @@ _FINALISTS, _MIN_MATCHES = 4, 6
 _GROWN, _GROWN_MATCHES, _GROWING = 60, 12, [80.0, 40.0, 20.0, 10.0, 6.0]
 #: So many matches, drawn at random, tell good samples from bad; so many of the clearest polish the good ones.
 _JUDGES, _POLISHED = 200, 200
-#: Share of matches that agree with the pose next to the prior from which no other is looked for.
-_AGREED = 0.5
+#: Share of matches that agree with the pose next to a precise prior from which no other is looked for, and what is precise:
+#: three standard deviations of its rotation, in pixels. Next to others half of the matches may agree with a worse pose.
+_AGREED, _PRECISE_PX = 0.5, 32.0
 _POLISHING = [12.0, 8.0, 6.0, _WIDTH, _WIDTH, _WIDTH]
 #: Squared Mahalanobis distance (6 degrees of freedom, one in a thousand) from which the prior is contradicted.
 _CONTRADICTED = 22.5
@@ -54,7 +55,6 @@ class LandmarkPose:
 
 def solve_landmarks(
     matches: LandmarkMatches, ratio: np.ndarray, chance: float, prior: Prior | None = None, seed: int = 0,
-    start: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> LandmarkPose | None:
     """Pose from keypoints matched with landmarks.
 
@@ -64,25 +64,20 @@ def solve_landmarks(
         chance: probability that a wrong match agrees with a pose, see ``chance_of``.
         prior: pose and information to start from and to join.
         seed: of the sampling.
-        start: (3, 3) rotation and (3,) centre known to a few pixels: it is refined and nothing is sampled.
 
     Returns:
         None when no pose agrees with enough matches. Lines without a prior need PoseLib, else the result is None.
     """
     if len(matches) < _MIN_MATCHES:
         return None
-    if start is None:
-        found = _searched(matches, ratio, prior, np.random.default_rng(seed))
-        if found is None:
-            return None
-    else:
-        found = start
+    found = _searched(matches, ratio, prior, np.random.default_rng(seed))
+    if found is None:
+        return None
     rotation, centre = found
     joined = prior
     if prior is not None and _contradicts(rotation, centre, matches, prior):
         joined = None
-    widths = [_WIDTH] * 4 if start is None else _POLISHING
-    rotation, centre = refine(rotation[None], centre[None], matches, widths, joined)
+    rotation, centre = refine(rotation[None], centre[None], matches, [_WIDTH] * 4, joined)
     errors = squared_errors(rotation, centre, matches)[0]
     inliers = errors < INLIER_PX**2
     if inliers.sum() < _MIN_MATCHES:
@@ -104,8 +99,8 @@ def _searched(
     near = (np.empty((0, 3, 3)), np.empty((0, 3)))
     if prior is not None:
         near = refine(prior.rotation[None], prior.centre[None], clear, _GROWING + _POLISHING, prior)
-        if np.mean(squared_errors(*near, clear) < INLIER_PX**2) > _AGREED:
-            return near[0][0], near[1][0]  # nothing that is sampled could agree with more
+        if _precise(prior, clear) and np.mean(squared_errors(*near, clear) < INLIER_PX**2) > _AGREED:
+            return near[0][0], near[1][0]
     hypotheses = _point_hypotheses if matches.equations == 2 else _line_hypotheses
     rotation, centre = hypotheses(matches, ratio, prior, generator)
     if len(rotation):
@@ -120,6 +115,12 @@ def _searched(
         cost = cost + np.minimum(((away @ prior.information) * away).sum(axis=1), _CONTRADICTED)
     best = int(cost.argmin())
     return rotation[best], centre[best]
+
+
+def _precise(prior: Prior, matches: LandmarkMatches) -> bool:
+    """Whether a prior, such as odometry's, leaves no doubt about which of several poses it is."""
+    spread = np.sqrt(np.linalg.eigvalsh(np.linalg.inv(prior.information)[3:, 3:])[-1])
+    return bool(3.0 * spread < _PRECISE_PX * matches.sigma.min())
 
 
 def chance_of(equations: int, region_px: float) -> float:
