@@ -1,7 +1,8 @@
-"""From matched landmarks to a pose: hypotheses (three points; or grown from the prior for lines), the best refined, and how sure.
+"""From matched landmarks to a pose: hypotheses (three points; or grown from the prior for lines), the best refined, and
+how sure.
 
-How sure is told a contrario (Moisan and Stival, IJCV 2004): the number of poses that would agree with as many matches by
-chance, were each match somewhere at random in the region in which it was looked for.
+How sure is told a contrario (Moisan and Stival, IJCV 2004): the number of poses that would agree with as many matches
+by chance, were each match somewhere at random in the region in which it was looked for.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ _FINALISTS, _MIN_MATCHES = 4, 6
 _GROWN, _GROWN_MATCHES, _GROWING = 60, 12, [80.0, 40.0, 20.0, 10.0, 6.0]
 #: So many matches, drawn at random, tell good samples from bad; so many of the clearest polish the good ones.
 _JUDGES, _POLISHED = 200, 200
-#: Share of matches that agree with the pose next to a precise prior from which no other is looked for, and what is precise:
-#: three standard deviations of its rotation, in pixels. Next to others half of the matches may agree with a worse pose.
+#: Share of matches that agree with the pose next to a precise prior from which no other is looked for, and what is
+#: precise: three standard deviations of its rotation, in pixels. Next to others half of the matches may agree with a
+#: worse pose.
 _AGREED, _PRECISE_PX = 0.5, 32.0
 _POLISHING = [12.0, 8.0, 6.0, _WIDTH, _WIDTH, _WIDTH]
 #: Squared Mahalanobis distance (6 degrees of freedom, one in a thousand) from which the prior is contradicted.
 _CONTRADICTED = 22.5
-#: Least variance of a residual's component, square pixels, and least mean slope of psi; matches beyond the reach are plain wrong.
+#: Least variance of a residual's component, square pixels, and least mean slope of psi; matches beyond the reach are
+#: plain wrong.
 _LEAST_VARIANCE, _LEAST_SLOPE, _REACH_PX = 0.01, 0.1, 12.0
 
 
@@ -42,7 +45,8 @@ class LandmarkPose:
         inliers: (N,) bool.
         information: (6, 6) of the landmarks alone, order x, y, z, rx, ry, rz: inverse of the covariance that they give.
         proof: logarithm to base 10 of how many poses would have to be tried until as many matches agree by chance.
-        prior: the prior that the pose rests on as well; None where there was none, or where the landmarks contradict it.
+        prior: the prior that the pose rests on as well; None where there was none, or where the landmarks contradict
+            it.
     """
 
     rotation: np.ndarray
@@ -54,7 +58,7 @@ class LandmarkPose:
 
 
 def solve_landmarks(
-    matches: LandmarkMatches, ratio: np.ndarray, chance: float, prior: Prior | None = None, seed: int = 0,
+    matches: LandmarkMatches, ratio: np.ndarray, chance: float, prior: Prior | None = None, seed: int = 0
 ) -> LandmarkPose | None:
     """Pose from keypoints matched with landmarks.
 
@@ -86,13 +90,17 @@ def solve_landmarks(
     if not (np.isfinite(rotation).all() and np.isfinite(centre).all()):
         return None
     return LandmarkPose(
-        rotation=rotation, centre=centre, inliers=inliers, information=_information(rotation, centre, errors, matches),
-        proof=best_proof(errors, chance, matches.equations), prior=joined,
+        rotation=rotation,
+        centre=centre,
+        inliers=inliers,
+        information=_information(rotation, centre, errors, matches),
+        proof=best_proof(errors, chance, matches.equations),
+        prior=joined,
     )
 
 
 def _searched(
-    matches: LandmarkMatches, ratio: np.ndarray, prior: Prior | None, generator: np.random.Generator,
+    matches: LandmarkMatches, ratio: np.ndarray, prior: Prior | None, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """The pose (3, 3), (3,) that agrees best with matches and prior."""
     clear = matches.at(np.argsort(ratio, kind="stable")[:_POLISHED])
@@ -110,7 +118,8 @@ def _searched(
         return None
     cost = _cost(rotation, centre, matches)
     if prior is not None:
-        # A small flat patch looks nearly alike from two sides: of poses that agree with as many landmarks, the prior chooses.
+        # A small flat patch looks nearly alike from two sides: of poses that agree with as many landmarks, the prior
+        # chooses.
         away = prior.difference(rotation, centre)
         cost = cost + np.minimum(((away @ prior.information) * away).sum(axis=1), _CONTRADICTED)
     best = int(cost.argmin())
@@ -143,7 +152,8 @@ def best_proof(errors: np.ndarray, chance: float, equations: int) -> float:
     """
     shares = np.array(_PROOF_PX) / INLIER_PX
     found = [
-        proof(int((errors < (share * INLIER_PX) ** 2).sum()), len(errors), chance * share**equations, equations) for share in shares
+        proof(int((errors < (share * INLIER_PX) ** 2).sum()), len(errors), chance * share**equations, equations)
+        for share in shares
     ]
     return max(found) - math.log10(len(found))  # so many thresholds were tried
 
@@ -168,7 +178,7 @@ def _cost(rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatches) ->
 
 
 def _point_hypotheses(
-    matches: LandmarkMatches, ratio: np.ndarray, prior: Prior | None, generator: np.random.Generator,
+    matches: LandmarkMatches, ratio: np.ndarray, prior: Prior | None, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best poses of three matches each, drawn until a better one is improbable, and the prior's."""
     camera = np.unique(matches.offsets.round(9), axis=0, return_inverse=True)[1].ravel()
@@ -202,14 +212,17 @@ def _point_hypotheses(
 
 
 def _line_hypotheses(
-    matches: LandmarkMatches, ratio: np.ndarray, prior: Prior | None, generator: np.random.Generator,
+    matches: LandmarkMatches, ratio: np.ndarray, prior: Prior | None, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Poses grown from the prior on a few matches each; without a prior, of six matches each (PoseLib)."""
     if prior is None:
         rotation, centre = _six_line_poses(matches, ratio, generator)
     else:
         sample = generator.random((_GROWN, len(matches))).argsort(axis=1)[:, :_GROWN_MATCHES]
-        rotation, centre = np.repeat(prior.rotation[None], _GROWN, axis=0), np.repeat(prior.centre[None], _GROWN, axis=0)
+        rotation, centre = (
+            np.repeat(prior.rotation[None], _GROWN, axis=0),
+            np.repeat(prior.centre[None], _GROWN, axis=0),
+        )
         rotation, centre = refine(rotation, centre, matches.at(sample), _GROWING, prior)
         alone = refine(prior.rotation[None], prior.centre[None], matches, _GROWING)
         rotation, centre = np.concatenate([rotation, alone[0]]), np.concatenate([centre, alone[1]])
@@ -223,9 +236,11 @@ _SIX_LINE_SAMPLES, _SIX_LINE_MATCHES = 200, 200
 
 
 def _six_line_poses(
-    matches: LandmarkMatches, ratio: np.ndarray, generator: np.random.Generator,
+    matches: LandmarkMatches, ratio: np.ndarray, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Six rays of one camera and the six lines they meet are the generalised relative pose problem (Stewenius et al., 2005)."""
+    """Six rays of one camera and the six lines they meet are the generalised relative pose problem (Stewenius et al.,
+    2005).
+    """
     try:
         from poselib import gen_relpose_6pt
     except ImportError:
@@ -263,8 +278,9 @@ def _contradicts(rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatc
 def _information(rotation: np.ndarray, centre: np.ndarray, errors: np.ndarray, matches: LandmarkMatches) -> np.ndarray:
     """(6, 6) inverse covariance of the kernel's estimate (Huber's asymptotic theory), from (N,) squared errors.
 
-    The kernel's psi is w e, with w = (1 + e^2 / width^2)^-2: the variance of psi over the square of its mean slope stands for the
-    noise's variance. It grows with what the kernel leaves out, as in blurred images, where the inliers' own scatter does not.
+    The kernel's psi is w e, with w = (1 + e^2 / width^2)^-2: the variance of psi over the square of its mean slope
+    stands for the noise's variance. It grows with what the kernel leaves out, as in blurred images, where the inliers'
+    own scatter does not.
     """
     equations, near = matches.equations, errors < _REACH_PX**2
     ratio = errors[near] / _WIDTH**2
