@@ -69,6 +69,7 @@ bench-check: setup
 # Everything that is checked, and how, stands in pyproject.toml; CI runs this.
 lint: setup
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 clean:

@@ -38,7 +38,12 @@ def main() -> int:
         step("venv", [], create_venv)
         step("packages", [CI / "constraints.txt", CI / "requirements-ros.txt", *METADATA], install_packages)
         step("tf2_msgs", [CI / "tf2_msgs"], lambda: build_messages("tf2_msgs", CI / "tf2_msgs"), after="packages")
-        step("messages", [REPOSITORY / "msg", REPOSITORY / "CMakeLists.txt", REPOSITORY / "package.xml"], build_own_messages, after="packages")
+        step(
+            "messages",
+            [REPOSITORY / "msg", REPOSITORY / "CMakeLists.txt", REPOSITORY / "package.xml"],
+            build_own_messages,
+            after="packages",
+        )
         step("checkout", [REPOSITORY / "dimm_ros/__init__.py"], check_imports, after="messages")
         step("weights", [REPOSITORY / "dimm_ros/encoder/weights.py"], fetch_weights, after="checkout")
         if "peers" in sys.argv[1:]:
@@ -58,7 +63,10 @@ def choose_interpreter() -> None:
         # A version manager's shim may exist without its interpreter, so ask it.
         if shutil.which(name) and subprocess.run([name, "-c", ""], capture_output=True).returncode == 0:
             os.execvp(name, [name, *sys.argv])
-    raise SetupError(f"Python 3.10, 3.11 or 3.12 is needed and this is {sys.version.split()[0]}; install one and call make with PYTHON=python3.12.")
+    raise SetupError(
+        f"Python 3.10, 3.11 or 3.12 is needed and this is {sys.version.split()[0]}; install one and call make with "
+        "PYTHON=python3.12."
+    )
 
 
 def install_system_packages() -> None:
@@ -78,7 +86,11 @@ def install_system_packages() -> None:
         log(f"installing {', '.join(packages)} with apt")
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         run(["apt-get", "update", "-qq"], "apt-get update failed", env=environment)
-        run(["apt-get", "install", "-y", "-qq", *packages], f"apt could not install {' '.join(packages)}", env=environment)
+        run(
+            ["apt-get", "install", "-y", "-qq", *packages],
+            f"apt could not install {' '.join(packages)}",
+            env=environment,
+        )
     else:
         names = " and ".join(name for _, name in missing)
         raise SetupError(f"{names} is missing; run: sudo apt-get install {' '.join(packages)}")
@@ -92,8 +104,11 @@ def create_venv() -> None:
 def install_packages() -> None:
     log("installing ROS 2 and the pinned packages with pip (minutes the first time)")
     pip("install", "-r", str(CI / "requirements-ros.txt"))
-    # compat: a plain path entry, behind site-packages. Without a build environment of its own pip reuses the pinned setuptools.
-    pip("install", "--no-build-isolation", "--config-settings", "editable_mode=compat", "-e", f"{REPOSITORY}[test,docs]")
+    # compat: a plain path entry, behind site-packages. Without a build environment of its own pip reuses the pinned
+    # setuptools.
+    pip(
+        "install", "--no-build-isolation", "--config-settings", "editable_mode=compat", "-e", f"{REPOSITORY}[test,docs]"
+    )
     point_cmake_files_here()
 
 
@@ -125,12 +140,32 @@ def build_messages(name: str, source: Path, *options: str) -> None:
     """Generate, compile and install one interface package into the virtual environment, where no path need be set."""
     build = STAMPS / "build" / name
     shutil.rmtree(build, ignore_errors=True)
-    environment = {**os.environ, "AMENT_PREFIX_PATH": str(VENV), "CMAKE_PREFIX_PATH": str(VENV), "VIRTUAL_ENV": str(VENV)}
+    environment = {
+        **os.environ,
+        "AMENT_PREFIX_PATH": str(VENV),
+        "CMAKE_PREFIX_PATH": str(VENV),
+        "VIRTUAL_ENV": str(VENV),
+    }
     environment["PATH"] = f"{VENV / 'bin'}{os.pathsep}{environment['PATH']}"
     cmake = str(VENV / "bin" / "cmake")
     log(f"building the messages of {name} (about half a minute)")
-    run([cmake, "-S", str(source), "-B", str(build), "-G", "Ninja", f"-DCMAKE_INSTALL_PREFIX={VENV}", f"-DPython3_EXECUTABLE={PYTHON}",
-         "-DBUILD_TESTING=OFF", *options], f"CMake could not configure {name}", env=environment)
+    run(
+        [
+            cmake,
+            "-S",
+            str(source),
+            "-B",
+            str(build),
+            "-G",
+            "Ninja",
+            f"-DCMAKE_INSTALL_PREFIX={VENV}",
+            f"-DPython3_EXECUTABLE={PYTHON}",
+            "-DBUILD_TESTING=OFF",
+            *options,
+        ],
+        f"CMake could not configure {name}",
+        env=environment,
+    )
     run([cmake, "--build", str(build), "--target", "install"], f"{name} did not build", env=environment)
     shutil.rmtree(build)
 
@@ -148,14 +183,23 @@ def build_own_messages() -> None:
 
 def check_imports() -> None:
     """The checkout is what Python imports, and the generated messages are found from it."""
-    code = "import dimm_ros, dimm_ros.msg, tf2_msgs.msg, rclpy; dimm_ros.msg.LocalizationStatus(); print(dimm_ros.__file__)"
+    code = (
+        "import dimm_ros, dimm_ros.msg, tf2_msgs.msg, rclpy; dimm_ros.msg.LocalizationStatus(); "
+        "print(dimm_ros.__file__)"
+    )
     found = Path(output([str(PYTHON), "-c", code], cwd=VENV))
     if found.resolve() != REPOSITORY / "dimm_ros" / "__init__.py":
-        raise SetupError(f"Python imports dimm_ros from {found} instead of this checkout; run make clean-all and try again.")
+        raise SetupError(
+            f"Python imports dimm_ros from {found} instead of this checkout; run make clean-all and try again."
+        )
 
 
 def fetch_weights() -> None:
-    run([str(PYTHON), "-m", "dimm_ros.cli.main", "weights"], "the encoder's weights could not be fetched (see above)", quiet=False)
+    run(
+        [str(PYTHON), "-m", "dimm_ros.cli.main", "weights"],
+        "the encoder's weights could not be fetched (see above)",
+        quiet=False,
+    )
 
 
 def install_peers() -> None:
@@ -182,7 +226,17 @@ def step(name: str, sources: list[Path], action, after: str | None = None) -> No
 
 
 def pip(*arguments: str) -> None:
-    command = [str(PYTHON), "-m", "pip", *arguments[:1], "-q", "--disable-pip-version-check", "-c", str(CI / "constraints.txt"), *arguments[1:]]
+    command = [
+        str(PYTHON),
+        "-m",
+        "pip",
+        *arguments[:1],
+        "-q",
+        "--disable-pip-version-check",
+        "-c",
+        str(CI / "constraints.txt"),
+        *arguments[1:],
+    ]
     run(command, "pip could not install the packages (see above); is the package registry reachable?")
 
 

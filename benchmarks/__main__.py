@@ -21,7 +21,10 @@ BENCHMARKS = {module.NAME: module for module in (localize_speed, solver_speed)}
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="which to run; all of them by default", show_default=False)] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="which to run; all of them by default", show_default=False),
+    ] = None,
     show_list: Annotated[bool, typer.Option("--list", help="say what there is, and stop")] = False,
     gpu: Annotated[bool, typer.Option("--gpu/--no-gpu", help="time the GPU too")] = choose_device().type == "cuda",
     results: Annotated[Path, typer.Option(help="where the figures are kept as JSON")] = Path("results/bench"),
@@ -36,7 +39,9 @@ def main(
         raise InputError(f"There is no benchmark '{sorted(unknown)[0]}'; choose from {', '.join(BENCHMARKS)}.")
     devices = ["cpu", "cuda"] if gpu else ["cpu"]
     figures: dict = {"machine": machine(devices), "benchmarks": {}}
-    console.print(", ".join(f"{key} {value}" for key, value in figures["machine"].items()), highlight=False, soft_wrap=True)
+    console.print(
+        ", ".join(f"{key} {value}" for key, value in figures["machine"].items()), highlight=False, soft_wrap=True
+    )
     for name in names or BENCHMARKS:
         rows = BENCHMARKS[name].run(devices)
         figures["benchmarks"][name] = rows

@@ -1,7 +1,9 @@
-"""``python -m benchmarks.cameras MAP``: two cameras on one base against each alone, and an uncalibrated camera, in the gallery.
+"""``python -m benchmarks.cameras MAP``: two cameras on one base against each alone, and an uncalibrated camera, in the
+gallery.
 
-The map is the demo's (``make demo``); the poses are of another walk along its route. The rig's cameras look a little to the left and
-to the right of the mapping camera. The uncalibrated one has another lens than the map was made with: no distortion, f = 450 pixels.
+The map is the demo's (``make demo``); the poses are of another walk along its route. The rig's cameras look a little to
+the left and to the right of the mapping camera. The uncalibrated one has another lens than the map was made with: no
+distortion, f = 450 pixels.
 """
 
 from __future__ import annotations
@@ -58,11 +60,17 @@ def rig_rows(localizer: Localizer, world_from_base: np.ndarray) -> list[Row]:
     rows: list[Row] = []
     for name, estimates in answers.items():
         distance, angle = pose_errors(np.stack([estimate.world_from_camera for estimate in estimates]), world_from_base)
-        rows.append({
-            "cameras": name, "accepted": sum(estimate.accepted for estimate in estimates), "poses": len(estimates),
-            "median (cm)": 100 * float(np.median(distance)), "median (deg)": float(np.median(angle)),
-            "90 % (cm)": 100 * float(np.quantile(distance, 0.9)), "90 % (deg)": float(np.quantile(angle, 0.9)),
-        })
+        rows.append(
+            {
+                "cameras": name,
+                "accepted": sum(estimate.accepted for estimate in estimates),
+                "poses": len(estimates),
+                "median (cm)": 100 * float(np.median(distance)),
+                "median (deg)": float(np.median(angle)),
+                "90 % (cm)": 100 * float(np.quantile(distance, 0.9)),
+                "90 % (deg)": float(np.quantile(angle, 0.9)),
+            }
+        )
     return rows
 
 
@@ -75,13 +83,19 @@ def focal_row(localizer: Localizer, world_from_base: np.ndarray) -> Row:
         found.append(find_focal(localizer.map, encode_image(localizer.encoder, image), image.shape))
     ratio = np.array(found) / _FOCAL
     return {
-        "images": len(found), "true (px)": _FOCAL, "median (px)": float(np.median(found)), "error (%)": 100 * float(np.median(ratio) - 1),
-        "one image, median (%)": 100 * float(np.median(np.abs(ratio - 1))), "one image, worst (%)": 100 * float(np.abs(ratio - 1).max()),
+        "images": len(found),
+        "true (px)": _FOCAL,
+        "median (px)": float(np.median(found)),
+        "error (%)": 100 * float(np.median(ratio) - 1),
+        "one image, median (%)": 100 * float(np.median(np.abs(ratio - 1))),
+        "one image, worst (%)": 100 * float(np.abs(ratio - 1).max()),
     }
 
 
 def main(
-    map_path: Annotated[Path, typer.Argument(metavar="MAP", help="a map that 'make demo' made")] = Path("results/latest/map.dimm"),
+    map_path: Annotated[Path, typer.Argument(metavar="MAP", help="a map that 'make demo' made")] = Path(
+        "results/latest/map.dimm"
+    ),
     poses: Annotated[int, typer.Option(min=4, help="poses along the walk")] = 40,
     results: Annotated[Path, typer.Option(help="where the figures are kept as JSON")] = Path("results/cameras"),
 ) -> None:

@@ -1,7 +1,9 @@
-"""``python -m benchmarks.check``: has this version become slower or worse than the committed figures? ``make bench-check`` runs it.
+"""``python -m benchmarks.check``: has this version become slower or worse than the committed figures? ``make
+bench-check`` runs it.
 
-Ratios alone are compared, since they hold from machine to machine: parts of a query and a step of the training to the encoder's forward
-pass, timed by turns, and the error of a small map to that of retrieval on the same images. What is more than 20 % worse is measured again,
+Ratios alone are compared, since they hold from machine to machine: parts of a query and a step of the training to the
+encoder's forward pass, timed by turns, and the error of a small map to that of retrieval on the same images. What is
+more than 20 % worse is measured again,
 and reported if it still is: one sentence each, exit code 1. ``--write`` commits this version's ratios instead.
 """
 
@@ -52,7 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     measured = measure()
     if given.write:
-        put_json({"machine": machine(["cpu"]), "ratios": {name: round(value, 4) for name, value in measured.items()}}, given.committed)
+        put_json(
+            {"machine": machine(["cpu"]), "ratios": {name: round(value, 4) for name, value in measured.items()}},
+            given.committed,
+        )
         console.print(f"written: {given.committed}", highlight=False, soft_wrap=True)
         return 0
     committed = json.loads(given.committed.read_text(encoding="utf-8"))["ratios"]
@@ -68,18 +73,24 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def regressions(measured: dict[str, float], committed: dict[str, float], tolerance: float = TOLERANCE) -> list[str]:
-    """A sentence for each ratio that has grown by more than the tolerance, is not measured any more, or was never committed."""
+    """A sentence for each ratio that has grown by more than the tolerance, is not measured any more, or was never
+    committed.
+    """
     found = []
     for name in sorted({*measured, *committed}):
         what = MEANING.get(name, name)
         if name not in measured:
-            found.append(f"{name} ({what}) is committed but was not measured; renew {COMMITTED.name} with --write if it is gone on purpose.")
+            found.append(
+                f"{name} ({what}) is committed but was not measured; renew {COMMITTED.name} with --write if it is gone "
+                "on purpose."
+            )
         elif name not in committed:
             found.append(f"{name} ({what}) was measured but is not committed; renew {COMMITTED.name} with --write.")
         elif not measured[name] <= (1 + tolerance) * committed[name]:  # so that NaN is a regression
             found.append(
-                f"{name} ({what}) is {measured[name]:.3f} and was {committed[name]:.3f}: {100 * (measured[name] / committed[name] - 1):.0f} % worse, "
-                f"more than the {100 * tolerance:.0f} % allowed.",
+                f"{name} ({what}) is {measured[name]:.3f} and was {committed[name]:.3f}: "
+                f"{100 * (measured[name] / committed[name] - 1):.0f} % worse, "
+                f"more than the {100 * tolerance:.0f} % allowed."
             )
     return found
 
@@ -100,7 +111,9 @@ def _query_ratios() -> dict[str, float]:
 
         def turn() -> dict[str, float]:
             row = localize_speed.measure(localizer, _ROUNDS)
-            return {f"{part}/encoder": row[part] / row["encoder alone"] for part in ("localize", "head", "solve", "prepare")}
+            return {
+                f"{part}/encoder": row[part] / row["encoder alone"] for part in ("localize", "head", "solve", "prepare")
+            }
 
         return _median_ratios(turn)
 
@@ -117,7 +130,9 @@ def _step_ratio() -> float:
     preset = PRESETS["cpu"]
     encoder = Encoder.open(preset.encoder, device="cpu")
     data = constant_buffer(32, encoder)
-    trainer = Trainer(MapHead(encoder.dim, encoder.context_dim, preset.head), data, Normalisation.of(data.centres), preset.training)
+    trainer = Trainer(
+        MapHead(encoder.dim, encoder.context_dim, preset.head), data, Normalisation.of(data.centres), preset.training
+    )
     image = torch.zeros(1, 3, 336, 448)
     steps, passes = [], []
     for number in range(_STEPS + 1):
@@ -156,7 +171,9 @@ def _error_ratios() -> dict[str, float]:
             reference = ReferenceViews.load(path, localizer.map.header)
             own, retrieved = [], []
             for frame in asked.frames:
-                estimate = localizer.localize(frame.load(), frame.camera)  # rejected ones count as well: acceptance is not what is judged
+                estimate = localizer.localize(
+                    frame.load(), frame.camera
+                )  # rejected ones count as well: acceptance is not what is judged
                 own.append(pose_errors(estimate.world_from_camera, frame.world_from_camera))
                 retrieved.append(pose_errors(reference.nearest(estimate.cls), frame.world_from_camera))
             ratios.append(np.median(own, axis=0) / np.median(retrieved, axis=0))

@@ -1,8 +1,9 @@
-"""``python -m benchmarks.drift``: what TF's users see while odometry drifts, with ``tf_mode: map_odom`` and without a localizer.
+"""``python -m benchmarks.drift``: what TF's users see while odometry drifts, with ``tf_mode: map_odom`` and without a
+localizer.
 
-A robot drives six rounds of a mapped route in the gallery with poor odometry (5 % in distances, several degrees a minute). The
-localizer, a process of its own, corrects map -> odom; the position of base_link in the map is read from TF as each image is taken,
-before that image's own answer. Beside it: odometry alone, right at the start.
+A robot drives six rounds of a mapped route in the gallery with poor odometry (5 % in distances, several degrees a
+minute). The localizer, a process of its own, corrects map -> odom; the position of base_link in the map is read from TF
+as each image is taken, before that image's own answer. Beside it: odometry alone, right at the start.
 """
 
 from __future__ import annotations
@@ -49,15 +50,24 @@ class Drive:
     @classmethod
     def of(cls, stamps_ns: np.ndarray, world_from_base: np.ndarray, seed: int) -> Drive:
         """With poor odometry."""
-        odometry = drifting_odometry(stamps_ns, world_from_base, seed, scale_error=0.05, yaw_walk_deg=2.0, yaw_bias_deg=0.3)
+        odometry = drifting_odometry(
+            stamps_ns, world_from_base, seed, scale_error=0.05, yaw_walk_deg=2.0, yaw_bias_deg=0.3
+        )
         return cls(stamps_ns, world_from_base, odometry)
 
     def by_odometry(self) -> np.ndarray:
         """(N, 4, 4) map_from_base of odometry alone, right at the start."""
         return self.world_from_base[0] @ poses.invert(self.odom_from_base[0]) @ self.odom_from_base
 
-    def by_tf(self, broadcasts: Sequence[Broadcast], taken_s: Sequence[float], map_frame: str = "map", odom_frame: str = "odom") -> np.ndarray:
-        """(N, 4, 4) map_from_base of the newest map -> odom that TF had when each image was taken; NaN before the first.
+    def by_tf(
+        self,
+        broadcasts: Sequence[Broadcast],
+        taken_s: Sequence[float],
+        map_frame: str = "map",
+        odom_frame: str = "odom",
+    ) -> np.ndarray:
+        """(N, 4, 4) map_from_base of the newest map -> odom that TF had when each image was taken; NaN before the
+        first.
 
         Args:
             broadcasts: transforms of /tf in the order of their arrival.
@@ -83,8 +93,12 @@ def figures(drive: Drive, by_tf: np.ndarray) -> dict[str, float]:
     ours, alone = drive.errors_m(by_tf), drive.errors_m(drive.by_odometry())
     known = ours[np.isfinite(ours)]
     return {
-        "images": len(ours), "images with map -> base in TF": len(known), "TF median": float(np.median(known)), "TF worst": float(known.max()),
-        "odometry alone, end": float(alone[-1]), "odometry alone, worst": float(alone.max()),
+        "images": len(ours),
+        "images with map -> base in TF": len(known),
+        "TF median": float(np.median(known)),
+        "TF worst": float(known.max()),
+        "odometry alone, end": float(alone[-1]),
+        "odometry alone, worst": float(alone.max()),
     }
 
 
@@ -99,7 +113,10 @@ def draw(path: Path, drive: Drive, by_tf: np.ndarray) -> Path:
     seconds = (drive.stamps_ns - drive.stamps_ns[0]) * 1e-9
     true, alone = drive.world_from_base, drive.by_odometry()
     top.plot(true[:, 0, 3], true[:, 1, 3], color="0.35", linewidth=2, label="true")
-    for name, path_of, colour in (("odometry alone", alone, "tab:red"), ("map -> base in TF (tf_mode map_odom)", by_tf, "tab:blue")):
+    for name, path_of, colour in (
+        ("odometry alone", alone, "tab:red"),
+        ("map -> base in TF (tf_mode map_odom)", by_tf, "tab:blue"),
+    ):
         top.plot(path_of[:, 0, 3], path_of[:, 1, 3], "-", color=colour, linewidth=1, label=name)
         bottom.plot(seconds, drive.errors_m(path_of), color=colour)
     top.set(xlabel="x [m]", ylabel="y [m]", aspect="equal", title="Drifting odometry, corrected by the localizer")
@@ -131,7 +148,12 @@ def driven(folder: Path, log: Path) -> tuple[Drive, np.ndarray]:
     from dimm_ros.ros.messages import to_image, to_stamp, to_transform
     from dimm_ros.ros.tf import DYNAMIC_QOS, STATIC_QOS
 
-    scene, camera, mount, frame = build_room(), Camera(320, 240, 200.0, 200.0, 159.5, 119.5), MOUNTS["robot"], "camera_optical_frame"
+    scene, camera, mount, frame = (
+        build_room(),
+        Camera(320, 240, 200.0, 200.0, 159.5, 119.5),
+        MOUNTS["robot"],
+        "camera_optical_frame",
+    )
     stamps, mapped = trajectory(1, LAP_SECONDS + 3.0, 10.0, style="robot", spread=0.0)
     recording = record_bag(folder / "mapping", scene, camera, stamps, mapped, mount, compressed=False)
     training = TrainingConfig(steps=1000, batch=1024, passes=1)
@@ -144,12 +166,23 @@ def driven(folder: Path, log: Path) -> tuple[Drive, np.ndarray]:
     with LocalSession("drive") as session:
         node, collector = session.node, Collector(session.node)
         images, infos = node.create_publisher(Image, "image", 1), node.create_publisher(CameraInfo, "camera_info", 1)
-        tf, static = node.create_publisher(TFMessage, "/tf", DYNAMIC_QOS), node.create_publisher(TFMessage, "/tf_static", STATIC_QOS)
+        tf, static = (
+            node.create_publisher(TFMessage, "/tf", DYNAMIC_QOS),
+            node.create_publisher(TFMessage, "/tf_static", STATIC_QOS),
+        )
         static.publish(TFMessage(transforms=[to_transform("base_link", frame, 0, mount)]))
-        info = CameraInfo(width=camera.width, height=camera.height, distortion_model="plumb_bob", d=[0.0] * 5, k=camera.matrix.ravel().tolist())
+        info = CameraInfo(
+            width=camera.width,
+            height=camera.height,
+            distortion_model="plumb_bob",
+            d=[0.0] * 5,
+            k=camera.matrix.ravel().tolist(),
+        )
         parameters = {"map": str(scene_map), "device": "cpu", "max_image_age": 30.0}
         with LocalizerProcess(session.environment, parameters, {}, log):
-            while not (images.get_subscription_count() and infos.get_subscription_count() and tf.get_subscription_count()):
+            while not (
+                images.get_subscription_count() and infos.get_subscription_count() and tf.get_subscription_count()
+            ):
                 time.sleep(0.05)
             for pose, odometry in zip(drive.world_from_base, drive.odom_from_base, strict=True):
                 picture = render(scene, camera, pose @ mount)
@@ -161,11 +194,18 @@ def driven(folder: Path, log: Path) -> tuple[Drive, np.ndarray]:
                 images.publish(to_image(picture, frame, stamp))
                 if not collector.wait_for(lambda stamp=stamp: collector.report_of(stamp), 30.0):
                     raise DimmError(f"The localizer said nothing of an image for 30 s; see {log}.")
-                collector.wait_for(lambda at=time.monotonic(): any(one.parent == "map" and one.received_s > at for one in collector.broadcasts), 0.3)
+                collector.wait_for(
+                    lambda at=time.monotonic(): any(
+                        one.parent == "map" and one.received_s > at for one in collector.broadcasts
+                    ),
+                    0.3,
+                )
         return drive, drive.by_tf(collector.broadcasts, taken_s)
 
 
-def main(results: Annotated[Path, typer.Option(help="where the picture and the figures go")] = Path("results/drift")) -> None:
+def main(
+    results: Annotated[Path, typer.Option(help="where the picture and the figures go")] = Path("results/drift"),
+) -> None:
     """Drive with drifting odometry, print the errors and draw the picture."""
     results.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="dimm_drift_") as folder:

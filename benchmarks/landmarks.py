@@ -1,9 +1,9 @@
 """What landmarks bring, on real and rendered places: ``python -m benchmarks.landmarks data``.
 
-One map a place, by the default preset; every row asks it the same images: rays alone, landmarks alone (matched against all,
-no encoder), rays and points, rays and lines (the same landmarks hidden), tracking (from the pose of the image before, moved as
-the true poses move, plus noise). Long and resumable: a place that is there is not measured again. Writes
-``results/landmarks/figures.json`` and prints the tables of docs/benchmarks_landmarks.md.
+One map a place, by the default preset; every row asks it the same images: rays alone, landmarks alone (matched against
+all, no encoder), rays and points, rays and lines (the same landmarks hidden), tracking (from the pose of the image
+before, moved as the true poses move, plus noise). Long and resumable: a place that is there is not measured again.
+Writes ``results/landmarks/figures.json`` and prints the tables of docs/benchmarks_landmarks.md.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def scene_of(data: Path, name: str) -> tuple[Recording, dict[str, Recording]]:
     if name == "stray":  # the tutorial's walk that strays up to 30 cm and 22 degrees from the mapped route
         stamps, world_from_base = trajectory(3, 14.0, 48.0, spread=1.0)
         every = len(stamps) // _STRAY_QUERIES
-        query = film(build_room(), GALLERY_CAMERA, stamps, world_from_base @ MOUNTS["handheld"], "clean", every=every, seed=3)
+        query = film(
+            build_room(), GALLERY_CAMERA, stamps, world_from_base @ MOUNTS["handheld"], "clean", every=every, seed=3
+        )
         return SCENES["gallery"](data, ROOT).mapped, {"": query}
     scene = SCENES[name](data, ROOT)
     return scene.mapped, scene.queries
@@ -71,19 +73,29 @@ def measure(data: Path, name: str, seed: int) -> dict[str, dict]:
     with bars(stoppable=True) as progress:
         if not path.is_file() or SceneMap.load(path).header.figures.get("steps", 0) < preset.training.steps:
             result = build_map(
-                mapped, path, encoder, head=preset.head, training=preset.training.changed(seed=seed),
-                landmarks=preset.landmarks.changed(seed=seed), watch=progress,
+                mapped,
+                path,
+                encoder,
+                head=preset.head,
+                training=preset.training.changed(seed=seed),
+                landmarks=preset.landmarks.changed(seed=seed),
+                watch=progress,
             )
             if not result.complete:
                 raise KeyboardInterrupt
         scene_map = SceneMap.load(path)
         found: dict[str, dict] = {}
         for condition, recording in queries.items():
-            rows = _asked(scene_map, encoder, recording, lambda done, total, what=condition or name: progress(what, done, total))
+            rows = _asked(
+                scene_map, encoder, recording, lambda done, total, what=condition or name: progress(what, done, total)
+            )
             found |= {f"{condition}/{row}": figures for row, figures in rows.items()}
     figures, header = scene_map.header.figures, scene_map.header.landmarks
     found["map"] = {
-        "bytes": path.stat().st_size, "images": len(mapped.frames), "load": os.getloadavg()[0], "date": time.strftime("%Y-%m-%d"),
+        "bytes": path.stat().st_size,
+        "images": len(mapped.frames),
+        "load": os.getloadavg()[0],
+        "date": time.strftime("%Y-%m-%d"),
         **{key: figures.get(f"{key}_seconds") for key in ("landmarks", "features", "training")},
         "landmarks_kept": 0 if header is None else header.count,
     }
@@ -91,7 +103,9 @@ def measure(data: Path, name: str, seed: int) -> dict[str, dict]:
 
 
 def measure_alone(data: Path, name: str, seed: int) -> dict[str, dict]:
-    """Landmarks of one place and nothing else: no encoder, no head, no map file; each image matched against all of them."""
+    """Landmarks of one place and nothing else: no encoder, no head, no map file; each image matched against all of
+    them.
+    """
     config = PRESETS["cpu"].landmarks.changed(seed=seed)
     mapped, queries = scene_of(data, name)
     origin = mapped.poses()[:, :3, 3].mean(axis=0)
@@ -104,13 +118,21 @@ def measure_alone(data: Path, name: str, seed: int) -> dict[str, dict]:
                 answers.append((_alone(built, detector, config, frame, origin), frame.world_from_camera))
                 progress(condition or name, done, len(recording.frames))
             found[f"{condition}/landmarks, no encoder"] = figures_of(answers)
-    return found | {"map": {
-        "images": built.images, "landmarks": built.seconds, "landmarks_kept": len(built.landmarks), "load": os.getloadavg()[0],
-        "date": time.strftime("%Y-%m-%d"), "calibration": built.calibration.model_dump(),
-    }}
+    return found | {
+        "map": {
+            "images": built.images,
+            "landmarks": built.seconds,
+            "landmarks_kept": len(built.landmarks),
+            "load": os.getloadavg()[0],
+            "date": time.strftime("%Y-%m-%d"),
+            "calibration": built.calibration.model_dump(),
+        }
+    }
 
 
-def _alone(built: BuiltLandmarks, detector: Detector, config: LandmarkConfig, frame: Frame, origin: np.ndarray) -> Estimate:
+def _alone(
+    built: BuiltLandmarks, detector: Detector, config: LandmarkConfig, frame: Frame, origin: np.ndarray
+) -> Estimate:
     begun = time.perf_counter()
     keypoints = find_keypoints(frame.load(), frame.camera, detector, config.longest, config.keypoints)
     found = locate([keypoints], np.eye(4)[None], built.landmarks, None)
@@ -121,18 +143,28 @@ def _alone(built: BuiltLandmarks, detector: Detector, config: LandmarkConfig, fr
         covariance = built.calibration.covariance(found.pose.information, found.strangeness)
         inliers = int(found.pose.inliers.sum())
     return Estimate(
-        world_from_camera=pose, covariance=covariance, accepted=proven, reason="" if proven else "not proven", inliers=0, rays=0,
-        stage_ms=spent, basis="landmarks", landmarks=inliers,
+        world_from_camera=pose,
+        covariance=covariance,
+        accepted=proven,
+        reason="" if proven else "not proven",
+        inliers=0,
+        rays=0,
+        stage_ms=spent,
+        basis="landmarks",
+        landmarks=inliers,
     )
 
 
 def _asked(
-    scene_map: SceneMap, encoder: Encoder, recording: Recording, watch: Callable[[int, int], object],
+    scene_map: SceneMap, encoder: Encoder, recording: Recording, watch: Callable[[int, int], object]
 ) -> dict[str, dict]:
     points = scene_map.landmarks
     lines = SceneMap(
-        scene_map.header.model_copy(update={"landmarks": scene_map.header.landmarks.model_copy(update={"kind": "lines"})}),
-        scene_map.head, hide_in_lines(points, seed=1),
+        scene_map.header.model_copy(
+            update={"landmarks": scene_map.header.landmarks.model_copy(update={"kind": "lines"})}
+        ),
+        scene_map.head,
+        hide_in_lines(points, seed=1),
     )
     with_points, with_lines = Localizer(scene_map, encoder), Localizer(lines, encoder)
     # Novelty that nothing passes: the rays' pose is never believed, so the landmarks answer alone.
@@ -144,7 +176,10 @@ def _asked(
         image, truth = frame.load(), frame.world_from_camera
         observation = with_points.observe(image, frame.camera)
         for row, localizer in (
-            ("rays alone", alone), ("landmarks alone", no_rays), ("rays and points", with_points), ("rays and lines", with_lines),
+            ("rays alone", alone),
+            ("landmarks alone", no_rays),
+            ("rays and points", with_points),
+            ("rays and lines", with_lines),
         ):
             seen = replace(observation, keypoints=None) if row == "rays alone" else observation
             answers[row].append((localizer.estimate([seen], np.eye(4)[None]), truth))
@@ -155,7 +190,9 @@ def _asked(
 
 def replace_rules(localizer: Localizer) -> Localizer:
     """A localizer that believes no rays."""
-    return Localizer(localizer.map, localizer.encoder, localizer.solver, localizer.acceptance.changed(novelty_scale=1e-6))
+    return Localizer(
+        localizer.map, localizer.encoder, localizer.solver, localizer.acceptance.changed(novelty_scale=1e-6)
+    )
 
 
 def _tracked(localizer: Localizer, frame: Frame, image: np.ndarray, rng: np.random.Generator) -> Estimate:
@@ -180,20 +217,27 @@ def figures_of(answers: list[tuple[Estimate, np.ndarray]]) -> dict[str, float]:
     metres, degrees = np.array(errors, float).T
     stages = {name: float(np.median([each.stage_ms[name] for each, _ in answers])) for name in answers[0][0].stage_ms}
     return {
-        "queries": len(answers), "answered": float(np.isfinite(metres).mean()), "median_m": float(np.median(metres)),
-        "median_deg": float(np.median(degrees)), "p90_m": float(np.quantile(metres, 0.9, method="higher")),
-        "5cm_5deg": float(np.mean((metres < 0.05) & (degrees < 5))), "10cm_5deg": float(np.mean((metres < 0.10) & (degrees < 5))),
-        "25cm_2deg": float(np.mean((metres < 0.25) & (degrees < 2))), "nees_6": float(np.mean(nees) / 6) if nees else None,
+        "queries": len(answers),
+        "answered": float(np.isfinite(metres).mean()),
+        "median_m": float(np.median(metres)),
+        "median_deg": float(np.median(degrees)),
+        "p90_m": float(np.quantile(metres, 0.9, method="higher")),
+        "5cm_5deg": float(np.mean((metres < 0.05) & (degrees < 5))),
+        "10cm_5deg": float(np.mean((metres < 0.10) & (degrees < 5))),
+        "25cm_2deg": float(np.mean((metres < 0.25) & (degrees < 2))),
+        "nees_6": float(np.mean(nees) / 6) if nees else None,
         "nees_6_median": float(np.median(nees) / 6) if nees else None,
         "within_95": float(np.mean(np.array(nees) < 12.592)) if nees else None,
-        "landmarks": float(np.median([each.landmarks for each, _ in answers])), "stage_ms": stages,
+        "landmarks": float(np.median([each.landmarks for each, _ in answers])),
+        "stage_ms": stages,
     }
 
 
 def table(known: dict[str, dict]) -> list[str]:
     """Markdown rows of all places."""
     rows = [
-        "| place | row | median | 5 cm / 5 deg | 10 cm / 5 deg | answered | NEES / 6 (median) | in 95 % ellipsoid | landmarks |",
+        "| place | row | median | 5 cm / 5 deg | 10 cm / 5 deg | answered | NEES / 6 (median) | in 95 % ellipsoid | "
+        "landmarks |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for place, found in known.items():
@@ -203,9 +247,14 @@ def table(known: dict[str, dict]) -> list[str]:
             condition, row = key.split("/", 1)
             nees = "" if each["nees_6"] is None else f"{each['nees_6']:.2f} ({each['nees_6_median']:.2f})"
             cover = "" if each["within_95"] is None else f"{100 * each['within_95']:.0f} %"
-            median = "-" if not np.isfinite(each["median_m"]) else f"{100 * each['median_m']:.2f} cm / {each['median_deg']:.2f} deg"
+            median = (
+                "-"
+                if not np.isfinite(each["median_m"])
+                else f"{100 * each['median_m']:.2f} cm / {each['median_deg']:.2f} deg"
+            )
             rows.append(
-                f"| {place} {condition} | {row} | {median} | {100 * each['5cm_5deg']:.0f} % | {100 * each['10cm_5deg']:.0f} % "
+                f"| {place} {condition} | {row} | {median} | {100 * each['5cm_5deg']:.0f} % | "
+                f"{100 * each['10cm_5deg']:.0f} % "
                 f"| {100 * each['answered']:.0f} % | {nees} | {cover} | {each['landmarks']:.0f} |"
             )
     return rows
@@ -215,7 +264,9 @@ def main() -> None:
     """Measure what is missing and print all rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--places", nargs="+", default=[*SPLITS, "gallery", "stray", "herzjesu", "office_hololens", "bonsai"])
+    parser.add_argument(
+        "--places", nargs="+", default=[*SPLITS, "gallery", "stray", "herzjesu", "office_hololens", "bonsai"]
+    )
     parser.add_argument("--alone", action="store_true", help="landmarks and nothing else: minutes for all places")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     given = parser.parse_args()

@@ -1,7 +1,8 @@
 """``localize()`` of a 640x480 image against the encoder's own forward pass on the same image and device.
 
-The map has the preset's size, the whole-image part of some 500 images, and random weights: times do not depend on their values. Both are
-timed in one run by turns, so that whatever else the machine does slows both; each follows the other as often as itself.
+The map has the preset's size, the whole-image part of some 500 images, and random weights: times do not depend on their
+values. Both are timed in one run by turns, so that whatever else the machine does slows both; each follows the other as
+often as itself.
 """
 
 from __future__ import annotations
@@ -53,9 +54,20 @@ def untrained(preset: Preset, device: str, path: Path) -> Localizer:
     torch.manual_seed(0)
     head = MapHead(encoder.dim, encoder.context_dim, preset.head, WholeImage(encoder.context_dim, _VIEWS))
     header = MapHeader(
-        name="random", frame_id="map", created="", dimm_version=__version__, encoder=preset.encoder, encoder_sha256=encoder.weights.sha256,
-        encoder_origin=encoder.weights.origin, patch_dim=encoder.dim, context_dim=encoder.context_dim, head=preset.head,
-        training=preset.training, origin=(0.0, 0.0, 0.0), radius=1.0, sources=(),
+        name="random",
+        frame_id="map",
+        created="",
+        dimm_version=__version__,
+        encoder=preset.encoder,
+        encoder_sha256=encoder.weights.sha256,
+        encoder_origin=encoder.weights.origin,
+        patch_dim=encoder.dim,
+        context_dim=encoder.context_dim,
+        head=preset.head,
+        training=preset.training,
+        origin=(0.0, 0.0, 0.0),
+        radius=1.0,
+        sources=(),
     )
     SceneMap(header, head).save(path)
     return Localizer.open(path, device=device)
@@ -89,6 +101,13 @@ def measure(localizer: Localizer, rounds: int) -> Row:
         alone.append(encode_ms())
         whole += [localize_ms(), localize_ms()]
         alone.append(encode_ms())
-    stages = {stage: statistics.median(estimate.stage_ms[stage] for _, estimate in whole) for stage in ("prepare", "encode", "head", "solve")}
+    stages = {
+        stage: statistics.median(estimate.stage_ms[stage] for _, estimate in whole)
+        for stage in ("prepare", "encode", "head", "solve")
+    }
     total, encoder_ms = statistics.median(ms for ms, _ in whole), statistics.median(alone)
-    return {"rays": whole[0][1].rays} | stages | {"localize": total, "encoder alone": encoder_ms, "ratio": total / encoder_ms}
+    return (
+        {"rays": whole[0][1].rays}
+        | stages
+        | {"localize": total, "encoder alone": encoder_ms, "ratio": total / encoder_ms}
+    )

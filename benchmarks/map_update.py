@@ -1,8 +1,9 @@
 """Does an updated map know both recordings? ``python -m benchmarks.map_update data``.
 
-Red kitchen's train frames (split near), first and second half: a map of the first half is updated with the second, with and without kept
-features, and merged with a map of the second half; each is judged on the val frames, beside a map of all train frames. Uses the
-features of ``benchmarks.ablation`` (encoded if absent). Long and resumable: results/map_update holds maps, checkpoints and figures.json.
+Red kitchen's train frames (split near), first and second half: a map of the first half is updated with the second, with
+and without kept features, and merged with a map of the second half; each is judged on the val frames, beside a map of
+all train frames. Uses the features of ``benchmarks.ablation`` (encoded if absent). Long and resumable:
+results/map_update holds maps, checkpoints and figures.json.
 """
 
 from __future__ import annotations
@@ -35,8 +36,12 @@ from dimm_ros.scene_map import MapHeader, SceneMap, Source  # noqa: E402
 
 ROOT = Path("results") / "map_update"
 MAPS = {
-    "first": "map of the first half", "all": "map of all", "remembered": "first, updated with the second half (no features kept)",
-    "kept": "first, updated with the second half (features kept)", "second": "map of the second half", "merged": "both halves' maps, merged",
+    "first": "map of the first half",
+    "all": "map of all",
+    "remembered": "first, updated with the second half (no features kept)",
+    "kept": "first, updated with the second half (features kept)",
+    "second": "map of the second half",
+    "merged": "both halves' maps, merged",
 }
 
 
@@ -66,14 +71,21 @@ class Bench:
             return SceneMap.load(merge_maps([self._folder / "first.dimm", self._folder / "second.dimm"], path))
         if name in ("first", "all", "second"):
             half = {"first": self._halves[:1], "second": self._halves[1:], "all": self._halves}[name]
-            made = self._fit(name, self._header(name, cut(self._data, torch.cat(half))), cut(self._data, torch.cat(half)))
+            made = self._fit(
+                name, self._header(name, cut(self._data, torch.cat(half))), cut(self._data, torch.cat(half))
+            )
             if name == "first":
                 keep_features(features_path(path), made.header, cut(self._data, self._halves[0]))
         else:
             old, new = self.make("first"), cut(self._data, self._halves[1])
-            rehearsal = remembered_views(old, new, 0) if name == "remembered" else load_features(
-                features_path(self._folder / "first.dimm"), old.header)
-            header = updated_header(old.header, (Source(name="second", frames=len(self._halves[1])),), self._training, {})
+            rehearsal = (
+                remembered_views(old, new, 0)
+                if name == "remembered"
+                else load_features(features_path(self._folder / "first.dimm"), old.header)
+            )
+            header = updated_header(
+                old.header, (Source(name="second", frames=len(self._halves[1])),), self._training, {}
+            )
             made = self._fit(name, header, new, start=old, rehearsal=rehearsal)
         made.save(path)
         (self._folder / f"{name}.training").unlink(missing_ok=True)
@@ -92,9 +104,20 @@ class Bench:
         frames = data.frames
         normalisation = Normalisation.of(data.centres[:frames])
         return MapHeader(
-            name=name, frame_id="map", created=now(), dimm_version=__version__, encoder=EncoderConfig(), encoder_sha256="0" * 64, encoder_origin="",
-            patch_dim=data.patches.shape[1], context_dim=data.context.shape[1], head=self._preset.head, training=self._training,
-            origin=tuple(normalisation.origin.tolist()), radius=normalisation.radius, sources=(Source(name=name, frames=frames),),
+            name=name,
+            frame_id="map",
+            created=now(),
+            dimm_version=__version__,
+            encoder=EncoderConfig(),
+            encoder_sha256="0" * 64,
+            encoder_origin="",
+            patch_dim=data.patches.shape[1],
+            context_dim=data.context.shape[1],
+            head=self._preset.head,
+            training=self._training,
+            origin=tuple(normalisation.origin.tolist()),
+            radius=normalisation.radius,
+            sources=(Source(name=name, frames=frames),),
         )
 
     def judge(self, scene_map: SceneMap) -> dict[str, dict]:
@@ -102,15 +125,26 @@ class Bench:
         answers = localized(scene_map, self._val, DEFAULT, 0)
         early = [answer for answer in answers if answer.name < self._middle]
         late = [answer for answer in answers if answer.name >= self._middle]
-        return {part: _figures(chosen) for part, chosen in (("val", answers), ("first half", early), ("second half", late))}
+        return {
+            part: _figures(chosen) for part, chosen in (("val", answers), ("first half", early), ("second half", late))
+        }
 
 
 def _figures(answers: list[Answer]) -> dict:
     figures = summarise(answers)
-    return {name: figures[name] for name in (
-        "frames", "median_translation_m", "median_rotation_deg", "p90_translation_m", "p90_rotation_deg", "recall_5cm_5deg", "nees_mean",
-        "nees_within_95",
-    )}
+    return {
+        name: figures[name]
+        for name in (
+            "frames",
+            "median_translation_m",
+            "median_rotation_deg",
+            "p90_translation_m",
+            "p90_rotation_deg",
+            "recall_5cm_5deg",
+            "nees_mean",
+            "nees_within_95",
+        )
+    }
 
 
 def cut(data: TrainingViews, frames: Tensor) -> TrainingViews:
@@ -121,18 +155,27 @@ def cut(data: TrainingViews, frames: Tensor) -> TrainingViews:
     result = {name: getattr(data, name)[rows] for name in ("patches", "camera_rays", "directions")}
     result |= {name: getattr(data, name)[views] for name in ("context", "centres", "rotations")}
     return TrainingViews(
-        **result, view_of=number[data.view_of.long()[rows]].int(), frame_of=(data.frame_of[views] - int(frames[0])).int(),
+        **result,
+        view_of=number[data.view_of.long()[rows]].int(),
+        frame_of=(data.frame_of[views] - int(frames[0])).int(),
     )
 
 
 def row(name: str, figures: dict[str, dict]) -> str:
     """One line of the table in docs/maps.md."""
+
     def cell(part: str) -> str:
         one = figures[part]
-        return f"{100 * one['median_translation_m']:.2f} cm / {one['median_rotation_deg']:.2f} deg, {100 * one['recall_5cm_5deg']:.0f} %"
+        return (
+            f"{100 * one['median_translation_m']:.2f} cm / {one['median_rotation_deg']:.2f} deg, "
+            f"{100 * one['recall_5cm_5deg']:.0f} %"
+        )
 
     nees = figures["val"]["nees_mean"] / 6
-    return f"| {name} | {cell('val')} | {cell('first half')} | {cell('second half')} | {nees:.2f}, {100 * figures['val']['nees_within_95']:.0f} % |"
+    return (
+        f"| {name} | {cell('val')} | {cell('first half')} | {cell('second half')} | {nees:.2f}, "
+        f"{100 * figures['val']['nees_within_95']:.0f} % |"
+    )
 
 
 def main() -> None:

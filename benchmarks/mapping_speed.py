@@ -1,7 +1,9 @@
-"""``python -m benchmarks.mapping_speed``: a map's making against its parts measured apart, and what a second process gains.
+"""``python -m benchmarks.mapping_speed``: a map's making against its parts measured apart, and what a second process
+gains.
 
-Apart are the encoder's forward pass (times the views) and the head's step on one batch that is in memory already (times the steps):
-what making the views, the buffer, drawing from it, checkpoints and calibration add is the rest. Each process has one thread.
+Apart are the encoder's forward pass (times the views) and the head's step on one batch that is in memory already (times
+the steps): what making the views, the buffer, drawing from it, checkpoints and calibration add is the rest. Each
+process has one thread.
 """
 
 from __future__ import annotations
@@ -57,7 +59,9 @@ def make(recording: Path, output: Path, steps: int) -> None:
     encoder = Encoder.open(_PRESET.encoder, device="cpu")
     begun = time.perf_counter()
     with joined_workers(torch.device("cpu")) as workers:
-        result = build_map(open_recording(recording), output, encoder, head=_PRESET.head, training=_training(steps), workers=workers)
+        result = build_map(
+            open_recording(recording), output, encoder, head=_PRESET.head, training=_training(steps), workers=workers
+        )
     if workers.first:
         print(json.dumps({"seconds": time.perf_counter() - begun} | result.seconds))
 
@@ -68,31 +72,62 @@ def _training(steps: int) -> TrainingConfig:
 
 def run(recording: Path, folder: Path, steps: int, processes: int) -> Row:
     """Make the map with so many processes; its times and its loss."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
+    )
     output = folder / f"by_{processes}.dimm"
-    command = [sys.executable, *launcher, "-m", "benchmarks.mapping_speed", "--make", str(recording), "--output", str(output), "--steps", str(steps)]
-    text = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}).stdout
+    command = [
+        sys.executable,
+        *launcher,
+        "-m",
+        "benchmarks.mapping_speed",
+        "--make",
+        str(recording),
+        "--output",
+        str(output),
+        "--steps",
+        str(steps),
+    ]
+    text = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ).stdout
     times, figures = json.loads(text.splitlines()[-1]), SceneMap.load(output).header.figures
     return {
-        "processes": processes, "views": int(figures["views"]), "mapping, s": times["seconds"], "features, s": times["features"],
-        "training, s": times["training"], "steps/s": steps / times["training"], "loss": figures["loss"],
+        "processes": processes,
+        "views": int(figures["views"]),
+        "mapping, s": times["seconds"],
+        "features, s": times["features"],
+        "training, s": times["training"],
+        "steps/s": steps / times["training"],
+        "loss": figures["loss"],
     }
 
 
 def apart(recording: Path) -> tuple[float, float]:
     """Seconds of the encoder's forward pass on one image, and of the head's step on a batch in memory."""
     torch.set_num_threads(1)
-    frame, encoder, training = open_recording(recording).frames[0], Encoder.open(_PRESET.encoder, device="cpu"), _PRESET.training
+    frame, encoder, training = (
+        open_recording(recording).frames[0],
+        Encoder.open(_PRESET.encoder, device="cpu"),
+        _PRESET.training,
+    )
     grid = patch_grid(frame.camera, _PRESET.encoder.input_size)
     pixels = torch.from_numpy(normalise(fit(frame.load(), frame.camera, grid)))[None]
     patches, views = grid.rows * grid.columns, 8
     rays = torch.from_numpy(np.tile(grid.rays, (views, 1))).float()
     data = TrainingViews(
-        patches=torch.randn(patches * views, encoder.dim).half(), camera_rays=rays, directions=rays,
-        view_of=torch.arange(views, dtype=torch.int32).repeat_interleave(patches), context=torch.randn(views, encoder.context_dim).half(),
-        centres=torch.randn(views, 3).double(), rotations=torch.eye(3).double().repeat(views, 1, 1), frame_of=torch.arange(views).int(),
+        patches=torch.randn(patches * views, encoder.dim).half(),
+        camera_rays=rays,
+        directions=rays,
+        view_of=torch.arange(views, dtype=torch.int32).repeat_interleave(patches),
+        context=torch.randn(views, encoder.context_dim).half(),
+        centres=torch.randn(views, 3).double(),
+        rotations=torch.eye(3).double().repeat(views, 1, 1),
+        frame_of=torch.arange(views).int(),
     )
-    trainer = Trainer(MapHead(encoder.dim, encoder.context_dim, _PRESET.head), data, Normalisation.of(data.centres), training)
+    trainer = Trainer(
+        MapHead(encoder.dim, encoder.context_dim, _PRESET.head), data, Normalisation.of(data.centres), training
+    )
     return _median(lambda: encoder.encode(pixels)), _median(trainer.step)
 
 
@@ -111,7 +146,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="recording to map; default: a walk through the gallery")
     parser.add_argument("--steps", type=int, default=200, help="of the training")
     parser.add_argument("--processes", type=int, nargs="*", default=[1, 2], help="how many make the map together")
-    parser.add_argument("--results", type=Path, default=Path("results/mapping_speed"), help="where the figures are kept as JSON")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results/mapping_speed"), help="where the figures are kept as JSON"
+    )
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -124,12 +161,22 @@ def main() -> None:
             forward, step = apart(recording)  # again for each, near it in time
             row = run(recording, Path(folder), given.steps, processes)
             parts = row["views"] * forward + given.steps * step
-            rows.append(row | {
-                "apart, s": parts / processes, "ratio": row["mapping, s"] * processes / parts, "ms/forward": 1e3 * forward, "ms/step": 1e3 * step,
-            })
+            rows.append(
+                row
+                | {
+                    "apart, s": parts / processes,
+                    "ratio": row["mapping, s"] * processes / parts,
+                    "ms/forward": 1e3 * forward,
+                    "ms/step": 1e3 * step,
+                }
+            )
     console.print(json.dumps(facts), markup=False, highlight=False, soft_wrap=True)
-    console.print(table(f"mapping against forward passes and head steps measured apart; the bar of the ratio is {BAR:g}", rows))
-    console.print(f"figures: {write_json({'machine': facts, 'rows': rows}, given.results)}", highlight=False, soft_wrap=True)
+    console.print(
+        table(f"mapping against forward passes and head steps measured apart; the bar of the ratio is {BAR:g}", rows)
+    )
+    console.print(
+        f"figures: {write_json({'machine': facts, 'rows': rows}, given.results)}", highlight=False, soft_wrap=True
+    )
 
 
 if __name__ == "__main__":

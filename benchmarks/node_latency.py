@@ -1,8 +1,10 @@
-"""``python -m benchmarks.node_latency``: what the node adds to ``localize()``, from an image's stamp to its pose in another process.
+"""``python -m benchmarks.node_latency``: what the node adds to ``localize()``, from an image's stamp to its pose in
+another process.
 
-Three processes on one computer, over DDS with the FastDDS profile that the launch files use: a camera (640x480 rgb8, camera_info and
-odometry), the localizer with its small map of the gallery, and this one, which receives the poses. Each image is taken when the status
-of the one before has come, so that none waits for another; ``--stream`` adds a camera that takes 30 a second, whatever becomes of them.
+Three processes on one computer, over DDS with the FastDDS profile that the launch files use: a camera (640x480 rgb8,
+camera_info and odometry), the localizer with its small map of the gallery, and this one, which receives the poses. Each
+image is taken when the status of the one before has come, so that none waits for another; ``--stream`` adds a camera
+that takes 30 a second, whatever becomes of them.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ def measure(images: int, folder: Path, stream: bool) -> list[Row]:
         collector = Collector(session.node)
         with LocalizerProcess(session.environment, parameters, _REMAP, folder / "localizer.log"):
             command = [sys.executable, "-m", "benchmarks.node_latency", "--camera", str(recording)]
-            with subprocess.Popen(command, env=session.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            with subprocess.Popen(
+                command, env=session.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ) as process:
 
                 def take() -> int:
                     process.stdin.write("\n")
@@ -86,10 +90,14 @@ def measure(images: int, folder: Path, stream: bool) -> list[Row]:
 
 
 def _row(collector, stamps: set[int]) -> Row:
-    """Medians of the images with these stamps that were answered: ``localize()``, stamp to arrival, their difference ("added"; its 90th
-    percentile as well), and how much of that is over when the node publishes."""
+    """Medians of the images with these stamps that were answered: ``localize()``, stamp to arrival, their difference
+    ("added"; its 90th percentile as well), and how much of that is over when the node publishes."""
     wall_minus_steady = time.time() - time.monotonic()  # stamps are wall time, arrivals are steady
-    reports = {report.stamp_ns: report.message for report in collector.reports if report.stamp_ns in stamps and report.message.accepted}
+    reports = {
+        report.stamp_ns: report.message
+        for report in collector.reports
+        if report.stamp_ns in stamps and report.message.accepted
+    }
     found = []
     for answer in collector.answers:
         if answer.stamp_ns in reports:
@@ -99,8 +107,13 @@ def _row(collector, stamps: set[int]) -> Row:
     latency, localize, published = np.array(found).T
     added = latency - localize
     return {
-        "taken": len(stamps), "answered": len(found), "localize": float(np.median(localize)), "arrival": float(np.median(latency)),
-        "added": float(np.median(added)), "p90": float(np.percentile(added, 90)), "to publish": float(np.median(published - localize)),
+        "taken": len(stamps),
+        "answered": len(found),
+        "localize": float(np.median(localize)),
+        "arrival": float(np.median(latency)),
+        "added": float(np.median(added)),
+        "p90": float(np.percentile(added, 90)),
+        "to publish": float(np.median(published - localize)),
     }
 
 
@@ -110,7 +123,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200, help="how many count")
     parser.add_argument("--stream", action="store_true", help="also with 30 images a second")
     parser.add_argument("--folder", type=Path, help="where recording and map are kept; default: made anew each time")
-    parser.add_argument("--results", type=Path, default=Path("results/node_latency"), help="where the figures are kept as JSON")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results/node_latency"), help="where the figures are kept as JSON"
+    )
     parser.add_argument("--camera", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.camera is not None:
@@ -121,8 +136,12 @@ def main() -> None:
         facts = machine(["cpu"])
         rows = measure(given.images, folder, given.stream)
     console.print(json.dumps(facts), markup=False, highlight=False, soft_wrap=True)
-    console.print(table(f"what the node adds to localize(), ms; the bar of the median is {BAR_MS:g} for images one by one", rows))
-    console.print(f"figures: {write_json({'machine': facts, 'rows': rows}, given.results)}", highlight=False, soft_wrap=True)
+    console.print(
+        table(f"what the node adds to localize(), ms; the bar of the median is {BAR_MS:g} for images one by one", rows)
+    )
+    console.print(
+        f"figures: {write_json({'machine': facts, 'rows': rows}, given.results)}", highlight=False, soft_wrap=True
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""``python -m benchmarks.precision data``: what each way to run the encoder on a CPU gains in time and costs in accuracy.
+"""``python -m benchmarks.precision data``: what each way to run the encoder on a CPU gains in time and costs in
+accuracy.
 
-Each row localizes the same left-out images of red kitchen in the ablation's stored maps, and each image is localized by the row and by
-the default (PyTorch, fp32, sdpa) in turn, so that both see the same machine. Every row goes to results/precision/figures.json as soon
-as it is there, and is not measured again.
+Each row localizes the same left-out images of red kitchen in the ablation's stored maps, and each image is localized by
+the row and by the default (PyTorch, fp32, sdpa) in turn, so that both see the same machine. Every row goes to
+results/precision/figures.json as soon as it is there, and is not measured again.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ _BATCHES = (1, 2, 4)
 
 
 def map_of(split: str) -> Path:
-    """The ablation's map with the encoder that it was in effect trained with: its features were stored with more layers."""
+    """The ablation's map with the encoder that it was in effect trained with: its features were stored with more
+    layers.
+    """
     path = ROOT / f"{split}.dimm"
     if not path.is_file():
         scene_map = SceneMap.load(MAPS / f"{split}_0.dimm")
@@ -51,7 +54,9 @@ def map_of(split: str) -> Path:
     return path
 
 
-def torch_localizer(path: Path, change: Callable[[Encoder], None] = lambda _: None, input_size: int | None = None) -> Localizer:
+def torch_localizer(
+    path: Path, change: Callable[[Encoder], None] = lambda _: None, input_size: int | None = None
+) -> Localizer:
     """PyTorch's, with a changed encoder."""
     scene_map = SceneMap.load(path)
     config = scene_map.header.encoder.changed(input_size=input_size)
@@ -113,9 +118,16 @@ def compare(name: str, split: str, frames: list[Frame]) -> Row:
     metres, degrees = np.array(errors).transpose(2, 1, 0)  # each (default or row, image)
     ms = np.array(times).T
     return {
-        "row": name, "split": split, "images": len(frames), "default, ms": float(np.median(ms[0])), "ms": float(np.median(ms[1])),
-        "time ratio": float(np.median(ms[1] / ms[0])), "default, cm": 100 * float(np.median(metres[0])), "cm": 100 * float(np.median(metres[1])),
-        "default, deg": float(np.median(degrees[0])), "deg": float(np.median(degrees[1])),
+        "row": name,
+        "split": split,
+        "images": len(frames),
+        "default, ms": float(np.median(ms[0])),
+        "ms": float(np.median(ms[1])),
+        "time ratio": float(np.median(ms[1] / ms[0])),
+        "default, cm": 100 * float(np.median(metres[0])),
+        "cm": 100 * float(np.median(metres[1])),
+        "default, deg": float(np.median(degrees[0])),
+        "deg": float(np.median(degrees[1])),
         "accepted": f"{accepted[1]} ({accepted[0]})",
     }
 
@@ -133,7 +145,9 @@ def batches(frames: list[Frame]) -> Row:
             begun = time.perf_counter()
             encoder.encode(batch)
             times[size].append(1e3 * (time.perf_counter() - begun) / size)
-    return {"row": "torch, fp32"} | {f"{size} images, ms each": statistics.median(values) for size, values in times.items()}
+    return {"row": "torch, fp32"} | {
+        f"{size} images, ms each": statistics.median(values) for size, values in times.items()
+    }
 
 
 def main() -> None:
@@ -141,7 +155,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="the folder of the shared data sets")
     parser.add_argument("--images", type=int, default=40, help="of each split, evenly chosen")
-    parser.add_argument("--rows", nargs="*", choices=[*ROWS, "batches"], default=[*ROWS, "batches"], help="what to measure, if it is missing")
+    parser.add_argument(
+        "--rows",
+        nargs="*",
+        choices=[*ROWS, "batches"],
+        default=[*ROWS, "batches"],
+        help="what to measure, if it is missing",
+    )
     parser.add_argument("--splits", nargs="*", choices=SPLITS, default=SPLITS, help="which left-out images")
     given = parser.parse_args()
     ROOT.mkdir(parents=True, exist_ok=True)
@@ -156,7 +176,10 @@ def main() -> None:
 
     for split in given.splits:
         frames = open_recording(given.data / "redkitchen", split=f"{split}:val").frames
-        frames = [frames[index] for index in np.linspace(0, len(frames) - 1, min(given.images, len(frames))).round().astype(int)]
+        frames = [
+            frames[index]
+            for index in np.linspace(0, len(frames) - 1, min(given.images, len(frames))).round().astype(int)
+        ]
         for name in ROWS:
             key = f"{name}/{split}/{len(frames)}"
             if key not in figures and name in given.rows:
@@ -164,11 +187,20 @@ def main() -> None:
                 console.print(key, markup=False)
         if "batches" not in figures and "batches" in given.rows:
             keep("batches", batches(frames))
-    shown = [{name: value for name, value in row.items() if name != "machine"} for key, row in figures.items() if key.endswith(f"/{given.images}")]
+    shown = [
+        {name: value for name, value in row.items() if name != "machine"}
+        for key, row in figures.items()
+        if key.endswith(f"/{given.images}")
+    ]
     if shown:
         console.print(table("each way to run the encoder against the default, image by image", shown))
     if "batches" in figures:
-        console.print(table("several images at once", [{name: value for name, value in figures["batches"].items() if name != "machine"}]))
+        console.print(
+            table(
+                "several images at once",
+                [{name: value for name, value in figures["batches"].items() if name != "machine"}],
+            )
+        )
 
 
 if __name__ == "__main__":

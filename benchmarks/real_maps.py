@@ -38,8 +38,13 @@ def measure(data: Path, split: str, seed: int, preset: str) -> dict:
     path = ROOT / f"{data.name}_{split}_{preset}_{seed}.dimm"
     with bars(stoppable=True) as progress:
         result = build_map(
-            open_recording(data, split=f"{split}:train"), path, encoder, head=chosen.head, training=training,
-            landmarks=chosen.landmarks, watch=progress,
+            open_recording(data, split=f"{split}:train"),
+            path,
+            encoder,
+            head=chosen.head,
+            training=training,
+            landmarks=chosen.landmarks,
+            watch=progress,
         )
         if not result.complete:
             raise KeyboardInterrupt
@@ -51,21 +56,28 @@ def measure(data: Path, split: str, seed: int, preset: str) -> dict:
     figures = summarise(answers)
     write_report(results_folder(f"{path.stem}", ROOT), f"{data.name} {split}", answers, figures)
     return figures | {
-        "split": split, "seed": seed, "preset": preset, "mapping_seconds": round(seconds, 1), "map_bytes": path.stat().st_size,
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores", "encoder": encoder.weights.origin,
+        "split": split,
+        "seed": seed,
+        "preset": preset,
+        "mapping_seconds": round(seconds, 1),
+        "map_bytes": path.stat().st_size,
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "encoder": encoder.weights.origin,
         "date": time.strftime("%Y-%m-%d"),
     }
 
 
 def row(figures: dict) -> str:
     """One line of the table in docs/benchmarks.md."""
+
     def pose(kind: str) -> str:
         return f"{100 * figures[f'{kind}_translation_m']:.1f} cm / {figures[f'{kind}_rotation_deg']:.2f} deg"
 
     return (
         f"| {figures['split']} | {pose('median')} | {pose('p90')} | {100 * figures['recall_5cm_5deg']:.0f} % "
         f"| {figures['answered']} of {figures['frames']} | {pose('retrieval_median')} "
-        f"| {figures['nees_mean'] / 6:.2f}, {100 * figures['nees_within_95']:.0f} % | {figures['mapping_seconds'] / 60:.0f} min |"
+        f"| {figures['nees_mean'] / 6:.2f}, {100 * figures['nees_within_95']:.0f} % | "
+        f"{figures['mapping_seconds'] / 60:.0f} min |"
     )
 
 

@@ -33,8 +33,12 @@ def run(main: Callable) -> None:
 def machine(devices: Sequence[str]) -> dict[str, str | int | float]:
     """What a time depends on: processors, threads, versions, and how busy the machine is already."""
     facts = {
-        "date": datetime.now().isoformat(timespec="seconds"), "processor": _processor(), "cores": os.cpu_count() or 1,
-        "load": round(os.getloadavg()[0], 1), "torch": torch.__version__, "threads": torch.get_num_threads(),
+        "date": datetime.now().isoformat(timespec="seconds"),
+        "processor": _processor(),
+        "cores": os.cpu_count() or 1,
+        "load": round(os.getloadavg()[0], 1),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
     }
     if "cuda" in devices:
         facts["gpu"] = torch.cuda.get_device_name()

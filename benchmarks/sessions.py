@@ -4,7 +4,7 @@ in the evening (low light).
 Each session is another walk; maps of either alone, both merged (``dimm map merge``), and the morning's updated with
 the evening's (``dimm map update``) are judged on a third walk in either light. Resumable: results/sessions holds
 maps and
-figures.json. """
+figures.json."""
 
 from __future__ import annotations
 

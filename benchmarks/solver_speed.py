@@ -26,9 +26,14 @@ def run(devices: Sequence[str]) -> list[Row]:
     for device in devices:
         for rays in (768, 972):  # 448x336 and 504x378
             times = _times_ms(noisy_rays(rays, device))
-            rows.append({
-                "device": device, "rays": rays, "median": statistics.median(times), "90th percentile": statistics.quantiles(times, n=10)[-1],
-            })
+            rows.append(
+                {
+                    "device": device,
+                    "rays": rays,
+                    "median": statistics.median(times),
+                    "90th percentile": statistics.quantiles(times, n=10)[-1],
+                }
+            )
     return rows
 
 
@@ -48,8 +53,11 @@ def noisy_rays(count: int, device: str) -> dict[str, torch.Tensor]:
     outliers = int(0.3 * count)
     directions[:outliers], moments[:outliers] = normal(outliers, 3), normal(outliers, 3)
     rays = {
-        "camera_rays": bearings, "directions": directions, "moments": moments,
-        "direction_sigma": 0.02 * normal(count).exp(), "moment_sigma": 0.03 * normal(count).exp(),
+        "camera_rays": bearings,
+        "directions": directions,
+        "moments": moments,
+        "direction_sigma": 0.02 * normal(count).exp(),
+        "moment_sigma": 0.03 * normal(count).exp(),
     }
     return {name: tensor.to(device) for name, tensor in rays.items()}
 

@@ -1,9 +1,10 @@
-"""``python -m benchmarks.tutorial``: runs docs/tutorial.md's own commands and puts what they print, and their pictures, into the page.
+"""``python -m benchmarks.tutorial``: runs docs/tutorial.md's own commands and puts what they print, and their pictures,
+into the page.
 
-``<!-- run NAME -->`` above a fenced block of the page marks commands, ``<!-- printed by NAME -->`` one that is filled with what they
-print. docs/tutorial.json keeps the last run, with what its figures depend on; a test compares page, run and code. A run that was
-stopped goes on where it was, and only what changed, and what follows it, is run again. To begin anew remove results/tutorial and
-docs/tutorial.json. The README's first picture is drawn of the same map.
+``<!-- run NAME -->`` above a fenced block of the page marks commands, ``<!-- printed by NAME -->`` one that is filled
+with what they print. docs/tutorial.json keeps the last run, with what its figures depend on; a test compares page, run
+and code. A run that was stopped goes on where it was, and only what changed, and what follows it, is run again. To
+begin anew remove results/tutorial and docs/tutorial.json. The README's first picture is drawn of the same map.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ class Step:
 
 
 def parts() -> dict[str, str]:
-    """What figures of the page depend on beside its commands; the encoder's weights are named by the run's own figures."""
+    """What figures of the page depend on beside its commands; the encoder's weights are named by the run's own
+    figures.
+    """
     preset = hashlib.sha256(preset_of("auto", "cpu").model_dump_json().encode()).hexdigest()
     return {"dimm_ros": __version__, "map format": str(FORMAT_VERSION), "default preset": preset[:16]}
 
@@ -128,11 +131,19 @@ def execute(command: str, folder: Path) -> tuple[str, float, float]:
     if words[0] != "dimm":
         raise DimmError(f"'{command}' is no dimm command; the tutorial's marked blocks hold nothing else.")
     extra = ["--overwrite"] if words[1] in _REPLACES else []
-    environment = {**os.environ, "COLUMNS": str(WIDTH), "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment = {
+        **os.environ,
+        "COLUMNS": str(WIDTH),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
     began = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "dimm_ros.cli.main", *words[1:], *extra],
-        cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     said = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -171,7 +182,9 @@ def run_all(todo: Sequence[Step], folder: Path) -> dict[str, dict]:
 
 
 def draw_first_look(path: Path, map_file: Path, bag: Path) -> Path:
-    """One image of a bag, the rays that a map predicts for its patches, and the poses of all its images beside the true ones."""
+    """One image of a bag, the rays that a map predicts for its patches, and the poses of all its images beside the true
+    ones.
+    """
     import numpy as np
 
     from dimm_ros.data.open import open_recording
@@ -207,7 +220,11 @@ def digest_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def main(folder: Annotated[Path, typer.Option("--folder", help="where bags, map and results are kept")] = ROOT / "results" / "tutorial") -> None:
+def main(
+    folder: Annotated[Path, typer.Option("--folder", help="where bags, map and results are kept")] = ROOT
+    / "results"
+    / "tutorial",
+) -> None:
     """Bring docs/tutorial.md, its run and its pictures up to date."""
     page = PAGE.read_text(encoding="utf-8")
     todo = steps(page)

@@ -37,7 +37,10 @@ def find_map(entry: str, folder: str | Path = "") -> Path:
                 return candidate.resolve()
         if path.is_dir():
             raise MapError(f"The map {path.resolve()} is a folder; name the file that 'dimm map' wrote.")
-        raise MapError(f"The map {path.resolve()} does not exist; correct the path, or make the map with 'dimm map BAG_OR_FOLDER -o {path.name}'.")
+        raise MapError(
+            f"The map {path.resolve()} does not exist; correct the path, or make the map with 'dimm map BAG_OR_FOLDER "
+            f"-o {path.name}'."
+        )
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no home folder; ValueError: no name
         raise MapError(f"The map '{entry}' cannot be looked for ({error}); correct its path.") from error
 
@@ -75,22 +78,34 @@ Encoders = dict[tuple[EncoderConfig, str], SharedEncoder]
 
 
 def open_map(
-    entry: str, *, folder: str | Path = "", device: str = "auto", weights: str | Path | None = None, solver: SolverConfig | None = None,
-    acceptance: AcceptanceConfig | None = None, encoders: Encoders | None = None, **backend: str,
+    entry: str,
+    *,
+    folder: str | Path = "",
+    device: str = "auto",
+    weights: str | Path | None = None,
+    solver: SolverConfig | None = None,
+    acceptance: AcceptanceConfig | None = None,
+    encoders: Encoders | None = None,
+    **backend: str,
 ) -> Localizer:
-    """As ``Localizer.open``, for a name or path (see ``find_map``); an encoder that is among ``encoders`` is not loaded again.
+    """As ``Localizer.open``, for a name or path (see ``find_map``); an encoder that is among ``encoders`` is not loaded
+    again.
 
     Raises:
         MapError, WeightsError, InputError: as ``find_map`` and ``Localizer.open``.
     """
     if backend.get("backend", "torch") != "torch":  # a network of its own for each map
-        return Localizer.open(find_map(entry, folder), device=device, weights=weights, solver=solver, acceptance=acceptance, **backend)
+        return Localizer.open(
+            find_map(entry, folder), device=device, weights=weights, solver=solver, acceptance=acceptance, **backend
+        )
     encoders = {} if encoders is None else encoders
     scene_map = SceneMap.load(find_map(entry, folder), choose_device(device))
     header = scene_map.header
     key = header.encoder, header.encoder_sha256
     if key not in encoders:
-        encoders[key] = SharedEncoder(Encoder.open(header.encoder, device=device, weights=weights, sha256=header.encoder_sha256))
+        encoders[key] = SharedEncoder(
+            Encoder.open(header.encoder, device=device, weights=weights, sha256=header.encoder_sha256)
+        )
     return Localizer(scene_map, encoders[key], solver, acceptance).with_warning()
 
 
@@ -107,7 +122,9 @@ class Atlas:
         current: the one that images are localized in first.
     """
 
-    def __init__(self, localizers: Sequence[Localizer], entries: Sequence[str] = (), encoders: Encoders | None = None) -> None:
+    def __init__(
+        self, localizers: Sequence[Localizer], entries: Sequence[str] = (), encoders: Encoders | None = None
+    ) -> None:
         names = [localizer.name for localizer in localizers]
         if not names:
             raise MapError("No map is given; name a file that 'dimm map' wrote.")
@@ -119,7 +136,13 @@ class Atlas:
 
     @classmethod
     def open(
-        cls, entries: Sequence[str], *, start: str = "", opener: Callable[..., Localizer] = open_map, encoders: Encoders | None = None, **options,
+        cls,
+        entries: Sequence[str],
+        *,
+        start: str = "",
+        opener: Callable[..., Localizer] = open_map,
+        encoders: Encoders | None = None,
+        **options,
     ) -> Atlas:
         """Load maps.
 
@@ -168,12 +191,14 @@ class Atlas:
         for localizer in self.localizers:
             localizer.warm_up(camera)
 
-    def localize(self, estimate: Callable[[Localizer], Estimate], *, search: bool = False) -> tuple[Localizer, Estimate]:
+    def localize(
+        self, estimate: Callable[[Localizer], Estimate], *, search: bool = False
+    ) -> tuple[Localizer, Estimate]:
         """The map that images show, and the pose in it.
 
-        The current map is asked first and, where it accepts, alone: two maps of places that look alike do not take turns. Otherwise
-        the others are asked as well, and the one with the most landmarks is taken, or the largest share of rays where none
-        has any. The current map does not change; see ``select``.
+        The current map is asked first and, where it accepts, alone: two maps of places that look alike do not take
+        turns. Otherwise the others are asked as well, and the one with the most landmarks is taken, or the largest
+        share of rays where none has any. The current map does not change; see ``select``.
 
         Args:
             estimate: called with a localizer, such as ``lambda localizer: localizer.localize(image, camera)``.
@@ -186,7 +211,10 @@ class Atlas:
             first = estimate(self.current)
             if len(self.localizers) == 1 or (first.accepted and not search):
                 return self.current, first
-            answers = [(self.current, first), *((other, estimate(other)) for other in self.localizers if other is not self.current)]
+            answers = [
+                (self.current, first),
+                *((other, estimate(other)) for other in self.localizers if other is not self.current),
+            ]
         finally:
             for encoder in self.encoders.values():
                 encoder.forget()
@@ -194,6 +222,11 @@ class Atlas:
         if accepted:
             localizer, best = max(accepted, key=lambda answer: (answer[1].landmarks, answer[1].inlier_ratio))
         else:
-            localizer, best = self.current, replace(first, reason=f"{first.reason} No other of the {len(answers)} maps accepts it.")
+            localizer, best = (
+                self.current,
+                replace(first, reason=f"{first.reason} No other of the {len(answers)} maps accepts it."),
+            )
         spent = [answer.stage_ms for _, answer in answers]
-        return localizer, replace(best, stage_ms={stage: sum(ms.get(stage, 0.0) for ms in spent) for stage in first.stage_ms})
+        return localizer, replace(
+            best, stage_ms={stage: sum(ms.get(stage, 0.0) for ms in spent) for stage in first.stage_ms}
+        )

@@ -17,7 +17,10 @@ def need(package: str, minimum: str) -> None:
     except PackageNotFoundError:  # the import says so
         return
     if _numbers(found) < _numbers(minimum):
-        sys.exit(f"error: {package} {found} is too old for dimm_ros, which needs {minimum}: pip install '{package}>={minimum}'")
+        sys.exit(
+            f"error: {package} {found} is too old for dimm_ros, which needs {minimum}: pip install "
+            f"'{package}>={minimum}'"
+        )
 
 
 def _numbers(text: str) -> list[int]:

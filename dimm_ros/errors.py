@@ -45,8 +45,12 @@ class ParameterError(DimmError):
 
 
 def plain(text: str, *, lines: bool = True) -> str:
-    """Text in which characters that a terminal obeys, or that hide others, are U+FFFD; line ends and tabs stay where ``lines``."""
-    return "".join(character if character.isprintable() or (lines and character in "\n\t") else "\ufffd" for character in text)
+    """Text in which characters that a terminal obeys, or that hide others, are U+FFFD; line ends and tabs stay where
+    ``lines``.
+    """
+    return "".join(
+        character if character.isprintable() or (lines and character in "\n\t") else "\ufffd" for character in text
+    )
 
 
 def first_line(error: Exception) -> str:

@@ -58,13 +58,17 @@ class Localizer:
     """
 
     def __init__(
-        self, scene_map: SceneMap, encoder: Encoder | OnnxNetwork, solver: SolverConfig | None = None,
+        self,
+        scene_map: SceneMap,
+        encoder: Encoder | OnnxNetwork,
+        solver: SolverConfig | None = None,
         acceptance: AcceptanceConfig | None = None,
     ) -> None:
         header = scene_map.header
         if encoder.weights.sha256 != header.encoder_sha256 or encoder.config != header.encoder:
             raise WeightsError(
-                f"Map '{header.name}' was made with {header.encoder.name} (SHA-256 {header.encoder_sha256[:12]}..., input size "
+                f"Map '{header.name}' was made with {header.encoder.name} (SHA-256 {header.encoder_sha256[:12]}..., "
+                "input size "
                 f"{header.encoder.input_size}), not with this encoder; open it with Localizer.open."
             )
         self.map, self.encoder = scene_map, encoder
@@ -75,11 +79,18 @@ class Localizer:
 
     @classmethod
     def open(
-        cls, map_path: str | Path, *, device: str = "auto", weights: str | Path | None = None,
-        solver: SolverConfig | None = None, acceptance: AcceptanceConfig | None = None,
-        backend: Literal["torch", "onnx"] = "torch", onnx_provider: Provider = "auto",
+        cls,
+        map_path: str | Path,
+        *,
+        device: str = "auto",
+        weights: str | Path | None = None,
+        solver: SolverConfig | None = None,
+        acceptance: AcceptanceConfig | None = None,
+        backend: Literal["torch", "onnx"] = "torch",
+        onnx_provider: Provider = "auto",
     ) -> Localizer:
-        """Load a map and the encoder it names, or (``backend`` onnx) the network that 'dimm export' wrote beside the map.
+        """Load a map and the encoder it names, or (``backend`` onnx) the network that 'dimm export' wrote beside the
+        map.
 
         Raises:
             MapError: the file is missing or damaged, or the network is not of this map.
@@ -124,7 +135,8 @@ class Localizer:
         return self.estimate(observations, _AT_BASE)
 
     def track(self, image: np.ndarray, camera: Camera, predicted_pose: np.ndarray, covariance: np.ndarray) -> Estimate:
-        """Pose of one image near a predicted one, from landmarks alone: no encoder, hence at the camera's rate on a CPU.
+        """Pose of one image near a predicted one, from landmarks alone: no encoder, hence at the camera's rate on a
+        CPU.
 
         It knows nothing of what the image looks like as a whole, so it cannot notice that the robot is elsewhere but by
         finding no landmarks there; run ``localize`` now and then, and at once when this rejects.
@@ -136,7 +148,8 @@ class Localizer:
             covariance: (6, 6) of the prediction, order x, y, z, rx, ry, rz.
 
         Raises:
-            InputError: the image's size is not the camera's, it is not RGB uint8, the pose is not rigid, its covariance is
+            InputError: the image's size is not the camera's, it is not RGB uint8, the pose is not rigid, its covariance
+            is
                 none, or the map has no landmarks.
         """
         if not self.can_track:
@@ -145,7 +158,8 @@ class Localizer:
         covariance = np.asarray(covariance, dtype=np.float64)
         if covariance.shape != (6, 6) or not np.isfinite(covariance).all() or np.linalg.eigvalsh(covariance).min() <= 0:
             raise InputError(
-                "The prediction's covariance is not a finite, positive definite (6, 6) matrix; give one that tells how unsure "
+                "The prediction's covariance is not a finite, positive definite (6, 6) matrix; give one that tells how "
+                "unsure "
                 "x, y, z, rx, ry and rz are, in square metres and radians."
             )
         clock = Clock(torch.device("cpu"))
@@ -155,7 +169,12 @@ class Localizer:
         with clock("landmarks"):
             found = locate([keypoints], _AT_BASE, self.map.landmarks, self._prior(poses[0], covariance))
             estimate = Estimate(
-                world_from_camera=poses[0], covariance=covariance, accepted=False, reason=_UNSEEN, inliers=0, rays=0,
+                world_from_camera=poses[0],
+                covariance=covariance,
+                accepted=False,
+                reason=_UNSEEN,
+                inliers=0,
+                rays=0,
                 basis="landmarks",
             )
             if found is not None and found.proven:
@@ -163,7 +182,7 @@ class Localizer:
         return replace(estimate, stage_ms=clock.stages | {"total": sum(clock.stages.values())})
 
     def estimate(
-        self, observations: Sequence[Observation], base_from_cameras: np.ndarray, newest: int | None = None,
+        self, observations: Sequence[Observation], base_from_cameras: np.ndarray, newest: int | None = None
     ) -> Estimate:
         """The judged joint pose of observations: solve, calibrate, accept.
 
@@ -179,11 +198,13 @@ class Localizer:
         if self.can_track:
             with clock("landmarks"):
                 estimate = self.join_landmarks(estimate, observations, base_from_cameras)
-        timed = observations[-(newest or len(observations)):]
+        timed = observations[-(newest or len(observations)) :]
         return replace(self.accept(estimate), stage_ms=_stages(timed, clock.stages))
 
     def preprocess(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Prepared]:
-        """Images as the network takes them, with camera rays of the patches it is asked for, and keypoints; raises as ``localize``."""
+        """Images as the network takes them, with camera rays of the patches it is asked for, and keypoints; raises as
+        ``localize``.
+        """
         size = self.encoder.config.input_size
         grids = [thinned(patch_grid(camera, size), self.solver.rays) for camera in cameras]
         return [self._prepared(*each) for each in zip(images, cameras, grids, strict=True)]
@@ -218,7 +239,7 @@ class Localizer:
         return solve_rig(camera_rays, list(torch.from_numpy(base_from_cameras)), **joint, config=self.solver)
 
     def calibrate(
-        self, solution: PoseSolution, observations: Sequence[Observation], base_from_cameras: np.ndarray,
+        self, solution: PoseSolution, observations: Sequence[Observation], base_from_cameras: np.ndarray
     ) -> Estimate:
         """The solution in the map frame, with the covariance that the map's calibration and the images' novelty say."""
         header, last = self.map.header, observations[-1]
@@ -230,35 +251,58 @@ class Localizer:
         arm = world_from_base[:3, :3] @ (inliers @ base_from_cameras[:, :3, 3]) / max(inliers.sum(), 1)
         novelty = _median_novelty(observations)
         covariance = calibrated_covariance(
-            solution.covariance.cpu().numpy(), arm, *header.calibration.sigmas(novelty),
-            redundant=redundancy(base_from_cameras, inliers), images=effective_images(inliers),
+            solution.covariance.cpu().numpy(),
+            arm,
+            *header.calibration.sigmas(novelty),
+            redundant=redundancy(base_from_cameras, inliers),
+            images=effective_images(inliers),
             asked=float(np.mean([each.grid.asked for each in observations])),
         )
         of_last = slice(len(agreeing) - rays[-1], None)
         angle, distance = (part.cpu().numpy()[of_last] for part in (solution.angle_residual, solution.centre_residual))
         return Estimate(
-            world_from_camera=world_from_base, covariance=covariance, accepted=solution.ok, reason=solution.reason,
-            inliers=int(inliers.sum()), rays=int(rays.sum()), novelty=novelty,
-            image_inlier_ratios=tuple((inliers / np.maximum(rays, 1)).tolist()), cls=last.cls.float().cpu().numpy(),
-            angle_residual_deg=np.degrees(_on_grid(angle, last.grid)), centre_residual=_on_grid(distance, last.grid),
-            world_rays=self._in_map(last.rays, last.grid), inlier_mask=_on_grid(agreeing[of_last], last.grid) == 1,
+            world_from_camera=world_from_base,
+            covariance=covariance,
+            accepted=solution.ok,
+            reason=solution.reason,
+            inliers=int(inliers.sum()),
+            rays=int(rays.sum()),
+            novelty=novelty,
+            image_inlier_ratios=tuple((inliers / np.maximum(rays, 1)).tolist()),
+            cls=last.cls.float().cpu().numpy(),
+            angle_residual_deg=np.degrees(_on_grid(angle, last.grid)),
+            centre_residual=_on_grid(distance, last.grid),
+            world_rays=self._in_map(last.rays, last.grid),
+            inlier_mask=_on_grid(agreeing[of_last], last.grid) == 1,
         )
 
     def join_landmarks(
-        self, estimate: Estimate, observations: Sequence[Observation], base_from_cameras: np.ndarray,
+        self, estimate: Estimate, observations: Sequence[Observation], base_from_cameras: np.ndarray
     ) -> Estimate:
         """The rays' calibrated estimate joined by what the map's landmarks say; the same where they say nothing.
 
-        Matching is guided by the rays' pose. Where the rays are not to be trusted, or few landmarks agree with them, all
-        landmarks are searched and the pose rests on them alone: they prove an image of this map that the rays call foreign.
+        Matching is guided by the rays' pose. Where the rays are not to be trusted, or few landmarks agree with them,
+        all
+        landmarks are searched and the pose rests on them alone: they prove an image of this map that the rays call
+            foreign.
         """
         keypoints = [each.keypoints for each in observations]
         if any(each is None for each in keypoints):
             return estimate
-        rays = self._prior(estimate.world_from_camera, estimate.covariance) if np.isfinite(estimate.covariance).all() else None
+        rays = (
+            self._prior(estimate.world_from_camera, estimate.covariance)
+            if np.isfinite(estimate.covariance).all()
+            else None
+        )
         trusted = rays is not None and not self.accept(estimate).reason
         # Lines hardly fix a pose from nothing: even a doubtful pose of the rays is a place to begin.
-        starts = [rays, None] if trusted else [None, rays] if self.map.landmarks.kind == "lines" and rays is not None else [None]
+        starts = (
+            [rays, None]
+            if trusted
+            else [None, rays]
+            if self.map.landmarks.kind == "lines" and rays is not None
+            else [None]
+        )
         for start in starts:
             found = locate(keypoints, base_from_cameras, self.map.landmarks, start)
             if found is not None and found.proven:
@@ -272,18 +316,27 @@ class Localizer:
         return Prior.of(pose, covariance)
 
     def _joined(self, estimate: Estimate, found: Located, keypoints: Sequence[Keypoints]) -> Estimate:
-        """The estimate with the landmarks' pose: their own scatter, the errors they share, and the prior's information."""
+        """The estimate with the landmarks' pose: their own scatter, the errors they share, and the prior's
+        information.
+        """
         pose, matched = found.pose, found.matched
         covariance = self.map.header.landmarks.calibration.covariance(
-            pose.information, found.strangeness, None if pose.prior is None else pose.prior.information,
+            pose.information, found.strangeness, None if pose.prior is None else pose.prior.information
         )
         world_from_base = make_pose(pose.rotation, pose.centre + self.map.header.origin)
         agreeing = np.bincount(matched.camera[pose.inliers], minlength=len(keypoints))
         of_last = matched.keypoints[pose.inliers & (matched.camera == len(keypoints) - 1)]
         return replace(
-            estimate, world_from_camera=world_from_base, covariance=(covariance + covariance.T) / 2, accepted=True, reason="",
-            basis="landmarks" if pose.prior is None or estimate.basis == "landmarks" else "both", landmarks=int(pose.inliers.sum()),
-            landmark_matches=len(matched.matches), landmark_proof=pose.proof, image_landmarks=tuple(agreeing.tolist()),
+            estimate,
+            world_from_camera=world_from_base,
+            covariance=(covariance + covariance.T) / 2,
+            accepted=True,
+            reason="",
+            basis="landmarks" if pose.prior is None or estimate.basis == "landmarks" else "both",
+            landmarks=int(pose.inliers.sum()),
+            landmark_matches=len(matched.matches),
+            landmark_proof=pose.proof,
+            image_landmarks=tuple(agreeing.tolist()),
             landmark_pixels=keypoints[-1].pixels[of_last],
         )
 
@@ -297,7 +350,9 @@ class Localizer:
             reason += f" {self.doubt}"
         return replace(estimate, accepted=not reason, reason=reason)
 
-    def localize_rig(self, images: Sequence[np.ndarray], cameras: Sequence[Camera], base_from_cameras: Sequence[np.ndarray]) -> Estimate:
+    def localize_rig(
+        self, images: Sequence[np.ndarray], cameras: Sequence[Camera], base_from_cameras: Sequence[np.ndarray]
+    ) -> Estimate:
         """Pose of a base, world_from_base, from images that its cameras took at one instant.
 
         Args:
@@ -311,8 +366,11 @@ class Localizer:
         poses = _checked(images, cameras, base_from_cameras)
         return self.estimate(self.observe_all(images, cameras), poses)
 
-    def localize_window(self, images: Sequence[np.ndarray], cameras: Sequence[Camera], relative_poses: Sequence[np.ndarray]) -> Estimate:
-        """Pose of the newest camera from the frames of a short odometry window; see ``solve_window``, which encodes nothing again.
+    def localize_window(
+        self, images: Sequence[np.ndarray], cameras: Sequence[Camera], relative_poses: Sequence[np.ndarray]
+    ) -> Estimate:
+        """Pose of the newest camera from the frames of a short odometry window; see ``solve_window``, which encodes
+        nothing again.
 
         Args:
             images: (H, W, 3) uint8 RGB each, oldest first.
@@ -324,22 +382,29 @@ class Localizer:
         """
         poses = _checked(images, cameras, relative_poses)
         if not np.allclose(poses[-1], np.eye(4), atol=1e-6):
-            raise InputError("The last relative pose must be the identity: poses are those of each camera in the newest camera's frame.")
+            raise InputError(
+                "The last relative pose must be the identity: poses are those of each camera in the newest camera's "
+                "frame."
+            )
         observations = self.observe_all(images, cameras)
         estimate = self.solve_window(observations, relative_poses)
         joint = {name: ms for name, ms in estimate.stage_ms.items() if name in ("solve", "landmarks")}
         return replace(estimate, stage_ms=_stages(observations, joint))
 
-    def solve_window(self, observations: Sequence[Observation], newest_from_observed: Sequence[np.ndarray], newest: int = 1) -> Estimate:
+    def solve_window(
+        self, observations: Sequence[Observation], newest_from_observed: Sequence[np.ndarray], newest: int = 1
+    ) -> Estimate:
         """Joint pose of images whose relative poses are known: a window of frames, of one camera or of a rig.
 
-        If the newest images contradict the joint pose, or that is rejected, the earlier ones are left out: odometry does not know
-        that the robot was carried away, and neither may its last images speak for an image that was taken elsewhere, or of nothing.
+        If the newest images contradict the joint pose, or that is rejected, the earlier ones are left out: odometry
+        does not know that the robot was carried away, and neither may its last images speak for an image that was taken
+        elsewhere, or of nothing.
 
         Args:
             observations: oldest first.
-            newest_from_observed: (4, 4) pose of each observation's camera (at its own time) in the newest base frame, or in the
-                newest camera's; the estimate is the pose of that frame. Odometry's error over the window is not in the covariance.
+            newest_from_observed: (4, 4) pose of each observation's camera (at its own time) in the newest base frame,
+                or in the newest camera's; the estimate is the pose of that frame. Odometry's error over the window is
+                not in the covariance.
             newest: how many of the last observations belong to the newest instant.
 
         Raises:
@@ -347,7 +412,10 @@ class Localizer:
         """
         poses = _checked(observations, newest_from_observed)
         if not 1 <= newest <= len(observations):
-            raise InputError(f"A window of {len(observations)} images cannot have {newest} newest ones; give 1 to {len(observations)}.")
+            raise InputError(
+                f"A window of {len(observations)} images cannot have {newest} newest ones; give 1 to "
+                f"{len(observations)}."
+            )
         estimate = self.estimate(observations, poses, newest)
         if newest == len(observations):
             return estimate
@@ -361,10 +429,11 @@ class Localizer:
         return self.estimate(observations[-newest:], poses[-newest:])
 
     def localize_unknown_focal(self, image: np.ndarray) -> tuple[Estimate, Camera]:
-        """Pose of one (H, W, 3) uint8 RGB image of an uncalibrated camera, and that camera; ``uncalibrated`` says what is assumed.
+        """Pose of one (H, W, 3) uint8 RGB image of an uncalibrated camera, and that camera; ``uncalibrated`` says what
+        is assumed.
 
-        Rays tell the focal length of one image to a few per cent; ``uncalibrated.estimate_camera`` of several images is better.
-        Landmarks, where the map has them as points, refine it with the pose.
+        Rays tell the focal length of one image to a few per cent; ``uncalibrated.estimate_camera`` of several images is
+        better. Landmarks, where the map has them as points, refine it with the pose.
 
         Raises:
             InputError: the image is not RGB uint8, or no focal length explains it.
@@ -380,19 +449,28 @@ class Localizer:
             if abs(np.log(focal / camera.fx)) < _FOCAL_SETTLED:
                 break
             seen, sigma = square_camera(camera.width, camera.height, focal), keypoints.sigma * camera.fx / focal
-            keypoints, camera = replace(keypoints, bearings=seen.bearings(keypoints.pixels.astype(float))[0], sigma=sigma), seen
+            keypoints, camera = (
+                replace(keypoints, bearings=seen.bearings(keypoints.pixels.astype(float))[0], sigma=sigma),
+                seen,
+            )
         return estimate, camera
 
     def _focal_of_landmarks(self, keypoints: Keypoints, estimate: Estimate, camera: Camera) -> float:
-        """The pinhole camera's focal length as landmarks about an estimate refine it, pixels; unchanged where they say nothing."""
+        """The pinhole camera's focal length as landmarks about an estimate refine it, pixels; unchanged where they say
+        nothing.
+        """
         if estimate.basis == "rays" or self.map.landmarks.kind != "points":
             return camera.fx
-        found = locate([keypoints], _AT_BASE, self.map.landmarks, self._prior(estimate.world_from_camera, estimate.covariance))
+        found = locate(
+            [keypoints], _AT_BASE, self.map.landmarks, self._prior(estimate.world_from_camera, estimate.covariance)
+        )
         if found is None or not found.proven:
             return camera.fx
         agreeing = found.pose.inliers
         pixels = keypoints.pixels[found.matched.keypoints[agreeing]] - (camera.cx, camera.cy)
-        return refine_focal(pixels, found.matched.matches.places[agreeing], found.pose.rotation, found.pose.centre, camera.fx)
+        return refine_focal(
+            pixels, found.matched.matches.places[agreeing], found.pose.rotation, found.pose.centre, camera.fx
+        )
 
     def observe(self, image: np.ndarray, camera: Camera) -> Observation:
         """Rays of one (H, W, 3) uint8 RGB image; raises as ``localize``."""
@@ -405,7 +483,9 @@ class Localizer:
             InputError: as ``localize``; lists of different lengths.
         """
         if len(images) != len(cameras):
-            raise InputError(f"{len(images)} images but {len(cameras)} cameras were given; each image needs its camera.")
+            raise InputError(
+                f"{len(images)} images but {len(cameras)} cameras were given; each image needs its camera."
+            )
         return self.predict(self.preprocess(images, cameras))
 
     def asking_every_patch(self) -> Localizer:
@@ -423,7 +503,9 @@ class Localizer:
 
     def _in_map(self, predicted: Rays, grid: PatchGrid) -> np.ndarray:
         """Predicted rays in metres about the map frame's origin."""
-        directions, moments = (part.float().cpu().numpy().astype(np.float64) for part in (predicted.directions, predicted.moments))
+        directions, moments = (
+            part.float().cpu().numpy().astype(np.float64) for part in (predicted.directions, predicted.moments)
+        )
         moments = moments * self.map.header.radius + np.cross(self.map.header.origin, directions)
         return _on_grid(np.concatenate([directions, moments], axis=-1), grid)
 
@@ -432,9 +514,15 @@ class Localizer:
         rules, most = self.acceptance, self.map.header.calibration.max_novelty
         if novelty is not None and most is not None and novelty > most * rules.novelty_scale:
             limit = most * rules.novelty_scale
-            return f"The image is unlike every mapped view (novelty {novelty:.2f}, at most {limit:.2f}): it is probably not of this map."
+            return (
+                f"The image is unlike every mapped view (novelty {novelty:.2f}, at most {limit:.2f}): it is probably "
+                f"not of this map."
+            )
         if inlier_ratio < rules.min_inlier_ratio:
-            return f"Only {inlier_ratio:.0%} of the rays agree (at least {rules.min_inlier_ratio:.0%} must): the view is probably not of this map."
+            return (
+                f"Only {inlier_ratio:.0%} of the rays agree (at least {rules.min_inlier_ratio:.0%} must): the view is "
+                f"probably not of this map."
+            )
         return ""
 
     def _unsure(self, covariance: np.ndarray) -> str:
@@ -445,18 +533,26 @@ class Localizer:
         sigma = np.sqrt(np.maximum(np.diag(covariance), 0))
         position, rotation = sigma[:3].max(), np.degrees(sigma[3:].max())
         if position > rules.max_position_sigma:
-            return f"The position is uncertain by {position:.2f} m (at most {rules.max_position_sigma:g} m is accepted)."
+            return (
+                f"The position is uncertain by {position:.2f} m (at most {rules.max_position_sigma:g} m is accepted)."
+            )
         if rotation > rules.max_rotation_sigma_deg:
-            return f"The rotation is uncertain by {rotation:.1f} deg (at most {rules.max_rotation_sigma_deg:g} deg is accepted)."
+            return (
+                f"The rotation is uncertain by {rotation:.1f} deg (at most {rules.max_rotation_sigma_deg:g} deg is "
+                f"accepted)."
+            )
         return ""
 
 
 def _doubt(scene_map: SceneMap, rules: AcceptanceConfig) -> str:
-    """Signs that a map's poses are in another unit: what it shows is too near or too far, or it is unsure near its own views."""
+    """Signs that a map's poses are in another unit: what it shows is too near or too far, or it is unsure near its own
+    views.
+    """
     seen = np.nan if scene_map.landmarks is None else scene_map.landmarks.seen_distance
     if seen <= LIKELY_DISTANCE_M[0] or seen >= LIKELY_DISTANCE_M[1]:
         return (
-            f"What this map shows is {float(f'{seen:.2g}'):g} m away (median), were its poses in metres: make a bag in metres with "
+            f"What this map shows is {float(f'{seen:.2g}'):g} m away (median), were its poses in metres: make a bag in "
+            "metres with "
             "'dimm convert --scale' and map that."
         )
     sigma = scene_map.header.calibration.sigmas(_FAMILIAR)[0]
@@ -486,11 +582,16 @@ def _checked(*lists: Sequence) -> np.ndarray:
     if counts == {0}:
         raise InputError("No image was given; a pose needs at least one.")
     if len(counts) > 1:
-        raise InputError(f"Lists of {', '.join(str(len(each)) for each in lists)} entries were given; each image needs its camera and its pose.")
+        raise InputError(
+            f"Lists of {', '.join(str(len(each)) for each in lists)} entries were given; each image needs its camera "
+            "and its pose."
+        )
     poses = [np.asarray(pose, dtype=np.float64) for pose in lists[-1]]
     for index, pose in enumerate(poses):
         if not is_rigid(pose):
-            raise InputError(f"Pose {index} is not a rigid (4, 4) transform; check the extrinsics or the odometry it comes from.")
+            raise InputError(
+                f"Pose {index} is not a rigid (4, 4) transform; check the extrinsics or the odometry it comes from."
+            )
     return np.stack(poses)
 
 

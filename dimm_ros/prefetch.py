@@ -12,9 +12,11 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 def prefetched(
-    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int,
+    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Iterator[Result]:
-    """Results of work on items, in their order; ``ahead`` of them are under way at a time, lest images pile up in memory."""
+    """Results of work on items, in their order; ``ahead`` of them are under way at a time, lest images pile up in
+    memory.
+    """
     rest = iter(items)
     waiting = deque(pool.submit(work, item) for item in islice(rest, ahead))
     while waiting:

@@ -29,13 +29,21 @@ from dimm_ros.reach import Reach
 from dimm_ros.whole_file import written_whole
 
 FORMAT_VERSION = 6  # 5: landmarks; 6: reach, alignment
-_OLDEST_FORMAT = 2  # that is still read: it lacks sources' licence, dates and coverage, held-out errors, curves and parts
+_OLDEST_FORMAT = (
+    2  # that is still read: it lacks sources' licence, dates and coverage, held-out errors, curves and parts
+)
 _NOVELTY = 4  # the first whose head.whole_novelty is 1
 #: Of older maps, and not used any more: what gained too little.
 _DROPPED_HEAD = {"turn_width", "turn_least"}
 _DROPPED_TRAINING = {"context_noise", "context_dropout", "context_mix", "loss", "average"}
 _DROPPED_TENSORS = re.compile(r"(parts\.\d+\.)?turn\.")
-_FACTORS = ("position_factor", "rotation_factor", "position_growth", "rotation_growth", "reference_novelty")  # of older calibrations
+_FACTORS = (
+    "position_factor",
+    "rotation_factor",
+    "position_growth",
+    "rotation_growth",
+    "reference_novelty",
+)  # of older calibrations
 _ADDED = ("whole.ridge", "whole.bandwidth")  # since format 2, whose maps have what an empty head has
 _KEY = "dimm_map"
 _LANDMARKS = "landmarks."
@@ -48,9 +56,15 @@ _MOST = 10_000_000  # wide enough for every token, and no product of sizes leave
 _FLOATS = {"F16", "BF16", "F32", "F64"}
 _FULL = (
     # Large numbers, some of which nearly cancel,
-    "whole.weights", "whole.left", "whole.spread", "whole.ridge", "whole.bandwidth",
+    "whole.weights",
+    "whole.left",
+    "whole.spread",
+    "whole.ridge",
+    "whole.bandwidth",
     # and those that an aligned map has turned.
-    "whole.offset", "ray.5.weight", "ray.5.bias",
+    "whole.offset",
+    "ray.5.weight",
+    "ray.5.bias",
 )
 
 #: Of everything in a header: a typo never passes silently, and no number is infinite or NaN.
@@ -68,7 +82,8 @@ class Coverage(BaseModel):
         path: length of the way from view to view, metres.
         spacing: median distance to the next views that look the same way, metres.
         up: the map axis that points up, such as "+z", as the images' uprights say.
-        headings: views by the eighth of the circle they look into, counter-clockwise about up from the first other axis.
+        headings: views by the eighth of the circle they look into, counter-clockwise about up from the first other
+            axis.
     """
 
     model_config = _DATA
@@ -88,10 +103,13 @@ class Coverage(BaseModel):
         up, first, second = self._compass()
         turned = rotation @ up
         axis = int(np.abs(turned).argmax())
-        moved = self.model_copy(update={
-            "low": tuple(corners.min(axis=0).tolist()), "high": tuple(corners.max(axis=0).tolist()),
-            "up": f"{'+' if turned[axis] > 0 else '-'}{'xyz'[axis]}",
-        })
+        moved = self.model_copy(
+            update={
+                "low": tuple(corners.min(axis=0).tolist()),
+                "high": tuple(corners.max(axis=0).tolist()),
+                "up": f"{'+' if turned[axis] > 0 else '-'}{'xyz'[axis]}",
+            }
+        )
         angles = 2 * np.pi * np.arange(len(self.headings)) / len(self.headings)
         looks = (np.cos(angles)[:, None] * first + np.sin(angles)[:, None] * second) @ rotation.T
         _, first, second = moved._compass()
@@ -146,16 +164,19 @@ class Curve(BaseModel):
 class Calibration(BaseModel):
     """What held-out frames of the recording said about the map's own errors.
 
-    The errors of an image's rays are nearly the same for all of them, because they come from the image as a whole: their size is told
-    by how new the view is, not by how well the rays agree. Measured, they grow nearly in proportion to novelty (docs/benchmarks.md).
+    The errors of an image's rays are nearly the same for all of them, because they come from the image as a whole:
+    their size is told by how new the view is, not by how well the rays agree. Measured, they grow nearly in proportion
+    to novelty (docs/benchmarks.md).
 
     Attributes:
-        position_rate, rotation_rate_deg: standard deviation per axis of the error that all rays share at novelty 1, metres and degrees;
-            it grows with novelty^0.9. The defaults are what other maps had.
+        position_rate, rotation_rate_deg: standard deviation per axis of the error that all rays share at novelty 1,
+            metres and degrees; it grows with novelty^0.9. The defaults are what other maps had.
         max_novelty: images beyond it are not of this map; None when nothing is known about that.
-        focal_factor: by which the map finds focal lengths of uncalibrated cameras too long, from mapped frames; see ``uncalibrated``.
+        focal_factor: by which the map finds focal lengths of uncalibrated cameras too long, from mapped frames; see
+            ``uncalibrated``.
         frames: held-out frames the others rest on; 0 when the recording was too short to hold any out.
-        position_error, rotation_error_deg: median errors of the held-out frames before they joined the training, metres and degrees.
+        position_error, rotation_error_deg: median errors of the held-out frames before they joined the training, metres
+            and degrees.
         reach: those frames by their distance from the nearest view that was not held out; None in maps of format 5
             and before.
     """
@@ -175,7 +196,11 @@ class Calibration(BaseModel):
     @classmethod
     def _without_factors(cls, fields: object) -> object:
         """Maps made before rates were known: what they held instead is left out."""
-        return {name: value for name, value in fields.items() if name not in _FACTORS} if isinstance(fields, dict) else fields
+        return (
+            {name: value for name, value in fields.items() if name not in _FACTORS}
+            if isinstance(fields, dict)
+            else fields
+        )
 
     def rescaled(self, unit: float) -> Calibration:
         """The same for novelties that are ``unit`` times as large."""
@@ -185,7 +210,9 @@ class Calibration(BaseModel):
         return self.model_copy(update=rates | {"max_novelty": limit})
 
     def joined(self, other: Calibration) -> Calibration:
-        """Of a map whose images are partly the one's and partly the other's: means by held-out frames, the larger limit of novelty."""
+        """Of a map whose images are partly the one's and partly the other's: means by held-out frames, the larger limit
+        of novelty.
+        """
         limits = [one.max_novelty for one in (self, other) if one.max_novelty is not None]
         reach = other.reach if self.reach is None else self.reach.joined(other.reach)
         limit = {"max_novelty": max(limits, default=None), "reach": reach}
@@ -197,14 +224,23 @@ class Calibration(BaseModel):
             one, more = getattr(self, field), getattr(other, field)
             return ((1 - share) * one**power + share * more**power) ** (1 / power)
 
-        told = [field for field in ("position_error", "rotation_error_deg") if None not in (getattr(self, field), getattr(other, field))]
+        told = [
+            field
+            for field in ("position_error", "rotation_error_deg")
+            if None not in (getattr(self, field), getattr(other, field))
+        ]
         return Calibration(
-            position_rate=mean("position_rate", 2), rotation_rate_deg=mean("rotation_rate_deg", 2), frames=self.frames + other.frames,
-            **{field: mean(field) for field in ("focal_factor", *told)}, **limit,
+            position_rate=mean("position_rate", 2),
+            rotation_rate_deg=mean("rotation_rate_deg", 2),
+            frames=self.frames + other.frames,
+            **{field: mean(field) for field in ("focal_factor", *told)},
+            **limit,
         )
 
     def sigmas(self, novelty: float | None) -> tuple[float, float]:
-        """Standard deviation of position (metres) and of rotation (radians) that an image of this novelty has beside its rays' own."""
+        """Standard deviation of position (metres) and of rotation (radians) that an image of this novelty has beside
+        its rays' own.
+        """
         grown = 1.0 if novelty is None else max(novelty, LEAST_NOVELTY) ** GROWTH
         return self.position_rate * grown, math.radians(self.rotation_rate_deg) * grown
 
@@ -305,7 +341,9 @@ class MapHeader(BaseModel):
     def mark(self) -> dict[str, str]:
         """What ties the files beside a map to it."""
         return {
-            "name": self.name, "created": self.created, "encoder_sha256": self.encoder_sha256,
+            "name": self.name,
+            "created": self.created,
+            "encoder_sha256": self.encoder_sha256,
             "encoder": self.encoder.model_dump_json(),
         }
 
@@ -342,7 +380,10 @@ class SceneMap:
         if isinstance(head, MergedHead):
             return list(zip(header.parts, head.parts, strict=True))
         part = Part(
-            name=header.name, head=header.head, origin=header.origin, radius=header.radius,
+            name=header.name,
+            head=header.head,
+            origin=header.origin,
+            radius=header.radius,
             calibration=header.calibration,
         )
         return [(part, head)]
@@ -370,11 +411,16 @@ class SceneMap:
             return tuple((move[:3, :3] @ origin + move[:3, 3]).tolist())
 
         old = self.header
-        header = old.model_copy(update={
-            "format_version": FORMAT_VERSION, "frame_id": alignment.target, "origin": moved(old.origin),
-            "sources": tuple(source.moved(move) for source in old.sources), "alignments": (*old.alignments, alignment),
-            "parts": tuple(part.model_copy(update={"origin": moved(part.origin)}) for part in old.parts),
-        })
+        header = old.model_copy(
+            update={
+                "format_version": FORMAT_VERSION,
+                "frame_id": alignment.target,
+                "origin": moved(old.origin),
+                "sources": tuple(source.moved(move) for source in old.sources),
+                "alignments": (*old.alignments, alignment),
+                "parts": tuple(part.model_copy(update={"origin": moved(part.origin)}) for part in old.parts),
+            }
+        )
         heads = [head.rotated(rotation) for _, head in self.parts()]
         head = merged_head(header, heads) if header.parts else heads[0]
         return SceneMap(header, head, None if self.landmarks is None else self.landmarks.rotated(move[:3, :3]))
@@ -400,7 +446,9 @@ class SceneMap:
                 header = _parse((file.metadata() or {}).get(_KEY), path)
                 head, landmarks = _read_head(header, file, path), _read_landmarks(header.landmarks, file, path)
         except (SafetensorError, OSError) as error:
-            raise MapError(f"The map {path} is damaged or not a map ({error}); copy it again or rebuild it with 'dimm map'.") from error
+            raise MapError(
+                f"The map {path} is damaged or not a map ({error}); copy it again or rebuild it with 'dimm map'."
+            ) from error
         return cls(header, head.to(device).eval().requires_grad_(False), landmarks)
 
     def save(self, path: str | Path) -> None:
@@ -422,7 +470,10 @@ class SceneMap:
 
 def landmark_tensors(landmarks: Landmarks) -> dict[str, torch.Tensor]:
     """As a file holds them."""
-    return {f"{_LANDMARKS}{name}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in landmarks.arrays().items()}
+    return {
+        f"{_LANDMARKS}{name}": torch.from_numpy(np.ascontiguousarray(array))
+        for name, array in landmarks.arrays().items()
+    }
 
 
 def read_landmarks(file: safe_open, kind: Kind, count: int, dim: int) -> Landmarks | None:
@@ -441,17 +492,21 @@ def read_landmarks(file: safe_open, kind: Kind, count: int, dim: int) -> Landmar
 def _read_landmarks(header: LandmarkHeader | None, file: safe_open, path: Path) -> Landmarks | None:
     if header is None:
         if any(name.startswith(_LANDMARKS) for name in file.keys()):
-            raise MapError(f"The map {path} holds landmarks that its header does not describe; rebuild it with 'dimm map'.")
+            raise MapError(
+                f"The map {path} holds landmarks that its header does not describe; rebuild it with 'dimm map'."
+            )
         return None
     detector = DETECTORS.get(header.detector)
     if detector is None:
         raise MapError(
-            f"The landmarks of map {path} are keypoints of '{header.detector}', this dimm_ros knows {', '.join(DETECTORS)}; "
+            f"The landmarks of map {path} are keypoints of '{header.detector}', this dimm_ros knows "
+            f"{', '.join(DETECTORS)}; "
             "update dimm_ros or rebuild the map."
         )
     if header.dim != detector.dim:
         raise MapError(
-            f"The landmarks of map {path} have descriptors of {header.dim} entries, those of '{header.detector}' have {detector.dim}; "
+            f"The landmarks of map {path} have descriptors of {header.dim} entries, those of '{header.detector}' have "
+            f"{detector.dim}; "
             "rebuild it with 'dimm map'."
         )
     landmarks = read_landmarks(file, header.kind, header.count, header.dim)
@@ -472,7 +527,9 @@ def write_safetensors(tensors: dict[str, torch.Tensor], path: Path, metadata: di
     try:
         with written_whole(path) as partial:
             partial.touch()
-            mode = partial.stat().st_mode & 0o777  # as any new file's: safetensors makes files that only their owner may read
+            mode = (
+                partial.stat().st_mode & 0o777
+            )  # as any new file's: safetensors makes files that only their owner may read
             save_file(tensors, partial, metadata)
             partial.chmod(mode)
     except (OSError, SafetensorError) as error:
@@ -486,21 +543,33 @@ def merged_head(header: MapHeader, heads: Sequence[MapHead]) -> MergedHead:
     limits = [part.calibration.max_novelty or 1.0 for part in header.parts]
     exact = {"dtype": torch.float64}
     return MergedHead(
-        heads, torch.tensor(origins, **exact), torch.tensor(radii, **exact), torch.tensor(header.origin, **exact), header.radius,
-        torch.tensor(limits, **exact), max(limits),
+        heads,
+        torch.tensor(origins, **exact),
+        torch.tensor(radii, **exact),
+        torch.tensor(header.origin, **exact),
+        header.radius,
+        torch.tensor(limits, **exact),
+        max(limits),
     )
 
 
 def _read_head(header: MapHeader, file: safe_open, path: Path) -> MapHead | MergedHead:
-    """The head that the header describes with the file's tensors, none of which is read before all have the right shapes."""
-    slices = {name: file.get_slice(name) for name in file.keys() if not name.startswith(_LANDMARKS) and not _DROPPED_TENSORS.match(name)}
+    """The head that the header describes with the file's tensors, none of which is read before all have the right
+    shapes.
+    """
+    slices = {
+        name: file.get_slice(name)
+        for name in file.keys()
+        if not name.startswith(_LANDMARKS) and not _DROPPED_TENSORS.match(name)
+    }
     shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
     head = _empty_head(header, shapes)
     needed = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
     missing = {name for name in _ADDED if name in needed and name not in shapes}
-    if shapes != {name: shape for name, shape in needed.items() if name not in missing} or not {
-        part.get_dtype() for part in slices.values()
-    } <= _FLOATS:
+    if (
+        shapes != {name: shape for name, shape in needed.items() if name not in missing}
+        or not {part.get_dtype() for part in slices.values()} <= _FLOATS
+    ):
         raise MapError(f"The map {path} does not hold the head that its header describes; rebuild it with 'dimm map'.")
     tensors = {name: file.get_tensor(name).float() for name in shapes}
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
@@ -513,7 +582,10 @@ def _read_head(header: MapHeader, file: safe_open, path: Path) -> MapHead | Merg
 
 
 def _empty_head(header: MapHeader, shapes: dict[str, tuple[int, ...]]) -> MapHead | MergedHead:
-    """A head of the header's shape, without memory for its weights; with a whole-image part if a file of these shapes holds one."""
+    """A head of the header's shape, without memory for its weights; with a whole-image part if a file of these shapes
+    holds one.
+    """
+
     def one(config: HeadConfig, prefix: str) -> MapHead:
         views, basis = shapes.get(f"{prefix}whole.views", ()), shapes.get(f"{prefix}whole.basis", ())
         with torch.device("meta"):
@@ -526,25 +598,38 @@ def _empty_head(header: MapHeader, shapes: dict[str, tuple[int, ...]]) -> MapHea
     prefixes = [f"parts.{number}." for number in range(len(header.parts))]
     if any(f"{prefix}whole.views" not in shapes for prefix in prefixes):
         raise MapError(
-            f"The merged map '{header.name}' lacks a whole-image part of one of its {len(prefixes)} maps; merge them again."
+            f"The merged map '{header.name}' lacks a whole-image part of one of its {len(prefixes)} maps; merge them "
+            "again."
         )
     return merged_head(header, [one(part.head, prefix) for part, prefix in zip(header.parts, prefixes, strict=True)])
 
 
 def _parse(text: str | None, path: Path) -> MapHeader:
     if text is None:
-        raise MapError(f"{path} is a safetensors file but not a dimm map (it has no map header); give the file that 'dimm map' wrote.")
+        raise MapError(
+            f"{path} is a safetensors file but not a dimm map (it has no map header); give the file that 'dimm map' "
+            "wrote."
+        )
     try:
         fields = json.loads(text)
         version = int(fields["format_version"])
         if version < _OLDEST_FORMAT:
-            raise MapError(f"The map {path} has format {version}, of an early dimm_ros, and is not read any more; rebuild it with 'dimm map'.")
+            raise MapError(
+                f"The map {path} has format {version}, of an early dimm_ros, and is not read any more; rebuild it with "
+                "'dimm map'."
+            )
         if version > FORMAT_VERSION:
-            raise MapError(f"The map {path} has format {version}, this dimm_ros reads up to {FORMAT_VERSION}; update dimm_ros.")
+            raise MapError(
+                f"The map {path} has format {version}, this dimm_ros reads up to {FORMAT_VERSION}; update dimm_ros."
+            )
         for part in (fields, *fields.get("parts", ())):
             usual = {"whole_novelty": 2.0} if version < _NOVELTY else {}
             part["head"] = usual | {name: value for name, value in part["head"].items() if name not in _DROPPED_HEAD}
-        fields["training"] = {name: value for name, value in fields["training"].items() if name not in _DROPPED_TRAINING}
+        fields["training"] = {
+            name: value for name, value in fields["training"].items() if name not in _DROPPED_TRAINING
+        }
         return MapHeader.model_validate(fields)
     except UNREADABLE as error:
-        raise MapError(f"The header of map {path} cannot be read ({first_line(error)}); rebuild it with 'dimm map'.") from error
+        raise MapError(
+            f"The header of map {path} cannot be read ({first_line(error)}); rebuild it with 'dimm map'."
+        ) from error

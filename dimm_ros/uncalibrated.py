@@ -1,4 +1,6 @@
-"""Images of a camera without a calibration: square pixels, principal point at the centre, no distortion, focal length unknown."""
+"""Images of a camera without a calibration: square pixels, principal point at the centre, no distortion, focal length
+unknown.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from dimm_ros.runtime.torch_network import predict_rays
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.solver import search_focal
 
-#: Fields of view across the longer side, degrees: the range that is searched, and how many focal lengths are tried in it.
+#: Fields of view across the longer side, degrees: the range that is searched, and how many focal lengths are tried in
+#: it.
 _WIDEST, _NARROWEST, _CANDIDATES = 115.0, 30.0, 8
 
 #: Images before the focal length is used, and before it is settled: one fixes it to a few per cent, ten to about one.
@@ -42,7 +45,8 @@ def square_camera(width: int, height: int, focal: float) -> Camera:
 def estimate_camera(scene_map: SceneMap, encoder: Encoder | OnnxNetwork, images: Sequence[np.ndarray]) -> Camera:
     """The camera that took images of the mapped place: the median of what each image says.
 
-    One image fixes the focal length to a few per cent. Images from ten places or more, some seconds apart, fix it to about one.
+    One image fixes the focal length to a few per cent. Images from ten places or more, some seconds apart, fix it to
+    about one.
 
     Args:
         scene_map: of the place.
@@ -57,7 +61,9 @@ def estimate_camera(scene_map: SceneMap, encoder: Encoder | OnnxNetwork, images:
     focals, problem = [], None
     for image in images:
         if image.shape != images[0].shape:
-            raise InputError(f"Images of one camera have one size, but sizes {images[0].shape[:2]} and {image.shape[:2]} were given.")
+            raise InputError(
+                f"Images of one camera have one size, but sizes {images[0].shape[:2]} and {image.shape[:2]} were given."
+            )
         tokens = encode_image(encoder, image)
         try:
             focals.append(find_focal(scene_map, tokens, image.shape))
@@ -70,7 +76,7 @@ def estimate_camera(scene_map: SceneMap, encoder: Encoder | OnnxNetwork, images:
 
 
 def observe_uncalibrated(
-    scene_map: SceneMap, encoder: Encoder | OnnxNetwork, image: np.ndarray, rays: int,
+    scene_map: SceneMap, encoder: Encoder | OnnxNetwork, image: np.ndarray, rays: int
 ) -> tuple[Observation, Camera]:
     """Rays of one (H, W, 3) uint8 RGB image, about so many at most, and the camera that it says took it.
 
@@ -124,7 +130,7 @@ def find_focal(scene_map: SceneMap, tokens: Tokens, shape: tuple[int, ...]) -> f
 
 @torch.inference_mode()
 def focal_that_agrees(
-    head: MapHead | MergedHead, patches: Tensor, context: Tensor, plane: Tensor, candidates: Sequence[float],
+    head: MapHead | MergedHead, patches: Tensor, context: Tensor, plane: Tensor, candidates: Sequence[float]
 ) -> float:
     """See ``search_focal``: for a head, in units in which the patch centres are given.
 
@@ -181,7 +187,9 @@ class FocalFinder:
         return square_camera(*self._size, median_focal(self._focals)) if self._focals else None
 
     def ask(
-        self, image: np.ndarray, stamp_ns: int,
+        self,
+        image: np.ndarray,
+        stamp_ns: int,
         localize: Callable[[Callable[[AnyLocalizer], Estimate]], tuple[AnyLocalizer, Estimate]],
     ) -> tuple[AnyLocalizer, Estimate] | None:
         """Ask an (H, W, 3) uint8 RGB image for the focal length, if it is its turn.

@@ -12,8 +12,8 @@ from pathlib import Path
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary neighbour of a file to write to, which takes the file's place when the block ends without an error.
 
-    What was written is on the disk before the name points to it, so neither a full disk nor a crash nor a power cut leaves
-    anything but the old file or the new one. Missing folders are made.
+    What was written is on the disk before the name points to it, so neither a full disk nor a crash nor a power cut
+    leaves anything but the old file or the new one. Missing folders are made.
 
     Raises:
         OSError: a folder cannot be made, or the file cannot be written.

@@ -1,4 +1,6 @@
-"""``make docs``: the API reference, a page for each module, from its docstrings, in build/docs; a warning of pdoc's fails it."""
+"""``make docs``: the API reference, a page for each module, from its docstrings, in build/docs; a warning of pdoc's
+fails it.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,13 @@ _LEFT_OUT = "dimm_ros.cli."  # the command line says of itself what it does: 'di
 
 
 def modules() -> list[str]:
-    """Names of the package and of its rooms in this checkout, whose modules pdoc finds, and ``!`` before those that need what is not here."""
-    found = ["dimm_ros", *(info.name for info in pkgutil.walk_packages([str(Path(dimm_ros.__file__).parent)], "dimm_ros."))]
+    """Names of the package and of its rooms in this checkout, whose modules pdoc finds, and ``!`` before those that
+    need what is not here.
+    """
+    found = [
+        "dimm_ros",
+        *(info.name for info in pkgutil.walk_packages([str(Path(dimm_ros.__file__).parent)], "dimm_ros.")),
+    ]
     found = [name for name in found if not f"{name}.".startswith(_LEFT_OUT)]
     missing = [name for name in found if not _importable(name)]
     return [name for name in found if name.count(".") <= 1 and name not in missing] + [f"!{name}" for name in missing]

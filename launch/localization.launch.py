@@ -1,6 +1,7 @@
 """The localizer on a robot.
 
-ros2 launch dimm_ros localization.launch.py map:=/maps/kitchen.dimm image:=/camera/image_raw camera_info:=/camera/camera_info
+ros2 launch dimm_ros localization.launch.py map:=/maps/kitchen.dimm image:=/camera/image_raw
+camera_info:=/camera/camera_info
 """
 
 import os
@@ -23,31 +24,35 @@ CONFIG = PathJoinSubstitution([FindPackageShare("dimm_ros"), "config"])
 def generate_launch_description() -> LaunchDescription:
     arguments = [
         DeclareLaunchArgument(
-            "namespace", default_value="", description="Namespace of the node, /tf and /tf_static included",
+            "namespace", default_value="", description="Namespace of the node, /tf and /tf_static included"
         ),
         DeclareLaunchArgument(
-            "use_sim_time", default_value="false", description="Take the time from /clock (simulation or bag)",
+            "use_sim_time", default_value="false", description="Take the time from /clock (simulation or bag)"
         ),
         DeclareLaunchArgument(
-            "params_file", default_value=PathJoinSubstitution([CONFIG, "localizer.yaml"]),
+            "params_file",
+            default_value=PathJoinSubstitution([CONFIG, "localizer.yaml"]),
             description="YAML file of the parameters",
         ),
         DeclareLaunchArgument(
-            "autostart", default_value="true",
+            "autostart",
+            default_value="true",
             description="The node configures and activates itself; false leaves it to a manager",
         ),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn or error"),
         DeclareLaunchArgument("use_respawn", default_value="false", description="Start the node again when it ends"),
         DeclareLaunchArgument(
-            "map", default_value="", description="Path of the map file; empty takes the parameter file's",
+            "map", default_value="", description="Path of the map file; empty takes the parameter file's"
         ),
         DeclareLaunchArgument("image", default_value="image", description="Topic of the camera's images"),
         DeclareLaunchArgument(
-            "camera_info", default_value="camera_info", description="Topic of the camera's calibration",
+            "camera_info", default_value="camera_info", description="Topic of the camera's calibration"
         ),
         DeclareLaunchArgument(
-            "fastdds_profile", default_value="true",
-            description="Room for whole images in Fast DDS's shared memory (config/fastdds.xml), where no profile is exported",
+            "fastdds_profile",
+            default_value="true",
+            description="Room for whole images in Fast DDS's shared memory (config/fastdds.xml), where no profile is "
+            "exported",
         ),
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=_localizer)])
@@ -63,7 +68,9 @@ def _localizer(context: LaunchContext) -> list[Action]:
     profile = []
     exported = any(os.environ.get(name) for name in PROFILE_VARIABLES)
     if LaunchConfiguration("fastdds_profile").perform(context).lower() in ("true", "1") and not exported:
-        profile = [SetEnvironmentVariable(name, PathJoinSubstitution([CONFIG, "fastdds.xml"])) for name in PROFILE_VARIABLES]
+        profile = [
+            SetEnvironmentVariable(name, PathJoinSubstitution([CONFIG, "fastdds.xml"])) for name in PROFILE_VARIABLES
+        ]
     node = Node(
         package="dimm_ros",
         executable="localizer",

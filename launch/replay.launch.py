@@ -1,6 +1,7 @@
 """A recorded bag played into the localizer.
 
-ros2 launch dimm_ros replay.launch.py bagfile:=/bags/drive map:=/maps/kitchen.dimm image:=/camera/image_raw camera_info:=/camera/camera_info
+ros2 launch dimm_ros replay.launch.py bagfile:=/bags/drive map:=/maps/kitchen.dimm image:=/camera/image_raw
+camera_info:=/camera/camera_info
 """
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
@@ -29,15 +30,19 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("camera_info", description="The bag's topic of the camera's calibration"),
         DeclareLaunchArgument("rate", default_value="1.0", description="Speed as a multiple of the recording's"),
         DeclareLaunchArgument(
-            "drop_transforms", default_value="map:odom", description="The recorded transform that the localizer replaces",
+            "drop_transforms",
+            default_value="map:odom",
+            description="The recorded transform that the localizer replaces",
         ),
         DeclareLaunchArgument("visualize", default_value="true", description="Show poses and frames in RViz"),
         DeclareLaunchArgument(
-            "namespace", default_value="",
+            "namespace",
+            default_value="",
             description="Namespace of localizer, player and RViz; a bag's /tf and /tf_static are played into it",
         ),
         DeclareLaunchArgument(
-            "params_file", default_value=PathJoinSubstitution([share, "config", "localizer.yaml"]),
+            "params_file",
+            default_value=PathJoinSubstitution([share, "config", "localizer.yaml"]),
             description="YAML file of the parameters",
         ),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn or error"),
@@ -56,8 +61,13 @@ def generate_launch_description() -> LaunchDescription:
         namespace=LaunchConfiguration("namespace"),
         output="screen",
         arguments=[
-            LaunchConfiguration("bagfile"), "--rate", LaunchConfiguration("rate"), "--clock", "--wait-ready",
-            "--drop-transforms", LaunchConfiguration("drop_transforms"),
+            LaunchConfiguration("bagfile"),
+            "--rate",
+            LaunchConfiguration("rate"),
+            "--clock",
+            "--wait-ready",
+            "--drop-transforms",
+            LaunchConfiguration("drop_transforms"),
         ],
         remappings=transforms,
     )
@@ -71,8 +81,12 @@ def generate_launch_description() -> LaunchDescription:
         condition=visualize,
     )
     # Once: the processes that it ends must not be ended again by one another.
-    end = RegisterEventHandler(OnProcessExit(on_exit=[Shutdown(reason="one of the replay's processes has ended")], handle_once=True))
-    return LaunchDescription([*arguments, OpaqueFunction(function=_need_rviz, condition=visualize), end, localization, player, rviz])
+    end = RegisterEventHandler(
+        OnProcessExit(on_exit=[Shutdown(reason="one of the replay's processes has ended")], handle_once=True)
+    )
+    return LaunchDescription(
+        [*arguments, OpaqueFunction(function=_need_rviz, condition=visualize), end, localization, player, rviz]
+    )
 
 
 def _need_rviz(context: LaunchContext) -> None:
@@ -80,4 +94,6 @@ def _need_rviz(context: LaunchContext) -> None:
     try:
         get_package_prefix("rviz2")
     except PackageNotFoundError:
-        raise RuntimeError("rviz2 is not installed; install it (rosdep install), or start with visualize:=false.") from None
+        raise RuntimeError(
+            "rviz2 is not installed; install it (rosdep install), or start with visualize:=false."
+        ) from None

@@ -16,7 +16,9 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER")  # of pytest-xdist: gw0, gw1, ...
 os.environ.setdefault("OMP_NUM_THREADS", "1" if WORKER else "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads make a busy machine ten times slower
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job: the tests of Ctrl-C, and their processes, need it
+if (
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+):  # as in a shell's background job: the tests of Ctrl-C, and their processes, need it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -41,7 +43,8 @@ def encoder():
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
-    """``made_once(name, make)`` gives the folder that ``make(folder)`` has filled, in this process or in another worker.
+    """``made_once(name, make)`` gives the folder that ``make(folder)`` has filled, in this process or in another
+    worker.
 
     What is in it is every test's: they only read it.
     """
@@ -86,7 +89,11 @@ def small_map(made_once, walk: Path, encoder) -> Path:
 
     def make(folder: Path) -> None:
         build_map(
-            open_recording(walk), folder / "gallery.dimm", encoder, head=HeadConfig(mappers=2, width=128, depth=1), training=training,
+            open_recording(walk),
+            folder / "gallery.dimm",
+            encoder,
+            head=HeadConfig(mappers=2, width=128, depth=1),
+            training=training,
             landmarks=LandmarkConfig(kind="none"),
         )
 
@@ -126,7 +133,11 @@ def other_map(made_once, other_walk: Path, encoder) -> Path:
 
     def make(folder: Path) -> None:
         build_map(
-            open_recording(other_walk), folder / "second.dimm", encoder, head=HeadConfig(mappers=1, width=96, depth=1), training=training,
+            open_recording(other_walk),
+            folder / "second.dimm",
+            encoder,
+            head=HeadConfig(mappers=1, width=96, depth=1),
+            training=training,
             licence="CC0-1.0",
         )
 
@@ -141,4 +152,6 @@ def _film(path: Path, seed: int, seconds: float) -> Path:
 
     stamps, world_from_base = trajectory(seed, seconds, 20.0)
     camera = Camera(224, 168, 150.0, 150.0, 111.5, 83.5)
-    return record_bag(path, build_room(0), camera, stamps, world_from_base, MOUNTS["handheld"], image_every=4, seed=seed)
+    return record_bag(
+        path, build_room(0), camera, stamps, world_from_base, MOUNTS["handheld"], image_every=4, seed=seed
+    )

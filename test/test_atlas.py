@@ -99,7 +99,10 @@ def test_rules_reach_every_map(floors) -> None:
 
 
 def test_start_may_be_one_more_map_or_a_name(floors) -> None:
-    assert Atlas.open(["ground"], start=str(floors / "first.dimm"), folder=floors, device="cpu").names == ("first", "ground")
+    assert Atlas.open(["ground"], start=str(floors / "first.dimm"), folder=floors, device="cpu").names == (
+        "first",
+        "ground",
+    )
     by_name = Atlas.open([str(floors / "ground.dimm"), str(floors / "first.dimm")], start="first", device="cpu")
     assert by_name.current.name == "first" and by_name.select("ground") and by_name.current.name == "ground"
     assert not by_name.select("attic") and by_name.current.name == "ground"
@@ -109,7 +112,10 @@ def test_encoder_is_kept_from_one_atlas_to_the_next(floors) -> None:
     old = Atlas.open(["ground"], folder=floors, device="cpu")
     new = Atlas.open(["first"], folder=floors, device="cpu", encoders=old.encoders)
     assert new.current.encoder is old.current.encoder
-    assert Atlas.open([str(floors / "ground")], opener=lambda entry, **options: open_map(entry, device="cpu")).encoders == {}
+    assert (
+        Atlas.open([str(floors / "ground")], opener=lambda entry, **options: open_map(entry, device="cpu")).encoders
+        == {}
+    )
 
 
 def test_maps_of_one_name_are_refused(floors) -> None:
@@ -123,16 +129,31 @@ def test_names_and_paths(floors, monkeypatch) -> None:
     expected = (floors / "ground.dimm").resolve()
     monkeypatch.setenv("HOME", str(floors))
     monkeypatch.chdir(floors)
-    for entry in ("ground", "ground.dimm", "~/ground.dimm", "~/ground", str(expected), "./ground", f"../{floors.name}/ground"):
+    for entry in (
+        "ground",
+        "ground.dimm",
+        "~/ground.dimm",
+        "~/ground",
+        str(expected),
+        "./ground",
+        f"../{floors.name}/ground",
+    ):
         assert find_map(entry) == expected
     assert find_map("ground", "~") == find_map("ground", floors) == expected
     assert find_map(str(expected), "/nowhere") == expected  # an absolute path needs no folder
 
 
-@pytest.mark.parametrize("entry, words", [
-    ("attic", "does not exist"), ("folder", "is a folder"), ("x" * 5000, "cannot be looked for"), ("~nobody_here/map", "cannot be looked for"),
-    ("a\0b", "cannot be looked for|does not exist"), ("/", "cannot be looked for|is a folder"),
-])
+@pytest.mark.parametrize(
+    "entry, words",
+    [
+        ("attic", "does not exist"),
+        ("folder", "is a folder"),
+        ("x" * 5000, "cannot be looked for"),
+        ("~nobody_here/map", "cannot be looked for"),
+        ("a\0b", "cannot be looked for|does not exist"),
+        ("/", "cannot be looked for|is a folder"),
+    ],
+)
 def test_what_is_no_map_file_is_one_sentence(tmp_path, entry, words) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(MapError, match=words) as caught:

@@ -45,7 +45,9 @@ def scene(walk: Path) -> Scene:
 def rows(scene: Scene, encoder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     """Rows of all peers that are installed, with trainings of a few steps."""
     folder = tmp_path_factory.mktemp("peers")
-    peers = [peer for peer in PEERS if peer != "lightglue" and not missing(peer)]  # lightglue takes seconds for an image
+    peers = [
+        peer for peer in PEERS if peer != "lightglue" and not missing(peer)
+    ]  # lightglue takes seconds for an image
     return {f"walk/{peer}": row(scene, peer, encoder, folder, lambda *_: False, steps=10) for peer in peers}
 
 
@@ -54,9 +56,18 @@ def test_every_row_holds_the_figures_of_the_table(rows: dict[str, dict]) -> None
     for key, figures in rows.items():
         (asked,) = figures["conditions"].values()
         assert asked["frames"] == 3 and len(asked["errors_m"]) == 3
-        assert figures["map_bytes"] > 0 and figures["mapping_peak_mb"] > 50 and sum(figures["mapping_seconds"].values()) > 0
-        assert asked["latency_ms"] > asked["stage_ms"]["encode"] > 0 and asked["ratio"] > 1 == asked["stage_ratio"]["encode"]
-        assert set(asked["stage_ms"]) == set(asked["stage_ratio"]) and asked["ratio"] >= max(asked["stage_ratio"].values()), key
+        assert (
+            figures["map_bytes"] > 0
+            and figures["mapping_peak_mb"] > 50
+            and sum(figures["mapping_seconds"].values()) > 0
+        )
+        assert (
+            asked["latency_ms"] > asked["stage_ms"]["encode"] > 0
+            and asked["ratio"] > 1 == asked["stage_ratio"]["encode"]
+        )
+        assert set(asked["stage_ms"]) == set(asked["stage_ratio"]) and asked["ratio"] >= max(
+            asked["stage_ratio"].values()
+        ), key
         json.dumps(figures)
 
 
@@ -76,7 +87,9 @@ def test_sift_finds_the_pose(rows: dict[str, dict]) -> None:
 
 
 @pytest.mark.long
-def test_the_document_tells_what_was_measured(rows: dict[str, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_document_tells_what_was_measured(
+    rows: dict[str, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(document, "SCENES", ["walk", "elsewhere"])
     monkeypatch.setattr(document.pictures, "SCENES", ["walk", "elsewhere"])
     text = document.write(rows, tmp_path / "peers.md").read_text()
@@ -85,14 +98,21 @@ def test_the_document_tells_what_was_measured(rows: dict[str, dict], tmp_path: P
     assert f"{100 * retrieved['median_translation_m']:.1f} cm / {retrieved['median_rotation_deg']:.2f} deg" in here
     assert there.split("## ")[0].split() == ["All", "peers:", "not", "measured."]
     unmeasured = [line for line in here.splitlines() if line.startswith("|") and "not measured" in line]
-    assert any("LightGlue" in line for line in unmeasured) and not any("most similar CLS" in line for line in unmeasured)
+    assert any("LightGlue" in line for line in unmeasured) and not any(
+        "most similar CLS" in line for line in unmeasured
+    )
     assert all(each.method in text for each in ROWS) and "not this machine" in text
     assert {path.name for path in (tmp_path / "images").iterdir()} == {"peers_accuracy.png", "peers_errors.png"}
 
 
 def test_mean_of_nearest_weighs_by_similarity() -> None:
     cls = np.array([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [-1.0, 0.0]])
-    poses = np.stack([make_pose(Rotation.from_euler("z", angle, degrees=True).as_matrix(), [angle, 0, 0]) for angle in (0.0, 10.0, 20.0, 90.0)])
+    poses = np.stack(
+        [
+            make_pose(Rotation.from_euler("z", angle, degrees=True).as_matrix(), [angle, 0, 0])
+            for angle in (0.0, 10.0, 20.0, 90.0)
+        ]
+    )
     pose = mean_of_nearest(ReferenceViews(cls, poses), np.array([2.0, 0.0]), 3)
     assert pose[0, 3] == pytest.approx((0.8 * 10 + 0.6 * 20) / 2.4)
     assert 7 < pose_errors(pose, poses[0])[1] < 10
@@ -117,21 +137,32 @@ def test_pnp_finds_the_pose_among_outliers() -> None:
 def test_scene_coordinates_learn_points_from_reprojection_alone() -> None:
     generator = torch.Generator().manual_seed(0)
     views, patches = 40, 60
-    points = torch.rand((views, patches, 3), generator=generator) * torch.tensor([4.0, 3.0, 1.0]) + torch.tensor([-2.0, -1.5, 3.0])
-    tokens = (points - points.mean(dim=(0, 1))) @ torch.randn((3, 32), generator=generator)  # what a patch shows is known by its token
+    points = torch.rand((views, patches, 3), generator=generator) * torch.tensor([4.0, 3.0, 1.0]) + torch.tensor(
+        [-2.0, -1.5, 3.0]
+    )
+    tokens = (points - points.mean(dim=(0, 1))) @ torch.randn(
+        (3, 32), generator=generator
+    )  # what a patch shows is known by its token
     centres = torch.rand((views, 3), generator=generator, dtype=torch.float64) * 3 - 1.5
     local = points - centres[:, None].float()
     rays = torch.nn.functional.normalize(local, dim=2).reshape(-1, 3)
     data = TrainingViews(
-        patches=tokens.reshape(-1, 32).half(), camera_rays=rays, directions=rays, context=torch.zeros((views, 4)).half(),
-        view_of=torch.arange(views, dtype=torch.int32).repeat_interleave(patches), centres=centres,
-        rotations=torch.eye(3, dtype=torch.float64).repeat(views, 1, 1), frame_of=torch.arange(views, dtype=torch.int32),
+        patches=tokens.reshape(-1, 32).half(),
+        camera_rays=rays,
+        directions=rays,
+        context=torch.zeros((views, 4)).half(),
+        view_of=torch.arange(views, dtype=torch.int32).repeat_interleave(patches),
+        centres=centres,
+        rotations=torch.eye(3, dtype=torch.float64).repeat(views, 1, 1),
+        frame_of=torch.arange(views, dtype=torch.int32),
     )
     normalisation = Normalisation.of(centres)
     training = TrainingConfig(steps=100, batch=256, learning_rate=5e-3)
     head = scene_coordinates.train(data, normalisation, 350.0, training, lambda *_: None, width=64)
     with torch.inference_mode():
-        found = head(data.patches.float(), data.context.float(), rays) * normalisation.radius + normalisation.origin.float()
+        found = (
+            head(data.patches.float(), data.context.float(), rays) * normalisation.radius + normalisation.origin.float()
+        )
     assert (found - points.reshape(-1, 3)).norm(dim=1).median() < 0.3  # they are 3 to 4 m away, 5 m across
 
 
@@ -140,7 +171,9 @@ def test_the_check_names_what_became_worse() -> None:
     assert regressions(committed, committed) == []
     assert regressions({name: 1.19 * value for name, value in committed.items()}, committed) == []
     (sentence,) = regressions(committed | {"head/encoder": 0.07}, committed)
-    assert sentence.startswith("head/encoder") and "0.070" in sentence and "0.050" in sentence and "40 % worse" in sentence
+    assert (
+        sentence.startswith("head/encoder") and "0.070" in sentence and "0.050" in sentence and "40 % worse" in sentence
+    )
     assert regressions(committed | {"error/retrieval": 0.1}, committed) == []  # better is no regression
     assert len(regressions(committed | {"error/retrieval": float("nan")}, committed)) == 1
 
@@ -161,7 +194,18 @@ def test_the_committed_ratios_are_those_that_are_measured() -> None:
 
 @pytest.mark.long
 def test_a_quick_run_stores_its_row_and_is_not_repeated(shared_data: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.peers", str(shared_data), "--quick", "--no-cost", "--scenes", "herzjesu", "--peers", "retrieval"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.peers",
+        str(shared_data),
+        "--quick",
+        "--no-cost",
+        "--scenes",
+        "herzjesu",
+        "--peers",
+        "retrieval",
+    ]
     command += ["--results", str(tmp_path)]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert first.returncode == 0 and "herzjesu/retrieval:" in first.stdout, first.stderr

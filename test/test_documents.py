@@ -53,7 +53,9 @@ def test_the_reference_is_made_from_docstrings(tmp_path: Path) -> None:
     assert not any(name.startswith(("dimm_ros.cli", "dimm_ros.msg")) for name in names)
     assert api.main(tmp_path, ["dimm_ros", "dimm_ros.estimate"]) == 0
     text = (tmp_path / "dimm_ros.html").read_text(encoding="utf-8")
-    assert 'id="Localizer.localize"' in text and "Pose of one (H, W, 3) uint8 RGB image." in text and 'id="Camera"' in text
+    assert (
+        'id="Localizer.localize"' in text and "Pose of one (H, W, 3) uint8 RGB image." in text and 'id="Camera"' in text
+    )
     assert (tmp_path / "dimm_ros" / "estimate.html").is_file() and (tmp_path / "index.html").is_file()
 
 
@@ -89,7 +91,9 @@ def test_the_tutorial_shows_what_its_run_printed(last_run: dict) -> None:
 
 def test_a_run_of_other_commands_or_another_table_is_out_of_date(last_run: dict) -> None:
     page, runs = tutorial.PAGE.read_text(encoding="utf-8"), last_run["runs"]
-    changed = {step.name: step for step in tutorial.steps(page.replace("dimm map tour_bag", "dimm map tour_bag --seed 1"))}
+    changed = {
+        step.name: step for step in tutorial.steps(page.replace("dimm map tour_bag", "dimm map tour_bag --seed 1"))
+    }
     assert [name for name, step in changed.items() if tutorial.current(step, runs)] == ["bags", "doctor"]
     step = next(one for one in tutorial.steps(page) if one.name == "eval")
     other = {**runs["eval"], "printed": runs["eval"]["printed"].replace("median error", "median mistake")}

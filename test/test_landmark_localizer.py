@@ -51,18 +51,22 @@ def hidden(localizer: Localizer) -> Localizer:
     header = localizer.map.header
     told = header.landmarks.model_copy(update={"kind": "lines"})
     lines = hide_in_lines(localizer.map.landmarks, 5)
-    return Localizer(SceneMap(header.model_copy(update={"landmarks": told}), localizer.map.head, lines), localizer.encoder)
+    return Localizer(
+        SceneMap(header.model_copy(update={"landmarks": told}), localizer.map.head, lines), localizer.encoder
+    )
 
 
 def errors(localizer: Localizer, frames: Sequence[Frame]) -> tuple[np.ndarray, list[Estimate]]:
     estimates = [localizer.localize(frame.load(), frame.camera) for frame in frames]
     pairs = zip(estimates, frames, strict=True)
-    return np.array([pose_errors(estimate.world_from_camera, frame.world_from_camera) for estimate, frame in pairs]), estimates
+    return np.array(
+        [pose_errors(estimate.world_from_camera, frame.world_from_camera) for estimate, frame in pairs]
+    ), estimates
 
 
 @pytest.mark.parametrize("kind", ["points", "lines"])
 def test_another_walk_is_found_far_better_than_by_rays_alone(
-    localizer: Localizer, small_map: Path, encoder: Encoder, frames: Sequence[Frame], kind: str,
+    localizer: Localizer, small_map: Path, encoder: Encoder, frames: Sequence[Frame], kind: str
 ) -> None:
     joined, estimates = errors(localizer if kind == "points" else hidden(localizer), frames[::3])
     alone, _ = errors(Localizer(SceneMap.load(small_map), encoder), frames[::3])
@@ -82,13 +86,22 @@ def in_other_unit(localizer: Localizer, factor: float) -> SceneMap:
     """The map as poses of another unit would have made it."""
     header, landmarks = localizer.map.header, localizer.map.landmarks
     far = landmarks.seen_from * np.float16([1, 1, 1, 1, factor, factor])
-    header = header.model_copy(update={"origin": tuple(factor * np.array(header.origin)), "radius": factor * header.radius})
-    return SceneMap(header, localizer.map.head, replace(landmarks, places=landmarks.places * np.float32(factor), seen_from=far))
+    header = header.model_copy(
+        update={"origin": tuple(factor * np.array(header.origin)), "radius": factor * header.radius}
+    )
+    return SceneMap(
+        header, localizer.map.head, replace(landmarks, places=landmarks.places * np.float32(factor), seen_from=far)
+    )
 
 
 @pytest.mark.parametrize(("factor", "said"), [(1.0, ""), (1000.0, r"\d{4} m away"), (0.001, r"0\.00\d+ m away")])
 def test_a_map_in_another_unit_says_so_when_it_is_opened_and_with_every_rejection(
-    localizer: Localizer, frames: Sequence[Frame], caplog: pytest.LogCaptureFixture, tmp_path: Path, factor: float, said: str,
+    localizer: Localizer,
+    frames: Sequence[Frame],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    factor: float,
+    said: str,
 ) -> None:
     path = tmp_path / "room.dimm"
     in_other_unit(localizer, factor).save(path)
@@ -97,12 +110,17 @@ def test_a_map_in_another_unit_says_so_when_it_is_opened_and_with_every_rejectio
         caplog.clear()
         opened = opening(str(path))
         messages = [record.getMessage() for record in caplog.records]
-        rejected = Localizer(opened.map, opened.encoder, acceptance=strict).localize(frames[0].load(), frames[0].camera).reason
+        rejected = (
+            Localizer(opened.map, opened.encoder, acceptance=strict).localize(frames[0].load(), frames[0].camera).reason
+        )
         assert rejected.startswith("The rotation is uncertain") or factor != 1.0
         if not said:
             assert not any("unit" in text or "metres" in text for text in messages) and "--scale" not in rejected
             continue
-        words = rf"What this map shows is {said} \(median\), were its poses in metres: make a bag in metres with 'dimm convert --scale'"
+        words = (
+            rf"What this map shows is {said} \(median\), were its poses in metres: make a bag in metres with 'dimm "
+            rf"convert --scale'"
+        )
         assert [text for text in messages if re.match(rf"Map 'gallery': {words}", text)] and re.search(words, rejected)
 
 
@@ -115,16 +133,21 @@ def test_the_stages_are_timed(localizer: Localizer, frames: Sequence[Frame]) -> 
     assert list(times) == ["prepare", "keypoints", "encode", "head", "solve", "landmarks", "total"]
     assert all(value > 0 for value in times.values())
     tracked = localizer.track(frames[0].load(), frames[0].camera, frames[0].world_from_camera, SURE).stage_ms
-    assert list(tracked) == ["keypoints", "landmarks", "total"] and tracked["total"] == pytest.approx(sum(list(tracked.values())[:2]))
+    assert list(tracked) == ["keypoints", "landmarks", "total"] and tracked["total"] == pytest.approx(
+        sum(list(tracked.values())[:2])
+    )
 
 
 def test_what_is_elsewhere_shows_no_landmarks(localizer: Localizer, frames: Sequence[Frame]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (168, 224, 3), dtype=np.uint8)
-    elsewhere = [render(build_room(1, photographs=False), frame.camera, frame.world_from_camera) for frame in frames[:6:3]]
+    elsewhere = [
+        render(build_room(1, photographs=False), frame.camera, frame.world_from_camera) for frame in frames[:6:3]
+    ]
     answer = localizer.localize(noise, frames[0].camera)
     assert not answer.accepted and answer.basis == "rays" and answer.landmarks == 0 and answer.reason.endswith(".")
     for image in (noise, *elsewhere):
-        # A map of 24 images knows too little for its rays to tell another room with the same furniture; its landmarks do.
+        # A map of 24 images knows too little for its rays to tell another room with the same furniture; its landmarks
+        # do.
         answer = localizer.localize(image, frames[0].camera)
         assert answer.basis == "rays" and answer.landmarks == 0
         tracked = localizer.track(image, frames[0].camera, frames[0].world_from_camera, SURE)
@@ -149,7 +172,9 @@ def test_tracking_is_nearly_as_good_as_all_of_it(localizer: Localizer, frames: S
         shift, turn = rng.normal(size=(2, 3))
         predicted = frame.world_from_camera.copy()
         predicted[:3, 3] += 0.03 * shift / np.linalg.norm(shift)
-        predicted[:3, :3] = Rotation.from_rotvec(np.radians(1.0) * turn / np.linalg.norm(turn)).as_matrix() @ predicted[:3, :3]
+        predicted[:3, :3] = (
+            Rotation.from_rotvec(np.radians(1.0) * turn / np.linalg.norm(turn)).as_matrix() @ predicted[:3, :3]
+        )
         answer = localizer.track(frame.load(), frame.camera, predicted, SURE)
         assert answer.accepted and answer.basis == "landmarks" and answer.rays == 0
         off.append(pose_errors(answer.world_from_camera, frame.world_from_camera))
@@ -159,14 +184,18 @@ def test_tracking_is_nearly_as_good_as_all_of_it(localizer: Localizer, frames: S
 
 def test_a_prediction_elsewhere_is_rejected(localizer: Localizer, frames: Sequence[Frame]) -> None:
     frame = frames[0]
-    turned = make_pose(Rotation.from_euler("z", 120, degrees=True).as_matrix(), [0.0, 0.0, 0.0]) @ frame.world_from_camera
+    turned = (
+        make_pose(Rotation.from_euler("z", 120, degrees=True).as_matrix(), [0.0, 0.0, 0.0]) @ frame.world_from_camera
+    )
     answer = localizer.track(frame.load(), frame.camera, turned, SURE)
     assert not answer.accepted and answer.reason == UNSEEN and answer.landmarks == 0
     np.testing.assert_array_equal(answer.world_from_camera, turned)
     np.testing.assert_array_equal(answer.covariance, SURE)
 
 
-def test_what_cannot_be_tracked_is_said(localizer: Localizer, small_map: Path, encoder: Encoder, frames: Sequence[Frame]) -> None:
+def test_what_cannot_be_tracked_is_said(
+    localizer: Localizer, small_map: Path, encoder: Encoder, frames: Sequence[Frame]
+) -> None:
     image, camera, pose = frames[0].load(), frames[0].camera, frames[0].world_from_camera
     with pytest.raises(InputError, match="has no landmarks to track; build it with --landmarks points or lines"):
         Localizer(SceneMap.load(small_map), encoder).track(image, camera, pose, SURE)
@@ -180,7 +209,9 @@ def test_what_cannot_be_tracked_is_said(localizer: Localizer, small_map: Path, e
 
 
 def test_a_rig_of_two_cameras_and_another_lens(localizer: Localizer, frames: Sequence[Frame]) -> None:
-    """One camera as mapped, one a fisheye that looks aside from elsewhere on the base: the base's pose comes from both."""
+    """One camera as mapped, one a fisheye that looks aside from elsewhere on the base: the base's pose comes from
+    both.
+    """
     lens = Camera(224, 168, 105.0, 105.0, 111.5, 83.5, "equidistant", (-0.01, 0.002, 0.0, 0.0))
     aside = make_pose(Rotation.from_euler("y", 20, degrees=True).as_matrix(), [0.25, 0.0, 0.1])
     base_from_cameras = [make_pose(np.eye(3), [-0.2, 0.05, 0.0]), aside]
@@ -206,7 +237,12 @@ def test_the_pose_is_in_the_maps_frame(localizer: Localizer, frames: Sequence[Fr
 
 @pytest.mark.parametrize("kind", ["points", "lines"])
 def test_update_keeps_one_landmark_of_each(
-    localizer: Localizer, other_walk: Path, encoder: Encoder, frames: Sequence[Frame], tmp_path: Path, kind: str,
+    localizer: Localizer,
+    other_walk: Path,
+    encoder: Encoder,
+    frames: Sequence[Frame],
+    tmp_path: Path,
+    kind: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "poselib", None)  # which lines without a trusted prior would use
@@ -215,7 +251,9 @@ def test_update_keeps_one_landmark_of_each(
     before = SceneMap.load(path)
     update_map(path, [open_recording(other_walk)], encoder, training=before.header.training.changed(steps=20))
     after = SceneMap.load(path)
-    assert after.header.landmarks.kind == after.landmarks.kind == kind and after.header.landmarks.count == len(after.landmarks)
+    assert after.header.landmarks.kind == after.landmarks.kind == kind and after.header.landmarks.count == len(
+        after.landmarks
+    )
     assert after.header.landmarks.images == 34 and after.header.origin == before.header.origin
     for name, array in before.landmarks.arrays().items():  # the old ones stay as they were
         np.testing.assert_array_equal(after.landmarks.arrays()[name][: len(before.landmarks)], array)
@@ -226,22 +264,28 @@ def test_update_keeps_one_landmark_of_each(
 
 
 def test_merge_keeps_one_landmark_of_each(
-    landmark_map: Path, other_map: Path, other_walk: Path, encoder: Encoder, frames: Sequence[Frame], tmp_path: Path,
+    landmark_map: Path, other_map: Path, other_walk: Path, encoder: Encoder, frames: Sequence[Frame], tmp_path: Path
 ) -> None:
     one, other = SceneMap.load(landmark_map), SceneMap.load(other_map)
     merged = SceneMap.load(merge_maps([landmark_map, other_map], tmp_path / "floor.dimm"))
     assert merged.header.landmarks.count == len(merged.landmarks) and merged.header.landmarks.images == 34
-    assert max(len(one.landmarks), len(other.landmarks)) < len(merged.landmarks) < len(one.landmarks) + len(other.landmarks)
+    assert (
+        max(len(one.landmarks), len(other.landmarks))
+        < len(merged.landmarks)
+        < len(one.landmarks) + len(other.landmarks)
+    )
     # About the merged map's origin the first map's are where they were.
     np.testing.assert_allclose(
-        merged.landmarks.exact_places[: len(one.landmarks)] + merged.header.origin, one.landmarks.exact_places + one.header.origin, atol=1e-5,
+        merged.landmarks.exact_places[: len(one.landmarks)] + merged.header.origin,
+        one.landmarks.exact_places + one.header.origin,
+        atol=1e-5,
     )
     joined, _ = errors(Localizer(merged, encoder), frames[::3])
     assert np.median(joined[:, 0]) < 0.06
 
 
 def test_a_map_that_was_stopped_does_not_look_for_keypoints_again(
-    walk: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    walk: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recording, path = open_recording(walk), tmp_path / "room.dimm"
     recording = replace(recording, frames=recording.frames[:12])

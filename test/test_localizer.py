@@ -64,7 +64,9 @@ def test_an_image_of_the_walk(localizer: Localizer, frames: Sequence[Frame]) -> 
     assert estimate.rays == 16 * 12 and estimate.inlier_ratio == estimate.inliers / estimate.rays
     assert estimate.cls.shape == (localizer.encoder.cls_dim,) and estimate.cls.dtype == np.float32
     assert estimate.angle_residual_deg.shape == estimate.centre_residual.shape == (12, 16)
-    agreeing = (estimate.angle_residual_deg < 9.0) & (estimate.centre_residual < 0.3)  # thresholds at the end of the confidence range
+    agreeing = (estimate.angle_residual_deg < 9.0) & (
+        estimate.centre_residual < 0.3
+    )  # thresholds at the end of the confidence range
     assert np.count_nonzero(agreeing) >= estimate.inliers
 
 
@@ -125,21 +127,37 @@ def test_calibration_adds_what_all_rays_share(localizer: Localizer, frames: Sequ
     def calibrated(position: float, rotation: float) -> Estimate:
         calibration = Calibration(position_rate=position, rotation_rate_deg=rotation)
         header = localizer.map.header.model_copy(update={"calibration": calibration})
-        return Localizer(SceneMap(header, localizer.map.head), localizer.encoder).localize(frames[8].load(), frames[8].camera)
+        return Localizer(SceneMap(header, localizer.map.head), localizer.encoder).localize(
+            frames[8].load(), frames[8].camera
+        )
 
     rays, shared = calibrated(0.0, 0.0), calibrated(2.0, 5.0)
-    added = np.diag(np.repeat(np.square(Calibration(position_rate=2.0, rotation_rate_deg=5.0).sigmas(shared.novelty)), 3))
+    added = np.diag(
+        np.repeat(np.square(Calibration(position_rate=2.0, rotation_rate_deg=5.0).sigmas(shared.novelty)), 3)
+    )
     np.testing.assert_allclose(shared.covariance, rays.covariance + added, rtol=1e-9, atol=1e-18)
     assert np.linalg.eigvalsh(rays.covariance).min() > 0
 
 
-@pytest.mark.parametrize(("rule", "sentence"), [
-    ({"min_inlier_ratio": 1.0}, r"Only \d+% of the rays agree \(at least 100% must\): the view is probably not of this map\."),
-    ({"max_position_sigma": 1e-9}, r"The position is uncertain by \d+\.\d\d m \(at most 1e-09 m is accepted\)\. This map tells .*\."),
-    ({"max_rotation_sigma_deg": 1e-9}, r"The rotation is uncertain by \d+\.\d deg \(at most 1e-09 deg is accepted\)\."),
-])
+@pytest.mark.parametrize(
+    ("rule", "sentence"),
+    [
+        (
+            {"min_inlier_ratio": 1.0},
+            r"Only \d+% of the rays agree \(at least 100% must\): the view is probably not of this map\.",
+        ),
+        (
+            {"max_position_sigma": 1e-9},
+            r"The position is uncertain by \d+\.\d\d m \(at most 1e-09 m is accepted\)\. This map tells .*\.",
+        ),
+        (
+            {"max_rotation_sigma_deg": 1e-9},
+            r"The rotation is uncertain by \d+\.\d deg \(at most 1e-09 deg is accepted\)\.",
+        ),
+    ],
+)
 def test_each_rule_of_acceptance_rejects_with_its_sentence(
-    localizer: Localizer, frames: Sequence[Frame], rule: dict[str, float], sentence: str,
+    localizer: Localizer, frames: Sequence[Frame], rule: dict[str, float], sentence: str
 ) -> None:
     image, camera = frames[8].load(), frames[8].camera
     strict = Localizer(localizer.map, localizer.encoder, acceptance=AcceptanceConfig(**rule)).localize(image, camera)
@@ -151,34 +169,46 @@ def test_each_rule_of_acceptance_rejects_with_its_sentence(
 def test_an_infinite_covariance_is_rejected(localizer: Localizer, frames: Sequence[Frame]) -> None:
     unsure = Calibration().model_copy(update={"position_rate": float("inf")})  # no file can say so
     header = localizer.map.header.model_copy(update={"calibration": unsure})
-    answer = Localizer(SceneMap(header, localizer.map.head), localizer.encoder).localize(frames[8].load(), frames[8].camera)
+    answer = Localizer(SceneMap(header, localizer.map.head), localizer.encoder).localize(
+        frames[8].load(), frames[8].camera
+    )
     assert not answer.accepted and answer.reason == "The pose's covariance is not finite: the rays do not fix it."
 
 
-def test_rays_that_meet_nowhere_are_rejected_with_the_solvers_sentence(localizer: Localizer, frames: Sequence[Frame]) -> None:
+def test_rays_that_meet_nowhere_are_rejected_with_the_solvers_sentence(
+    localizer: Localizer, frames: Sequence[Frame]
+) -> None:
     solver = SolverConfig(centre_threshold=1e-7)
     answer = Localizer(localizer.map, localizer.encoder, solver=solver).localize(frames[8].load(), frames[8].camera)
     assert not answer.accepted and "rays meet in a point within 1e-07 m; a pose needs at least 3" in answer.reason
     assert_usable(answer)
 
 
-@pytest.mark.parametrize(("rate", "doubted"), [(0.5, False), (500.0, True), (10.0, True)])  # metres, millimetres, a twentieth of a metre
+@pytest.mark.parametrize(
+    ("rate", "doubted"), [(0.5, False), (500.0, True), (10.0, True)]
+)  # metres, millimetres, a twentieth of a metre
 def test_a_map_that_cannot_be_sure_anywhere_says_so_with_every_rejection(
-    localizer: Localizer, frames: Sequence[Frame], rate: float, doubted: bool,
+    localizer: Localizer, frames: Sequence[Frame], rate: float, doubted: bool
 ) -> None:
     header = localizer.map.header.model_copy(update={"calibration": Calibration(position_rate=rate)})
     sentence = f"This map tells even views near its own to {rate * 0.1**0.9:.2g} m only: see what 'dimm doctor' says"
     for solver in (SolverConfig(centre_threshold=1e-7), None):  # rejected by the solver; by the rules
-        strict = Localizer(SceneMap(header, localizer.map.head), localizer.encoder, solver, AcceptanceConfig(min_inlier_ratio=1.0))
+        strict = Localizer(
+            SceneMap(header, localizer.map.head), localizer.encoder, solver, AcceptanceConfig(min_inlier_ratio=1.0)
+        )
         answer = strict.localize(frames[8].load(), frames[8].camera)
         assert not answer.accepted and (sentence in answer.reason) is doubted
 
 
-@pytest.mark.parametrize("image", [
-    np.random.default_rng(0).integers(0, 256, (168, 224, 3), dtype=np.uint8),
-    np.zeros((168, 224, 3), np.uint8),
-    np.full((168, 224, 3), 255, np.uint8),
-], ids=["noise", "black", "white"])
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.random.default_rng(0).integers(0, 256, (168, 224, 3), dtype=np.uint8),
+        np.zeros((168, 224, 3), np.uint8),
+        np.full((168, 224, 3), 255, np.uint8),
+    ],
+    ids=["noise", "black", "white"],
+)
 def test_an_image_of_nothing_is_rejected(localizer: Localizer, frames: Sequence[Frame], image: np.ndarray) -> None:
     answer = localizer.localize(image, frames[0].camera)
     assert_usable(answer)
@@ -187,19 +217,21 @@ def test_an_image_of_nothing_is_rejected(localizer: Localizer, frames: Sequence[
 
 def test_an_image_of_another_size_is_refused(localizer: Localizer, frames: Sequence[Frame]) -> None:
     frame = frames[0]
-    with pytest.raises(InputError, match="224x168 but camera_info says 640x480; publish the camera_info of this stream"):
+    with pytest.raises(
+        InputError, match="224x168 but camera_info says 640x480; publish the camera_info of this stream"
+    ):
         localizer.localize(frame.load(), Camera(640, 480, 525, 525, 320, 240))
     with pytest.raises(InputError, match="uint8 RGB is needed"):
         localizer.localize(frame.load()[..., 0], frame.camera)
 
 
-# Up to 30 degrees from the axis these bend rays by less than half a degree; towards the corners, 43 degrees away, they fold.
-@pytest.mark.parametrize(("model", "distortion"), [
-    ("plumb_bob", (0.0, 0.0, 0.0, 0.0, -0.5)),
-    ("equidistant", (1 / 3, 2 / 15, 0.0, -9.6)),
-])
+# Up to 30 degrees from the axis these bend rays by less than half a degree; towards the corners, 43 degrees away, they
+# fold.
+@pytest.mark.parametrize(
+    ("model", "distortion"), [("plumb_bob", (0.0, 0.0, 0.0, 0.0, -0.5)), ("equidistant", (1 / 3, 2 / 15, 0.0, -9.6))]
+)
 def test_patches_that_the_lens_cannot_explain_are_left_out(
-    localizer: Localizer, frames: Sequence[Frame], model: str, distortion: tuple[float, ...],
+    localizer: Localizer, frames: Sequence[Frame], model: str, distortion: tuple[float, ...]
 ) -> None:
     frame = frames[8]
     folding = replace(frame.camera, distortion_model=model, distortion=distortion)
@@ -225,7 +257,9 @@ def test_a_view_through_no_lens_at_all_is_rejected(localizer: Localizer, frames:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_the_gpu_agrees_with_the_cpu(small_map: Path, localizer: Localizer, encoder: Encoder, frames: Sequence[Frame]) -> None:
+def test_the_gpu_agrees_with_the_cpu(
+    small_map: Path, localizer: Localizer, encoder: Encoder, frames: Sequence[Frame]
+) -> None:
     on_gpu = Localizer.open(small_map, device="cuda", weights=encoder.weights.path)
     image, camera = frames[8].load(), frames[8].camera
     one, other = localizer.localize(image, camera), on_gpu.localize(image, camera)
@@ -248,8 +282,14 @@ def test_observing_and_solving_is_localizing(localizer: Localizer, frames: Seque
     image, camera = frames[8].load(), frames[8].camera
     whole = localizer.localize(image, camera)
     observation = localizer.observe(image, camera)
-    assert list(observation.stage_ms) == ["prepare", "encode", "head"] and observation.rays.directions.shape == (16 * 12, 3)
-    for estimate in (localizer.solve_window([observation], [np.eye(4)]), localizer.localize_rig([image], [camera], [np.eye(4)])):
+    assert list(observation.stage_ms) == ["prepare", "encode", "head"] and observation.rays.directions.shape == (
+        16 * 12,
+        3,
+    )
+    for estimate in (
+        localizer.solve_window([observation], [np.eye(4)]),
+        localizer.localize_rig([image], [camera], [np.eye(4)]),
+    ):
         np.testing.assert_array_equal(estimate.world_from_camera, whole.world_from_camera)
         np.testing.assert_array_equal(estimate.covariance, whole.covariance)
         assert estimate.inliers == whole.inliers and estimate.image_inlier_ratios == (estimate.inlier_ratio,)
@@ -279,7 +319,10 @@ def test_an_estimate_is_built_by_keyword() -> None:
 
 def test_a_batch_observes_what_single_images_do(localizer: Localizer, frames: Sequence[Frame]) -> None:
     images, cameras = loaded(frames[4:7])
-    images[1], cameras[1] = images[1][:120], cameras[1].cropped(0, 0, 224, 120)  # encoded apart, and put back in its place
+    images[1], cameras[1] = (
+        images[1][:120],
+        cameras[1].cropped(0, 0, 224, 120),
+    )  # encoded apart, and put back in its place
     for together, image, camera in zip(localizer.observe_all(images, cameras), images, cameras, strict=True):
         alone = localizer.observe(image, camera)
         assert together.grid is alone.grid
@@ -363,17 +406,28 @@ def test_earlier_images_do_not_speak_for_a_covered_camera(localizer: Localizer, 
     assert rig.accepted and len(rig.image_inlier_ratios) == 5  # one covered camera of several at one time
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (lambda images, cameras, poses: ([], [], []), "No image was given"),
-    (lambda images, cameras, poses: (images, cameras, poses[:1]), "Lists of 2, 2, 1 entries were given"),
-    (lambda images, cameras, poses: (images[:1], cameras, poses), "Lists of 1, 2, 2 entries were given"),
-    (lambda images, cameras, poses: (images, cameras, [2 * poses[0], poses[1]]), "Pose 0 is not a rigid"),
-    (lambda images, cameras, poses: (images, cameras, [poses[0], poses[1] * np.nan]), "Pose 1 is not a rigid"),
-    (lambda images, cameras, poses: (images, cameras, [poses[0], poses[1][:3]]), "Pose 1 is not a rigid"),
-    (lambda images, cameras, poses: (images, cameras, [poses[0], np.diag([1.0, 1, -1, 1])]), "Pose 1 is not a rigid"),
-    (lambda images, cameras, poses: (images, cameras, [poses[1], make_pose(np.eye(3), np.ones(3))]), "must be the identity"),
-])
-def test_lists_that_do_not_fit_are_one_sentence(localizer: Localizer, frames: Sequence[Frame], change, words: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda images, cameras, poses: ([], [], []), "No image was given"),
+        (lambda images, cameras, poses: (images, cameras, poses[:1]), "Lists of 2, 2, 1 entries were given"),
+        (lambda images, cameras, poses: (images[:1], cameras, poses), "Lists of 1, 2, 2 entries were given"),
+        (lambda images, cameras, poses: (images, cameras, [2 * poses[0], poses[1]]), "Pose 0 is not a rigid"),
+        (lambda images, cameras, poses: (images, cameras, [poses[0], poses[1] * np.nan]), "Pose 1 is not a rigid"),
+        (lambda images, cameras, poses: (images, cameras, [poses[0], poses[1][:3]]), "Pose 1 is not a rigid"),
+        (
+            lambda images, cameras, poses: (images, cameras, [poses[0], np.diag([1.0, 1, -1, 1])]),
+            "Pose 1 is not a rigid",
+        ),
+        (
+            lambda images, cameras, poses: (images, cameras, [poses[1], make_pose(np.eye(3), np.ones(3))]),
+            "must be the identity",
+        ),
+    ],
+)
+def test_lists_that_do_not_fit_are_one_sentence(
+    localizer: Localizer, frames: Sequence[Frame], change, words: str
+) -> None:
     images, cameras = loaded(frames[:2])
     arguments = change(images, cameras, [make_pose(np.eye(3), np.array([0.1, 0.0, 0.0])), np.eye(4)])
     if "identity" not in words:

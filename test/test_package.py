@@ -1,4 +1,6 @@
-"""The package as contributors and package managers see it: one version, lazy names, one definition of what is checked."""
+"""The package as contributors and package managers see it: one version, lazy names, one definition of what is
+checked.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-PINS = dict(re.findall(r"^([\w.-]+)==([^;\s]+)", (ROOT / ".ci" / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE))
+PINS = dict(
+    re.findall(r"^([\w.-]+)==([^;\s]+)", (ROOT / ".ci" / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+)
 
 
 def name(requirement: str) -> str:
@@ -75,20 +79,30 @@ def test_peers_are_those_that_the_benchmark_installs() -> None:
 
 def test_lint_is_the_same_everywhere() -> None:
     """make lint, the workflow and pre-commit: no rules but pyproject.toml's, no second version of ruff."""
-    recipe = re.search(r"^lint: setup\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE).group(1)
-    assert recipe.split("\n\t") == ["\t$(BIN)/ruff check", "$(BIN)/mypy\n"]
+    recipe = re.search(
+        r"^lint: setup\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    ).group(1)
+    assert recipe.split("\n\t") == ["\t$(BIN)/ruff check", "$(BIN)/ruff format --check", "$(BIN)/mypy\n"]
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
     steps = {job: [step["run"] for step in spec["steps"] if "run" in step] for job, spec in workflow["jobs"].items()}
-    assert steps["lint"] == ["make lint", "make docs"] and steps["test"] == ["make test-all"] and any("colcon test" in step for step in steps["ros"])
+    assert (
+        steps["lint"] == ["make lint", "make docs"]
+        and steps["test"] == ["make test-all"]
+        and any("colcon test" in step for step in steps["ros"])
+    )
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     ruff = next(entry for entry in hooks["repos"] if entry["repo"].endswith("ruff-pre-commit"))
-    assert ruff["rev"] == f"v{PINS['ruff']}" and [hook["id"] for hook in ruff["hooks"]] == ["ruff-check"]
+    assert ruff["rev"] == f"v{PINS['ruff']}" and [hook["id"] for hook in ruff["hooks"]] == ["ruff-check", "ruff-format"]
     assert not (ROOT / "ruff.toml").exists()  # it would hide pyproject.toml's section
 
 
 def test_ci_runs_every_test_once() -> None:
     """The quick ones as README.md's make test does, then those that it leaves out."""
-    made = dict(re.findall(r"^(test[\w-]*): setup\n\t\$\(PYTEST\)(.*)\n", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    made = dict(
+        re.findall(
+            r"^(test[\w-]*): setup\n\t\$\(PYTEST\)(.*)\n", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+        )
+    )
     assert made == {"test": ' -m "not long"', "test-long": " -m long", "test-all": ""}
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith("\nmake lint test\nmake test-long\n")
 
@@ -97,7 +111,9 @@ def test_pages_for_contributors_lead_somewhere() -> None:
     for page in ("README.md", "CONTRIBUTING.md", "QUALITY_DECLARATION.md"):
         for target in re.findall(r"\]\((?!http|#)([^)#]+)", (ROOT / page).read_text(encoding="utf-8")):
             assert (ROOT / target).exists(), f"{page}: {target}"
-    for path in re.findall(r"`((?:dimm_ros|benchmarks|test|docs)/[\w/.]+)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")):
+    for path in re.findall(
+        r"`((?:dimm_ros|benchmarks|test|docs)/[\w/.]+)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    ):
         assert (ROOT / path).exists(), path
 
 
@@ -105,4 +121,7 @@ def test_the_paper_is_cited_the_same_everywhere() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["preferred-citation"]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"title     = {{{citation['title']}}}" in readme and citation["url"] in readme
-    assert f"pages     = {{{citation['start']}--{citation['end']}}}" in readme and f"year      = {{{citation['year']}}}" in readme
+    assert (
+        f"pages     = {{{citation['start']}--{citation['end']}}}" in readme
+        and f"year      = {{{citation['year']}}}" in readme
+    )

@@ -1,4 +1,6 @@
-"""Which room of the package may import which: the table in docs/method.md says so, and each row may import rows above it only."""
+"""Which room of the package may import which: the table in docs/method.md says so, and each row may import rows above
+it only.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ def imported(path: Path) -> set[str]:
 
 
 IMPORTS = {name: imported(path) for name, path in MODULES.items()}
-#: Modules of the package that each imports. Not dimm_ros itself, which Python imports before them all: it has the version.
+#: Modules of the package that each imports. Not dimm_ros itself, which Python imports before them all: it has the
+#: version.
 GRAPH = {name: {each for each in names if each in MODULES} - {name, "dimm_ros"} for name, names in IMPORTS.items()}
 
 
@@ -57,7 +60,9 @@ def test_the_table_has_every_room_once(rules) -> None:
 def test_rooms_import_what_the_table_says_and_nothing_else(rules) -> None:
     base = set(rules[0][0])
     for rooms, allowed in rules[1:]:
-        found = {room_of(each) for name in GRAPH if name != "dimm_ros" and room_of(name) in rooms for each in GRAPH[name]}
+        found = {
+            room_of(each) for name in GRAPH if name != "dimm_ros" and room_of(name) in rooms for each in GRAPH[name]
+        }
         assert found - set(rooms) - base == allowed, rooms
 
 
@@ -71,4 +76,6 @@ def test_no_room_imports_one_that_stands_below_it(rules) -> None:
 def test_only_the_rooms_of_ros_import_rclpy() -> None:
     rooms = {room_of(name) for name, names in IMPORTS.items() if any(each.split(".")[0] == "rclpy" for each in names)}
     assert rooms == {"ros", "replay", "doctor"}
-    assert [name for name in IMPORTS if name.startswith("dimm_ros.doctor") and "rclpy" in IMPORTS[name]] == ["dimm_ros.doctor.live_ros"]
+    assert [name for name in IMPORTS if name.startswith("dimm_ros.doctor") and "rclpy" in IMPORTS[name]] == [
+        "dimm_ros.doctor.live_ros"
+    ]

@@ -35,7 +35,9 @@ def tiny(tmp_path: Path) -> Path:
     return path
 
 
-def spoilt(path: Path, header: Callable[[dict], object] = lambda _: None, tensors: Callable[[dict], object] = lambda _: None) -> Path:
+def spoilt(
+    path: Path, header: Callable[[dict], object] = lambda _: None, tensors: Callable[[dict], object] = lambda _: None
+) -> Path:
     """The map with another header and other tensors."""
     with safe_open(str(path), "pt") as file:
         fields = json.loads(file.metadata()["dimm_map"])
@@ -69,15 +71,37 @@ def _set(**changes: object) -> Callable[[dict], object]:
     return lambda fields: fields.update(changes)
 
 
-@pytest.mark.parametrize("header", [
-    _set(patch_dim=-1), _set(patch_dim=0), _set(patch_dim=10**12), _set(context_dim=-1), _set(context_dim=10**12), _set(patch_dim=10**400),
-    _set(origin=(float("nan"), 0, 0)), _set(origin=(0, float("inf"), 0)), _set(radius=float("inf")), _set(radius=float("nan")),
-    _set(calibration={"position_rate": float("inf")}), _set(calibration={"max_novelty": float("inf")}), _set(figures={"loss": float("nan")}),
-    _set(curves=[{"name": "a", "points": [[10**400, 0.5]]}]), _set(format_version=float("inf")), _set(format_version=[]), _set(parts=3),
-    _set(format_version=3, parts=[3]), _set(format_version=3, head=[]), _set(sources=[{"name": "a", "frames": -3}]),
-    lambda _: "[]", lambda _: "null", lambda _: "3", lambda _: "[" * 100_000, lambda _: '{"format_version": ' + "[" * 100_000,
-    lambda fields: fields["head"].update(whole_novelty=float("inf")),
-])
+@pytest.mark.parametrize(
+    "header",
+    [
+        _set(patch_dim=-1),
+        _set(patch_dim=0),
+        _set(patch_dim=10**12),
+        _set(context_dim=-1),
+        _set(context_dim=10**12),
+        _set(patch_dim=10**400),
+        _set(origin=(float("nan"), 0, 0)),
+        _set(origin=(0, float("inf"), 0)),
+        _set(radius=float("inf")),
+        _set(radius=float("nan")),
+        _set(calibration={"position_rate": float("inf")}),
+        _set(calibration={"max_novelty": float("inf")}),
+        _set(figures={"loss": float("nan")}),
+        _set(curves=[{"name": "a", "points": [[10**400, 0.5]]}]),
+        _set(format_version=float("inf")),
+        _set(format_version=[]),
+        _set(parts=3),
+        _set(format_version=3, parts=[3]),
+        _set(format_version=3, head=[]),
+        _set(sources=[{"name": "a", "frames": -3}]),
+        lambda _: "[]",
+        lambda _: "null",
+        lambda _: "3",
+        lambda _: "[" * 100_000,
+        lambda _: '{"format_version": ' + "[" * 100_000,
+        lambda fields: fields["head"].update(whole_novelty=float("inf")),
+    ],
+)
 def test_a_header_that_cannot_be_is_one_sentence(tiny: Path, header: Callable[[dict], object]) -> None:
     with pytest.raises(MapError, match="The header of map .* cannot be read .*; rebuild it with 'dimm map'") as caught:
         SceneMap.load(spoilt(tiny, header))
@@ -88,12 +112,26 @@ def _shaped(name: str, *shape: int, dtype: torch.dtype = torch.float16) -> Calla
     return lambda tensors: tensors.update({name: torch.zeros(shape, dtype=dtype)})
 
 
-@pytest.mark.parametrize("tensors", [
-    _shaped("whole.views"), _shaped("whole.basis"), _shaped("whole.basis", 24), _shaped("whole.spread", 0), _shaped("whole.spread", 1),
-    _shaped("whole.views", 0, 5), _shaped("whole.views", 10**12, 0), _shaped("whole.views", 2**40, 0), _shaped("context_mean", 23),
-    _shaped("context_mean", 24, dtype=torch.int64), _shaped("context_mean", 24, dtype=torch.complex64), _shaped("more", 3),
-    lambda tensors: tensors.pop("context_mean"), lambda tensors: tensors.pop("whole.views"), lambda tensors: tensors.clear(),
-])
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        _shaped("whole.views"),
+        _shaped("whole.basis"),
+        _shaped("whole.basis", 24),
+        _shaped("whole.spread", 0),
+        _shaped("whole.spread", 1),
+        _shaped("whole.views", 0, 5),
+        _shaped("whole.views", 10**12, 0),
+        _shaped("whole.views", 2**40, 0),
+        _shaped("context_mean", 23),
+        _shaped("context_mean", 24, dtype=torch.int64),
+        _shaped("context_mean", 24, dtype=torch.complex64),
+        _shaped("more", 3),
+        lambda tensors: tensors.pop("context_mean"),
+        lambda tensors: tensors.pop("whole.views"),
+        lambda tensors: tensors.clear(),
+    ],
+)
 def test_tensors_that_are_not_the_heads_are_one_sentence(tiny: Path, tensors: Callable[[dict], object]) -> None:
     with pytest.raises(MapError, match="does not hold the head that its header describes"):
         SceneMap.load(spoilt(tiny, tensors=tensors))
@@ -124,7 +162,9 @@ def test_what_a_map_is_called_does_not_command_a_terminal(tmp_path: Path) -> Non
     tiny_map().save(path)
 
     def evil(fields: dict) -> None:
-        fields |= {name: EVIL for name in ("name", "frame_id", "created", "dimm_version", "encoder_sha256", "encoder_origin")}
+        fields |= {
+            name: EVIL for name in ("name", "frame_id", "created", "dimm_version", "encoder_sha256", "encoder_origin")
+        }
         fields["encoder"]["name"] = EVIL
         fields["sources"] = [{"name": EVIL, "frames": 1, "licence": EVIL, "recorded": [EVIL, EVIL], "mapped": EVIL}]
         fields["curves"], fields["figures"] = [{"name": EVIL, "points": [[1, 2.0]]}], {EVIL: 1.0}
@@ -132,18 +172,31 @@ def test_what_a_map_is_called_does_not_command_a_terminal(tmp_path: Path) -> Non
     path = spoilt(path, evil)
     header = SceneMap.load(path).header
     assert header.name == header.sources[0].licence == header.encoder.name == "a\ufffd[31mb\ufffd2J\ufffdc\ufffdd"
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", header.model_dump_json().encode().decode("unicode_escape", errors="ignore"))
+    assert not re.search(
+        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]",
+        header.model_dump_json().encode().decode("unicode_escape", errors="ignore"),
+    )
     shown = CliRunner().invoke(app, ["map", "info", str(path)])
-    assert shown.exit_code == 0 and "[31mb" in shown.output and not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", shown.output)
+    assert (
+        shown.exit_code == 0
+        and "[31mb" in shown.output
+        and not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", shown.output)
+    )
 
 
 def test_what_is_not_in_a_header_does_not_command_a_terminal_either() -> None:
     assert str(MapError(f"The map {EVIL} is damaged.")) == "The map a\ufffd[31mb\ufffd2J\ufffdc\nd is damaged."
     told = CliRunner().invoke(app, ["map", "info", "absent\x1b[31m.dimm"])
-    assert told.exit_code == 1 and "\x1b" not in told.stderr and "absent\ufffd[31m.dimm does not exist" in " ".join(told.stderr.split())
+    assert (
+        told.exit_code == 1
+        and "\x1b" not in told.stderr
+        and "absent\ufffd[31m.dimm does not exist" in " ".join(told.stderr.split())
+    )
 
 
-def test_names_in_tables_lines_and_logs_do_not_either(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_names_in_tables_lines_and_logs_do_not_either(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     """Topics and files of recordings, for instance."""
     table = Table(title=EVIL)
     table.add_column(EVIL)
@@ -172,7 +225,9 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypa
     """Else a power cut may leave an empty file in place of a good one."""
     path, done = tmp_path / "map.dimm", []
     replace, fsync = os.replace, os.fsync
-    monkeypatch.setattr(dimm_ros.whole_file.os, "fsync", lambda handle: (done.append(os.fstat(handle).st_ino), fsync(handle)))
+    monkeypatch.setattr(
+        dimm_ros.whole_file.os, "fsync", lambda handle: (done.append(os.fstat(handle).st_ino), fsync(handle))
+    )
     monkeypatch.setattr(dimm_ros.whole_file.os, "replace", lambda *paths: (done.append("replace"), replace(*paths)))
     tiny_map().save(path)
     assert done == [path.stat().st_ino, "replace", tmp_path.stat().st_ino]

@@ -1,4 +1,6 @@
-"""Focal length of an uncalibrated camera: the search with predictors that are known, and the whole way with a small map."""
+"""Focal length of an uncalibrated camera: the search with predictors that are known, and the whole way with a small
+map.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,12 @@ property_test = settings(max_examples=20, deadline=None)
 
 
 def predictor(
-    pixels: Tensor, focal: float, generator: torch.Generator, told: float = 0.6, noise: float = 0.0, outliers: float = 0.0,
+    pixels: Tensor,
+    focal: float,
+    generator: torch.Generator,
+    told: float = 0.6,
+    noise: float = 0.0,
+    outliers: float = 0.0,
 ) -> Callable[[float], Tensor]:
     """A head that believes what it is told about its camera with a share, and what it sees for the rest."""
     turn = exp_so3(2 * torch.randn(3, generator=generator, dtype=torch.float64))
@@ -106,8 +113,13 @@ def test_the_bias_of_a_head_is_found_on_views_with_known_cameras(drawn: float) -
     rays = torch.cat([pixel_grid() / 500.0, torch.ones(len(pixel_grid()), 1)], dim=1)
     rays = torch.nn.functional.normalize(rays, dim=1).float()
     views = TrainingViews(
-        view_of=torch.arange(3).repeat_interleave(len(rays)).int(), frame_of=torch.arange(3), context=torch.zeros(3, 4),
-        camera_rays=rays.repeat(3, 1), patches=rays.repeat(3, 1), directions=rays.repeat(3, 1), centres=torch.zeros(3, 3),
+        view_of=torch.arange(3).repeat_interleave(len(rays)).int(),
+        frame_of=torch.arange(3),
+        context=torch.zeros(3, 4),
+        camera_rays=rays.repeat(3, 1),
+        patches=rays.repeat(3, 1),
+        directions=rays.repeat(3, 1),
+        centres=torch.zeros(3, 3),
         rotations=torch.eye(3).repeat(3, 1, 1),
     )
     # what it sees counts 0.4, so an error of its directions is multiplied by 1 / 0.4
@@ -153,7 +165,9 @@ def test_landmarks_refine_the_focal_length(localizer: Localizer, landmark_map: P
     for frame in frames[1:]:  # of the first, the rays find no focal length from which landmarks could begin
         for name, each in (("rays", localizer), ("landmarks", with_landmarks)):
             estimate, camera = each.localize_unknown_focal(frame.load())
-            off[name].append((abs(camera.fx / 150.0 - 1), pose_errors(estimate.world_from_camera, frame.world_from_camera)[0]))
+            off[name].append(
+                (abs(camera.fx / 150.0 - 1), pose_errors(estimate.world_from_camera, frame.world_from_camera)[0])
+            )
     rays, landmarks = np.median(off["rays"], axis=0), np.median(off["landmarks"], axis=0)
     assert landmarks[0] < 0.03 and landmarks[0] < 0.5 * rays[0]
     assert landmarks[1] < 0.06 and landmarks[1] < 0.5 * rays[1]
@@ -168,7 +182,9 @@ def test_a_focal_length_and_a_pose_from_points() -> None:
     points, near = camera_points @ rotation.T + centre, exp_vector(np.array([0.01, 0.0, -0.01])) @ rotation
     assert refine_focal(pixels, points, near, centre + 0.1, 530.0) == pytest.approx(500.0, rel=0.005)
     assert refine_focal(pixels[:10], points[:10], near, centre, 530.0) == 530.0  # too few
-    assert refine_focal(pixels[rng.permutation(80)], points, near, centre, 530.0) == pytest.approx(530.0, rel=0.35)  # never far
+    assert refine_focal(pixels[rng.permutation(80)], points, near, centre, 530.0) == pytest.approx(
+        530.0, rel=0.35
+    )  # never far
 
 
 def test_images_that_cannot_be_of_one_camera(localizer: Localizer) -> None:

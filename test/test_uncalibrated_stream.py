@@ -75,7 +75,7 @@ class Told:
         if focal is None:
             raise InputError("No focal length explains this image.")
         estimate = Estimate(
-            world_from_camera=np.eye(4), covariance=np.eye(6), accepted=self.accepted, reason="", inliers=9, rays=10,
+            world_from_camera=np.eye(4), covariance=np.eye(6), accepted=self.accepted, reason="", inliers=9, rays=10
         )
         return estimate, Camera(64, 48, focal, focal, 31.5, 23.5)
 

@@ -1,4 +1,6 @@
-"""The walk through ``localize`` in docs/method.md names functions that are where it says, in the order in which they are called."""
+"""The walk through ``localize`` in docs/method.md names functions that are where it says, in the order in which they
+are called.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from dimm_ros.localizer import Localizer
 from dimm_ros.scene_map import SceneMap
 
 ROOT = Path(__file__).resolve().parents[1]
-WALK = (ROOT / "docs" / "method.md").read_text(encoding="utf-8").split("## A walk through `localize`")[1].split("\n## ")[0]
+WALK = (
+    (ROOT / "docs" / "method.md").read_text(encoding="utf-8").split("## A walk through `localize`")[1].split("\n## ")[0]
+)
 #: What the walk says that it leaves out.
 LEFT_OUT = ("geometry/", "runtime/clock.py")
 
@@ -35,13 +39,17 @@ def steps() -> list[tuple[str, str, list[str]]]:
 
 
 def test_every_function_is_in_its_file(steps) -> None:
-    missing = [name for name, _, files in steps if not any(f"def {name}(" in (ROOT / "dimm_ros" / file).read_text() for file in files)]
+    missing = [
+        name
+        for name, _, files in steps
+        if not any(f"def {name}(" in (ROOT / "dimm_ros" / file).read_text() for file in files)
+    ]
     assert len(steps) > 50 and not missing
 
 
 @pytest.mark.parametrize("made", ["small_map", "landmark_map"])
 def test_functions_are_called_in_the_order_of_the_walk(
-    steps, made: str, request: pytest.FixtureRequest, walk: Path, encoder: Encoder,
+    steps, made: str, request: pytest.FixtureRequest, walk: Path, encoder: Encoder
 ) -> None:
     frame = open_recording(walk).frames[4]
     image, localizer = frame.load(), Localizer(SceneMap.load(request.getfixturevalue(made)), encoder)
@@ -62,11 +70,15 @@ def test_functions_are_called_in_the_order_of_the_walk(
     for name, step, files in steps:
         of_landmarks = step == "landmarks" or files[0].startswith("landmarks/")
         if localizer.map.landmarks is not None or not of_landmarks:
-            after = (place for place in range(at, len(called)) if called[place][0] == name and called[place][1] in files)
+            after = (
+                place for place in range(at, len(called)) if called[place][0] == name and called[place][1] in files
+            )
             at = next(after, None)
             assert at is not None, f"{name} is not called after what stands above it"
     named = {name.rpartition(".")[2] for name in re.findall(r"`([\w.]+)", WALK)}
-    assert not {(name, file) for name, file in called if name in _public(file) - named and not file.startswith(LEFT_OUT)}
+    assert not {
+        (name, file) for name, file in called if name in _public(file) - named and not file.startswith(LEFT_OUT)
+    }
 
 
 def _public(file: str) -> set[str]:

@@ -27,10 +27,20 @@ PATCH, CONTEXT, VIEWS = 12, 24, 5
 def tiny_header(**changes: object) -> MapHeader:
     """The header of a map that knows five views."""
     fields = {
-        "name": "tiny", "frame_id": "map", "created": "2026-01-01T00:00:00+00:00", "dimm_version": "1.0.0", "encoder": EncoderConfig(),
-        "encoder_sha256": "ab" * 32, "encoder_origin": "made up", "patch_dim": PATCH, "context_dim": CONTEXT,
-        "head": HeadConfig(mappers=1, width=16, depth=1), "training": TrainingConfig(), "origin": (1.0, 2.0, 3.0),
-        "radius": 2.0, "sources": (Source(name="nothing", frames=VIEWS),),
+        "name": "tiny",
+        "frame_id": "map",
+        "created": "2026-01-01T00:00:00+00:00",
+        "dimm_version": "1.0.0",
+        "encoder": EncoderConfig(),
+        "encoder_sha256": "ab" * 32,
+        "encoder_origin": "made up",
+        "patch_dim": PATCH,
+        "context_dim": CONTEXT,
+        "head": HeadConfig(mappers=1, width=16, depth=1),
+        "training": TrainingConfig(),
+        "origin": (1.0, 2.0, 3.0),
+        "radius": 2.0,
+        "sources": (Source(name="nothing", frames=VIEWS),),
     }
     return MapHeader(**fields | changes)
 
@@ -44,7 +54,8 @@ def tiny_map(**changes: object) -> SceneMap:
 
 
 class MadeUpWalk:
-    """Features of a walk that nobody made: tokens and contexts are smooth functions of what is seen and from where, with noise.
+    """Features of a walk that nobody made: tokens and contexts are smooth functions of what is seen and from where,
+    with noise.
 
     Attributes:
         grid: of all views.
@@ -66,11 +77,17 @@ class MadeUpWalk:
         self.poses[:, :3, :3], self.poses[:, :3, 3] = Rotation.from_rotvec(turns).as_matrix(), places
         rays = self.grid.rays @ self.poses[:, :3, :3].transpose(0, 2, 1)
         shown = np.concatenate([rays, np.cross(places[:, None], rays)], axis=2)
-        self.patches = np.sin(shown @ world.normal(size=(6, PATCH))) + noise * rng.normal(size=(frames, len(self.grid.rays), PATCH))
-        self.context = np.sin(np.concatenate([places, turns], axis=1) @ world.normal(size=(6, CONTEXT)) + world.normal(size=CONTEXT))
+        self.patches = np.sin(shown @ world.normal(size=(6, PATCH))) + noise * rng.normal(
+            size=(frames, len(self.grid.rays), PATCH)
+        )
+        self.context = np.sin(
+            np.concatenate([places, turns], axis=1) @ world.normal(size=(6, CONTEXT)) + world.normal(size=CONTEXT)
+        )
         self.context += noise * rng.normal(size=self.context.shape)
 
-    def views(self, frames: np.ndarray | None = None, shift: np.ndarray | float = 0.0, scale: float = 1.0) -> TrainingViews:
+    def views(
+        self, frames: np.ndarray | None = None, shift: np.ndarray | float = 0.0, scale: float = 1.0
+    ) -> TrainingViews:
         """Of some frames (all), with positions p as scale p + shift."""
         frames = np.arange(len(self.poses)) if frames is None else frames
         count, size = len(frames), len(self.grid.rays)
@@ -78,9 +95,13 @@ class MadeUpWalk:
         camera_rays = torch.from_numpy(np.tile(self.grid.rays, (count, 1))).float()
         view_of = torch.arange(count, dtype=torch.int32).repeat_interleave(size)
         return TrainingViews(
-            patches=torch.from_numpy(self.patches[frames].reshape(-1, PATCH)).half(), camera_rays=camera_rays, view_of=view_of,
-            directions=torch.einsum("bij,bj->bi", rotations[view_of.long()].float(), camera_rays), rotations=rotations,
-            centres=torch.from_numpy(scale * self.poses[frames, :3, 3] + shift), context=torch.from_numpy(self.context[frames]).half(),
+            patches=torch.from_numpy(self.patches[frames].reshape(-1, PATCH)).half(),
+            camera_rays=camera_rays,
+            view_of=view_of,
+            directions=torch.einsum("bij,bj->bi", rotations[view_of.long()].float(), camera_rays),
+            rotations=rotations,
+            centres=torch.from_numpy(scale * self.poses[frames, :3, 3] + shift),
+            context=torch.from_numpy(self.context[frames]).half(),
             frame_of=torch.arange(count, dtype=torch.int32),
         )
 
@@ -89,24 +110,44 @@ class MadeUpWalk:
         """Of a map to be fitted."""
         normalisation = Normalisation.of(views.centres)
         return tiny_header(
-            encoder=cls.ENCODER, head=HeadConfig(mappers=1, width=48, depth=1), origin=tuple(normalisation.origin.tolist()),
-            radius=normalisation.radius, training=TrainingConfig(steps=steps, batch=256, learning_rate=5e-3),
+            encoder=cls.ENCODER,
+            head=HeadConfig(mappers=1, width=48, depth=1),
+            origin=tuple(normalisation.origin.tolist()),
+            radius=normalisation.radius,
+            training=TrainingConfig(steps=steps, batch=256, learning_rate=5e-3),
         )
 
     def observation(self, scene_map: SceneMap, frame: int) -> Observation:
         """What a map makes of a frame."""
         context = torch.from_numpy(self.context[frame, None]).half().float()
         with torch.inference_mode():
-            rays = scene_map.head(torch.from_numpy(self.patches[frame]).half().float(), context, torch.from_numpy(np.array(self.grid.rays)).float())
+            rays = scene_map.head(
+                torch.from_numpy(self.patches[frame]).half().float(),
+                context,
+                torch.from_numpy(np.array(self.grid.rays)).float(),
+            )
         return Observation(grid=self.grid, rays=rays, context=context[0], cls=context[0], stage_ms={"encode": 0.0})
 
 
 def localizer_of(scene_map: SceneMap) -> Localizer:
     """A localizer that has no encoder: it solves for observations."""
     weights = SimpleNamespace(sha256=scene_map.header.encoder_sha256)
-    return Localizer(scene_map, SimpleNamespace(config=scene_map.header.encoder, weights=weights, device=torch.device("cpu")))
+    return Localizer(
+        scene_map, SimpleNamespace(config=scene_map.header.encoder, weights=weights, device=torch.device("cpu"))
+    )
 
 
 def fitted(views: TrainingViews, folder: Path, steps: int) -> SceneMap:
     """A map of a made-up walk's features."""
-    return MapFit(MadeUpWalk.header(views, steps), views, folder / "training.safetensors", "", torch.device("cpu"), lambda *_: False).run().scene_map
+    return (
+        MapFit(
+            MadeUpWalk.header(views, steps),
+            views,
+            folder / "training.safetensors",
+            "",
+            torch.device("cpu"),
+            lambda *_: False,
+        )
+        .run()
+        .scene_map
+    )

@@ -1,7 +1,7 @@
 """The ablation table: ``python -m benchmarks.ablation data`` makes it, resumes it, and prints it.
 
-Features are encoded once into results/ablation/features; every row's figures go to results/ablation/figures.json as soon as they
-are there, and are not measured again.
+Features are encoded once into results/ablation/features; every row's figures go to results/ablation/figures.json as
+soon as they are there, and are not measured again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class Bench:
     def __init__(self, data: Path, store: Store, watch: Bars) -> None:
         self._data, self._store, self._watch = data, store, watch
         self._features: dict[tuple, features.Features] = {}
-        self._baselines: dict[tuple[str, int], SceneMap] = {}  # the trials' first row, for those that change the solver alone
+        self._baselines: dict[
+            tuple[str, int], SceneMap
+        ] = {}  # the trials' first row, for those that change the solver alone
 
     def run(self, row: rows.Row, split: str, seeds: tuple[int, ...]) -> None:
         """All seeds of a row on a split; the default also gives the windows' and the novelty's figures."""
@@ -65,14 +67,21 @@ class Bench:
         for length in WINDOWS:
             more[f"window_{length}"] = windows.window_errors(scene_map, val, length)
         here = train.novelty_of(scene_map.head.whole, val.context("parts"))
-        there = np.concatenate([
-            train.novelty_of(scene_map.head.whole, features.contexts_of(self._data.parent / name, every, ROOT / "features", self._watch))
-            for name, every in OTHER_PLACES.items()
-        ])
+        there = np.concatenate(
+            [
+                train.novelty_of(
+                    scene_map.head.whole,
+                    features.contexts_of(self._data.parent / name, every, ROOT / "features", self._watch),
+                )
+                for name, every in OTHER_PLACES.items()
+            ]
+        )
         most = scene_map.header.calibration.max_novelty
         more |= {
-            "auc": auc(there, here), "other_images": len(there),
-            "kept_here": float(np.mean(here <= most)), "rejected_there": float(np.mean(there > most)),
+            "auc": auc(there, here),
+            "other_images": len(there),
+            "kept_here": float(np.mean(here <= most)),
+            "rejected_there": float(np.mean(there > most)),
         }
         return more
 
@@ -80,8 +89,12 @@ class Bench:
         views = row.views if part == "train" else "recorded"
         key = (split, part, views, row.input_size)
         if key not in self._features:
-            self._features = {other: kept for other, kept in self._features.items() if other[0] == split}  # one split at a time in memory
-            self._features[key] = features.encode(self._data, f"{split}:{part}", views, ROOT / "features", self._watch, row.input_size, row.passes)
+            self._features = {
+                other: kept for other, kept in self._features.items() if other[0] == split
+            }  # one split at a time in memory
+            self._features[key] = features.encode(
+                self._data, f"{split}:{part}", views, ROOT / "features", self._watch, row.input_size, row.passes
+            )
         return self._features[key]
 
 
@@ -91,7 +104,9 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="the folder of the shared data sets")
     parser.add_argument("--only", choices=["default", "parts", "trials", "print"], help="a part of the table")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="these alone")
-    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="of the default and of the parts that have several")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=SEEDS, help="of the default and of the parts that have several"
+    )
     given = parser.parse_args()
     ROOT.mkdir(parents=True, exist_ok=True)
     store = Store(ROOT / "figures.json")

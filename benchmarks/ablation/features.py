@@ -1,4 +1,6 @@
-"""Features that all rows share: encoded once, with more layers and passes than any row needs; every call goes on where it was."""
+"""Features that all rows share: encoded once, with more layers and passes than any row needs; every call goes on where
+it was.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,11 @@ ENCODER = EncoderConfig(layers=LAYERS, context_layers=LAYERS, context_grid=2)
 
 #: Sets of training views: what is encoded beside the recorded images.
 VIEWS = {
-    "default": TrainingConfig(passes=4), "turned": TrainingConfig(passes=2, depth="none"), "stereo": TrainingConfig(passes=3, depth="stereo"),
-    "small": TrainingConfig(passes=3), "recorded": TrainingConfig(passes=1),
+    "default": TrainingConfig(passes=4),
+    "turned": TrainingConfig(passes=2, depth="none"),
+    "stereo": TrainingConfig(passes=3, depth="stereo"),
+    "small": TrainingConfig(passes=3),
+    "recorded": TrainingConfig(passes=1),
 }
 
 
@@ -72,7 +77,13 @@ class Features:
 
 
 def encode(
-    data: Path, split: str, views: str, folder: Path, watch: Bars, input_size: int = ENCODER.input_size, passes: int | None = None,
+    data: Path,
+    split: str,
+    views: str,
+    folder: Path,
+    watch: Bars,
+    input_size: int = ENCODER.input_size,
+    passes: int | None = None,
 ) -> Features:
     """Features of a part of a recording, such as split ``mid:train``; in ``folder`` there is one for each set of views.
 
@@ -85,7 +96,13 @@ def encode(
     buffer = open_buffer(place, recording, encoder, training)
     needed = min(passes or training.passes, training.passes) * len(recording.frames)
     if buffer.done < needed:
-        fill_buffer(buffer, recording, encoder, training, lambda done, _: watch(f"features {split} {views}", done, needed) or done >= needed)
+        fill_buffer(
+            buffer,
+            recording,
+            encoder,
+            training,
+            lambda done, _: watch(f"features {split} {views}", done, needed) or done >= needed,
+        )
     return Features(buffer.training_views(training.memory_mb), recording, encoder.cls_dim, LAYERS)
 
 

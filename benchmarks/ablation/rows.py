@@ -42,7 +42,11 @@ class Row:
     def configs(self, seed: int) -> tuple[HeadConfig, TrainingConfig, SolverConfig]:
         """Head, training and solver of a seed."""
         preset = PRESETS["cpu"]
-        return preset.head.changed(**self.head), preset.training.changed(**self.training | {"seed": seed}), SolverConfig().changed(**self.solver)
+        return (
+            preset.head.changed(**self.head),
+            preset.training.changed(**self.training | {"seed": seed}),
+            SolverConfig().changed(**self.solver),
+        )
 
 
 def trial(**training: object) -> dict:

@@ -38,8 +38,13 @@ class SelfAttentionHead(MapHead):
     def __init__(self, patch_dim: int, *rest: object, width: int = 128) -> None:
         super().__init__(patch_dim, *rest)
         self.enter, self.place = nn.Linear(patch_dim, width), nn.Linear(2 + 4 * self.config.frequencies, width)
-        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
-        self.attention, self.leave = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(width, patch_dim)
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.attention, self.leave = (
+            nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+            nn.Linear(width, patch_dim),
+        )
 
     def forward(self, patches: Tensor, context: Tensor, camera_rays: Tensor):
         tokens = self.enter(patches) + self.place(fourier(camera_rays, self.config.frequencies))
@@ -49,7 +54,9 @@ class SelfAttentionHead(MapHead):
 
 @dataclass(frozen=True)
 class Judged:
-    """A map of a row with its figures, and (of the default) the map that calibrated it, made without the held-out frames."""
+    """A map of a row with its figures, and (of the default) the map that calibrated it, made without the held-out
+    frames.
+    """
 
     figures: dict
     scene_map: SceneMap | None
@@ -65,13 +72,19 @@ def judge(row: Row, seed: int, train: Features, val: Features, watch: Watch) -> 
     normalisation = Normalisation.of(data.centres[: len(train.recording.frames)])
     if row.kind in ("regression", "kernel"):
         head, training, _ = row.configs(seed)
-        network = pose_regression.train(data, normalisation, training, watch) if row.kind == "regression" else whole_image(
-            data, None, normalisation, head, torch.device("cpu"),
+        network = (
+            pose_regression.train(data, normalisation, training, watch)
+            if row.kind == "regression"
+            else whole_image(data, None, normalisation, head, torch.device("cpu"))
         )
         return Judged(_figures(_regressed(network, val, row.context, normalisation), start), None)
     scene_map, held_out_map = _train(row, seed, train, data, normalisation, watch)
     seconds = time.perf_counter() - start
-    return Judged(_figures(localized(scene_map, val, row, seed), start) | {"training_seconds": round(seconds, 1)}, scene_map, held_out_map)
+    return Judged(
+        _figures(localized(scene_map, val, row, seed), start) | {"training_seconds": round(seconds, 1)},
+        scene_map,
+        held_out_map,
+    )
 
 
 def judge_solver(row: Row, seed: int, scene_map: SceneMap, val: Features) -> Judged:
@@ -84,23 +97,36 @@ def _figures(answers: list[Answer], start: float) -> dict:
 
 
 def _train(
-    row: Row, seed: int, train: Features, data: TrainingViews, normalisation: Normalisation, watch: Watch,
+    row: Row, seed: int, train: Features, data: TrainingViews, normalisation: Normalisation, watch: Watch
 ) -> tuple[SceneMap, SceneMap | None]:
     """As ``build_map``: a head that has not seen the held-out frames is calibrated, the map's own sees them all."""
     head, training, _ = row.configs(seed)
     held_out = held_out_frames(len(train.recording.frames))
     views = torch.from_numpy(np.flatnonzero(~np.isin(data.frame_of.numpy(), held_out)))
     header = MapHeader(
-        name=row.name, frame_id="map", created="", dimm_version="", encoder=ENCODER, encoder_sha256="", encoder_origin="",
-        patch_dim=data.patches.shape[1], context_dim=data.context.shape[1], head=head, training=training,
-        origin=tuple(normalisation.origin.tolist()), radius=normalisation.radius, sources=(),
+        name=row.name,
+        frame_id="map",
+        created="",
+        dimm_version="",
+        encoder=ENCODER,
+        encoder_sha256="",
+        encoder_origin="",
+        patch_dim=data.patches.shape[1],
+        context_dim=data.context.shape[1],
+        head=head,
+        training=training,
+        origin=tuple(normalisation.origin.tolist()),
+        radius=normalisation.radius,
+        sources=(),
     )
 
     def learner(steps: int, chosen: Tensor | None) -> Trainer:
         torch.manual_seed(seed)
         attention = row.kind == "self-attention"
         model = (SelfAttentionHead if attention else MapHead)(header.patch_dim, header.context_dim, head)
-        return Trainer(model, data, normalisation, training.changed(steps=steps), chosen, 256 if attention else PATCHES_PER_VIEW)
+        return Trainer(
+            model, data, normalisation, training.changed(steps=steps), chosen, 256 if attention else PATCHES_PER_VIEW
+        )
 
     def current(trainer: Trainer, chosen: Tensor | None, calibration: Calibration) -> SceneMap:
         made = trainer.trained_head()
@@ -121,13 +147,17 @@ def _train(
         watch(f"{row.name[:40]}, seed {seed}", trainer.done, training.steps)
         if row.early_stop and trainer.done % (training.steps // _CHECKS) == 0:
             scene_map = current(trainer, views, calibration)
-            figures = summarise(localized(scene_map, Features(data, train.recording, train.width, row.layers), row, seed, held_out))
+            figures = summarise(
+                localized(scene_map, Features(data, train.recording, train.width, row.layers), row, seed, held_out)
+            )
             if figures["median_translation_m"] < best[0]:
                 best = (figures["median_translation_m"], scene_map)
     return (best[1] if row.early_stop else current(trainer, None, calibration)), held_out_map
 
 
-def localized(scene_map: SceneMap, features: Features, row: Row, seed: int, frames: np.ndarray | None = None) -> list[Answer]:
+def localized(
+    scene_map: SceneMap, features: Features, row: Row, seed: int, frames: np.ndarray | None = None
+) -> list[Answer]:
     """Answers for the recorded images of features (or for these frames of theirs)."""
     solver: SolverConfig = row.configs(seed)[2]
     header, head = scene_map.header, scene_map.head
@@ -151,8 +181,14 @@ def localized(scene_map: SceneMap, features: Features, row: Row, seed: int, fram
 def _answer(features: Features, index: int, pose: np.ndarray | None, covariance: np.ndarray | None = None) -> Answer:
     frame = features.recording.frames[index]
     return Answer(
-        name=frame.name, stamp_ns=frame.stamp_ns, true=frame.world_from_camera, estimated=pose, covariance=covariance,
-        reason="" if pose is not None else "no pose", latency_ms=0.0, encoder_ms=0.0,
+        name=frame.name,
+        stamp_ns=frame.stamp_ns,
+        true=frame.world_from_camera,
+        estimated=pose,
+        covariance=covariance,
+        reason="" if pose is not None else "no pose",
+        latency_ms=0.0,
+        encoder_ms=0.0,
     )
 
 
@@ -161,11 +197,16 @@ def _retrieved(train: Features, val: Features) -> list[Answer]:
     return [_answer(val, index, reference.nearest(cls.float().numpy())) for index, cls in enumerate(val.context("cls"))]
 
 
-def _regressed(network: Callable[[Tensor], tuple[Tensor, ...]], val: Features, context: str, normalisation: Normalisation) -> list[Answer]:
+def _regressed(
+    network: Callable[[Tensor], tuple[Tensor, ...]], val: Features, context: str, normalisation: Normalisation
+) -> list[Answer]:
     with torch.inference_mode():
         rotations, centres, *_ = network(val.context(context).float())
     centres = centres.double() * normalisation.radius + normalisation.origin
-    return [_answer(val, index, make_pose(rotations[index].double().numpy(), centres[index].numpy())) for index in range(len(centres))]
+    return [
+        _answer(val, index, make_pose(rotations[index].double().numpy(), centres[index].numpy()))
+        for index in range(len(centres))
+    ]
 
 
 def novelty_of(whole: WholeImage, contexts: Tensor) -> np.ndarray:

@@ -41,11 +41,19 @@ def window_errors(scene_map: SceneMap, val: Features, length: int, seed: int = 0
     if not joint:
         return {"windows": 0}
     (cm, deg), (cm_alone, deg_alone) = np.median(joint, axis=0), np.median(alone, axis=0)
-    return {"windows": len(joint), "translation_m": cm, "rotation_deg": deg, "alone_translation_m": cm_alone, "alone_rotation_deg": deg_alone}
+    return {
+        "windows": len(joint),
+        "translation_m": cm,
+        "rotation_deg": deg,
+        "alone_translation_m": cm_alone,
+        "alone_rotation_deg": deg_alone,
+    }
 
 
 def odometry(poses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(K, 4, 4) newest_from_camera of world_from_camera poses, each step disturbed by 1 % of its length and of its angle."""
+    """(K, 4, 4) newest_from_camera of world_from_camera poses, each step disturbed by 1 % of its length and of its
+    angle.
+    """
     relative = [np.eye(4)]
     for before, after in zip(poses[-2::-1], poses[:0:-1], strict=True):
         step = invert(after) @ before
@@ -72,7 +80,13 @@ def _observations(localizer: Localizer, val: Features) -> list[Observation]:
         with torch.inference_mode():
             rays = localizer.map.head(data.patches[rows].float(), context[None], data.camera_rays[rows])
         stages = {"prepare": 0.0, "encode": 0.0, "head": 0.0}
-        result.append(Observation(
-            grid=patch_grid(frame.camera, 448), rays=rays, context=context, cls=context[: val.width], stage_ms=stages,
-        ))
+        result.append(
+            Observation(
+                grid=patch_grid(frame.camera, 448),
+                rays=rays,
+                context=context,
+                cls=context[: val.width],
+                stage_ms=stages,
+            )
+        )
     return result

@@ -1,8 +1,8 @@
 """``python -m benchmarks.peers data``: this package and its peers on the same images, poses, machine and run.
 
-Every row (a scene and a peer) runs in a process of its own, so that its peak memory is its own; its figures are stored at once in
-results/bench_peers/figures.json and not measured again. Writes docs/benchmarks_peers.md and its pictures from what is stored; what is
-not stored reads "not measured". ``make bench-peers`` installs the peers first.
+Every row (a scene and a peer) runs in a process of its own, so that its peak memory is its own; its figures are stored
+at once in results/bench_peers/figures.json and not measured again. Writes docs/benchmarks_peers.md and its pictures
+from what is stored; what is not stored reads "not measured". ``make bench-peers`` installs the peers first.
 """
 
 from __future__ import annotations
@@ -33,10 +33,19 @@ _CHEAP = ["retrieval", "retrieval_mean", "dimm", "pose_regression"]
 ORDER = [
     *((scene, peer) for peer in [*_CHEAP, "sift", "scene_coordinates"] for scene in _KITCHEN),
     *(("herzjesu", peer) for peer in [*_CHEAP, "sift", "scene_coordinates"]),
-    ("redkitchen_near", "lightglue"), ("redkitchen_far", "lightglue"),
-    *((scene, peer) for scene in ("gallery", "bonsai", "office_hololens") for peer in [*_CHEAP, "sift", "scene_coordinates"]),
-    *((scene, "scene_coordinates_context") for scene in [*_KITCHEN, "herzjesu", "gallery", "bonsai", "office_hololens"]),
-    ("redkitchen_mid", "lightglue"), *((scene, "lightglue") for scene in ("herzjesu", "gallery", "bonsai", "office_hololens")),
+    ("redkitchen_near", "lightglue"),
+    ("redkitchen_far", "lightglue"),
+    *(
+        (scene, peer)
+        for scene in ("gallery", "bonsai", "office_hololens")
+        for peer in [*_CHEAP, "sift", "scene_coordinates"]
+    ),
+    *(
+        (scene, "scene_coordinates_context")
+        for scene in [*_KITCHEN, "herzjesu", "gallery", "bonsai", "office_hololens"]
+    ),
+    ("redkitchen_mid", "lightglue"),
+    *((scene, "lightglue") for scene in ("herzjesu", "gallery", "bonsai", "office_hololens")),
 ]
 
 
@@ -46,8 +55,14 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="the folder of the shared data sets")
     parser.add_argument("--scenes", nargs="+", choices=SCENES, help="these alone")
     parser.add_argument("--peers", nargs="+", choices=PEERS, help="these alone")
-    parser.add_argument("--quick", action="store_true", help="a handful of images and steps, to see that it runs; its figures mean nothing")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no row after this time; 0 writes the document alone")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a handful of images and steps, to see that it runs; its figures mean nothing",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="start no row after this time; 0 writes the document alone"
+    )
     parser.add_argument("--no-cost", action="store_true", help="leave the cost curves out")
     parser.add_argument("--results", type=Path, default=ROOT, help="where figures, features and maps are kept")
     parser.add_argument("--document", type=Path, default=DOCUMENT, help="the document to write")
@@ -67,7 +82,11 @@ def main() -> None:
     store = Store(given.results / ("quick.json" if given.quick else "figures.json"))
     end = time.monotonic() + 60 * given.minutes
     for scene, peer in ORDER:
-        if scene in (given.scenes or SCENES) and peer in (given.peers or PEERS) and f"{scene}/{peer}" not in store.figures:
+        if (
+            scene in (given.scenes or SCENES)
+            and peer in (given.peers or PEERS)
+            and f"{scene}/{peer}" not in store.figures
+        ):
             if time.monotonic() > end:
                 break
             _run(scene, peer, given, store)
@@ -84,9 +103,14 @@ def _run(scene: str, peer: str, given: argparse.Namespace, store: Store) -> None
     """One row in a process of its own; one that fails is named and left out."""
     lacking = missing(peer)
     if lacking:
-        console.print(f"{scene}/{peer}: not measured, {', '.join(lacking)} not installed (make bench-peers installs it)", highlight=False)
+        console.print(
+            f"{scene}/{peer}: not measured, {', '.join(lacking)} not installed (make bench-peers installs it)",
+            highlight=False,
+        )
         return
-    command = [sys.executable, "-m", "benchmarks.peers", str(given.data), "--results", str(given.results)] + ["--quick"] * given.quick
+    command = [sys.executable, "-m", "benchmarks.peers", str(given.data), "--results", str(given.results)] + [
+        "--quick"
+    ] * given.quick
     start = time.monotonic()
     if _child([*command, "--row", scene, "features"]) is None:  # in its own process, whose memory is not the peer's
         console.print(f"{scene}: features failed (see above)", highlight=False)

@@ -1,6 +1,8 @@
-"""How the product's cost grows with the work: mapping with images, memory with the buffer, a query with the map's size and with rays.
+"""How the product's cost grows with the work: mapping with images, memory with the buffer, a query with the map's size
+and with rays.
 
-What a time does not depend on is made up: tokens are constant and heads untrained. Every point runs in a process of its own.
+What a time does not depend on is made up: tokens are constant and heads untrained. Every point runs in a process of its
+own.
 """
 
 from __future__ import annotations
@@ -61,7 +63,9 @@ def _input(input_size: int) -> dict:
     preset = PRESETS["cpu"]
     with tempfile.TemporaryDirectory() as folder:
         changed = preset.changed(encoder=preset.encoder.changed(input_size=input_size))
-        return localize_speed.measure(localize_speed.untrained(changed, "cpu", Path(folder) / "untrained.dimm"), _ROUNDS)
+        return localize_speed.measure(
+            localize_speed.untrained(changed, "cpu", Path(folder) / "untrained.dimm"), _ROUNDS
+        )
 
 
 def _rays(most: int) -> dict:
@@ -91,14 +95,21 @@ def _training(images: int) -> dict:
     before = peak_mb()
     encoder = Encoder.open(preset.encoder, device="cpu")
     data = constant_buffer(images * preset.training.passes, encoder)
-    trainer = Trainer(MapHead(encoder.dim, encoder.context_dim, preset.head), data, Normalisation.of(data.centres), preset.training)
+    trainer = Trainer(
+        MapHead(encoder.dim, encoder.context_dim, preset.head), data, Normalisation.of(data.centres), preset.training
+    )
     times = []
     for _ in range(_WARM_UP + _STEPS):
         start = time.perf_counter()
         trainer.step()
         times.append(time.perf_counter() - start)
     buffer_mb = sum(getattr(data, name).nbytes for name in (*ROWS, *VIEWS)) / 2**20
-    return {"step_seconds": statistics.median(times[_WARM_UP:]), "buffer_mb": buffer_mb, "imports_mb": before, "peak_mb": peak_mb()}
+    return {
+        "step_seconds": statistics.median(times[_WARM_UP:]),
+        "buffer_mb": buffer_mb,
+        "imports_mb": before,
+        "peak_mb": peak_mb(),
+    }
 
 
 def constant_buffer(views: int, encoder: Encoder) -> TrainingViews:
@@ -107,9 +118,12 @@ def constant_buffer(views: int, encoder: Encoder) -> TrainingViews:
     rows = views * PATCHES
     rays = torch.nn.functional.normalize(torch.from_numpy(rng.standard_normal((PATCHES, 3), dtype=np.float32)), dim=1)
     return TrainingViews(
-        patches=torch.full((rows, encoder.dim), 0.1, dtype=torch.float16), camera_rays=rays.repeat(views, 1), directions=rays.repeat(views, 1),
+        patches=torch.full((rows, encoder.dim), 0.1, dtype=torch.float16),
+        camera_rays=rays.repeat(views, 1),
+        directions=rays.repeat(views, 1),
         view_of=torch.arange(views, dtype=torch.int32).repeat_interleave(PATCHES),
         context=torch.from_numpy(rng.standard_normal((views, encoder.context_dim), dtype=np.float32)).half(),
-        centres=torch.from_numpy(rng.standard_normal((views, 3))), rotations=torch.eye(3, dtype=torch.float64).repeat(views, 1, 1),
+        centres=torch.from_numpy(rng.standard_normal((views, 3))),
+        rotations=torch.eye(3, dtype=torch.float64).repeat(views, 1, 1),
         frame_of=torch.arange(views, dtype=torch.int32),
     )

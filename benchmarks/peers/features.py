@@ -24,11 +24,15 @@ def prepare(scene: Scene, encoder: Encoder, folder: Path, watch: Watch) -> None:
     stored = ABLATION / FEATURES / f"redkitchen_{scene.ablation_split}_train_default_{encoder.config.input_size}"
     if not buffer.complete and scene.ablation_split and (stored / "progress.json").is_file():
         _take_over(buffer, stored, encoder)
-    fill_buffer(buffer, scene.mapped, encoder, training, lambda done, total: bool(watch("features", done, total)) and False)
+    fill_buffer(
+        buffer, scene.mapped, encoder, training, lambda done, total: bool(watch("features", done, total)) and False
+    )
 
 
 def _take_over(buffer: FeatureBuffer, stored: Path, encoder: Encoder) -> None:
-    """Views that the ablation encoded with more layers and more passes of the same kind: the last layer of the first passes."""
+    """Views that the ablation encoded with more layers and more passes of the same kind: the last layer of the first
+    passes.
+    """
     import json
 
     progress = json.loads((stored / "progress.json").read_text())

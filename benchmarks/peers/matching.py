@@ -1,8 +1,8 @@
 """Feature matching with a map of points, as hloc (CVPR 2019) does it: what the ``sift`` and ``lightglue`` peers share.
 
-Mapping: features of every image, matches of pairs that see the same place, kept if the known poses' epipolar geometry allows them, joined
-to tracks and triangulated from the known poses by pycolmap. A query is matched with the images whose CLS tokens are most similar; PoseLib
-solves for the pose.
+Mapping: features of every image, matches of pairs that see the same place, kept if the known poses' epipolar geometry
+allows them, joined to tracks and triangulated from the known poses by pycolmap. A query is matched with the images
+whose CLS tokens are most similar; PoseLib solves for the pose.
 """
 
 from __future__ import annotations
@@ -24,9 +24,21 @@ from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import invert
 
 TOP = 8  # retrieved images of a query
-_RANKS = (0, 1, 3, 7, 15, 31, 63)  # of the images near an image, those it is matched with: near for many matches, further for parallax
+_RANKS = (
+    0,
+    1,
+    3,
+    7,
+    15,
+    31,
+    63,
+)  # of the images near an image, those it is matched with: near for many matches, further for parallax
 _MAX_ANGLE_DEG = 50.0  # between the optical axes of a pair
-_EPIPOLAR_PX, _PNP_PX, _LOSS_PX = 4.0, 12.0, 1.0  # COLMAP's and hloc's thresholds, and the scale of their refinement's loss
+_EPIPOLAR_PX, _PNP_PX, _LOSS_PX = (
+    4.0,
+    12.0,
+    1.0,
+)  # COLMAP's and hloc's thresholds, and the scale of their refinement's loss
 _MIN_PARALLAX_DEG = 1.5  # of a point's rays, as COLMAP
 _STEEP = 0.17  # z of a unit ray (80 degrees off the axis) below which no pinhole image is worth having
 
@@ -109,17 +121,27 @@ def build_points(mapped: Mapped, matcher: Matcher, watch: Watch) -> PointMap:
     with mapped.timed("match"):
         pairs = _pairs(recording.poses(), matcher.ranks)
         matches = []
-        geometry = [_Geometry.of(each, frame.camera, pose) for each, frame, pose in zip(features, recording.frames, recording.poses(), strict=True)]
+        geometry = [
+            _Geometry.of(each, frame.camera, pose)
+            for each, frame, pose in zip(features, recording.frames, recording.poses(), strict=True)
+        ]
         for done, (one, other) in enumerate(pairs, start=1):
-            found = matcher.match(features[one], features[other], recording.frames[one].camera, recording.frames[other].camera)
+            found = matcher.match(
+                features[one], features[other], recording.frames[one].camera, recording.frames[other].camera
+            )
             matches.append(found[_agree(geometry[one], geometry[other], found)])
             watch("matching", done, len(pairs))
     with mapped.timed("triangulate"):
         points, point_of = _triangulate(geometry, pairs, matches, watch)
     cls = mapped.cls()
     return PointMap(
-        features, point_of, points, cls / np.linalg.norm(cls, axis=1, keepdims=True), [frame.camera for frame in recording.frames],
-        matcher, mapped.encoder,
+        features,
+        point_of,
+        points,
+        cls / np.linalg.norm(cls, axis=1, keepdims=True),
+        [frame.camera for frame in recording.frames],
+        matcher,
+        mapped.encoder,
     )
 
 
@@ -146,7 +168,9 @@ def _features(recording: Recording, matcher: Matcher, folder: Path, watch: Watch
 
 @dataclass(frozen=True)
 class _Geometry:
-    """Features of an image on a pinhole's plane: (N, 2) pixels from its centre, (N,) which have any, (N, 3) world rays."""
+    """Features of an image on a pinhole's plane: (N, 2) pixels from its centre, (N,) which have any, (N, 3) world
+    rays.
+    """
 
     plane: np.ndarray
     valid: np.ndarray
@@ -177,7 +201,9 @@ def _pairs(poses: np.ndarray, ranks: int) -> list[tuple[int, int]]:
 
 
 def _agree(one: _Geometry, other: _Geometry, matches: np.ndarray) -> np.ndarray:
-    """(M,) bool: matches whose rays pass each other within the epipolar threshold (the angle from the epipolar plane) in both images."""
+    """(M,) bool: matches whose rays pass each other within the epipolar threshold (the angle from the epipolar plane)
+    in both images.
+    """
     a, b = one.rays[matches[:, 0]], other.rays[matches[:, 1]]
     baseline = other.world_from_camera[:3, 3] - one.world_from_camera[:3, 3]
     length = np.linalg.norm(baseline)
@@ -192,7 +218,7 @@ def _agree(one: _Geometry, other: _Geometry, matches: np.ndarray) -> np.ndarray:
 
 
 def _triangulate(
-    geometry: Sequence[_Geometry], pairs: Sequence[tuple[int, int]], matches: Sequence[np.ndarray], watch: Watch,
+    geometry: Sequence[_Geometry], pairs: Sequence[tuple[int, int]], matches: Sequence[np.ndarray], watch: Watch
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """(P, 3) points, and which of them each feature shows."""
     import pycolmap
@@ -213,7 +239,9 @@ def _triangulate(
     points, point_of = [], np.full(first[-1], -1)
     for done, track in enumerate(tracks, start=1):
         images = image_of[track]
-        found = pycolmap.estimate_triangulation(plane[track], [poses[image] for image in images], [cameras[image] for image in images], options)
+        found = pycolmap.estimate_triangulation(
+            plane[track], [poses[image] for image in images], [cameras[image] for image in images], options
+        )
         if found is not None:
             inliers = track[np.asarray(found["inliers"], dtype=bool)]
             if len(inliers) >= 2:
@@ -229,8 +257,12 @@ def _tracks(first: np.ndarray, pairs: Sequence[tuple[int, int]], matches: Sequen
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    ones = np.concatenate([first[one] + found[:, 0] for (one, _), found in zip(pairs, matches, strict=True)] or [np.empty(0, int)])
-    others = np.concatenate([first[other] + found[:, 1] for (_, other), found in zip(pairs, matches, strict=True)] or [np.empty(0, int)])
+    ones = np.concatenate(
+        [first[one] + found[:, 0] for (one, _), found in zip(pairs, matches, strict=True)] or [np.empty(0, int)]
+    )
+    others = np.concatenate(
+        [first[other] + found[:, 1] for (_, other), found in zip(pairs, matches, strict=True)] or [np.empty(0, int)]
+    )
     graph = coo_matrix((np.ones(len(ones), bool), (ones, others)), shape=(first[-1], first[-1]))
     _, label = connected_components(graph, directed=False)
     members = defaultdict(list)

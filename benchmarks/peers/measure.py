@@ -29,7 +29,14 @@ from dimm_ros.scene_map import SceneMap
 
 #: Peers by name, those of this package first.
 PEERS = (
-    "dimm", "sift", "lightglue", "retrieval", "retrieval_mean", "pose_regression", "scene_coordinates", "scene_coordinates_context",
+    "dimm",
+    "sift",
+    "lightglue",
+    "retrieval",
+    "retrieval_mean",
+    "pose_regression",
+    "scene_coordinates",
+    "scene_coordinates_context",
 )
 
 _QUICK_SIZE = 224  # of the encoder's input
@@ -45,7 +52,16 @@ def missing(name: str) -> list[str]:
     return [package for package in peer_of(name).NEEDS if find_spec(package) is None]
 
 
-def measure(scene_name: str, peer_name: str, data: Path, root: Path, watch: Watch, *, steps: int | None = None, quick: bool = False) -> dict:
+def measure(
+    scene_name: str,
+    peer_name: str,
+    data: Path,
+    root: Path,
+    watch: Watch,
+    *,
+    steps: int | None = None,
+    quick: bool = False,
+) -> dict:
     """Figures of a row.
 
     Args:
@@ -70,7 +86,10 @@ def row(scene: Scene, peer_name: str, encoder: Encoder, folder: Path, watch: Wat
     peer = peer_of(peer_name)
     most_mapped, most_asked = getattr(peer, "MAPPED", len(scene.mapped.frames)), getattr(peer, "QUERIES", None)
     prepare(scene, encoder, folder, watch)
-    recording, shared = spread(scene.mapped, most_mapped), folder.parent / (scene.name.partition("_")[0] if scene.ablation_split else scene.name)
+    recording, shared = (
+        spread(scene.mapped, most_mapped),
+        folder.parent / (scene.name.partition("_")[0] if scene.ablation_split else scene.name),
+    )
     trained = _trained(scene) if steps is None else None
     mapped = Mapped(recording, scene.mapped, encoder, folder, shared, steps or PRESETS["cpu"].training.steps, trained)
     start = time.perf_counter()
@@ -78,9 +97,15 @@ def row(scene: Scene, peer_name: str, encoder: Encoder, folder: Path, watch: Wat
     built = time.perf_counter() - start
     mapping_mb = peak_mb()
     figures = {
-        "scene": scene.name, "peer": peer_name, "note": scene.note, "mapped": len(recording.frames), "map_bytes": made.bytes,
-        "mapping_seconds": {stage: round(value, 2) for stage, value in mapped.seconds.items()}, "build_seconds": round(built, 1),
-        "mapping_peak_mb": mapping_mb if mapped.trained is None or peer_name != "dimm" else None, "conditions": {},
+        "scene": scene.name,
+        "peer": peer_name,
+        "note": scene.note,
+        "mapped": len(recording.frames),
+        "map_bytes": made.bytes,
+        "mapping_seconds": {stage: round(value, 2) for stage, value in mapped.seconds.items()},
+        "build_seconds": round(built, 1),
+        "mapping_peak_mb": mapping_mb if mapped.trained is None or peer_name != "dimm" else None,
+        "conditions": {},
     }
     for condition, queries in scene.queries.items():
         asked = queries if most_asked is None else spread(queries, max(1, most_asked // len(scene.queries)))
@@ -100,19 +125,37 @@ def _ask(made: PeerMap, queries: Recording, watch: Callable[[int, int], object])
         located.append(made.localize(image, frame.camera))
         totals.append(1e3 * (time.perf_counter() - start))
         watch(done, len(queries.frames))
-    answers = [Answer(f.name, f.stamp_ns, f.world_from_camera, each.pose) for f, each in zip(queries.frames, located, strict=True)]
+    answers = [
+        Answer(f.name, f.stamp_ns, f.world_from_camera, each.pose)
+        for f, each in zip(queries.frames, located, strict=True)
+    ]
     translation, rotation = errors(answers)
     summary = summarise(answers)
-    kept = ("frames", "answered", "median_translation_m", "median_rotation_deg", "p90_translation_m", "p90_rotation_deg",
-            "recall_5cm_5deg", "recall_10cm_5deg", "recall_25cm_2deg")
+    kept = (
+        "frames",
+        "answered",
+        "median_translation_m",
+        "median_rotation_deg",
+        "p90_translation_m",
+        "p90_rotation_deg",
+        "recall_5cm_5deg",
+        "recall_10cm_5deg",
+        "recall_25cm_2deg",
+    )
     latency = statistics.median(totals)
     stages = {stage: [each.stage_ms[stage] for each in located] for stage in located[0].stage_ms}
-    # Every peer runs the encoder in every query: a busier moment of the machine is in both parts of the query's own ratio.
+    # Every peer runs the encoder in every query: a busier moment of the machine is in both parts of the query's own
+    # ratio.
     ratios = {stage: _median_ratio(times, stages["encode"]) for stage, times in stages.items()}
     return {name: summary[name] for name in kept} | {
-        "failure_rate": 1 - summary["answered"] / summary["frames"], "latency_ms": latency, "queries_per_second": 1e3 / latency,
-        "stage_ms": {stage: statistics.median(times) for stage, times in stages.items()}, "stage_ratio": ratios,
-        "ratio": _median_ratio(totals, stages["encode"]), "errors_m": _finite(translation), "errors_deg": _finite(rotation),
+        "failure_rate": 1 - summary["answered"] / summary["frames"],
+        "latency_ms": latency,
+        "queries_per_second": 1e3 / latency,
+        "stage_ms": {stage: statistics.median(times) for stage, times in stages.items()},
+        "stage_ratio": ratios,
+        "ratio": _median_ratio(totals, stages["encode"]),
+        "errors_m": _finite(translation),
+        "errors_deg": _finite(rotation),
     }
 
 
@@ -137,9 +180,13 @@ def _trained(scene: Scene) -> Trained | None:
         return None
     if not trained_alike(SceneMap.load(path).header):
         return None
-    stores = sorted(ABLATION.glob("figures*.json"), key=lambda file: file.stat().st_mtime)  # parts of the table may have been made apart
+    stores = sorted(
+        ABLATION.glob("figures*.json"), key=lambda file: file.stat().st_mtime
+    )  # parts of the table may have been made apart
     kept = [item for file in stores for item in json.loads(file.read_text()).items()]
     found = [value for key, value in kept if key.startswith("default/") and key.endswith(f"/{scene.ablation_split}/0")]
-    progress = json.loads((ABLATION / "features" / f"redkitchen_{scene.ablation_split}_train_default_448" / "progress.json").read_text())
+    progress = json.loads(
+        (ABLATION / "features" / f"redkitchen_{scene.ablation_split}_train_default_448" / "progress.json").read_text()
+    )
     features = progress["seconds"] * preset.training.passes * len(scene.mapped.frames) / progress["done"]
     return Trained(path, {"features": features, "training": found[-1]["training_seconds"]}) if found else None

@@ -1,4 +1,6 @@
-"""What every peer is: ``build(mapped, watch)`` makes a map, whose ``localize(image, camera)`` answers with a pose and its stages' times."""
+"""What every peer is: ``build(mapped, watch)`` makes a map, whose ``localize(image, camera)`` answers with a pose and
+its stages' times.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,8 @@ class Mapped:
         recording: the images.
         whole: the recording whose features are stored, which is ``recording`` unless the peer can only map some of it.
         encoder: the product's, frozen; its tokens are shared by the peers that use it.
-        folder: where what is worked out is kept; ``features`` in it is a complete ``FeatureBuffer`` of the whole recording.
+        folder: where what is worked out is kept; ``features`` in it is a complete ``FeatureBuffer`` of the whole
+            recording.
         shared: where features of single images are kept, for all scenes of the same images.
         steps: of a head's training.
         trained: a map that the ablation made of the same images with the same preset, which ``dimm`` may take.
@@ -83,7 +86,9 @@ class Mapped:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def features(self) -> TrainingViews:
-        """The feature buffer's (recorded and virtual views of the whole recording); their encoding counts as mapping."""
+        """The feature buffer's (recorded and virtual views of the whole recording); their encoding counts as
+        mapping.
+        """
         buffer = self._buffer()
         self.seconds["features"] = buffer.seconds
         return buffer.training_views(PRESETS["cpu"].training.memory_mb)

@@ -12,7 +12,9 @@ from benchmarks.peers.scenes import SCENES
 from dimm_ros.config import PRESETS
 from dimm_ros.mapping.fit import CALIBRATING
 
-_COLOURS = dict(zip(PEERS, ("tab:red", "tab:blue", "tab:cyan", "0.4", "0.65", "tab:olive", "tab:green", "tab:purple"), strict=True))
+_COLOURS = dict(
+    zip(PEERS, ("tab:red", "tab:blue", "tab:cyan", "0.4", "0.65", "tab:olive", "tab:green", "tab:purple"), strict=True)
+)
 
 
 def draw(figures: dict[str, dict], folder: Path) -> dict[str, str]:
@@ -28,7 +30,12 @@ def draw(figures: dict[str, dict], folder: Path) -> dict[str, str]:
     for name, title, draw_one, there in (
         ("peers_accuracy.png", "Median error against the map's size and the time of a query", _accuracy, scenes),
         ("peers_errors.png", "Share of queries within an error, per scene", _errors, scenes),
-        ("peers_cost.png", "How the cost of mapping and of a query grows", _cost, [key for key in figures if key.startswith("cost/")]),
+        (
+            "peers_cost.png",
+            "How the cost of mapping and of a query grows",
+            _cost,
+            [key for key in figures if key.startswith("cost/")],
+        ),
     ):
         if there:
             figure = draw_one(pyplot, figures, scenes)
@@ -56,7 +63,9 @@ def mapping_seconds(figures: dict[str, dict]) -> list[float | None]:
 def _grid(pyplot, count: int, width: float, height: float):
     columns = min(4, count)
     rows = -(-count // columns)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained", squeeze=False)
+    figure, axes = pyplot.subplots(
+        rows, columns, figsize=(width * columns, height * rows), layout="constrained", squeeze=False
+    )
     for axis in axes.ravel()[count:]:
         axis.axis("off")
     return figure, axes.ravel()
@@ -73,7 +82,9 @@ def _accuracy(pyplot, figures: dict[str, dict], scenes: list[str]):
                 row = figures.get(f"{scene}/{peer}")
                 asked = next(iter(row["conditions"].values())) if row else None
                 if asked and asked["median_translation_m"] is not None:
-                    axis.plot(value(row, asked), 100 * asked["median_translation_m"], "o", color=_COLOURS[peer], label=peer)
+                    axis.plot(
+                        value(row, asked), 100 * asked["median_translation_m"], "o", color=_COLOURS[peer], label=peer
+                    )
             axis.set(xscale="log", yscale="log", xlabel=label, ylabel="median error [cm]", title=scene)
             axis.grid(alpha=0.3)
             for scale in (axis.xaxis, axis.yaxis):
@@ -98,7 +109,8 @@ def _legend(figure, axis) -> None:
 
 def _errors(pyplot, figures: dict[str, dict], scenes: list[str]):
     panels = [
-        (scene, condition) for scene in scenes
+        (scene, condition)
+        for scene in scenes
         for condition in next(row["conditions"] for key, row in figures.items() if key.startswith(f"{scene}/"))
     ]
     figure, axes = _grid(pyplot, len(panels), 3.4, 2.8)
@@ -108,7 +120,14 @@ def _errors(pyplot, figures: dict[str, dict], scenes: list[str]):
             if row:
                 errors = row["conditions"][condition]["errors_m"]
                 known = np.sort([100 * error for error in errors if error is not None])
-                axis.step(known, 100 * np.arange(1, len(known) + 1) / len(errors), where="post", color=_COLOURS[peer], label=peer, linewidth=1.2)
+                axis.step(
+                    known,
+                    100 * np.arange(1, len(known) + 1) / len(errors),
+                    where="post",
+                    color=_COLOURS[peer],
+                    label=peer,
+                    linewidth=1.2,
+                )
         axis.set(xscale="log", xlim=(0.3, 300), ylim=(0, 101), xlabel="error [cm]", ylabel="queries [%]")
         axis.set_title(f"{scene} {condition}".replace("_", " "))
         axis.grid(alpha=0.3)
@@ -124,7 +143,11 @@ def _cost(pyplot, figures: dict[str, dict], scenes: list[str]):
         worked_out = [np.nan if value is None else value / 60 for value in mapping]
         axes[0].plot(IMAGES, worked_out, "o-", color=_COLOURS["dimm"], label=None)
     for peer in PEERS:
-        whole = [(row["mapped"], sum(row["mapping_seconds"].values()) / 60) for key, row in figures.items() if key.endswith(f"/{peer}")]
+        whole = [
+            (row["mapped"], sum(row["mapping_seconds"].values()) / 60)
+            for key, row in figures.items()
+            if key.endswith(f"/{peer}")
+        ]
         if whole:
             axes[0].plot(*zip(*whole, strict=True), "x", color=_COLOURS[peer], label=peer)
     axes[0].set(xlabel="images mapped", ylabel="mapping [min]", title="o worked out, x measured")
@@ -132,7 +155,12 @@ def _cost(pyplot, figures: dict[str, dict], scenes: list[str]):
     axes[1].plot(*_known(training, "buffer_mb", "peak_mb"), "o-", color=_COLOURS["dimm"])
     axes[1].set(xlabel="feature buffer [MB]", ylabel="peak memory [MB]")
     sizes = {images: figures.get(f"cost/map_size/{images}") for images in IMAGES}
-    axes[2].plot(list(sizes), [np.nan if point is None else point["ratio"] for point in sizes.values()], "o-", color=_COLOURS["dimm"])
+    axes[2].plot(
+        list(sizes),
+        [np.nan if point is None else point["ratio"] for point in sizes.values()],
+        "o-",
+        color=_COLOURS["dimm"],
+    )
     axes[2].set(xlabel="images mapped", ylabel="query, x encoder", ylim=(0.9, None))
     rays = [figures.get(f"cost/rays/{most}") for most in RAYS]
     for name in ("localize", "encoder alone", "head", "solve"):

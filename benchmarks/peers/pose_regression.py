@@ -1,4 +1,6 @@
-"""Direct pose regression (the method of PoseNet, ICCV 2015) on the product's own tokens: the image's global context to one pose."""
+"""Direct pose regression (the method of PoseNet, ICCV 2015) on the product's own tokens: the image's global context to
+one pose.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,11 @@ class PoseNetwork(nn.Module):
         self.register_buffer("mean", context.mean(dim=0))
         self.register_buffer("std", context.std(dim=0).clamp_min(1e-3))
         sizes = (context.shape[1], width, width)
-        layers = [part for size, after in zip(sizes, sizes[1:], strict=False) for part in (nn.Linear(size, after), nn.LayerNorm(after), nn.GELU())]
+        layers = [
+            part
+            for size, after in zip(sizes, sizes[1:], strict=False)
+            for part in (nn.Linear(size, after), nn.LayerNorm(after), nn.GELU())
+        ]
         self.layers = nn.Sequential(*layers, nn.Linear(width, 12))
 
     def raw(self, context: Tensor) -> Tensor:
@@ -52,7 +58,9 @@ class PoseNetwork(nn.Module):
 
 
 def train(data: TrainingViews, normalisation: Normalisation, training: TrainingConfig, watch: Watch) -> PoseNetwork:
-    """A network trained on a feature buffer's contexts with the head's schedule and noise and dropout on the context."""
+    """A network trained on a feature buffer's contexts with the head's schedule and noise and dropout on the
+    context.
+    """
     torch.manual_seed(training.seed)
     network = PoseNetwork(data.context.float())
     optimiser = torch.optim.AdamW(network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)

@@ -46,7 +46,10 @@ def mean_of_nearest(views: ReferenceViews, cls: np.ndarray, top: int) -> np.ndar
     similarity = views.cls @ cls / (np.linalg.norm(views.cls, axis=1) * np.linalg.norm(cls))
     chosen = np.argsort(-similarity)[:top]
     poses, weights = views.world_from_camera[chosen], np.maximum(similarity[chosen], 1e-6)
-    return make_pose(Rotation.from_matrix(poses[:, :3, :3]).mean(weights).as_matrix(), np.average(poses[:, :3, 3], axis=0, weights=weights))
+    return make_pose(
+        Rotation.from_matrix(poses[:, :3, :3]).mean(weights).as_matrix(),
+        np.average(poses[:, :3, 3], axis=0, weights=weights),
+    )
 
 
 def build(mapped: Mapped, watch: Watch) -> RetrievalMap:

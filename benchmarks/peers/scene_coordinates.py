@@ -1,8 +1,9 @@
-"""Scene coordinates (the method of ACE, CVPR 2023) on the product's own tokens: each patch regresses the 3D point that it shows.
+"""Scene coordinates (the method of ACE, CVPR 2023) on the product's own tokens: each patch regresses the 3D point that
+it shows.
 
-Trained by reprojection alone, without depth, on the product's feature buffer with its schedule and batches; PoseLib's PnP + RANSAC on the
-points. In ``scene_coordinates_context`` the image's global context joins the patch, regularised by noise, as in GLACE (CVPR 2024). A
-reference of method, not of engineering.
+Trained by reprojection alone, without depth, on the product's feature buffer with its schedule and batches; PoseLib's
+PnP + RANSAC on the points. In ``scene_coordinates_context`` the image's global context joins the patch, regularised by
+noise, as in GLACE (CVPR 2024). A reference of method, not of engineering.
 """
 
 from __future__ import annotations
@@ -53,13 +54,18 @@ class SceneCoordinateHead(nn.Module):
         self.from_context = nn.Linear(context_dim, width, bias=False)
         self.from_xy = nn.Linear(2 + 4 * _FREQUENCIES, width, bias=False)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)) for _ in range(blocks)
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+            for _ in range(blocks)
         )
         self.point = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 4))
 
     def forward(self, patches: Tensor, context: Tensor, camera_rays: Tensor) -> Tensor:
-        """(B, 3) points of (B, D) patches; (V, C) contexts of the V images that they are of, B / V consecutive patches each."""
-        shared = self.from_context((context - self.context_mean) / self.context_std).repeat_interleave(len(patches) // len(context), dim=0)
+        """(B, 3) points of (B, D) patches; (V, C) contexts of the V images that they are of, B / V consecutive patches
+        each.
+        """
+        shared = self.from_context((context - self.context_mean) / self.context_std).repeat_interleave(
+            len(patches) // len(context), dim=0
+        )
         hidden = self.from_patch(patches) + shared + self.from_xy(fourier(camera_rays, _FREQUENCIES))
         for block in self.blocks:
             hidden = hidden + block(hidden)
@@ -75,19 +81,28 @@ class SceneCoordinateTrainer(Trainer):
     """
 
     def __init__(
-        self, head: SceneCoordinateHead, data: TrainingViews, normalisation: Normalisation, config: TrainingConfig, focal: float,
+        self,
+        head: SceneCoordinateHead,
+        data: TrainingViews,
+        normalisation: Normalisation,
+        config: TrainingConfig,
+        focal: float,
     ) -> None:
         super().__init__(head, data, normalisation, config)
         self._focal, self._radius = focal, normalisation.radius
         self._rotations = data.rotations.float()
 
-    def _loss(self, predicted: Tensor, camera_rays: Tensor, directions: Tensor, moments: Tensor, views: Tensor) -> Tensor:
+    def _loss(
+        self, predicted: Tensor, camera_rays: Tensor, directions: Tensor, moments: Tensor, views: Tensor
+    ) -> Tensor:
         return reprojection_loss(
-            self.in_camera(predicted, views), camera_rays, self._focal, _clamp(self.done / self.config.steps),
+            self.in_camera(predicted, views), camera_rays, self._focal, _clamp(self.done / self.config.steps)
         )
 
     def in_camera(self, points: Tensor, views: Tensor) -> Tensor:
-        """(B, 3) points of the normalised frame, consecutive ones of each of (V,) views, in the views' cameras, metres."""
+        """(B, 3) points of the normalised frame, consecutive ones of each of (V,) views, in the views' cameras,
+        metres.
+        """
         centres, rotations = self.centres[views].to(self.device), self._rotations[views].to(self.device)
         local = points.unflatten(0, (len(views), -1)) - centres[:, None]
         return self._radius * torch.einsum("vji,vpj->vpi", rotations, local).flatten(0, 1)
@@ -102,7 +117,8 @@ def _clamp(progress: float) -> float:
 def reprojection_loss(points: Tensor, camera_rays: Tensor, focal: float, clamp: float) -> Tensor:
     """Mean tanh-clamped distance in pixels of (B, 3) points in their cameras from the (B, 3) rays of their patches.
 
-    Points behind or far from the camera, or more than 1000 px off, are drawn to a point some metres along their ray instead.
+    Points behind or far from the camera, or more than 1000 px off, are drawn to a point some metres along their ray
+    instead.
     """
     plane = camera_rays[:, :2] / camera_rays[:, 2:].clamp_min(1e-3)
     depth = points[:, 2]
@@ -114,7 +130,12 @@ def reprojection_loss(points: Tensor, camera_rays: Tensor, focal: float, clamp: 
 
 
 def train(
-    data: TrainingViews, normalisation: Normalisation, focal: float, training: TrainingConfig, watch: Watch, width: int = _WIDTH,
+    data: TrainingViews,
+    normalisation: Normalisation,
+    focal: float,
+    training: TrainingConfig,
+    watch: Watch,
+    width: int = _WIDTH,
 ) -> SceneCoordinateHead:
     """A head with averaged weights, trained on a feature buffer's tensors."""
     torch.manual_seed(training.seed)

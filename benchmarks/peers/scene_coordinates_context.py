@@ -1,4 +1,6 @@
-"""Scene coordinates with the image's global context beside each patch (the method of GLACE, CVPR 2024); see ``scene_coordinates``."""
+"""Scene coordinates with the image's global context beside each patch (the method of GLACE, CVPR 2024); see
+``scene_coordinates``.
+"""
 
 from __future__ import annotations
 

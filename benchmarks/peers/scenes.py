@@ -46,14 +46,19 @@ def spread(recording: Recording, most: int) -> Recording:
     count = len(recording.frames)
     if count <= most:
         return recording
-    return replace(recording, frames=[recording.frames[int(index)] for index in np.linspace(0, count - 1, most).round()], splits={})
+    return replace(
+        recording, frames=[recording.frames[int(index)] for index in np.linspace(0, count - 1, most).round()], splits={}
+    )
 
 
 def _kitchen(split: str) -> Callable[[Path, Path], Scene]:
     def load(data: Path, folder: Path) -> Scene:
         mapped = open_recording(data / "redkitchen", split=f"{split}:train")
         val = open_recording(data / "redkitchen", split=f"{split}:val")
-        note = f"7-Scenes red kitchen, split {split}: {len(mapped.frames)} images mapped, {min(QUERIES, len(val.frames))} of {len(val.frames)} asked"
+        note = (
+            f"7-Scenes red kitchen, split {split}: {len(mapped.frames)} images mapped, "
+            f"{min(QUERIES, len(val.frames))} of {len(val.frames)} asked"
+        )
         return Scene(f"redkitchen_{split}", note, mapped, {"": spread(val, QUERIES)}, split)
 
     return load
@@ -61,11 +66,19 @@ def _kitchen(split: str) -> Callable[[Path, Path], Scene]:
 
 def _herzjesu(data: Path, folder: Path) -> Scene:
     mapped, val = (open_recording(data / "herzjesu", split=part) for part in ("train", "val"))
-    return Scene("herzjesu", f"church front, wide baselines: {len(mapped.frames)} photos mapped, {len(val.frames)} asked", mapped, {"": val})
+    return Scene(
+        "herzjesu",
+        f"church front, wide baselines: {len(mapped.frames)} photos mapped, {len(val.frames)} asked",
+        mapped,
+        {"": val},
+    )
 
 
 def _every(name: str, what: str, unit: bool = False) -> Callable[[Path, Path], Scene]:
-    """Every 8th image asked, of the others so many mapped; ``unit``: of arbitrary scale, so the cameras' mean distance becomes a metre."""
+    """Every 8th image asked, of the others so many mapped; ``unit``: of arbitrary scale, so the cameras' mean distance
+    becomes a metre.
+    """
+
     def load(data: Path, folder: Path) -> Scene:
         recording = open_recording(data / name)
         if unit:
@@ -74,7 +87,9 @@ def _every(name: str, what: str, unit: bool = False) -> Callable[[Path, Path], S
         rest = [frame for index, frame in enumerate(recording.frames) if index % _HELD_OUT != _HELD_OUT // 2]
         mapped = spread(replace(recording, frames=rest, splits={}), MAPPED)
         queries = spread(replace(recording, frames=asked, splits={}), QUERIES)
-        return Scene(name, f"{what}: {len(mapped.frames)} images mapped, {len(queries.frames)} asked", mapped, {"": queries})
+        return Scene(
+            name, f"{what}: {len(mapped.frames)} images mapped, {len(queries.frames)} asked", mapped, {"": queries}
+        )
 
     return load
 
@@ -89,28 +104,59 @@ def _scaled(recording: Recording) -> Recording:
         pose[:3, 3] /= unit
         return pose
 
-    return replace(recording, frames=[replace(frame, world_from_camera=scaled(frame.world_from_camera)) for frame in recording.frames])
+    return replace(
+        recording,
+        frames=[replace(frame, world_from_camera=scaled(frame.world_from_camera)) for frame in recording.frames],
+    )
 
 
 def _gallery(data: Path, folder: Path) -> Scene:
     bag, mount = folder / "gallery" / "mapping_bag", MOUNTS["handheld"]
     if not bag.exists():
         stamps, world_from_base = trajectory(_GALLERY_SEEDS[0], _GALLERY_SECONDS, _GALLERY_HZ, spread=_GALLERY_SPREAD)
-        record_bag(bag, build_room(), GALLERY_CAMERA, stamps, world_from_base, mount, image_every=_GALLERY_EVERY, seed=_GALLERY_SEEDS[0])
+        record_bag(
+            bag,
+            build_room(),
+            GALLERY_CAMERA,
+            stamps,
+            world_from_base,
+            mount,
+            image_every=_GALLERY_EVERY,
+            seed=_GALLERY_SEEDS[0],
+        )
     mapped = open_recording(bag)
     stamps, world_from_base = trajectory(_GALLERY_SEEDS[1], _GALLERY_SECONDS / 2, _GALLERY_HZ, spread=_GALLERY_SPREAD)
     every = len(stamps) // _GALLERY_QUERIES
     queries = {
-        condition: film(build_room(), GALLERY_CAMERA, stamps, world_from_base @ mount, condition, every=every, seed=_GALLERY_SEEDS[1])
+        condition: film(
+            build_room(),
+            GALLERY_CAMERA,
+            stamps,
+            world_from_base @ mount,
+            condition,
+            every=every,
+            seed=_GALLERY_SEEDS[1],
+        )
         for condition in CONDITIONS
     }
     asked = len(next(iter(queries.values())).frames)
-    return Scene("gallery", f"rendered room: {len(mapped.frames)} images mapped, {asked} of another walk asked in each condition", mapped, queries)
+    return Scene(
+        "gallery",
+        f"rendered room: {len(mapped.frames)} images mapped, {asked} of another walk asked in each condition",
+        mapped,
+        queries,
+    )
 
 
 #: Scenes by name, in the order in which they are worth having.
 SCENES: dict[str, Callable[[Path, Path], Scene]] = {
-    "redkitchen_near": _kitchen("near"), "redkitchen_mid": _kitchen("mid"), "redkitchen_far": _kitchen("far"), "herzjesu": _herzjesu,
-    "gallery": _gallery, "bonsai": _every("bonsai", "table-top orbit, cameras scaled to a mean distance of 1 m from their middle", unit=True),
+    "redkitchen_near": _kitchen("near"),
+    "redkitchen_mid": _kitchen("mid"),
+    "redkitchen_far": _kitchen("far"),
+    "herzjesu": _herzjesu,
+    "gallery": _gallery,
+    "bonsai": _every(
+        "bonsai", "table-top orbit, cameras scaled to a mean distance of 1 m from their middle", unit=True
+    ),
     "office_hololens": _every("office_hololens", "30 m walk through an office"),
 }

@@ -1,4 +1,6 @@
-"""hloc with SIFT: pycolmap's SIFT (COLMAP's settings), ratio test and mutual matches, points from the known poses, PnP + RANSAC."""
+"""hloc with SIFT: pycolmap's SIFT (COLMAP's settings), ratio test and mutual matches, points from the known poses, PnP
++ RANSAC.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ class Sift:
         pycolmap.logging.minloglevel = pycolmap.logging.Level.WARNING
         options = pycolmap.FeatureExtractionOptions()
         options.use_gpu, options.num_threads, options.sift.max_num_features = False, 1, _FEATURES
-        self._bitmap, self._extractor = pycolmap.Bitmap.from_array, pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
+        self._bitmap, self._extractor = (
+            pycolmap.Bitmap.from_array,
+            pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu),
+        )
 
     def extract(self, image: np.ndarray) -> LocalFeatures:
         """COLMAP counts pixels from the corner of the top-left one, we from its centre."""
@@ -39,7 +44,9 @@ class Sift:
         return LocalFeatures(pixels, np.ascontiguousarray(descriptors.data, dtype=np.uint8))
 
     def match(self, one: LocalFeatures, other: LocalFeatures, one_camera: Camera, other_camera: Camera) -> np.ndarray:
-        """Nearest neighbours by angle that are mutual and pass the ratio test both ways, as COLMAP's brute force matcher."""
+        """Nearest neighbours by angle that are mutual and pass the ratio test both ways, as COLMAP's brute force
+        matcher.
+        """
         if min(len(one.pixels), len(other.pixels)) < 2:
             return np.empty((0, 2), int)
         a, b = (each.descriptors.astype(np.float32) for each in (one, other))
@@ -48,7 +55,9 @@ class Sift:
         rows = np.flatnonzero(back[nearest] == np.arange(len(nearest)))
         columns = nearest[rows]
         best = cosine[rows, columns]
-        cosine[rows, columns] = -1.0  # the best of its row and of its column, so what is left is the second best of both
+        cosine[
+            rows, columns
+        ] = -1.0  # the best of its row and of its column, so what is left is the second best of both
         second = np.maximum(cosine.max(axis=1)[rows], cosine.max(axis=0)[columns])
         angle, other_angle = np.arccos(np.clip(best, -1, 1)), np.arccos(np.clip(second, -1, 1))
         good = (angle <= _MAX_ANGLE) & (angle < _RATIO * other_angle)

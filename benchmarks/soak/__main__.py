@@ -24,10 +24,17 @@ from dimm_ros.cli.console import console  # noqa: E402
 
 def main(
     seconds: Annotated[float, typer.Option(help="how long")] = 1200.0,
-    seed: Annotated[int | None, typer.Option(help="of the faults' order and times; another one every time by default", show_default=False)] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="of the faults' order and times; another one every time by default", show_default=False),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="shortest faults")] = False,
-    recording: Annotated[Path | None, typer.Option(help="what the camera shows; the gallery by default", show_default=False)] = None,
-    scene_map: Annotated[Path | None, typer.Option("--map", help="a map of the recording; made from it by default", show_default=False)] = None,
+    recording: Annotated[
+        Path | None, typer.Option(help="what the camera shows; the gallery by default", show_default=False)
+    ] = None,
+    scene_map: Annotated[
+        Path | None, typer.Option("--map", help="a map of the recording; made from it by default", show_default=False)
+    ] = None,
     results: Annotated[Path, typer.Option(help="where the figures are kept as JSON")] = Path("results/soak"),
 ) -> None:
     """Soak the localizer."""
@@ -60,16 +67,23 @@ def main(
 def _line(incident) -> None:
     again = "never" if incident.recovery_s is None else f"after {incident.recovery_s:.2f} s"
     console.print(
-        f"{incident.fault.name:18} answers again {again}; {incident.named_by or '[bold red]not named[/]'}", highlight=False, soft_wrap=True,
+        f"{incident.fault.name:18} answers again {again}; {incident.named_by or '[bold red]not named[/]'}",
+        highlight=False,
+        soft_wrap=True,
     )
 
 
 def _table(figures: dict) -> Table:
-    table = Table(title=f"{figures['faults_in_all']} faults in {figures['seconds']:.0f} s, seed {figures['seed']}", title_justify="left")
+    table = Table(
+        title=f"{figures['faults_in_all']} faults in {figures['seconds']:.0f} s, seed {figures['seed']}",
+        title_justify="left",
+    )
     for heading in ("fault", "times", "named", "answers again after, median", "at most"):
         table.add_column(heading)
     for name, row in figures["faults"].items():
-        table.add_row(name, str(row["times"]), str(row["named"]), f"{row['recovery_s_median']} s", f"{row['recovery_s_max']} s")
+        table.add_row(
+            name, str(row["times"]), str(row["named"]), f"{row['recovery_s_median']} s", f"{row['recovery_s_max']} s"
+        )
     return table
 
 

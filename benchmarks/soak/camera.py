@@ -1,8 +1,8 @@
 """The camera and the odometry of the soak, as a process: 640x480 at 30 Hz, with faults told on its standard input.
 
-Each line of the input is a fault's name, or empty for none. Each line of the output is a JSON object: ``ready`` when the
-localizer has subscribed, ``begin`` and ``end`` of a fault with the time (``time.monotonic()``, which all processes share) and
-the stamp of the first image after it.
+Each line of the input is a fault's name, or empty for none. Each line of the output is a JSON object: ``ready`` when
+the localizer has subscribed, ``begin`` and ``end`` of a fault with the time (``time.monotonic()``, which all processes
+share) and the stamp of the first image after it.
 """
 
 from __future__ import annotations

@@ -16,12 +16,21 @@ from dimm_ros.scene_map import SceneMap
 
 
 def make_maps(folder: Path, recording: Path | None = None) -> tuple[Path, Path]:
-    """A recording (of the gallery when none is given) and a map of it, small enough for ten images a second on two cores."""
+    """A recording (of the gallery when none is given) and a map of it, small enough for ten images a second on two
+    cores.
+    """
     if recording is None:
         stamps, world_from_base = trajectory(1, 7.0, 30.0)
         camera = Camera(320, 240, 200.0, 200.0, 159.5, 119.5)
         recording = record_bag(
-            folder / "walk", build_room(), camera, stamps, world_from_base, MOUNTS["handheld"], image_every=4, compressed=False,
+            folder / "walk",
+            build_room(),
+            camera,
+            stamps,
+            world_from_base,
+            MOUNTS["handheld"],
+            image_every=4,
+            compressed=False,
         )
     path = folder / "map.safetensors"
     encoder = Encoder.open(EncoderConfig(input_size=224), device="cpu")

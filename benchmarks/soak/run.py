@@ -82,7 +82,9 @@ class Camera:
 
     def __init__(self, recording: Path, environment: dict[str, str]) -> None:
         command = [sys.executable, "-m", "benchmarks.soak.camera", str(recording)]
-        self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def tell(self, fault: str) -> dict:
         """Begin a fault, or end the present one; returns when the first image after that is out."""
@@ -116,14 +118,18 @@ class Soak:
         parameters: further ones of the localizer.
     """
 
-    def __init__(self, recording: Path, scene_map: Path, second_map: Path, folder: Path, parameters: dict | None = None) -> None:
+    def __init__(
+        self, recording: Path, scene_map: Path, second_map: Path, folder: Path, parameters: dict | None = None
+    ) -> None:
         self._recording, self._map, self._second, self._folder = recording, scene_map, second_map, folder
         self._parameters = {"map": str(scene_map), "device": "cpu"} | (parameters or {})
         self._said: list[tuple[float, str]] = []
         self._memory = Memory()
         self._incidents: list[Incident] = []
 
-    def run(self, seconds: float, seed: int, *, quick: bool = False, progress: Callable[[Incident], object] | None = None) -> dict:
+    def run(
+        self, seconds: float, seed: int, *, quick: bool = False, progress: Callable[[Incident], object] | None = None
+    ) -> dict:
         """Soak for a time, all faults at least once.
 
         Args:
@@ -142,7 +148,7 @@ class Soak:
             self._client = session.node.create_client(SetParameters, "/localizer/set_parameters")
             self._environment = {**session.environment, "PYTHONPATH": os.pathsep.join(sys.path)}
             self._localizer = stack.enter_context(
-                LocalizerProcess(self._environment, self._parameters, _REMAP, self._folder / "localizer.log"),
+                LocalizerProcess(self._environment, self._parameters, _REMAP, self._folder / "localizer.log")
             )
             self._camera = Camera(self._recording, self._environment)
             stack.callback(lambda: self._camera.kill())
@@ -156,7 +162,10 @@ class Soak:
             while not self._wait(lambda report: report.message.accepted, 0.0, 1.0):
                 if time.monotonic() > deadline or self._localizer.process.poll() is not None:
                     log = (self._folder / "localizer.log").read_text(errors="replace").strip().splitlines()
-                    raise DimmError(f"The localizer answers no image even before the first fault; its last words: {log[-1] if log else 'none'}")
+                    raise DimmError(
+                        "The localizer answers no image even before the first fault; its last words: "
+                        f"{log[-1] if log else 'none'}"
+                    )
             self._camera.heard()
             started = time.monotonic()
             for fault, length, calm in schedule(seed, quick):
@@ -175,7 +184,9 @@ class Soak:
     def _suffer(self, fault: Fault, length: float) -> Incident:
         """Let one fault happen, and look at what came of it."""
         begin, end, good_ns = {
-            "map file garbage": self._damage_map, "second map": self._change_map, "camera killed": self._kill_camera,
+            "map file garbage": self._damage_map,
+            "second map": self._change_map,
+            "camera killed": self._kill_camera,
         }.get(fault.name, lambda seconds: self._tell_camera(fault, seconds))(length)
         back = self._wait(lambda report: report.message.accepted and report.stamp_ns >= good_ns, end, _WAIT_S)
         time.sleep(max(0.0, end + _LINGER_S - time.monotonic()))
@@ -184,7 +195,10 @@ class Soak:
         sentences += [text for at, text in self._said if begin <= at <= end + _LINGER_S]
         named = next(filter(fault.named_in, sentences), "")
         # Half a tenth of a second: an image from before the fault may be under way when it begins.
-        poses = sum(one.message.accepted and begin + 0.05 < one.received_s < end and self._shot_within(one, begin, end) for one in within)
+        poses = sum(
+            one.message.accepted and begin + 0.05 < one.received_s < end and self._shot_within(one, begin, end)
+            for one in within
+        )
         return Incident(fault, begin, end, None if back is None else max(0.0, back.received_s - end), named, poses)
 
     def _tell_camera(self, fault: Fault, seconds: float) -> tuple[float, float, int]:
@@ -232,6 +246,7 @@ class Soak:
 
     def _wait(self, condition: Callable[[Report], bool], since: float, timeout_s: float) -> Report | None:
         """The first status received since a time that fulfils a condition, once it is there."""
+
         def found() -> Report | None:
             return next((one for one in self._collector.reports if one.received_s >= since and condition(one)), None)
 
@@ -260,7 +275,8 @@ class Soak:
 
     def _figures(self, seed: int, started: float, survived: bool) -> dict:
         seconds = self._memory.samples[-1][0] - started
-        # Whatever a first time of each fault leaves behind belongs to warm-up, as far as the run is long enough for that.
+        # Whatever a first time of each fault leaves behind belongs to warm-up, as far as the run is long enough for
+        # that.
         first_round = self._incidents[min(len(self._incidents), len(FAULTS)) - 1].end + _LINGER_S
         warm = first_round if seconds > 3 * (first_round - started) else started + seconds / 4
         levels = {part: self._memory.levels(part, warm) for part in _PARTS.values()}
@@ -270,14 +286,17 @@ class Soak:
             own = [one for one in self._incidents if one.fault is fault]
             times = [one.recovery_s for one in own if one.recovery_s is not None]
             faults[fault.name] = {
-                "times": len(own), "named": sum(bool(one.named_by) for one in own), "answered again": len(times),
+                "times": len(own),
+                "named": sum(bool(one.named_by) for one in own),
+                "answered again": len(times),
                 "recovery_s_median": round(statistics.median(times), 3) if times else None,
                 "recovery_s_max": round(max(times), 3) if times else None,
-                "poses": sum(one.poses for one in own), "sentence": next((one.named_by for one in own if one.named_by), ""),
+                "poses": sum(one.poses for one in own),
+                "sentence": next((one.named_by for one in own if one.named_by), ""),
             }
         reports = self._collector.reports
-        # A busy machine: a first pose takes three images localized in full, and a changed map a warm-up besides. The limit is in
-        # the figures.
+        # A busy machine: a first pose takes three images localized in full, and a changed map a warm-up besides. The
+        # limit is in the figures.
         full = [one.message.image_age_ms for one in reports if one.message.accepted and not one.message.tracked]
         image_ms = statistics.median(full or [math.inf])
         limit = max(RECOVERY_S, _IMAGES * image_ms / 1e3)
@@ -292,10 +311,17 @@ class Soak:
             "every fault happened": {one.fault for one in self._incidents} == set(FAULTS),
         }
         return {
-            "seed": seed, "image_age_ms_median": round(image_ms, 1),
-            "seconds": round(seconds, 1), "faults_in_all": len(self._incidents), "checks": checks,
-            "statuses": len(reports), "poses": len(self._collector.answers),
+            "seed": seed,
+            "image_age_ms_median": round(image_ms, 1),
+            "seconds": round(seconds, 1),
+            "faults_in_all": len(self._incidents),
+            "checks": checks,
+            "statuses": len(reports),
+            "poses": len(self._collector.answers),
             "warm-up_s": round(warm - started, 1),
-            "memory_mb": {part: {"after warm-up": round(first, 1), "end": round(last, 1)} for part, (first, last) in levels.items()},
+            "memory_mb": {
+                part: {"after warm-up": round(first, 1), "end": round(last, 1)}
+                for part, (first, last) in levels.items()
+            },
             "faults": faults,
         }

@@ -1,8 +1,9 @@
-"""What a map file says by itself, without any image: the poses it was trained on, and what each mapped image looked like as a whole.
+"""What a map file says by itself, without any image: the poses it was trained on, and what each mapped image looked
+like as a whole.
 
-Both stand in the whole-image part (``head.whole_image``). Its weights w solve (K + ridge) w = t - offset, where t are the poses of the
-mapped views; K follows from the stored places z, so that offset + (K + ridge) w gives the poses back. ``WholeImage.mapped`` does that
-for updates of a map; an attacker can do it as well.
+Both stand in the whole-image part (``head.whole_image``). Its weights w solve (K + ridge) w = t - offset, where t are
+the poses of the mapped views; K follows from the stored places z, so that offset + (K + ridge) w gives the poses back.
+``WholeImage.mapped`` does that for updates of a map; an attacker can do it as well.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def check_place(scene_map: SceneMap, photos: list[Photo], name: str, *, mapped: 
         known = sum(bool(is_mapped(photo.pose, path)) for photo in photos)
         if known < len(photos) / 2:
             raise InputError(
-                f"'{name}' is not what map '{scene_map.header.name}' was made from: the map holds the poses of {known} of "
+                f"'{name}' is not what map '{scene_map.header.name}' was made from: the map holds the poses of {known} "
+                "of "
                 f"{len(photos)} of its images, so it cannot judge the attacks; give that recording, with the --split "
                 "that was mapped."
             )
@@ -80,7 +82,10 @@ def read_out(scene_map: SceneMap) -> Loot | None:
     """
     header = scene_map.header
     if header.parts:
-        raise InputError(f"Map '{header.name}' was merged of {len(header.parts)} maps, which it holds as they were; audit each of them instead.")
+        raise InputError(
+            f"Map '{header.name}' was merged of {len(header.parts)} maps, which it holds as they were; audit each of "
+            "them instead."
+        )
     whole = scene_map.head.whole
     if whole is None:
         return None

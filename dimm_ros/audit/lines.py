@@ -1,7 +1,9 @@
-"""Attacks on landmarks: where on its hidden line a landmark is, from one map's lines and from two maps' lines of one place.
+"""Attacks on landmarks: where on its hidden line a landmark is, from one map's lines and from two maps' lines of one
+place.
 
-Chelani, Kahl and Sattler (CVPR 2021): where lines are dense, the lines that pass nearest to a line belong to landmarks near
-its own, so the places on it that are nearest to them gather about the landmark. Two maps that hide one landmark in two lines
+Chelani, Kahl and Sattler (CVPR 2021): where lines are dense, the lines that pass nearest to a line belong to landmarks
+near its own, so the places on it that are nearest to them gather about the landmark. Two maps that hide one landmark in
+two lines
 of different directions give it away at once: it lies where these meet, and its descriptor says which two.
 """
 
@@ -19,7 +21,9 @@ _SECOND_SEED = 1_000_003  # directions of the second map: another user chose the
 
 
 def nearest_lines(lines: Landmarks) -> np.ndarray:
-    """(L, 3) the likeliest place of each landmark, metres: the densest part of its line's nearest places to other lines."""
+    """(L, 3) the likeliest place of each landmark, metres: the densest part of its line's nearest places to other
+    lines.
+    """
     direction, moment = lines.exact_places[:, :3], lines.exact_places[:, 3:]
     foot = np.cross(direction, moment)
     found = np.empty((len(lines), 3))
@@ -36,7 +40,9 @@ def nearest_lines(lines: Landmarks) -> np.ndarray:
 
 
 def meeting_points(one: Landmarks, other: Landmarks) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks that two maps of one place hide, matched by their descriptors: (M,) which of the first, (M, 3) where."""
+    """Landmarks that two maps of one place hide, matched by their descriptors: (M,) which of the first, (M, 3)
+    where.
+    """
     pairs, _ = mutual_matches(one.unit_descriptors, other.unit_descriptors)
     ours, theirs = one.exact_places[pairs[:, 0]], other.exact_places[pairs[:, 1]]
     foot, others_foot = (np.cross(lines[:, :3], lines[:, 3:]) for lines in (ours, theirs))
@@ -51,13 +57,16 @@ def judged(found: np.ndarray, true: np.ndarray) -> dict[str, float]:
     """How near (N, 3) places are to the true ones: median in metres, and shares."""
     error = np.linalg.norm(found - true, axis=1)
     return {
-        "landmarks": len(error), "median_error_m": float(np.median(error)),
+        "landmarks": len(error),
+        "median_error_m": float(np.median(error)),
         **{f"within_{centimetres}cm": float(np.mean(error < centimetres / 100)) for centimetres in (5, 10, 25)},
     }
 
 
 def guessed(lines: Landmarks, true: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(L, 3) what somebody would say who knows only how large the scene is: the line's place nearest to a random landmark."""
+    """(L, 3) what somebody would say who knows only how large the scene is: the line's place nearest to a random
+    landmark.
+    """
     others = true[np.random.default_rng(seed).permutation(len(true))]
     direction = lines.exact_places[:, :3]
     foot = np.cross(direction, lines.exact_places[:, 3:])
@@ -99,7 +108,10 @@ def audit_landmarks(stored: Landmarks | None, true: Landmarks | None, second: La
         return result
     rows, of_true = _same(stored, true)
     places = true.exact_places[of_true]
-    result |= {"nearest_lines": judged(found[rows], places), "guess": judged(guessed(stored.chosen(rows), places), places)}
+    result |= {
+        "nearest_lines": judged(found[rows], places),
+        "guess": judged(guessed(stored.chosen(rows), places), places),
+    }
     if second is not None:
         theirs, meeting = meeting_points(stored, hide_in_lines(second, _SECOND_SEED))
         at = {row: number for number, row in enumerate(rows)}

@@ -53,11 +53,18 @@ def take(frames: Iterable[Frame], encoder: Encoder, watch: Callable[[int], objec
         image = fit(frame.load(), frame.camera, grid)
         tokens = encoder.encode(torch.from_numpy(normalise(image))[None])
         points, surface = true_points(frame, np.array(grid.rays))
-        photos.append(Photo(
-            patches=tokens.patches[0].half().cpu(), context=tokens.context[0].float().cpu(),
-            camera_rays=torch.from_numpy(np.array(grid.rays)).float(), shape=(grid.rows, grid.columns), image=image,
-            pose=frame.world_from_camera, points=points, surface=surface,
-        ))
+        photos.append(
+            Photo(
+                patches=tokens.patches[0].half().cpu(),
+                context=tokens.context[0].float().cpu(),
+                camera_rays=torch.from_numpy(np.array(grid.rays)).float(),
+                shape=(grid.rows, grid.columns),
+                image=image,
+                pose=frame.world_from_camera,
+                points=points,
+                surface=surface,
+            )
+        )
         watch(len(photos))
     return photos
 
@@ -78,7 +85,8 @@ def foreign_frames(count: int) -> list[Frame]:
 
 
 def true_points(frame: Frame, rays: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """World points (P, 3) that (P, 3) camera rays of a frame hit, NaN where its depth image says nothing, and (S, 3) more of them.
+    """World points (P, 3) that (P, 3) camera rays of a frame hit, NaN where its depth image says nothing, and (S, 3)
+    more of them.
 
     The depth camera is taken to stand where the colour camera does; a data set's may be centimetres beside.
     """
@@ -87,7 +95,10 @@ def true_points(frame: Frame, rays: np.ndarray) -> tuple[np.ndarray | None, np.n
     depth, camera, pose = frame.load_depth(), frame.depth_camera, frame.world_from_camera
     height, width = depth.shape
     pixels, front = camera.project(rays)
-    column, row = (np.clip(np.nan_to_num(np.rint(pixels[:, axis])), 0, size - 1).astype(int) for axis, size in ((0, width), (1, height)))
+    column, row = (
+        np.clip(np.nan_to_num(np.rint(pixels[:, axis])), 0, size - 1).astype(int)
+        for axis, size in ((0, width), (1, height))
+    )
     along = np.where(front & camera.contains(pixels), depth[row, column], np.nan)
     points = _placed(rays, along, pose)
     rows, columns = np.mgrid[0:height:_BETWEEN_PIXELS, 0:width:_BETWEEN_PIXELS]

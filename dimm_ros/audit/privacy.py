@@ -104,14 +104,18 @@ class Audit:
     rebuilt: list[Rebuilt] = field(default_factory=list)
 
 
-def attack(scene_map: SceneMap, evidence: Evidence, plan: Plan | None = None, watch: Watch = lambda stage, done, total: None) -> Audit:
+def attack(
+    scene_map: SceneMap, evidence: Evidence, plan: Plan | None = None, watch: Watch = lambda stage, done, total: None
+) -> Audit:
     """Try every attack on a map."""
     plan = plan or Plan()
     audit = Audit(surface=Surface.of(evidence.mapped))
     loot = read_out(scene_map)
     audit.figures["path"] = _path(scene_map, loot, evidence)
     audit.figures["contexts"] = None if loot is None else _contexts(loot, evidence)
-    audit.figures["landmarks"] = audit_landmarks(scene_map.landmarks, evidence.true_landmarks, evidence.second_landmarks)
+    audit.figures["landmarks"] = audit_landmarks(
+        scene_map.landmarks, evidence.true_landmarks, evidence.second_landmarks
+    )
     audit.figures["membership"] = _membership(scene_map, evidence)
     audit.figures["foreign_poses"] = _foreign_poses(scene_map, evidence)
     if loot is not None:
@@ -121,7 +125,10 @@ def attack(scene_map: SceneMap, evidence: Evidence, plan: Plan | None = None, wa
         audit.clouds |= _structure(probe, evidence, audit.rebuilt, plan, watch)
     if audit.surface is not None:
         head = scene_coordinates.train(
-            evidence.mapped, plan.point_steps, scene_map.head.context_mean.device, lambda done, total: watch("yardstick", done, total),
+            evidence.mapped,
+            plan.point_steps,
+            scene_map.head.context_mean.device,
+            lambda done, total: watch("yardstick", done, total),
         )
         audit.figures["scene_coordinate_error_m"] = _point_error(head, evidence)
         for name, photos in (("foreign images", evidence.foreign), ("photographs of the place", evidence.of_the_place)):
@@ -131,8 +138,12 @@ def attack(scene_map: SceneMap, evidence: Evidence, plan: Plan | None = None, wa
     for row in judged if audit.surface is not None else []:
         row.update(audit.surface.judge(audit.clouds[row["attack"]]))
     audit.figures["structure"] = judged
-    audit.figures["structure_unjudged"] = None if audit.surface is not None else (
-        "the recording has no depth images" if evidence.mapped else "no recording was given to judge them by (DATA)"
+    audit.figures["structure_unjudged"] = (
+        None
+        if audit.surface is not None
+        else (
+            "the recording has no depth images" if evidence.mapped else "no recording was given to judge them by (DATA)"
+        )
     )
     return audit
 
@@ -141,20 +152,28 @@ def _path(scene_map: SceneMap, loot: Loot | None, evidence: Evidence) -> dict | 
     """How many poses came out, and how near the true ones they are."""
     if loot is None:
         return None
-    result = {"images": len(loot.path), "views": len(loot.poses), "extent_m": float(np.ptp(loot.path[:, :3, 3], axis=0).max())}
+    result = {
+        "images": len(loot.path),
+        "views": len(loot.poses),
+        "extent_m": float(np.ptp(loot.path[:, :3, 3], axis=0).max()),
+    }
     if evidence.true_path is None:
         return result
     nearest = _nearest(loot.path, evidence.true_path)
     distance, angle = pose_errors(loot.path[nearest], evidence.true_path)
     return result | {
-        "median_error_m": float(np.median(distance)), "median_error_deg": float(np.median(angle)), "largest_error_m": float(distance.max()),
+        "median_error_m": float(np.median(distance)),
+        "median_error_deg": float(np.median(angle)),
+        "largest_error_m": float(distance.max()),
         "in_order": float(np.mean(np.diff(nearest) >= 0)) if len(nearest) > 1 else 1.0,
     }
 
 
 def _nearest(path: np.ndarray, poses: np.ndarray) -> np.ndarray:
     """For each of (N, 4, 4) poses the number of the most similar one of a path, a radian counting as a metre."""
-    away = np.linalg.norm(path[:, :3, 3] - poses[:, None, :3, 3], axis=2) + np.linalg.norm(path[:, :3, 2] - poses[:, None, :3, 2], axis=2)
+    away = np.linalg.norm(path[:, :3, 3] - poses[:, None, :3, 3], axis=2) + np.linalg.norm(
+        path[:, :3, 2] - poses[:, None, :3, 2], axis=2
+    )
     return away.argmin(axis=1)
 
 
@@ -169,17 +188,26 @@ def _contexts(loot: Loot, evidence: Evidence) -> dict | None:
     stored, true = (stored - mean) / spread, (true - mean) / spread
     likeness = torch.nn.functional.cosine_similarity(stored[:, None], true[None], dim=2)
     return {
-        "cosine": float(likeness.diagonal().median()), "cosine_of_others": float(likeness[~torch.eye(len(true), dtype=bool)].median()),
+        "cosine": float(likeness.diagonal().median()),
+        "cosine_of_others": float(likeness[~torch.eye(len(true), dtype=bool)].median()),
         "variance_kept": float(1 - (stored - true).square().mean() / true.square().mean()),
-        "matched_to_its_image": float((likeness.argmax(dim=1) == torch.arange(len(true))).float().mean()), "among_images": len(true),
+        "matched_to_its_image": float((likeness.argmax(dim=1) == torch.arange(len(true))).float().mean()),
+        "among_images": len(true),
     }
 
 
 def _membership(scene_map: SceneMap, evidence: Evidence) -> dict:
     """AUC of telling mapped images from other images of the place, and images of the place from others."""
-    groups = {name: scores(scene_map, photos) for name in ("foreign", "mapped", "unseen") if (photos := getattr(evidence, name))}
+    groups = {
+        name: scores(scene_map, photos)
+        for name in ("foreign", "mapped", "unseen")
+        if (photos := getattr(evidence, name))
+    }
     result: dict[str, dict[str, float]] = {}
-    for name, members, others in (("this image was mapped", "mapped", "unseen"), ("this place was mapped", "place", "foreign")):
+    for name, members, others in (
+        ("this image was mapped", "mapped", "unseen"),
+        ("this place was mapped", "place", "foreign"),
+    ):
         members = ("unseen" if "unseen" in groups else "mapped") if members == "place" else members
         if members in groups and others in groups:
             result[name] = {how: auc(values, groups[others][how]) for how, values in groups[members].items()}
@@ -221,17 +249,25 @@ def _rebuild(probe: Probe, evidence: Evidence, plan: Plan, watch: Watch) -> tupl
         usual = torch.stack(same).mean(dim=0)
         own.append(likeness(tokens, photo.patches.float(), usual).median())
         other.append(torch.stack([likeness(tokens, one, usual).median() for one in same]).median())
-    return results, {"cosine": float(torch.stack(own).median()), "cosine_of_others": float(torch.stack(other).median()), "views": len(results)}
+    return results, {
+        "cosine": float(torch.stack(own).median()),
+        "cosine_of_others": float(torch.stack(other).median()),
+        "views": len(results),
+    }
 
 
-def _structure(probe: Probe, evidence: Evidence, rebuilt: list[Rebuilt], plan: Plan, watch: Watch) -> dict[str, np.ndarray]:
+def _structure(
+    probe: Probe, evidence: Evidence, rebuilt: list[Rebuilt], plan: Plan, watch: Watch
+) -> dict[str, np.ndarray]:
     """Points where the rays of tokens meet, for tokens of several origins and both ways to ask, and a guess beside."""
     device = probe.contexts.device
     places = evidence.foreign[0].camera_rays if not evidence.mapped else evidence.mapped[0].camera_rays
     sources = {"foreign images": _tokens(evidence.foreign, plan.asked)}
     if rebuilt:
         sources["rebuilt tokens"] = _drawn(
-            torch.cat([one.tokens for one in rebuilt]), torch.cat([photo.camera_rays for photo in evidence.mapped[:1] for _ in rebuilt]), plan.asked,
+            torch.cat([one.tokens for one in rebuilt]),
+            torch.cat([photo.camera_rays for photo in evidence.mapped[:1] for _ in rebuilt]),
+            plan.asked,
         )
     if evidence.of_the_place:
         sources["photographs of the place"] = _tokens(evidence.of_the_place, plan.asked)
@@ -262,7 +298,9 @@ def _guess(probe: Probe, rays: np.ndarray) -> np.ndarray:
 
 def _tokens(photos: list[Photo], count: int) -> tuple[Tensor, Tensor]:
     """(T, D) tokens and (T, 3) camera rays, drawn from all images."""
-    return _drawn(torch.cat([photo.patches for photo in photos]), torch.cat([photo.camera_rays for photo in photos]), count)
+    return _drawn(
+        torch.cat([photo.patches for photo in photos]), torch.cat([photo.camera_rays for photo in photos]), count
+    )
 
 
 def _drawn(tokens: Tensor, rays: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -271,11 +309,15 @@ def _drawn(tokens: Tensor, rays: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _point_error(head: scene_coordinates.PointHead, evidence: Evidence) -> float | None:
-    """Median error of the yardstick's points on images it was not trained on (on its own, where there are no others)."""
+    """Median error of the yardstick's points on images it was not trained on (on its own, where there are no
+    others).
+    """
     photos = [photo for photo in evidence.of_the_place if photo.points is not None]
     if not photos:
         return None
     error = np.linalg.norm(
-        scene_coordinates.ask(head, torch.cat([photo.patches for photo in photos])) - np.concatenate([photo.points for photo in photos]), axis=1,
+        scene_coordinates.ask(head, torch.cat([photo.patches for photo in photos]))
+        - np.concatenate([photo.points for photo in photos]),
+        axis=1,
     )
     return float(np.nanmedian(error))

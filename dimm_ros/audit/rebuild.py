@@ -1,7 +1,8 @@
 """Patch tokens of the mapped images, rebuilt from the head's weights by gradient descent.
 
-The attacker knows a mapped view's pose and context (``attacker``), hence the true ray of each of its patches, and looks for the
-tokens that the head likes best there. What patch tokens look like in general he knows from any images (a normal distribution).
+The attacker knows a mapped view's pose and context (``attacker``), hence the true ray of each of its patches, and looks
+for the tokens that the head likes best there. What patch tokens look like in general he knows from any images (a normal
+distribution).
 """
 
 from __future__ import annotations
@@ -41,7 +42,12 @@ class Prior:
 
 
 def rebuild(
-    probe: Probe, prior: Prior, view: int, camera_rays: Tensor, steps: int, watch: Callable[[int, int], object] = lambda done, total: None,
+    probe: Probe,
+    prior: Prior,
+    view: int,
+    camera_rays: Tensor,
+    steps: int,
+    watch: Callable[[int, int], object] = lambda done, total: None,
 ) -> Tensor:
     """(P, D) tokens that fit best at (P, 3) camera rays of a mapped view."""
     directions, moments = probe.true_rays(view, camera_rays)

@@ -1,6 +1,8 @@
-"""The yardstick: a map of the other kind, whose answer to a patch is the 3-D point that it shows, attacked in the same way.
+"""The yardstick: a map of the other kind, whose answer to a patch is the 3-D point that it shows, attacked in the same
+way.
 
-As ACE (CVPR 2023) it sees one patch token at a time; it is trained on the points of the recording's depth images, on the same tokens.
+As ACE (CVPR 2023) it sees one patch token at a time; it is trained on the points of the recording's depth images, on
+the same tokens.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ class PointHead(nn.Module):
         self.register_buffer("middle", middle)
         self.register_buffer("spread", spread)
         self.enter = nn.Linear(patch_dim, _WIDTH)
-        self.blocks = nn.ModuleList(nn.Sequential(nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, _WIDTH), nn.GELU()) for _ in range(_BLOCKS))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, _WIDTH), nn.GELU()) for _ in range(_BLOCKS)
+        )
         self.leave = nn.Sequential(nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, 3))
 
     def forward(self, patches: Tensor) -> Tensor:
@@ -41,7 +45,12 @@ class PointHead(nn.Module):
         return self.middle + self.spread * self.leave(hidden)
 
 
-def train(photos: list[Photo], steps: int, device: torch.device, watch: Callable[[int, int], object] = lambda done, total: None) -> PointHead:
+def train(
+    photos: list[Photo],
+    steps: int,
+    device: torch.device,
+    watch: Callable[[int, int], object] = lambda done, total: None,
+) -> PointHead:
     """A scene-coordinate map of images with depth: AdamW, one cycle, mean distance."""
     torch.manual_seed(0)
     points = torch.from_numpy(np.concatenate([photo.points for photo in photos])).float().to(device)

@@ -1,13 +1,15 @@
-"""Attacks on the head for the scene's structure: rays of one token under the contexts of many mapped views, and where they meet.
+"""Attacks on the head for the scene's structure: rays of one token under the contexts of many mapped views, and where
+they meet.
 
 The contexts and poses of the mapped views come from the map itself (``attacker``). A token is asked for in two ways:
 
     same place    the token stays where it was in its image; its rays are what the head answers for each view's context
-    best fit      in each view the token is tried at every place of the image; the ray goes through the place where the head's answer
+    best fit      in each view the token is tried at every place of the image; the ray goes through the place where the
+    head's answer
                   agrees best (by its own likelihood) with the view's pose, which the attacker knows
 
-Neither needs an image of the scene. Tokens come from foreign images, from photographs of the place (then the attacker holds images),
-or are rebuilt from the head's weights (``rebuild``).
+Neither needs an image of the scene. Tokens come from foreign images, from photographs of the place (then the attacker
+holds images), or are rebuilt from the head's weights (``rebuild``).
 """
 
 from __future__ import annotations
@@ -90,15 +92,21 @@ def same_place(probe: Probe, tokens: Tensor, camera_rays: Tensor, views: np.ndar
         direction = rays.directions.double().cpu().numpy()
         moment = rays.moments.double().cpu().numpy() * probe.radius
         centre = probe.path[view, :3, 3] - probe.origin
-        nearest = centre + np.cross(direction, moment - np.cross(centre, direction))  # the ray's point nearest to the known centre
+        nearest = centre + np.cross(
+            direction, moment - np.cross(centre, direction)
+        )  # the ray's point nearest to the known centre
         directions.append(direction)
         feet.append(nearest + probe.origin)
     return meet(np.stack(feet, axis=1), np.stack(directions, axis=1))
 
 
 @torch.inference_mode()
-def best_fit(probe: Probe, tokens: Tensor, places: Tensor, views: np.ndarray, watch: Watch = lambda done, total: None) -> Meetings:
-    """Meeting points of (T, D) tokens' rays, in each view through that of (G, 3) camera rays where the token fits best."""
+def best_fit(
+    probe: Probe, tokens: Tensor, places: Tensor, views: np.ndarray, watch: Watch = lambda done, total: None
+) -> Meetings:
+    """Meeting points of (T, D) tokens' rays, in each view through that of (G, 3) camera rays where the token fits
+    best.
+    """
     directions = np.empty((len(tokens), len(views), 3))
     together = max(1, _AT_ONCE // len(places))
     for number, view in enumerate(views):
@@ -106,7 +114,9 @@ def best_fit(probe: Probe, tokens: Tensor, places: Tensor, views: np.ndarray, wa
         for first in range(0, len(tokens), together):
             some = tokens[first : first + together]
             count = len(some)
-            rays = probe.head(some.repeat_interleave(len(places), dim=0), probe.contexts[view, None], places.repeat(count, 1))
+            rays = probe.head(
+                some.repeat_interleave(len(places), dim=0), probe.contexts[view, None], places.repeat(count, 1)
+            )
             misfit = ray_losses(rays, world.repeat(count, 1), moments.repeat(count, 1)).reshape(count, -1)
             directions[first : first + count, number] = world[misfit.argmin(dim=1)].double().cpu().numpy()
         watch(number + 1, len(views))
@@ -114,7 +124,9 @@ def best_fit(probe: Probe, tokens: Tensor, places: Tensor, views: np.ndarray, wa
 
 
 def confidence(head: DimmHead, photo: Photo) -> float:
-    """How sure the head alone is of an image: minus the mean logarithm of its predicted scales; 0 where it predicts none."""
+    """How sure the head alone is of an image: minus the mean logarithm of its predicted scales; 0 where it predicts
+    none.
+    """
     rays = answer(head, photo)
     if rays.direction_scale is None:
         return 0.0

@@ -34,13 +34,17 @@ class Surface:
         return cls(points[first])
 
     def judge(self, recovered: np.ndarray) -> dict[str, float | int | None]:
-        """Figures of (N, 3) recovered points: how many, how near the surface, and how much of it lies near one of them."""
+        """Figures of (N, 3) recovered points: how many, how near the surface, and how much of it lies near one of
+        them.
+        """
         recovered = recovered[np.isfinite(recovered).all(axis=1)]
         if not len(recovered):
             return {"points": 0, "within_10cm": None, "median_m": None, "covered": 0.0}
         away = cKDTree(self.points).query(recovered)[0]
         covered = cKDTree(recovered).query(self.points, distance_upper_bound=NEAR_M)[0] < NEAR_M
         return {
-            "points": len(recovered), "within_10cm": float(np.mean(away < NEAR_M)), "median_m": float(np.median(away)),
+            "points": len(recovered),
+            "within_10cm": float(np.mean(away < NEAR_M)),
+            "median_m": float(np.median(away)),
             "covered": float(covered.mean()),
         }

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from dimm_ros.data.recording import Frame
 
 _EPILOG = (
-    "Examples:\n\n  dimm audit privacy office.dimm\n\n  dimm audit privacy office.dimm tour_bag --foreign other_bag --json\n\n"
+    "Examples:\n\n  dimm audit privacy office.dimm\n\n  dimm audit privacy office.dimm tour_bag --foreign other_bag "
+    "--json\n\n"
     "  dimm audit privacy kitchen.dimm redkitchen --split near:train --unseen near:val --foreign bonsai"
 )
 
@@ -30,11 +31,19 @@ def register(app: typer.Typer) -> None:
 
 def privacy(
     map_file: Annotated[Path, typer.Argument(metavar="MAP", help="a map that 'dimm map' wrote", show_default=False)],
-    source: Annotated[Optional[Path], typer.Argument(metavar="DATA", help="the recording it was made from, to judge the attacks by")] = None,
+    source: Annotated[
+        Optional[Path], typer.Argument(metavar="DATA", help="the recording it was made from, to judge the attacks by")
+    ] = None,
     split: options.Split = None,
-    unseen: Annotated[Optional[str], typer.Option(help="part of DATA that the map was not made from, NAME:PART")] = None,
-    foreign: Annotated[Optional[Path], typer.Option(help="bag or folder of another place; default: a rendered room")] = None,
-    images: Annotated[int, typer.Option(min=4, help="images of each kind, evenly chosen; of the mapped ones twice as many")] = 50,
+    unseen: Annotated[
+        Optional[str], typer.Option(help="part of DATA that the map was not made from, NAME:PART")
+    ] = None,
+    foreign: Annotated[
+        Optional[Path], typer.Option(help="bag or folder of another place; default: a rendered room")
+    ] = None,
+    images: Annotated[
+        int, typer.Option(min=4, help="images of each kind, evenly chosen; of the mapped ones twice as many")
+    ] = 50,
     results: options.Results = options.RESULTS,
     as_json: options.AsJson = False,
     weights: options.WeightsFile = None,
@@ -46,8 +55,8 @@ def privacy(
 ) -> None:
     """Attack a map file: camera path, images, scene structure. docs/privacy.md says what each attack does.
 
-    With DATA the attacks are judged against the truth; where it has depth images, so is the structure, beside a scene-coordinate
-    map of the same images.
+    With DATA the attacks are judged against the truth; where it has depth images, so is the structure, beside a
+    scene-coordinate map of the same images.
     """
     from dimm_ros.audit.attacker import check_place, read_out
     from dimm_ros.audit.photos import foreign_frames, take
@@ -74,10 +83,12 @@ def privacy(
         with bars() as progress:
             kinds = {
                 "mapped": [] if mapped is None else _some(mapped.frames, 2 * images),
-                "unseen": [] if other is None else _some(other.frames, images), "foreign": elsewhere,
+                "unseen": [] if other is None else _some(other.frames, images),
+                "foreign": elsewhere,
             }
             photos = {}
             for kind, frames in kinds.items():
+
                 def told(done: int, kind: str = kind, total: int = len(frames)) -> None:
                     progress(kind, done, total)
 
@@ -86,7 +97,9 @@ def privacy(
                     check_place(scene_map, photos[kind], mapped.name, mapped=kind == "mapped")
             true_path = None if mapped is None else mapped.poses()
             landmarks = {
-                name: None if recording is None else points_of(scene_map, recording, lambda stage, done, total: bool(progress(stage, done, total)))
+                name: None
+                if recording is None
+                else points_of(scene_map, recording, lambda stage, done, total: bool(progress(stage, done, total)))
                 for name, recording in (("true_landmarks", mapped), ("second_landmarks", other))
             }
             audit = attack(scene_map, Evidence(**photos, true_path=true_path, **landmarks), watch=progress)

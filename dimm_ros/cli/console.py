@@ -1,7 +1,7 @@
 """What every verb shares: what goes where, progress bars with the time left, exit codes, and errors as one sentence.
 
-Results go to stdout (with ``--json`` nothing but them), everything else to stderr. Where both are one terminal, its live
-bars are erased and drawn again by one console, so what is said meanwhile goes through that one. A verb raises a
+Results go to stdout (with ``--json`` nothing but them), everything else to stderr. Where both are one terminal, its
+live bars are erased and drawn again by one console, so what is said meanwhile goes through that one. A verb raises a
 ``DimmError`` for what its user can mend, and lets ``OSError`` pass; ``sentence`` makes one line of either.
 """
 
@@ -57,7 +57,8 @@ class _PlainLog(RichHandler):
 console = _Plain()
 errors = _Plain(stderr=True)
 
-#: Of every verb. Wrong usage (2) is typer's own: an unknown verb or option, a value of the wrong kind, a missing argument.
+#: Of every verb. Wrong usage (2) is typer's own: an unknown verb or option, a value of the wrong kind, a missing
+#: argument.
 EXIT_ERROR, EXIT_USAGE, EXIT_FINDINGS, EXIT_STOPPED = 1, 2, 3, 130
 
 EXIT_CODES = (
@@ -90,7 +91,9 @@ def _result_console() -> Console:
 
 
 def say(text: str) -> None:
-    """One line of the result, as it is: no markup, no colours, no wrapping, so that scripts can read it and paths stay whole."""
+    """One line of the result, as it is: no markup, no colours, no wrapping, so that scripts can read it and paths stay
+    whole.
+    """
     _result_console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -108,7 +111,10 @@ def describe(result: BuildResult, images: int) -> str:
     """One line about a map that was written."""
     size = result.path.stat().st_size / 1e6
     times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())
-    return f"{'Map' if result.complete else 'Unfinished but usable map'} of {images} images: {result.path} ({size:.1f} MB; {times})"
+    return (
+        f"{'Map' if result.complete else 'Unfinished but usable map'} of {images} images: {result.path} "
+        f"({size:.1f} MB; {times})"
+    )
 
 
 def say_json(content: object) -> None:
@@ -132,8 +138,13 @@ def set_up_logging(verbose: bool) -> None:
 
 
 _COLUMNS = (
-    TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
-    TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    TextColumn("{task.description:>10}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TextColumn("left"),
+    TimeRemainingColumn(),
+    TextColumn("{task.fields[note]}"),
 )
 _TENTHS = 10
 
@@ -211,8 +222,8 @@ def bars(*, stoppable: bool = False, visible: bool = True) -> Iterator[Bars]:
     """Progress of what the block does, on stderr.
 
     Args:
-        stoppable: the block heeds what the bars return: the first Ctrl-C asks it to stop safely, the second interrupts it.
-            Otherwise the first one interrupts.
+        stoppable: the block heeds what the bars return: the first Ctrl-C asks it to stop safely, the second interrupts
+            it. Otherwise the first one interrupts.
         visible: one of several processes shows them, the others heed Ctrl-C only.
     """
     shown = Bars(visible)

@@ -34,15 +34,22 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    data: Annotated[Optional[Path], typer.Option(help="folder of posed images; default: walks through the rendered gallery")] = None,
-    split: Annotated[Optional[str], typer.Option(help="name in the folder's split.json; default: its first, else blocks are held out")] = None,
+    data: Annotated[
+        Optional[Path], typer.Option(help="folder of posed images; default: walks through the rendered gallery")
+    ] = None,
+    split: Annotated[
+        Optional[str],
+        typer.Option(help="name in the folder's split.json; default: its first, else blocks are held out"),
+    ] = None,
     results: options.Results = options.RESULTS,
     steps: Annotated[Optional[int], typer.Option(min=1, help="training steps instead of the preset's")] = None,
     rerun: options.Rerun = False,
     mcap: options.Mcap = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Record a bag, build a map from it, start the localizer node, replay a second bag into it over DDS, print and draw how good it was."""
+    """Record a bag, build a map from it, start the localizer node, replay a second bag into it over DDS, print and draw
+    how good it was.
+    """
     from dimm_ros.config import PRESETS
     from dimm_ros.data.open import open_recording
     from dimm_ros.encoder.dinov2 import Encoder
@@ -57,7 +64,9 @@ def run(
     try:
         from dimm_ros.replay.judge import beside_rays_alone, replay_through_node
     except ImportError as error:
-        raise DimmError(f"The demo starts the ROS 2 node, but ROS 2 is not installed ({error}); use 'make demo', or source ROS 2.") from None
+        raise DimmError(
+            f"The demo starts the ROS 2 node, but ROS 2 is not installed ({error}); use 'make demo', or source ROS 2."
+        ) from None
 
     tell = note if as_json else say
     preset = PRESETS["demo"]
@@ -72,8 +81,14 @@ def run(
             encoder = Encoder.open(preset.encoder)
             recording = open_recording(stage.mapping)
             result = build_map(
-                recording, folder / "map.dimm", encoder, head=preset.head, training=training, landmarks=preset.landmarks,
-                name="demo", watch=progress,
+                recording,
+                folder / "map.dimm",
+                encoder,
+                head=preset.head,
+                training=training,
+                landmarks=preset.landmarks,
+                name="demo",
+                watch=progress,
             )
             tell(f"     {describe(result, len(recording.frames))}")
             tell("3/4  starting the localizer node and replaying the second bag into it over DDS")
@@ -81,22 +96,37 @@ def run(
             log = folder / "node.log"
             try:
                 answers, replay = replay_through_node(
-                    stage.query, result.path, query, stage.base_from_camera, topics=stage.topics, transport="compressed", log=log,
+                    stage.query,
+                    result.path,
+                    query,
+                    stage.base_from_camera,
+                    topics=stage.topics,
+                    transport="compressed",
+                    log=log,
                     watch=lambda done: progress("replaying", done, len(query.frames)),
                 )
             except DimmError:
                 if log.exists():
-                    note("\n".join(["the end of the node's log:", *log.read_text(errors="replace").splitlines()[-_LOG_LINES:]]))
+                    note(
+                        "\n".join(
+                            ["the end of the node's log:", *log.read_text(errors="replace").splitlines()[-_LOG_LINES:]]
+                        )
+                    )
                 raise
             tell("4/4  judging every answer against the true pose")
             scene_map = SceneMap.load(result.path, encoder.device)
             reference = ReferenceViews.load(result.path, scene_map.header)
             answers, rays = beside_rays_alone(
-                answers, query, scene_map, encoder, reference, lambda done, total: progress("judging", done, total),
+                answers, query, scene_map, encoder, reference, lambda done, total: progress("judging", done, total)
             )
             if rerun or mcap:
                 _show(folder, title, result.path, query, progress, rerun=rerun, mcap=mcap)
-        figures = {"map": "demo", "data": query.name, "encoder": encoder.weights.origin, "transforms_on_tf": len(replay.broadcasts)}
+        figures = {
+            "map": "demo",
+            "data": query.name,
+            "encoder": encoder.weights.origin,
+            "transforms_on_tf": len(replay.broadcasts),
+        }
         figures |= summarise(answers) | {"rays_alone": summarise(rays)}
         paths = write_report(folder, title, answers, figures, reference.world_from_camera)
     if as_json:
@@ -122,7 +152,13 @@ def _usual_seconds(data: Path | None, split: str | None, preset: Preset, trainin
     mapped, asked = RENDERED if data is None else sizes_of_data(data, split)
     image = _RENDER_S if data is None else _WRITE_S
     mapping = usual_seconds(mapped, preset.landmarks, preset.encoder, preset.head, training)
-    return {"mapping bag": image * mapped, "query bag": image * asked, **mapping, "replaying": _REPLAY_S * asked, "judging": _JUDGE_S * asked}
+    return {
+        "mapping bag": image * mapped,
+        "query bag": image * asked,
+        **mapping,
+        "replaying": _REPLAY_S * asked,
+        "judging": _JUDGE_S * asked,
+    }
 
 
 def _show(folder: Path, title: str, map_file: Path, query: Recording, progress: Bars, **wanted: bool) -> None:

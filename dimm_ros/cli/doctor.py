@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    source: Annotated[Optional[Path], typer.Argument(metavar="DATA", help="bag or folder of posed images", show_default=False)] = None,
+    source: Annotated[
+        Optional[Path], typer.Argument(metavar="DATA", help="bag or folder of posed images", show_default=False)
+    ] = None,
     live: Annotated[bool, typer.Option("--live", help="examine the running robot instead (needs ROS 2)")] = False,
     split: options.Split = None,
     results: options.Results = options.RESULTS,
@@ -37,17 +39,28 @@ def run(
     camera_info: Annotated[str, typer.Option(help="live: camera_info topic")] = "/camera/camera_info",
     base_frame: Annotated[str, typer.Option(help="live: the robot's frame")] = "base_link",
     odom_frame: Annotated[str, typer.Option(help="live: the odometry's frame; empty when there is none")] = "odom",
-    map_file: Annotated[Optional[Path], typer.Option("--map", help="live: the map that the localizer is to load")] = None,
+    map_file: Annotated[
+        Optional[Path], typer.Option("--map", help="live: the map that the localizer is to load")
+    ] = None,
     seconds: Annotated[float, typer.Option(min=1.0, max=600.0, help="live: how long to listen")] = 5.0,
 ) -> None:
-    """Check a recording before a map is trained on it: intrinsics and poses against the images, coverage, blur, time, TF.
+    """Check a recording before a map is trained on it: intrinsics and poses against the images, coverage, blur, time,
+    TF.
 
     With --live, check the robot that is running now: topics, QoS, rates, stamps, TF, camera_info.
     """
     if live == (source is not None):
         raise typer.BadParameter("Give either a recording (dimm doctor DATA) or --live.")
     if live:
-        _live(as_json, image=image, camera_info=camera_info, base_frame=base_frame, odom_frame=odom_frame, map_file=map_file, seconds=seconds)
+        _live(
+            as_json,
+            image=image,
+            camera_info=camera_info,
+            base_frame=base_frame,
+            odom_frame=odom_frame,
+            map_file=map_file,
+            seconds=seconds,
+        )
         return
     from dimm_ros.doctor.examine import examine
     from dimm_ros.doctor.findings import Severity
@@ -76,11 +89,14 @@ def _live(as_json: bool, **wanted) -> None:
         from dimm_ros.doctor.live_ros import LiveOptions, examine_live
     except ImportError as error:
         raise InputError(
-            f"--live needs ROS 2's Python packages ({error.name or error} is missing); run 'source /opt/ros/<distribution>/setup.bash' first.",
+            f"--live needs ROS 2's Python packages ({error.name or error} is missing); run 'source "
+            "/opt/ros/<distribution>/setup.bash' first."
         ) from error
     seconds = wanted["seconds"]
     with bars() as progress:
-        findings = examine_live(LiveOptions(**wanted), lambda done: progress("listening", min(round(done), round(seconds)), round(seconds)))
+        findings = examine_live(
+            LiveOptions(**wanted), lambda done: progress("listening", min(round(done), round(seconds)), round(seconds))
+        )
     worst = max(finding.severity for finding in findings)
     if as_json:
         say_json({"verdict": worst.name.lower(), "findings": [finding.as_dict() for finding in findings]})

@@ -31,11 +31,14 @@ def run(
         typer.Argument(metavar="[RESULTS]...", help="--compare takes results folders alone", show_default=False),
     ] = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="instead: results folders of earlier runs beside each other"),
+        bool, typer.Option("--compare", help="instead: results folders of earlier runs beside each other")
     ] = False,
     split: options.Split = None,
     protocol: Annotated[
-        Optional[str], typer.Option(help="published rows beside ours: 7scenes, 12scenes, indoor6, cambridge or wayspots; judges official:val"),
+        Optional[str],
+        typer.Option(
+            help="published rows beside ours: 7scenes, 12scenes, indoor6, cambridge or wayspots; judges official:val"
+        ),
     ] = None,
     rerun: options.Rerun = False,
     rerun_spawn: options.RerunSpawn = False,
@@ -75,7 +78,9 @@ def run(
     from dimm_ros.pictures.sinks import sinks, written
 
     rules = None if protocol is None else protocol_of(protocol)
-    recording = open_recording(source, split=split, **options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
+    recording = open_recording(
+        source, split=split, **options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame)
+    )
     if rules is not None and split is None:
         recording = judged_part(recording)
     for line in recording.notes:
@@ -87,9 +92,13 @@ def run(
         run_shown = ShownRun.of(title, localizer.frame_id, recording.frames)
         with sinks(run_shown, folder, rerun=rerun, spawn=rerun_spawn, mcap=mcap) as draw, bars() as progress:
             answers = evaluate(
-                localizer, recording, reference, lambda done, total: progress("localizing", done, total), draw,
+                localizer, recording, reference, lambda done, total: progress("localizing", done, total), draw
             )
-        figures = {"map": map_file.name, "data": recording.name, "encoder": localizer.encoder.weights.origin} | summarise(answers)
+        figures = {
+            "map": map_file.name,
+            "data": recording.name,
+            "encoder": localizer.encoder.weights.origin,
+        } | summarise(answers)
         if rules is not None:
             figures["protocol"] = {"name": protocol} | judge(rules, answers)
         write_report(folder, title, answers, figures, mapped_poses(localizer.map, reference))

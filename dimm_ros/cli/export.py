@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
 
 def run(
     map_file: Annotated[Path, typer.Argument(metavar="MAP", show_default=False)],
-    output: Annotated[Optional[Path], typer.Option("-o", "--output", help="file.onnx or folder to write; default: beside the map")] = None,
+    output: Annotated[
+        Optional[Path], typer.Option("-o", "--output", help="file.onnx or folder to write; default: beside the map")
+    ] = None,
     precision: Annotated[str, typer.Option(help="fp32, or int8: faster on most CPUs, a little less accurate")] = "fp32",
     weights: options.WeightsFile = None,
     as_json: options.AsJson = False,

@@ -35,8 +35,7 @@ def register(app: typer.Typer) -> None:
 def run(
     map_file: Annotated[Path, typer.Argument(metavar="MAP", show_default=False)],
     image_files: Annotated[
-        list[Path],
-        typer.Argument(metavar="IMAGE...", help="image files, or folders of them", show_default=False),
+        list[Path], typer.Argument(metavar="IMAGE...", help="image files, or folders of them", show_default=False)
     ],
     camera_file: Annotated[
         Optional[Path],
@@ -122,11 +121,7 @@ def run(
 
 
 def _camera_of(
-    file: Path | None,
-    focal: float | None,
-    cx: float | None,
-    cy: float | None,
-    distortion: str | None,
+    file: Path | None, focal: float | None, cx: float | None, cy: float | None, distortion: str | None
 ) -> Camera | _Simple:
     """The camera that a file describes, or what the options say of it.
 
@@ -207,7 +202,9 @@ def _frames(paths: Sequence[Path], known: Camera | _Simple) -> list[Frame]:
 
 
 def _stamps(names: Sequence[str]) -> list[int]:
-    """Nanoseconds: what all names say (seconds with a fraction, or 16 to 19 digits), else the images' numbers at 30 Hz."""
+    """Nanoseconds: what all names say (seconds with a fraction, or 16 to 19 digits), else the images' numbers at
+    30 Hz.
+    """
     import re
 
     result = []

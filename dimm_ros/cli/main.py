@@ -14,19 +14,7 @@ import typer  # noqa: E402
 from rich.markup import escape  # noqa: E402
 
 from dimm_ros import __version__  # noqa: E402
-from dimm_ros.cli import (  # noqa: E402
-    audit,
-    convert,
-    demo,
-    doctor,
-    eval,
-    export,
-    gallery,
-    localize,
-    map,
-    sample,
-    weights,
-)
+from dimm_ros.cli import audit, convert, demo, doctor, eval, export, gallery, localize, map, sample, weights  # noqa: E402
 from dimm_ros.cli.console import EXIT_CODES, EXIT_ERROR, EXIT_STOPPED, errors, note, sentence, set_up_logging  # noqa: E402
 from dimm_ros.cli.verbs import Verbs  # noqa: E402
 from dimm_ros.errors import DimmError  # noqa: E402
@@ -77,7 +65,11 @@ def _complain(text: str) -> None:
 
 
 app = typer.Typer(
-    name="dimm", cls=_Verbs, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    name="dimm",
+    cls=_Verbs,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
     help="Localize a robot from one camera in a place it has seen before.",
     epilog=f"{EXIT_CODES}\n\nTab completion: dimm --install-completion",
 )
@@ -100,7 +92,9 @@ def _options(
 
 
 def main() -> None:
-    """Entry point. What ends the process politely (``timeout``, a service manager) ends it as Ctrl-C does, leaving nothing half-written."""
+    """Entry point. What ends the process politely (``timeout``, a service manager) ends it as Ctrl-C does, leaving
+    nothing half-written.
+    """
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     app(prog_name="dimm")
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from dimm_ros.data.recording import Recording
 
 _EPILOG = (
-    "Examples:\n\n  dimm map tour_bag -o office.dimm\n\n  dimm map redkitchen --split near:train -o kitchen.dimm --preset cpu\n\n"
+    "Examples:\n\n  dimm map tour_bag -o office.dimm\n\n  dimm map redkitchen --split near:train -o kitchen.dimm "
+    "--preset cpu\n\n"
     "  dimm map tour_bag -o office.dimm --image-topic /front/image_raw --map-frame map"
 )
 
@@ -52,7 +53,9 @@ _GROUP_EPILOG = (
 
 
 def register(app: typer.Typer) -> None:
-    verbs = typer.Typer(cls=MapVerbs, help="What can be done with maps; without a verb, one is trained (new).", epilog=_GROUP_EPILOG)
+    verbs = typer.Typer(
+        cls=MapVerbs, help="What can be done with maps; without a verb, one is trained (new).", epilog=_GROUP_EPILOG
+    )
     verbs.command(DEFAULT, cls=Verb, epilog=_EPILOG)(run)
     for verb in (map_info, map_report, map_update, map_merge, map_align):
         verb.register(verbs)
@@ -60,22 +63,40 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    source: Annotated[Path, typer.Argument(help="bag, COLMAP model or the folder of a known data set, see docs/data.md", show_default=False)],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="bag, COLMAP model or the folder of a known data set, see docs/data.md", show_default=False
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="the map file to write")],
     landmarks: Annotated[
-        Optional[Kind], typer.Option(help="landmarks as points, hidden in lines, or none: rays alone (docs/privacy.md says what each gives away)"),
+        Optional[Kind],
+        typer.Option(
+            help="landmarks as points, hidden in lines, or none: rays alone (docs/privacy.md says what each gives away)"
+        ),
     ] = None,
     preset: Annotated[Preset, typer.Option(help="sizes and lengths; auto is cpu, on a GPU too")] = Preset.auto,
     steps: Annotated[Optional[int], typer.Option(min=1, help="training steps instead of the preset's")] = None,
-    passes: Annotated[Optional[int], typer.Option(min=1, help="encoded views per image instead of the preset's")] = None,
+    passes: Annotated[
+        Optional[int], typer.Option(min=1, help="encoded views per image instead of the preset's")
+    ] = None,
     depth: Annotated[Optional[Depth], typer.Option(help="depth for virtual views instead of the preset's")] = None,
-    encoder: Annotated[Optional[str], typer.Option(help="encoder instead of the preset's, such as dinov2-base; see 'dimm weights'")] = None,
-    input_size: Annotated[Optional[int], typer.Option(min=56, help="longer side of the encoder's input, a multiple of 14")] = None,
+    encoder: Annotated[
+        Optional[str], typer.Option(help="encoder instead of the preset's, such as dinov2-base; see 'dimm weights'")
+    ] = None,
+    input_size: Annotated[
+        Optional[int], typer.Option(min=56, help="longer side of the encoder's input, a multiple of 14")
+    ] = None,
     name: Annotated[Optional[str], typer.Option(help="the map's name; default: its file's")] = None,
     overwrite: options.Overwrite = False,
     licence: options.Licence = None,
     keep_features: Annotated[
-        bool, typer.Option("--keep-features", help="keep tokens of the images in MAP.features.safetensors for 'dimm map update' (private)"),
+        bool,
+        typer.Option(
+            "--keep-features",
+            help="keep tokens of the images in MAP.features.safetensors for 'dimm map update' (private)",
+        ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="seed of everything random")] = 0,
     split: options.Split = None,
@@ -100,9 +121,13 @@ def run(
     from dimm_ros.mapping.stages import usual_seconds
 
     if input_size is not None and input_size % PATCH:
-        raise typer.BadParameter(f"must be a multiple of {PATCH}, such as {round(input_size / PATCH) * PATCH}.", param_hint="--input-size")
+        raise typer.BadParameter(
+            f"must be a multiple of {PATCH}, such as {round(input_size / PATCH) * PATCH}.", param_hint="--input-size"
+        )
     options.check_new_map(output, overwrite, goes_on=True)
-    recording = options.opened(source, split, options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame))
+    recording = options.opened(
+        source, split, options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame)
+    )
     chosen = preset_of(preset.value, choose_device(device).type)
     training = chosen.training.changed(seed=seed, steps=steps, passes=passes, depth=depth and depth.value)
     network = encoder_config(encoder or chosen.encoder.name, chosen.encoder).changed(input_size=input_size)
@@ -116,8 +141,16 @@ def run(
             kinds = chosen.landmarks.changed(kind=landmarks and landmarks.value)
             progress.plan(usual_seconds(len(recording.frames), kinds, network, chosen.head, training))
             result = build_map(
-                recording, output, opened, head=chosen.head, training=training, landmarks=kinds,
-                name=name, licence=licence, keep=keep_features, watch=progress,
+                recording,
+                output,
+                opened,
+                head=chosen.head,
+                training=training,
+                landmarks=kinds,
+                name=name,
+                licence=licence,
+                keep=keep_features,
+                watch=progress,
                 workers=workers,
             )
         if not workers.first:
@@ -130,10 +163,15 @@ def run(
         note(f"Stopped; no map was written yet, but {kept}.")
         raise typer.Exit(EXIT_STOPPED)
     if as_json:
-        say_json({
-            "map": str(result.path), "complete": result.complete, "images": len(recording.frames), "bytes": result.path.stat().st_size,
-            "seconds": result.seconds,
-        })
+        say_json(
+            {
+                "map": str(result.path),
+                "complete": result.complete,
+                "images": len(recording.frames),
+                "bytes": result.path.stat().st_size,
+                "seconds": result.seconds,
+            }
+        )
     else:
         say(describe(result, len(recording.frames)))
     if not result.complete:

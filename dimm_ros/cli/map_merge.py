@@ -11,7 +11,10 @@ from dimm_ros.cli import options
 from dimm_ros.cli.console import say, say_json
 from dimm_ros.cli.verbs import Verb
 
-_EPILOG = "Examples:\n\n  dimm map merge east.dimm west.dimm -o floor.dimm\n\n  dimm map merge east.dimm west.dimm -o floor.dimm --name floor --json"
+_EPILOG = (
+    "Examples:\n\n  dimm map merge east.dimm west.dimm -o floor.dimm\n\n  dimm map merge east.dimm "
+    "west.dimm -o floor.dimm --name floor --json"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    maps: Annotated[list[Path], typer.Argument(metavar="MAP MAP...", help="maps of one encoder in one frame", show_default=False)],
+    maps: Annotated[
+        list[Path], typer.Argument(metavar="MAP MAP...", help="maps of one encoder in one frame", show_default=False)
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="the map file to write")],
     name: Annotated[Optional[str], typer.Option(help="the new map's name; default: its file's")] = None,
     overwrite: options.Overwrite = False,

@@ -23,8 +23,13 @@ def register(app: typer.Typer) -> None:
 
 def run(
     map_file: Annotated[Path, typer.Argument(metavar="MAP", help="a map that 'dimm map' wrote", show_default=False)],
-    sources: Annotated[Optional[list[Path]], typer.Argument(metavar="[DATA]...", help="bags or folders with true poses", show_default=False)] = None,
-    output: Annotated[Optional[Path], typer.Option("-o", "--output", help="the page to write; default: MAP.html")] = None,
+    sources: Annotated[
+        Optional[list[Path]],
+        typer.Argument(metavar="[DATA]...", help="bags or folders with true poses", show_default=False),
+    ] = None,
+    output: Annotated[
+        Optional[Path], typer.Option("-o", "--output", help="the page to write; default: MAP.html")
+    ] = None,
     split: options.Split = None,
     as_json: options.AsJson = False,
     weights: options.WeightsFile = None,
@@ -34,7 +39,8 @@ def run(
     pose_topic: options.PoseTopic = None,
     map_frame: options.MapFrame = "map",
 ) -> None:
-    """Draw a map: where it was recorded from, how its training went and, on DATA with true poses, how good it is and where it is not.
+    """Draw a map: where it was recorded from, how its training went and, on DATA with true poses, how good it is and
+    where it is not.
 
     One HTML file with everything in it. It shows images of DATA, so give it to nobody who may not see them.
     """
@@ -48,7 +54,12 @@ def run(
     recordings = [options.opened(source, split, topics) for source in sources or ()]
     with bars() as progress:
         figures = write_map_report(
-            map_file, output, recordings, device=device, weights=weights, watch=lambda name, done, total: progress(name, done, total),
+            map_file,
+            output,
+            recordings,
+            device=device,
+            weights=weights,
+            watch=lambda name, done, total: progress(name, done, total),
         )
     if as_json:
         say_json(figures | {"report": str(output)})

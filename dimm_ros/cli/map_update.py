@@ -25,19 +25,23 @@ def register(app: typer.Typer) -> None:
 
 def run(
     map_file: Annotated[Path, typer.Argument(metavar="MAP", help="a map that 'dimm map' wrote", show_default=False)],
-    sources: Annotated[list[Path], typer.Argument(metavar="DATA...", help="bags or folders with poses in the map's frame", show_default=False)],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="DATA...", help="bags or folders with poses in the map's frame", show_default=False),
+    ],
     output: Annotated[
         Optional[Path],
         typer.Option("-o", "--output", help="the map file to write; without it MAP itself, which takes --overwrite"),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="replace MAP, or another map that is at --output"),
+        bool, typer.Option("--overwrite", help="replace MAP, or another map that is at --output")
     ] = False,
     steps: Annotated[Optional[int], typer.Option(min=1, help="training steps instead of the map's")] = None,
     passes: Annotated[Optional[int], typer.Option(min=1, help="encoded views per image instead of the map's")] = None,
     licence: options.Licence = None,
     keep_features: Annotated[
-        Optional[bool], typer.Option("--keep-features/--no-keep-features", help="as of dimm map; default: if there are some of MAP"),
+        Optional[bool],
+        typer.Option("--keep-features/--no-keep-features", help="as of dimm map; default: if there are some of MAP"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="seed of everything random")] = 0,
     split: options.Split = None,
@@ -51,9 +55,9 @@ def run(
 ) -> None:
     """Train a map further on new recordings of its place, without the old images.
 
-    Old views are rehearsed from kept features, if there are some beside the map, else as the map remembers them (docs/maps.md). MAP
-    stays as it is, with --overwrite until the new one is complete. Ctrl-C stops safely; the same command goes on
-    from there.
+    Old views are rehearsed from kept features, if there are some beside the map, else as the map remembers them
+    (docs/maps.md). MAP stays as it is, with --overwrite until the new one is complete. Ctrl-C stops safely; the same
+    command goes on from there.
     """
     from dimm_ros.config import LandmarkConfig
     from dimm_ros.encoder.dinov2 import Encoder
@@ -72,7 +76,9 @@ def run(
         raise MapError(f"{map_file} would be replaced by the updated map; name a new file with -o, or say --overwrite.")
     encoder = Encoder.open(header.encoder, device=device, weights=weights, sha256=header.encoder_sha256)
     training = header.training.changed(seed=seed, steps=steps, passes=passes)
-    kept = f"{map_file} is as it was; the work so far is kept in {output or map_file}.work: run the same command to go on"
+    kept = (
+        f"{map_file} is as it was; the work so far is kept in {output or map_file}.work: run the same command to go on"
+    )
     known = header.landmarks
     landmarks = LandmarkConfig(kind="none") if known is None else points_config(known)
     images = sum(len(recording.frames) for recording in recordings)
@@ -80,7 +86,14 @@ def run(
         with bars(stoppable=True) as progress:
             progress.plan(usual_seconds(images, landmarks, header.encoder, header.head, training))
             result = update_map(
-                map_file, recordings, encoder, output, training=training, licence=licence, keep=keep_features, watch=progress,
+                map_file,
+                recordings,
+                encoder,
+                output,
+                training=training,
+                licence=licence,
+                keep=keep_features,
+                watch=progress,
             )
     except (DimmError, OSError, KeyboardInterrupt) as error:
         if not isinstance(error, BusyError) and Path(f"{output or map_file}.work").exists():
@@ -90,6 +103,8 @@ def run(
         note(f"Stopped; {kept}.")
         raise typer.Exit(EXIT_STOPPED)
     if as_json:
-        say_json({"map": str(result.path), "images": images, "bytes": result.path.stat().st_size, "seconds": result.seconds})
+        say_json(
+            {"map": str(result.path), "images": images, "bytes": result.path.stat().st_size, "seconds": result.seconds}
+        )
     else:
         say(f"Updated with {images} images. {describe(result, sum(one.frames for one in header.sources) + images)}")

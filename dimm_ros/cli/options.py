@@ -32,20 +32,35 @@ AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON a
 Results = Annotated[Path, typer.Option("--results", help="where the dated result folder is made")]
 RESULTS = Path("results")
 
-Rerun = Annotated[bool, typer.Option("--rerun", help="also write rays.rrd for the rerun viewer (pip install rerun-sdk)")]
+Rerun = Annotated[
+    bool, typer.Option("--rerun", help="also write rays.rrd for the rerun viewer (pip install rerun-sdk)")
+]
 RerunSpawn = Annotated[bool, typer.Option("--rerun-spawn", help="show it in the rerun viewer while it is made")]
 Mcap = Annotated[bool, typer.Option("--mcap", help="also write foxglove/foxglove.mcap, which Foxglove opens")]
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
-WeightsFile = Annotated[Optional[Path], typer.Option("--weights", help="the encoder's weights (safetensors); default: found as 'dimm weights' says")]
-Backend = Annotated[Engine, typer.Option("--backend", help="torch, or onnx for the network that 'dimm export' wrote beside the map")]
+WeightsFile = Annotated[
+    Optional[Path],
+    typer.Option("--weights", help="the encoder's weights (safetensors); default: found as 'dimm weights' says"),
+]
+Backend = Annotated[
+    Engine, typer.Option("--backend", help="torch, or onnx for the network that 'dimm export' wrote beside the map")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what exists")]
-Licence = Annotated[Optional[str], typer.Option("--licence", help="of the recording, as text for the map's header, such as CC-BY-4.0")]
+Licence = Annotated[
+    Optional[str], typer.Option("--licence", help="of the recording, as text for the map's header, such as CC-BY-4.0")
+]
 BagStorage = Annotated[Storage, typer.Option("--storage", help="the bag's files")]
-Split = Annotated[Optional[str], typer.Option(help="part of the data, NAME:PART, such as official:train or one of its split.json")]
+Split = Annotated[
+    Optional[str], typer.Option(help="part of the data, NAME:PART, such as official:train or one of its split.json")
+]
 ImageTopic = Annotated[Optional[str], typer.Option(help="bag: image topic; default: the only one there is")]
-CameraInfoTopic = Annotated[Optional[str], typer.Option(help="bag: camera_info topic; default: the one beside the image topic")]
-PoseTopic = Annotated[Optional[str], typer.Option(help="bag: PoseStamped, PoseWithCovarianceStamped or Odometry topic; default: /tf")]
+CameraInfoTopic = Annotated[
+    Optional[str], typer.Option(help="bag: camera_info topic; default: the one beside the image topic")
+]
+PoseTopic = Annotated[
+    Optional[str], typer.Option(help="bag: PoseStamped, PoseWithCovarianceStamped or Odometry topic; default: /tf")
+]
 MapFrame = Annotated[str, typer.Option(help="bag: the world frame in /tf")]
 
 
@@ -85,4 +100,9 @@ def opened(source: Path, split: str | None, bag: dict) -> Recording:
 
 def bag_options(image_topic: str | None, camera_info_topic: str | None, pose_topic: str | None, map_frame: str) -> dict:
     """The reader's keyword arguments."""
-    return {"image_topic": image_topic, "camera_info_topic": camera_info_topic, "pose_topic": pose_topic, "map_frame": map_frame}
+    return {
+        "image_topic": image_topic,
+        "camera_info_topic": camera_info_topic,
+        "pose_topic": pose_topic,
+        "map_frame": map_frame,
+    }

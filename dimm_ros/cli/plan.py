@@ -1,7 +1,7 @@
 """How long all stages of a command will take together, told while it runs.
 
-Each stage has a weight: the seconds that it took on the machine where it was measured. How fast this machine is against that
-one is learnt from the stages as they go by, so only the weights' ratios matter.
+Each stage has a weight: the seconds that it took on the machine where it was measured. How fast this machine is against
+that one is learnt from the stages as they go by, so only the weights' ratios matter.
 """
 
 from __future__ import annotations
@@ -36,10 +36,12 @@ class Plan:
         self._begun.setdefault(stage, (now, share))
         self._last[stage] = (now, share)
         spent = sum(self._last[name][0] - begun for name, (begun, _) in self._begun.items())
-        expected = sum(self._weights[name] * (self._last[name][1] - share_then) for name, (_, share_then) in self._begun.items())
+        expected = sum(
+            self._weights[name] * (self._last[name][1] - share_then) for name, (_, share_then) in self._begun.items()
+        )
         if not spent or not expected:
             return None
         (begun, share_then), slower = self._begun[stage], spent / expected
         own = (now - begun) / (share - share_then) if share > share_then else slower * self._weights[stage]
-        later = sum(self._weights[name] for name in self._order[self._order.index(stage) + 1:])
+        later = sum(self._weights[name] for name in self._order[self._order.index(stage) + 1 :])
         return (1.0 - share) * own + later * slower

@@ -1,1 +1,3 @@
-"""Recordings: posed images from ROS bags and from folders in the layouts that data sets are published in, behind one interface."""
+"""Recordings: posed images from ROS bags and from folders in the layouts that data sets are published in, behind one
+interface.
+"""

@@ -1,9 +1,10 @@
-"""The layout of DSAC* and ACE, in which Wayspots is published: ``train/`` (or ``training/``) and ``test/``, each with ``rgb/``,
-``poses/`` and ``calibration/``, whose files belong together in alphabetical order.
+"""The layout of DSAC* and ACE, in which Wayspots is published: ``train/`` (or ``training/``) and ``test/``, each with
+``rgb/``, ``poses/`` and ``calibration/``, whose files belong together in alphabetical order.
 
-Poses are 4x4 world_from_camera in metres. A calibration is one focal length in pixels, with the principal point at the image's
-centre, or a 3x3 matrix. A folder ``val/`` beside them, as some users of the layout have, is for choosing parameters
-(``official:tune``). Sources: the README of vislearn/dsacstar ("Data Structure") and the project page and dataset.py of nianticlabs/ace.
+Poses are 4x4 world_from_camera in metres. A calibration is one focal length in pixels, with the principal point at the
+image's centre, or a 3x3 matrix. A folder ``val/`` beside them, as some users of the layout have, is for choosing
+parameters (``official:tune``). Sources: the README of vislearn/dsacstar ("Data Structure") and the project page and
+dataset.py of nianticlabs/ace.
 """
 
 from __future__ import annotations
@@ -38,16 +39,23 @@ def read_ace(folder: str | Path) -> Recording:
     places = [name for name in _PARTS if (folder / name / "rgb").is_dir()]
     for sequence, name in enumerate(places):
         require(folder, LAYOUT, f"{name}/poses", f"{name}/calibration")
-        images, poses, calibrations = (sorted((folder / name / kind).iterdir()) for kind in ("rgb", "poses", "calibration"))
+        images, poses, calibrations = (
+            sorted((folder / name / kind).iterdir()) for kind in ("rgb", "poses", "calibration")
+        )
         if not len(images) == len(poses) == len(calibrations):
             raise DataError(
-                f"'{folder / name}' has {len(images)} files in rgb, {len(poses)} in poses and {len(calibrations)} in calibration; "
-                "each image needs one of each.",
+                f"'{folder / name}' has {len(images)} files in rgb, {len(poses)} in poses and {len(calibrations)} in "
+                "calibration; "
+                "each image needs one of each."
             )
         for index, (image, pose, calibration) in enumerate(zip(images, poses, calibrations)):
             frames.add(
-                f"{name}/{image.name}", image, lambda size, path=calibration: _camera(path, size), read_pose(pose),
-                invented_stamp(index, sequence), part=_PARTS[name],
+                f"{name}/{image.name}",
+                image,
+                lambda size, path=calibration: _camera(path, size),
+                read_pose(pose),
+                invented_stamp(index, sequence),
+                part=_PARTS[name],
             )
     return frames.recording()
 

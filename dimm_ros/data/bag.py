@@ -1,6 +1,8 @@
-"""Bags of ROS 2 (sqlite3 and mcap) and ROS 1 without ROS: images with intrinsics, and poses from TF or from a pose topic.
+"""Bags of ROS 2 (sqlite3 and mcap) and ROS 1 without ROS: images with intrinsics, and poses from TF or from a pose
+topic.
 
-Depth images in the camera's own frame, such as those of aligned depth, come along; each image takes the one nearest in time.
+Depth images in the camera's own frame, such as those of aligned depth, come along; each image takes the one nearest in
+time.
 """
 
 from __future__ import annotations
@@ -33,7 +35,17 @@ from dimm_ros.data.transform_tree import TransformTree
 from dimm_ros.errors import DataError, InputError, TransformError, TransformStampError
 from dimm_ros.geometry.camera import Camera
 
-__all__ = ["CAMERA_INFO", "COMPRESSED", "IMAGE", "POSE_TYPES", "TF_MESSAGE", "Bag", "camera_info_connections", "image_connections", "read_bag"]
+__all__ = [
+    "CAMERA_INFO",
+    "COMPRESSED",
+    "IMAGE",
+    "POSE_TYPES",
+    "TF_MESSAGE",
+    "Bag",
+    "camera_info_connections",
+    "image_connections",
+    "read_bag",
+]
 
 POSE_TYPES = (
     "geometry_msgs/msg/PoseStamped",
@@ -131,13 +143,15 @@ def read_bag(
         notes.append(
             f"{len(repeated)} of {len(run.headers)} images of {topic} have the stamp of another one and were left out, "
             f"the first at {_seconds(repeated[0])} s; let the driver stamp each image with its own time, and record no "
-            "looped replay.",
+            "looped replay."
         )
     if not frames:
         raise DataError(f"No image of {topic} in bag '{path.name}' has a pose at its stamp. {first_reason}")
     if outside:
         fate = "were left out" if require_poses else "have none"
-        notes.append(f"{outside} of {len(seen)} images have no pose at their stamp and {fate} ({first_reason.rstrip('.')}).")
+        notes.append(
+            f"{outside} of {len(seen)} images have no pose at their stamp and {fate} ({first_reason.rstrip('.')})."
+        )
     return Recording(
         name=path.resolve().stem,
         source=f"bag {path.resolve().name}, topic {topic}",
@@ -162,7 +176,7 @@ class _Cameras:
     """
 
     def __init__(
-        self, bag: Bag, connections: list[Connection], run: Run, notes: list[str], rectified: bool = False,
+        self, bag: Bag, connections: list[Connection], run: Run, notes: list[str], rectified: bool = False
     ) -> None:
         topic = connections[0].topic
         found: list[tuple[int, bool, Camera]] = []
@@ -171,8 +185,18 @@ class _Cameras:
             roi = message.roi
             d, k, p = coefficients(message)
             key = (
-                message.width, message.height, message.distortion_model, d, k, p, message.binning_x, message.binning_y,
-                roi.x_offset, roi.y_offset, roi.width, roi.height,
+                message.width,
+                message.height,
+                message.distortion_model,
+                d,
+                k,
+                p,
+                message.binning_x,
+                message.binning_y,
+                roi.x_offset,
+                roi.y_offset,
+                roi.width,
+                roi.height,
             )
             if key != previous:
                 previous = key
@@ -221,7 +245,7 @@ _Lookup = Callable[[str, int], Optional[np.ndarray]]
 
 
 def _poses_from_tf(
-    bag: Bag, transforms: BagTransforms, map_frame: str, camera_frames: set[str], required: bool, notes: list[str],
+    bag: Bag, transforms: BagTransforms, map_frame: str, camera_frames: set[str], required: bool, notes: list[str]
 ) -> tuple[_Lookup, str]:
     """A function that gives poses, and the world frame's name."""
     tree = transforms.tree
@@ -232,7 +256,8 @@ def _poses_from_tf(
             if not required:
                 return (lambda frame, stamp: None), map_frame
             cure = (
-                "record /tf and /tf_static while a localization (SLAM, AMCL, motion capture) publishes the map frame, or name "
+                "record /tf and /tf_static while a localization (SLAM, AMCL, motion capture) publishes the map frame, "
+                "or name "
                 "the map frame (--map-frame) or a topic of poses (--pose-topic)"
             )
             raise DataError(
@@ -277,7 +302,9 @@ def _poses_from_topic(
     if pose_frame is None and not child:
         linked = [frame for frame in sorted(camera_frames) if _linked(tree, "base_link", frame)]
         child = "base_link" if linked else ""
-        notes.append(f"Poses of {topic} are taken for those of {'base_link' if linked else 'the camera (optical axes)'}.")
+        notes.append(
+            f"Poses of {topic} are taken for those of {'base_link' if linked else 'the camera (optical axes)'}."
+        )
     child = pose_frame.lstrip("/") if pose_frame else child
 
     def lookup(frame: str, stamp: int) -> np.ndarray:
@@ -290,9 +317,10 @@ def _poses_from_topic(
                 notes += transforms.doubts(child, frame)
             except TransformError as error:
                 raise DataError(
-                    f"Bag '{bag.path.name}' has no extrinsics from '{child}' (the child frame of {topic}) to the camera: "
+                    f"Bag '{bag.path.name}' has no extrinsics from '{child}' (the child frame of {topic}) to the "
+                    "camera: "
                     f"{str(error).rstrip('.')}; record /tf_static, or choose a topic of the camera's own poses with "
-                    f"--pose-topic{_left_out(transforms)}.",
+                    f"--pose-topic{_left_out(transforms)}."
                 ) from None
     return lookup, world
 

@@ -23,7 +23,11 @@ from dimm_ros.data.image_encoding import decode_compressed, decode_depth, decode
 from dimm_ros.errors import DataError, InputError
 from dimm_ros.geometry.camera import Camera
 
-IMAGE, COMPRESSED, CAMERA_INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
+IMAGE, COMPRESSED, CAMERA_INFO = (
+    "sensor_msgs/msg/Image",
+    "sensor_msgs/msg/CompressedImage",
+    "sensor_msgs/msg/CameraInfo",
+)
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"
 TF_TYPES = (TF_MESSAGE, "tf/msg/tfMessage")  # the second is of old ROS 1
 
@@ -208,9 +212,7 @@ class Bag:
             if size == (camera.width, camera.height):  # else no memory is taken for it
                 if packed:
                     return decode_compressed(message.format, message.data)
-                return decode_raw(
-                    message.encoding, *size[::-1], message.step, bool(message.is_bigendian), message.data,
-                )
+                return decode_raw(message.encoding, *size[::-1], message.step, bool(message.is_bigendian), message.data)
         except InputError as error:
             raise DataError(f"{name} cannot be used: {error}") from None
         raise DataError(f"{name} is {size[0]}x{size[1]}, but camera_info says {camera.width}x{camera.height}.")
@@ -229,10 +231,12 @@ class Bag:
             return np.zeros((camera.height, camera.width), np.float32)
         try:
             return decode_depth(
-                message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data,
+                message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
             )
         except InputError as error:
-            raise DataError(f"Depth image {image.stamp_ns * 1e-9:.3f} s of bag '{self.path.name}' cannot be used: {error}") from None
+            raise DataError(
+                f"Depth image {image.stamp_ns * 1e-9:.3f} s of bag '{self.path.name}' cannot be used: {error}"
+            ) from None
 
 
 @cache
@@ -292,9 +296,11 @@ def camera_info_connections(bag: Bag, topic: str | None, image_topic: str) -> li
     if infos:
         raise DataError(
             f"Bag '{bag.path.name}' has several CameraInfo topics and none beside {image_topic}; choose one with "
-            f"--camera-info-topic among {', '.join(infos)}.",
+            f"--camera-info-topic among {', '.join(infos)}."
         )
-    raise DataError(f"Bag '{bag.path.name}' has no CameraInfo topic, so the lens of {image_topic} is unknown; {bag.listing()}.")
+    raise DataError(
+        f"Bag '{bag.path.name}' has no CameraInfo topic, so the lens of {image_topic} is unknown; {bag.listing()}."
+    )
 
 
 def depth_connections(bag: Bag, image_topic: str, frame_ids: set[str]) -> tuple[list[Connection], list[Connection]]:

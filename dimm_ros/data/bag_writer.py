@@ -1,4 +1,6 @@
-"""Write a ROS 2 bag as a robot's own recorder would have: images, camera_info, transforms and odometry; ROS not needed."""
+"""Write a ROS 2 bag as a robot's own recorder would have: images, camera_info, transforms and odometry; ROS not
+needed.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,14 @@ DEPTH_TOPIC, DEPTH_INFO_TOPIC = "/camera/depth/image_raw", "/camera/depth/camera
 
 @contextmanager
 def new_bag(
-    path: str | Path, *, storage: Literal["mcap", "sqlite3"] = "mcap", compressed: bool = True, jpeg_quality: int = 92, lossless: bool = False,
-    ground_truth_topic: str | None = None, overwrite: bool = False,
+    path: str | Path,
+    *,
+    storage: Literal["mcap", "sqlite3"] = "mcap",
+    compressed: bool = True,
+    jpeg_quality: int = 92,
+    lossless: bool = False,
+    ground_truth_topic: str | None = None,
+    overwrite: bool = False,
 ) -> Iterator[BagWriter]:
     """A bag to write to; it appears under its name only when the block ends without an error.
 
@@ -47,7 +55,14 @@ def new_bag(
 class BagWriter(MessageWriter):
     """The topics of one bag and the messages on them."""
 
-    def __init__(self, writer: Writer, compressed: bool, jpeg_quality: int, ground_truth_topic: str | None, lossless: bool = False) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        compressed: bool,
+        jpeg_quality: int,
+        ground_truth_topic: str | None,
+        lossless: bool = False,
+    ) -> None:
         self._compressed = compressed
         self._codec = "png" if lossless else "jpeg"
         self._settings = [cv2.IMWRITE_PNG_COMPRESSION, 3] if lossless else [cv2.IMWRITE_JPEG_QUALITY, int(jpeg_quality)]
@@ -59,11 +74,15 @@ class BagWriter(MessageWriter):
         self._open(self._image_topic, image_type, sensor)
         self._open(CAMERA_INFO_TOPIC, "sensor_msgs/msg/CameraInfo", sensor)
         self._open("/tf", "tf2_msgs/msg/TFMessage", qos(QosReliability.RELIABLE, QosDurability.VOLATILE, 100))
-        self._open("/tf_static", "tf2_msgs/msg/TFMessage", qos(QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, 1))
+        self._open(
+            "/tf_static", "tf2_msgs/msg/TFMessage", qos(QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, 1)
+        )
         self._open(ODOMETRY_TOPIC, "nav_msgs/msg/Odometry", qos(QosReliability.RELIABLE, QosDurability.VOLATILE, 10))
         if ground_truth_topic is not None:
             self._open(
-                ground_truth_topic, "geometry_msgs/msg/PoseStamped", qos(QosReliability.RELIABLE, QosDurability.VOLATILE, 10)
+                ground_truth_topic,
+                "geometry_msgs/msg/PoseStamped",
+                qos(QosReliability.RELIABLE, QosDurability.VOLATILE, 10),
             )
 
     def start(self, stamp: int, base_from_camera: np.ndarray) -> None:
@@ -73,7 +92,9 @@ class BagWriter(MessageWriter):
     def odometry(self, stamp: int, odom_from_base: np.ndarray, twist: np.ndarray) -> None:
         """An Odometry with a small constant covariance."""
         covariance = np.diag([1e-4, 1e-4, 1e-4, 1e-5, 1e-5, 1e-4]).ravel()
-        pose = self._make("geometry_msgs/msg/PoseWithCovariance", pose=self._pose(odom_from_base), covariance=covariance)
+        pose = self._make(
+            "geometry_msgs/msg/PoseWithCovariance", pose=self._pose(odom_from_base), covariance=covariance
+        )
         velocity = self._make(
             "geometry_msgs/msg/Twist", linear=self._xyz("Vector3", twist[:3]), angular=self._xyz("Vector3", twist[3:])
         )
@@ -116,12 +137,20 @@ class BagWriter(MessageWriter):
             message = self._make("sensor_msgs/msg/CompressedImage", header=header, format=kind, data=data)
         else:
             message = self._make(
-                "sensor_msgs/msg/Image", header=header, **size, encoding="rgb8", is_bigendian=0, step=3 * camera.width, data=data,
+                "sensor_msgs/msg/Image",
+                header=header,
+                **size,
+                encoding="rgb8",
+                is_bigendian=0,
+                step=3 * camera.width,
+                data=data,
             )
         self._write(self._image_topic, stamp, message)
 
     def depth(self, stamp: int, camera: Camera, metres: np.ndarray) -> None:
-        """A depth image registered to the camera, and its camera_info: 16UC1 where its values are whole millimetres, else 32FC1."""
+        """A depth image registered to the camera, and its camera_info: 16UC1 where its values are whole millimetres,
+        else 32FC1.
+        """
         if DEPTH_TOPIC not in self._connections:
             sensor = qos(QosReliability.BEST_EFFORT, QosDurability.VOLATILE, 5)
             self._open(DEPTH_TOPIC, "sensor_msgs/msg/Image", sensor)
@@ -130,7 +159,16 @@ class BagWriter(MessageWriter):
         millimetres = np.rint(metres.astype(np.float64) * 1e3)
         whole = millimetres.max(initial=0) < 65535 and np.abs(metres - millimetres * 1e-3).max(initial=0) < 1e-6
         encoding, pixels = ("16UC1", millimetres.astype("<u2")) if whole else ("32FC1", metres.astype("<f4"))
-        self._write(DEPTH_TOPIC, stamp, self._make(
-            "sensor_msgs/msg/Image", header=self._header(stamp, CAMERA), **size, encoding=encoding, is_bigendian=0,
-            step=pixels.itemsize * camera.width, data=np.ascontiguousarray(pixels).reshape(-1).view(np.uint8),
-        ))
+        self._write(
+            DEPTH_TOPIC,
+            stamp,
+            self._make(
+                "sensor_msgs/msg/Image",
+                header=self._header(stamp, CAMERA),
+                **size,
+                encoding=encoding,
+                is_bigendian=0,
+                step=pixels.itemsize * camera.width,
+                data=np.ascontiguousarray(pixels).reshape(-1).view(np.uint8),
+            ),
+        )

@@ -45,7 +45,9 @@ class Bridge:
     trouble: str
 
     def convert(self, message: Image) -> np.ndarray | None:
-        """(H, W, 3) uint8 RGB of a ``sensor_msgs/Image``, None where ``decode_raw`` has to read it or to say what is wrong."""
+        """(H, W, 3) uint8 RGB of a ``sensor_msgs/Image``, None where ``decode_raw`` has to read it or to say what is
+        wrong.
+        """
         height, width, encoding = message.height, message.width, message.encoding
         if encoding not in self.converts or message.is_bigendian:
             return None
@@ -72,14 +74,21 @@ def bridge() -> Bridge:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         child = subprocess.run(
-            [sys.executable, "-m", "dimm_ros.data.bridge"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            errors="replace", env=environment, timeout=_TIMEOUT_S,
+            [sys.executable, "-m", "dimm_ros.data.bridge"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=environment,
+            timeout=_TIMEOUT_S,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return _unusable(str(error))
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
-        return _unusable(f"it ends its process by {name} under NumPy {np.__version__}, as one does that was built for NumPy 1")
+        return _unusable(
+            f"it ends its process by {name} under NumPy {np.__version__}, as one does that was built for NumPy 1"
+        )
     if child.returncode:
         return _unusable((child.stderr.strip().splitlines() or ["it ends its process"])[-1])
     converts = frozenset(json.loads(child.stdout.splitlines()[-1]))
@@ -87,7 +96,9 @@ def bridge() -> Bridge:
 
 
 def _unusable(reason: str) -> Bridge:
-    return Bridge(True, frozenset(), f"cv_bridge is installed but cannot be used ({reason}); images are decoded without it.")
+    return Bridge(
+        True, frozenset(), f"cv_bridge is installed but cannot be used ({reason}); images are decoded without it."
+    )
 
 
 def agrees(convert: Callable[[Any, str], np.ndarray], encoding: str) -> bool:
@@ -99,7 +110,7 @@ def agrees(convert: Callable[[Any, str], np.ndarray], encoding: str) -> bool:
     height, width, step = 8, 12, 12 * PIXEL_BYTES[encoding]
     data = np.random.default_rng(0).integers(0, 256, height * step, dtype=np.uint8)
     message = SimpleNamespace(
-        encoding=encoding, height=height, width=width, step=step, is_bigendian=0, data=data.tobytes(),
+        encoding=encoding, height=height, width=width, step=step, is_bigendian=0, data=data.tobytes()
     )
     try:
         expected = decode_raw(encoding, height, width, step, False, message.data)

@@ -1,11 +1,11 @@
 """Cambridge Landmarks (Kendall et al., ICCV 2015): a scene folder such as ``KingsCollege``.
 
-``dataset_train.txt`` and ``dataset_test.txt`` have three lines of heading, then ``seq1/frame00001.png X Y Z W P Q R``: the camera's
-centre in the world and the quaternion (w first) of camera_from_world. ``reconstruction.nvm`` of VisualSFM has ``image.jpg f w x y z
-cx cy cz r 0`` for each image. The principal point is the image's centre. r bends the other way than OpenCV's k: VisualSFM's
-undistorted point is (1 + r |m|^2) m of the measured m (as COLMAP exports it, r = -k), so k1 = -r and k2 = 3 r^2 are its inverse up
-to the sixth power. Sources: the data set's page at Cambridge, VisualSFM's page on NVM, ACE's setup_cambridge.py (which leaves r
-aside).
+``dataset_train.txt`` and ``dataset_test.txt`` have three lines of heading, then ``seq1/frame00001.png X Y Z W P Q R``:
+the camera's centre in the world and the quaternion (w first) of camera_from_world. ``reconstruction.nvm`` of VisualSFM
+has ``image.jpg f w x y z cx cy cz r 0`` for each image. The principal point is the image's centre. r bends the other
+way than OpenCV's k: VisualSFM's undistorted point is (1 + r |m|^2) m of the measured m (as COLMAP exports it, r = -k),
+so k1 = -r and k2 = 3 r^2 are its inverse up to the sixth power. Sources: the data set's page at Cambridge, VisualSFM's
+page on NVM, ACE's setup_cambridge.py (which leaves r aside).
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def read_cambridge(folder: str | Path) -> Recording:
                     if len(numbers) < 7:
                         raise ValueError(f"{image} has {len(numbers)} numbers, not 7")
     frames, without = FolderFrames(folder, LAYOUT), 0
-    sequences = {sequence: index for index, sequence in enumerate(sorted({PurePosixPath(image).parent for image in listed}))}
+    sequences = {
+        sequence: index for index, sequence in enumerate(sorted({PurePosixPath(image).parent for image in listed}))
+    }
     counts = dict.fromkeys(sequences, 0)
     for image, (part, numbers) in sorted(listed.items()):
         sequence = PurePosixPath(image).parent
@@ -67,8 +69,12 @@ def read_cambridge(folder: str | Path) -> Recording:
             without += 1
             continue
         frames.add(
-            image, listed_file(folder, image), lambda size, lens=lens: _camera(lens, size), _pose(numbers),
-            invented_stamp(counts[sequence] - 1, sequences[sequence]), part=part,
+            image,
+            listed_file(folder, image),
+            lambda size, lens=lens: _camera(lens, size),
+            _pose(numbers),
+            invented_stamp(counts[sequence] - 1, sequences[sequence]),
+            part=part,
         )
     notes = [f"{without} images without a focal length in reconstruction.nvm were left out."] if without else []
     return frames.recording(notes)

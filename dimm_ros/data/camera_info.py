@@ -30,7 +30,12 @@ class CameraInfoLike(Protocol):
 
 
 #: Names in use for models that Camera knows under another.
-_ALIASES = {"fisheye": "equidistant", "kannala_brandt": "equidistant", "rational": "rational_polynomial", "radtan": "plumb_bob"}
+_ALIASES = {
+    "fisheye": "equidistant",
+    "kannala_brandt": "equidistant",
+    "rational": "rational_polynomial",
+    "radtan": "plumb_bob",
+}
 
 
 _RECTIFIED = {"rect", "rectified", "undistorted"}  # words of the names of topics, as image_proc and drivers use them
@@ -65,7 +70,7 @@ def camera_from_info(message: CameraInfoLike, rectified: bool = False) -> Camera
         if not (0 < roi.width <= camera.width - roi.x_offset and 0 < roi.height <= camera.height - roi.y_offset):
             raise InputError(
                 f"camera_info's region of interest ({roi.width}x{roi.height} from {roi.x_offset}, {roi.y_offset}) "
-                f"does not lie within its image of {camera.width}x{camera.height}.",
+                f"does not lie within its image of {camera.width}x{camera.height}."
             )
         camera = camera.cropped(int(roi.x_offset), int(roi.y_offset), int(roi.width), int(roi.height))
     bin_x, bin_y = max(1, int(message.binning_x)), max(1, int(message.binning_y))
@@ -80,7 +85,8 @@ _MOST_BYTES = 1 << 20  # of a calibration file; real ones have some hundred
 
 
 def camera_from_file(path: str | Path) -> Camera:
-    """The camera of a ROS calibration file: what camera_calibration writes (``camera_matrix``), or a CameraInfo (``k``).
+    """The camera of a ROS calibration file: what camera_calibration writes (``camera_matrix``), or a CameraInfo
+    (``k``).
 
     Raises:
         InputError: the file cannot be read, is no calibration, or describes no camera.
@@ -120,8 +126,14 @@ def _message(content: dict) -> SimpleNamespace:
     if len(k) != 9:
         raise ValueError("K is (3, 3)")
     return SimpleNamespace(
-        width=int(width), height=int(height), k=k, d=d, p=p, roi=region,
-        distortion_model=str(content.get("distortion_model") or ""), binning_x=int(content.get("binning_x") or 0),
+        width=int(width),
+        height=int(height),
+        k=k,
+        d=d,
+        p=p,
+        roi=region,
+        distortion_model=str(content.get("distortion_model") or ""),
+        binning_x=int(content.get("binning_x") or 0),
         binning_y=int(content.get("binning_y") or 0),
     )
 

@@ -1,8 +1,9 @@
 """COLMAP models, text or binary: cameras and poses of the registered images (points are not needed).
 
-Since COLMAP 3.12 (and in COLMAP 4) a model may also have ``rigs`` and ``frames``; as in COLMAP itself they then say where an image
-is (camera_from_rig after rig_from_world), and the pose in ``images`` is the fallback. COLMAP puts (0.5, 0.5) at the centre of the
-top-left pixel, ``Camera`` puts (0, 0) there; a model's unit is its own. Source: COLMAP's documentation, "Output Format".
+Since COLMAP 3.12 (and in COLMAP 4) a model may also have ``rigs`` and ``frames``; as in COLMAP itself they then say
+where an image is (camera_from_rig after rig_from_world), and the pose in ``images`` is the fallback. COLMAP puts (0.5,
+0.5) at the centre of the top-left pixel, ``Camera`` puts (0, 0) there; a model's unit is its own. Source: COLMAP's
+documentation, "Output Format".
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def is_colmap(folder: Path) -> bool:
 def find_models(folder: Path) -> list[Path]:
     """The folders that hold cameras.txt/.bin and images.txt/.bin.
 
-    They are this one, those in sparse, sparse, or those in colmap/sparse: the first of these that there are. COLMAP writes
-    several, numbered, where it could not join all images; each has a world of its own.
+    They are this one, those in sparse, sparse, or those in colmap/sparse: the first of these that there are. COLMAP
+    writes several, numbered, where it could not join all images; each has a world of its own.
     """
     sparse = folder / "sparse"
     for places in ([folder], _numbered(sparse), [sparse], _numbered(folder / "colmap" / "sparse")):
@@ -105,22 +106,33 @@ def read_colmap(folder: str | Path) -> Recording:
         notes.insert(0, f"{read} and {', '.join(others)} left out: each has a world of its own.")
     kind, reader = _kind(model)
     cameras = _parse(model / f"cameras.{kind}", reader["cameras"])
-    placed = _placed_by_rigs(model, kind, reader) if all((model / f"{name}.{kind}").exists() for name in ("rigs", "frames")) else {}
+    placed = (
+        _placed_by_rigs(model, kind, reader)
+        if all((model / f"{name}.{kind}").exists() for name in ("rigs", "frames"))
+        else {}
+    )
     root = _image_root(folder, model, images)
     frames = FolderFrames(folder, LAYOUT)
     for index, image in enumerate(images):
         if image.camera_id not in cameras:
             raise DataError(
-                f"Image '{image.name}' of the model in '{model}' names camera {image.camera_id}, which the model does not have."
+                f"Image '{image.name}' of the model in '{model}' names camera {image.camera_id}, which the model does "
+                "not have."
             )
         pose = placed.get(image.identifier, image.camera_from_world)
         camera = cameras[image.camera_id]
         frames.add(
-            image.name, listed_file(root, image.name), lambda size, camera=camera: fitted(camera, size),
-            None if pose is None else poses.invert(pose), invented_stamp(index),
+            image.name,
+            listed_file(root, image.name),
+            lambda size, camera=camera: fitted(camera, size),
+            None if pose is None else poses.invert(pose),
+            invented_stamp(index),
         )
     if not any(listed_file(root, image.name).is_file() for image in images):
-        raise DataError(f"None of the {len(images)} images of the model in '{model}' lies in '{root}'; put them in its images/ folder.")
+        raise DataError(
+            f"None of the {len(images)} images of the model in '{model}' lies in '{root}'; put them in its images/ "
+            "folder."
+        )
     return frames.recording(notes)
 
 
@@ -152,7 +164,9 @@ def _placed_by_rigs(model: Path, kind: str, reader: dict[str, Callable]) -> dict
 
 def _image_root(folder: Path, model: Path, images: list[_Image]) -> Path:
     """Where the images lie: the place that has most of them."""
-    places = dict.fromkeys([folder / "images", folder, model / "images", model.parent / "images", model.parent.parent / "images"])
+    places = dict.fromkeys(
+        [folder / "images", folder, model / "images", model.parent / "images", model.parent.parent / "images"]
+    )
     return max(places, key=lambda place: sum(listed_file(place, image.name).is_file() for image in images))
 
 
@@ -166,7 +180,9 @@ def _parse(path: Path, parser: Callable):
 
 def _make_camera(model: str, width: int, height: int, parameters: list[float]) -> Camera:
     if model not in _MODELS:
-        raise DataError(f"camera model {model} is not supported; undistort the images, or use one of {', '.join(_MODELS)}.")
+        raise DataError(
+            f"camera model {model} is not supported; undistort the images, or use one of {', '.join(_MODELS)}."
+        )
     _, count, convert = _MODELS[model]
     if len(parameters) != count:
         raise ValueError(f"camera model {model} takes {count} parameters, not {len(parameters)}")
@@ -189,7 +205,9 @@ def _lines(file: BinaryIO) -> Iterator[str]:
 def _cameras_txt(file: BinaryIO) -> dict[int, Camera]:
     cameras = {}
     for fields in (line.split() for line in _lines(file) if line):
-        cameras[int(fields[0])] = _make_camera(fields[1], int(fields[2]), int(fields[3]), [float(value) for value in fields[4:]])
+        cameras[int(fields[0])] = _make_camera(
+            fields[1], int(fields[2]), int(fields[3]), [float(value) for value in fields[4:]]
+        )
     return cameras
 
 
@@ -225,7 +243,13 @@ def _frames_txt(file: BinaryIO) -> list[_Frame]:
     frames = []
     for fields in (line.split() for line in _lines(file) if line):
         data = [fields[start : start + 3] for start in range(10, 10 + 3 * int(fields[9]), 3)]
-        frames.append(_Frame(int(fields[1]), _pose(fields[2:9]), {int(image): int(camera) for kind, camera, image in data if kind == "CAMERA"}))
+        frames.append(
+            _Frame(
+                int(fields[1]),
+                _pose(fields[2:9]),
+                {int(image): int(camera) for kind, camera, image in data if kind == "CAMERA"},
+            )
+        )
     return frames
 
 

@@ -66,7 +66,8 @@ def thin_limit(spacing: np.ndarray, seen: float | None = None) -> float:
 
     Args:
         spacing: (N,) of all views.
-        seen: median distance of what is seen: a step matters by how much it changes the picture. None where it is not known.
+        seen: median distance of what is seen: a step matters by how much it changes the picture. None where it is not
+            known.
     """
     return max(THIN_FACTOR * float(np.median(spacing)), _THIN_M) if seen is None else _THIN_SHARE * seen
 

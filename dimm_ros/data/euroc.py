@@ -1,10 +1,11 @@
 """EuRoC MAV (Burri et al., IJRR 2016), its left camera: a folder with ``mav0/``.
 
-``mav0/cam0/data.csv`` has ``timestamp [ns],file``, the images lie in ``cam0/data/``. ``cam0/sensor.yaml`` has ``T_BS`` (4x4,
-body_from_sensor), ``resolution``, ``intrinsics`` (fu fv cu cv), ``distortion_model`` and ``distortion_coefficients``.
-``mav0/state_groundtruth_estimate0/data.csv`` has ``timestamp [ns],p_RS_R xyz,q_RS wxyz,...``: world_from_sensor of the sensor whose
-own sensor.yaml gives its T_BS. Poses are interpolated; images before and after them are left out. Source: "The EuRoC micro aerial
-vehicle datasets", section on the ASL data format, at ETH Zurich.
+``mav0/cam0/data.csv`` has ``timestamp [ns],file``, the images lie in ``cam0/data/``. ``cam0/sensor.yaml`` has ``T_BS``
+(4x4, body_from_sensor), ``resolution``, ``intrinsics`` (fu fv cu cv), ``distortion_model`` and
+``distortion_coefficients``. ``mav0/state_groundtruth_estimate0/data.csv`` has ``timestamp [ns],p_RS_R xyz,q_RS
+wxyz,...``: world_from_sensor of the sensor whose own sensor.yaml gives its T_BS. Poses are interpolated; images before
+and after them are left out. Source: "The EuRoC micro aerial vehicle datasets", section on the ASL data format, at ETH
+Zurich.
 """
 
 from __future__ import annotations
@@ -34,7 +35,12 @@ LAYOUT = "EuRoC"
 
 _CAMERA, _TRUTH = "cam0", "state_groundtruth_estimate0"
 _MAX_GAP_S = 0.1  # the estimate runs at 200 Hz
-_MODELS = {"radial-tangential": "plumb_bob", "radtan": "plumb_bob", "plumb_bob": "plumb_bob", "equidistant": "equidistant"}
+_MODELS = {
+    "radial-tangential": "plumb_bob",
+    "radtan": "plumb_bob",
+    "plumb_bob": "plumb_bob",
+    "equidistant": "equidistant",
+}
 
 
 def is_euroc(folder: Path) -> bool:

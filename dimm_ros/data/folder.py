@@ -1,4 +1,6 @@
-"""What the readers of data set folders share: text files, rigid poses, intrinsics, poses over time, and frames with notes."""
+"""What the readers of data set folders share: text files, rigid poses, intrinsics, poses over time, and frames with
+notes.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ _RIGID_TOLERANCE = 0.02  # of R^T R from identity; text files round, but a scale
 
 
 def invented_stamp(number: int, sequence: int = 0) -> int:
-    """Nanoseconds of a frame whose data set has no times: 30 Hz, and sequences an hour apart, so that none are neighbours."""
+    """Nanoseconds of a frame whose data set has no times: 30 Hz, and sequences an hour apart, so that none are
+    neighbours.
+    """
     return sequence * _SEQUENCE_NS + round(number * 10**9 / _RATE_HZ)
 
 
@@ -62,11 +66,25 @@ def parsing(path: Path, layout: str) -> Iterator[None]:
     try:
         yield
     except (
-        OSError, ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError, InvalidOperation,
-        struct.error, InputError,
+        OSError,
+        ValueError,
+        IndexError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        InvalidOperation,
+        struct.error,
+        InputError,
     ) as error:
-        cause = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}".rstrip(".")
-        raise DataError(f"'{path}' is not a readable {layout} file ({cause}); compare it with the published format.") from None
+        cause = (
+            error.strerror
+            if isinstance(error, OSError) and error.strerror
+            else f"{type(error).__name__}: {error}".rstrip(".")
+        )
+        raise DataError(
+            f"'{path}' is not a readable {layout} file ({cause}); compare it with the published format."
+        ) from None
 
 
 def require(folder: Path, layout: str, *names: str) -> None:
@@ -77,7 +95,10 @@ def require(folder: Path, layout: str, *names: str) -> None:
     """
     missing = [name for name in names if not (folder / name).exists()]
     if missing:
-        raise DataError(f"'{folder}' looks like {layout}, but {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.")
+        raise DataError(
+            f"'{folder}' looks like {layout}, but {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} "
+            "missing."
+        )
 
 
 def read_text(path: Path) -> str:
@@ -101,7 +122,7 @@ def listed_file(folder: Path, name: str) -> Path:
     path = Path(os.path.abspath(root / name.replace("\\", "/")))
     if not path.is_relative_to(root):
         raise DataError(
-            f"'{folder}' lists '{name}', which lies outside the folder; move the images into it and correct the list.",
+            f"'{folder}' lists '{name}', which lies outside the folder; move the images into it and correct the list."
         )
     return folder / path.relative_to(root)
 
@@ -113,7 +134,9 @@ def image_of(stem: Path) -> Path:
 
 
 def rigid(matrix: np.ndarray) -> np.ndarray | None:
-    """(4, 4) pose of a (3, 4) or (4, 4) matrix, its rotation made exactly orthonormal; None where it is not finite and rigid."""
+    """(4, 4) pose of a (3, 4) or (4, 4) matrix, its rotation made exactly orthonormal; None where it is not finite and
+    rigid.
+    """
     if matrix.shape not in ((3, 4), (4, 4)) or not np.isfinite(matrix).all():
         return None
     rotation = matrix[:3, :3]
@@ -177,7 +200,7 @@ def fitted(camera: Camera, size: tuple[int, int]) -> Camera:
         raise InputError(
             f"It is {width}x{height}, but its camera is {camera.width}x{camera.height}, another shape: it was turned, "
             "cropped or stretched after the calibration; give the images that the intrinsics are of, or their own "
-            "intrinsics.",
+            "intrinsics."
         )
     return camera if size == (camera.width, camera.height) else camera.scaled(*size)
 
@@ -259,8 +282,17 @@ class FolderFrames:
         self._absent = self._unposed = self._odd_depths = 0
 
     def add(
-        self, name: str, image: Path, camera: Camera | Callable[[tuple[int, int]], Camera], world_from_camera: np.ndarray | None,
-        stamp_ns: int, *, part: str | None = None, depth: Path | None = None, depth_camera: Camera | None = None, depth_unit: float = 1e-3,
+        self,
+        name: str,
+        image: Path,
+        camera: Camera | Callable[[tuple[int, int]], Camera],
+        world_from_camera: np.ndarray | None,
+        stamp_ns: int,
+        *,
+        part: str | None = None,
+        depth: Path | None = None,
+        depth_camera: Camera | None = None,
+        depth_unit: float = 1e-3,
     ) -> None:
         """One image.
 
@@ -292,14 +324,24 @@ class FolderFrames:
             except InputError:
                 self._odd_depths += 1
                 depth = None
-        self._found.append((stamp_ns, (
-            Frame(
-                name=name, stamp_ns=stamp_ns, camera=camera, world_from_camera=world_from_camera, load=partial(load_rgb, image, camera),
-                files=(image,) if depth is None else (image, depth),
-                load_depth=None if depth is None else partial(load_depth, depth, depth_unit), depth_camera=None if depth is None else depth_camera,
-            ),
-            part,
-        )))
+        self._found.append(
+            (
+                stamp_ns,
+                (
+                    Frame(
+                        name=name,
+                        stamp_ns=stamp_ns,
+                        camera=camera,
+                        world_from_camera=world_from_camera,
+                        load=partial(load_rgb, image, camera),
+                        files=(image,) if depth is None else (image, depth),
+                        load_depth=None if depth is None else partial(load_depth, depth, depth_unit),
+                        depth_camera=None if depth is None else depth_camera,
+                    ),
+                    part,
+                ),
+            )
+        )
 
     def recording(self, notes: Sequence[str] = ()) -> Recording:
         """The recording of all frames, in order of time, with the published split under the name ``official``.
@@ -309,8 +351,9 @@ class FolderFrames:
         """
         if not self._found:
             raise DataError(
-                f"'{self._folder}' ({self._layout}) has no image with a valid pose: {self._absent} of its images are not in the folder and "
-                f"{self._unposed} have no pose.",
+                f"'{self._folder}' ({self._layout}) has no image with a valid pose: {self._absent} of its images are "
+                "not in the folder and "
+                f"{self._unposed} have no pose."
             )
         found, repeated = one_per_stamp(self._found, "images")
         parts: dict[str, list[int]] = {}
@@ -319,12 +362,20 @@ class FolderFrames:
                 parts.setdefault(part, []).append(index)
         splits: Splits = {OFFICIAL: parts} if parts else {}
         counted = [
-            (self._absent, "listed images are not in the folder and were left out."), (self._unposed, "frames without a valid pose were left out."),
-            (self._odd_depths, "depth images were left out: another shape than their image, and no camera of their own."),
+            (self._absent, "listed images are not in the folder and were left out."),
+            (self._unposed, "frames without a valid pose were left out."),
+            (
+                self._odd_depths,
+                "depth images were left out: another shape than their image, and no camera of their own.",
+            ),
         ]
         notes = (*(f"{count} {what}" for count, what in counted if count), *repeated, *notes)
         name = self._folder.resolve().name
         return Recording(
-            name=name, source=f"{self._layout} folder {name}", frames=[frame for _, (frame, _) in found], splits=splits,
-            notes=notes, timed=self._timed,
+            name=name,
+            source=f"{self._layout} folder {name}",
+            frames=[frame for _, (frame, _) in found],
+            splits=splits,
+            notes=notes,
+            timed=self._timed,
         )

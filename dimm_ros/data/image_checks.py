@@ -9,7 +9,9 @@ _FLAT = 12
 
 
 def why_blind(image: np.ndarray) -> str:
-    """One sentence when an (H, W, 3) uint8 RGB image shows nothing at all: black, white or of one colour; else empty."""
+    """One sentence when an (H, W, 3) uint8 RGB image shows nothing at all: black, white or of one colour; else
+    empty.
+    """
     sample = image[::8, ::8].reshape(-1, 3)
     low, high = np.percentile(sample, [1, 99], axis=0)
     if (high - low).max() > _FLAT:

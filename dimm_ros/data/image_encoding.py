@@ -97,7 +97,9 @@ def decode_compressed(format: str, data) -> np.ndarray:
         InputError: depth, or bytes that are no whole image that OpenCV can read.
     """
     if "compressedDepth" in format:
-        raise InputError(f"Compressed image of format '{format}' is a depth image; subscribe to the colour image instead.")
+        raise InputError(
+            f"Compressed image of format '{format}' is a depth image; subscribe to the colour image instead."
+        )
     source, _, rest = format.partition(";")
     source = source.strip()
     _refuse_measurements(source)
@@ -213,20 +215,15 @@ def decode_depth(encoding: str, height: int, width: int, step: int, is_bigendian
 
 
 def _rows(
-    encoding: str,
-    height: int,
-    width: int,
-    step: int,
-    data,
-    size: int,
-    channels: int,
-    is_bigendian: bool,
+    encoding: str, height: int, width: int, step: int, data, size: int, channels: int, is_bigendian: bool
 ) -> np.ndarray:
     """(H, W) or (H, W, C) native-endian view or copy of the pixels, padding cut off."""
     row = width * channels * size
     buffer = _checked(encoding, height, width, step, row, data, (height - 1) * step + row)
     if channels == 2 and size == 1 and width % 2:
-        raise InputError(f"Image of encoding '{encoding}' has width {width}; two pixels share their colour, so it must be even.")
+        raise InputError(
+            f"Image of encoding '{encoding}' has width {width}; two pixels share their colour, so it must be even."
+        )
     strided = np.lib.stride_tricks.as_strided(buffer, (height, row), (step, 1), writeable=False)
     if size == 1:
         typed = strided
@@ -241,9 +238,13 @@ def _checked(encoding: str, height: int, width: int, step: int, row: int, data, 
     """The data as flat uint8, once its size has been found to fit."""
     buffer = np.frombuffer(data, dtype=np.uint8) if len(data) else np.empty(0, np.uint8)
     if height <= 0 or width <= 0:
-        raise InputError(f"Image of encoding '{encoding}' has size {width}x{height}; the camera driver publishes an empty image.")
+        raise InputError(
+            f"Image of encoding '{encoding}' has size {width}x{height}; the camera driver publishes an empty image."
+        )
     if step < row:
-        raise InputError(f"Image of encoding '{encoding}' and width {width} needs {row} bytes a row, but its step is {step}.")
+        raise InputError(
+            f"Image of encoding '{encoding}' and width {width} needs {row} bytes a row, but its step is {step}."
+        )
     if len(buffer) < needed:
         raise InputError(
             f"Image of encoding '{encoding}' and size {width}x{height} needs {needed} bytes, "

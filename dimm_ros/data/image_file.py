@@ -69,13 +69,14 @@ def load_rgb(path: Path, camera: Camera | None = None) -> np.ndarray:
     if camera is not None and image.shape[:2] != (camera.height, camera.width):
         raise DataError(
             f"Image '{path}' is {image.shape[1]}x{image.shape[0]}, but its camera is {camera.width}x{camera.height}; "
-            "all images of one camera must have its size.",
+            "all images of one camera must have its size."
         )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def load_depth(path: Path, unit: float = 1e-3) -> np.ndarray:
-    """(h, w) float32 metres of a 16-bit image whose grey levels are ``unit`` metres; 0 and 65535 mean none and become 0.
+    """(h, w) float32 metres of a 16-bit image whose grey levels are ``unit`` metres; 0 and 65535 mean none and become
+    0.
 
     Raises:
         DataError: the file cannot be read or is not a 16-bit grey image.
@@ -109,7 +110,7 @@ def _read(path: Path, flags: int, camera: Camera | None = None) -> np.ndarray:
             if (camera.width, camera.height) not in ((width, height), (height, width)):
                 raise DataError(
                     f"Image '{path}' is {width}x{height}, but its camera is {camera.width}x{camera.height}; "
-                    "all images of one camera must have its size.",
+                    "all images of one camera must have its size."
                 )
         return decode_file(data, flags)
     except InputError as error:

@@ -1,11 +1,12 @@
 """Indoor-6 (Do et al., CVPR 2022): a scene folder such as ``scene1`` with ``images/`` and lists of its parts.
 
-``images/image-XXXXXX.color.jpg``, ``.pose.txt`` (3x4 camera_from_world) and ``.intrinsics.txt``, one line ``width height f cx cy k
-original_name``: COLMAP's SIMPLE_RADIAL, with (0.5, 0.5) at the centre of the top-left pixel. ``scene1_train.txt``, ``_val.txt`` and
-``_test.txt`` list the images of each part; the same lists in ``train_test_val.pkl`` are not read, as a pickle may run any code.
-The parts become ``official:train``, ``official:tune`` (the published val, for choosing parameters) and ``official:val`` (the
-published test). Sources: the repository microsoft/SceneLandmarkLocalization (src/dataloader/indoor6.py, whose loader leaves k
-aside) and nianticspatial/scr-priors (datasets/setup_indoor6.py, which reads the lists).
+``images/image-XXXXXX.color.jpg``, ``.pose.txt`` (3x4 camera_from_world) and ``.intrinsics.txt``, one line ``width
+height f cx cy k original_name``: COLMAP's SIMPLE_RADIAL, with (0.5, 0.5) at the centre of the top-left pixel.
+``scene1_train.txt``, ``_val.txt`` and ``_test.txt`` list the images of each part; the same lists in
+``train_test_val.pkl`` are not read, as a pickle may run any code. The parts become ``official:train``,
+``official:tune`` (the published val, for choosing parameters) and ``official:val`` (the published test). Sources: the
+repository microsoft/SceneLandmarkLocalization (src/dataloader/indoor6.py, whose loader leaves k aside) and
+nianticspatial/scr-priors (datasets/setup_indoor6.py, which reads the lists).
 """
 
 from __future__ import annotations
@@ -49,11 +50,17 @@ def read_indoor6(folder: str | Path) -> Recording:
         bent = bent or bool(camera.distortion)
         camera_from_world = read_pose(image.with_name(f"{stem}.pose.txt"))
         frames.add(
-            stem, image, lambda size, camera=camera: fitted(camera, size), None if camera_from_world is None else poses.invert(camera_from_world),
-            invented_stamp(int(match.group(1))), part=part_of.get(image.name),
+            stem,
+            image,
+            lambda size, camera=camera: fitted(camera, size),
+            None if camera_from_world is None else poses.invert(camera_from_world),
+            invented_stamp(int(match.group(1))),
+            part=part_of.get(image.name),
         )
     if bent:
-        notes.append("The radial distortion in the intrinsics files is applied; the authors' own loader leaves it aside.")
+        notes.append(
+            "The radial distortion in the intrinsics files is applied; the authors' own loader leaves it aside."
+        )
     return frames.recording(notes)
 
 
@@ -76,7 +83,8 @@ def _parts(folder: Path) -> tuple[dict[str, str], list[str]]:
             part_of |= {name.strip(): part for name in read_text(listing).split()}
     if missing and (folder / "train_test_val.pkl").exists():
         return part_of, [
-            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there; train_test_val.pkl is not read, because a pickle may run "
-            "any code: write its lists to these text files, one image name a line.",
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there; train_test_val.pkl is not read, "
+            "because a pickle may run "
+            "any code: write its lists to these text files, one image name a line."
         ]
     return part_of, []

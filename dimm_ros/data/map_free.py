@@ -1,9 +1,9 @@
 """Map-free Relocalization (Arnold et al., ECCV 2022), from which Wayspots was taken: a scene folder such as ``s00460``.
 
-``seq0/`` and ``seq1/`` hold two scans of one place; ``intrinsics.txt`` has ``seq0/frame_00000.jpg fx fy cx cy width height`` and
-``poses.txt`` has ``seq0/frame_00000.jpg qw qx qy qz tx ty tz``, camera_from_world in metres. Withheld poses are written as zeros and
-left out. seq0 is the scan to map (``official:train``), seq1 the one to localize (``official:val``). Source: the README of
-nianticlabs/map-free-reloc.
+``seq0/`` and ``seq1/`` hold two scans of one place; ``intrinsics.txt`` has ``seq0/frame_00000.jpg fx fy cx cy width
+height`` and ``poses.txt`` has ``seq0/frame_00000.jpg qw qx qy qz tx ty tz``, camera_from_world in metres. Withheld
+poses are written as zeros and left out. seq0 is the scan to map (``official:train``), seq1 the one to localize
+(``official:val``). Source: the README of nianticlabs/map-free-reloc.
 """
 
 from __future__ import annotations
@@ -53,10 +53,15 @@ def read_map_free(folder: str | Path) -> Recording:
         for name, *numbers in text_rows(folder / "poses.txt"):
             name = name.replace("\\", "/")
             camera, (sequence, number) = cameras[name], (int(digits) for digits in _FRAME.fullmatch(name).groups())
-            camera_from_world = from_wxyz([float(value) for value in numbers[:4]], [float(value) for value in numbers[4:7]])
+            camera_from_world = from_wxyz(
+                [float(value) for value in numbers[:4]], [float(value) for value in numbers[4:7]]
+            )
             frames.add(
-                name, listed_file(folder, name), lambda size, camera=camera: fitted(camera, size),
-                None if camera_from_world is None else poses.invert(camera_from_world), invented_stamp(number, sequence),
+                name,
+                listed_file(folder, name),
+                lambda size, camera=camera: fitted(camera, size),
+                None if camera_from_world is None else poses.invert(camera_from_world),
+                invented_stamp(number, sequence),
                 part="val" if sequence else "train",
             )
     return frames.recording()

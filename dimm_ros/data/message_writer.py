@@ -19,7 +19,9 @@ from dimm_ros.geometry.camera import Camera
 
 
 @contextmanager
-def staged_bag(path: str | Path, *, storage: Literal["mcap", "sqlite3"] = "mcap", overwrite: bool = False) -> Iterator[Writer]:
+def staged_bag(
+    path: str | Path, *, storage: Literal["mcap", "sqlite3"] = "mcap", overwrite: bool = False
+) -> Iterator[Writer]:
     """A writer of a bag that appears under its name only when the block ends without an error.
 
     Raises:
@@ -62,10 +64,15 @@ class MessageWriter:
         """One TFMessage with one transform, as separate publishers send them."""
         translation, rotation = poses.to_quaternion(parent_from_child)
         body = self._make(
-            "geometry_msgs/msg/Transform", translation=self._xyz("Vector3", translation), rotation=self._quaternion(rotation)
+            "geometry_msgs/msg/Transform",
+            translation=self._xyz("Vector3", translation),
+            rotation=self._quaternion(rotation),
         )
         stamped = self._make(
-            "geometry_msgs/msg/TransformStamped", header=self._header(stamp, parent), child_frame_id=child, transform=body
+            "geometry_msgs/msg/TransformStamped",
+            header=self._header(stamp, parent),
+            child_frame_id=child,
+            transform=body,
         )
         self._write(topic, stamp, self._make("tf2_msgs/msg/TFMessage", transforms=[stamped]))
 
@@ -73,16 +80,32 @@ class MessageWriter:
         """Writes a CameraInfo; returns its size."""
         size = {"width": camera.width, "height": camera.height}
         projection = np.hstack([camera.matrix, np.zeros((3, 1))]).ravel()
-        region = self._make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
-        self._write(topic, stamp, self._make(
-            "sensor_msgs/msg/CameraInfo", header=self._header(stamp, frame_id), **size, distortion_model=camera.distortion_model,
-            d=np.array(camera.distortion, dtype=np.float64), k=camera.matrix.ravel(), r=np.eye(3).ravel(), p=projection,
-            binning_x=0, binning_y=0, roi=region,
-        ))
+        region = self._make(
+            "sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
+        )
+        self._write(
+            topic,
+            stamp,
+            self._make(
+                "sensor_msgs/msg/CameraInfo",
+                header=self._header(stamp, frame_id),
+                **size,
+                distortion_model=camera.distortion_model,
+                d=np.array(camera.distortion, dtype=np.float64),
+                k=camera.matrix.ravel(),
+                r=np.eye(3).ravel(),
+                p=projection,
+                binning_x=0,
+                binning_y=0,
+                roi=region,
+            ),
+        )
         return size
 
     def _open(self, topic: str, kind: str, qos: Qos) -> None:
-        self._connections[topic] = self._writer.add_connection(topic, kind, typestore=self._store, offered_qos_profiles=[qos])
+        self._connections[topic] = self._writer.add_connection(
+            topic, kind, typestore=self._store, offered_qos_profiles=[qos]
+        )
 
     def _write(self, topic: str, stamp: int, message) -> None:
         connection = self._connections[topic]

@@ -1,13 +1,14 @@
-"""nerfstudio's ``transforms.json``: intrinsics for all frames or for each, poses with OpenGL axes, optional depth in millimetres.
+"""nerfstudio's ``transforms.json``: intrinsics for all frames or for each, poses with OpenGL axes, optional depth in
+millimetres.
 
-``transform_matrix`` is 4x4 world_from_camera with x right, y up, z back. Camera models are OPENCV (k1 k2 p1 p2 k3), OPENCV_FISHEYE
-(k1 to k4; instant-ngp writes ``is_fisheye``) and those without tangential distortion. Rays go through (x + 0.5,
-y + 0.5) of a pixel, as in COLMAP. Where ``fl_x`` is not given, ``camera_angle_x`` (radians over the image's width) tells
-it, and the principal point is the middle unless given; image names may lack their extension (the original NeRF data).
-The world is the file's own: an
-``applied_transform`` or ``applied_scale`` is not undone. ``train_filenames``, ``val_filenames`` and ``test_filenames`` become
-``official``, with the test images as ``official:val`` where there are some. Sources: nerfstudio's documentation ("Data
-conventions") and its nerfstudio_dataparser.py, instant-ngp's nerf_loader.cu.
+``transform_matrix`` is 4x4 world_from_camera with x right, y up, z back. Camera models are OPENCV (k1 k2 p1 p2 k3),
+OPENCV_FISHEYE (k1 to k4; instant-ngp writes ``is_fisheye``) and those without tangential distortion. Rays go through (x
++ 0.5, y + 0.5) of a pixel, as in COLMAP. Where ``fl_x`` is not given, ``camera_angle_x`` (radians over the image's
+width) tells it, and the principal point is the middle unless given; image names may lack their extension (the original
+NeRF data). The world is the file's own: an
+``applied_transform`` or ``applied_scale`` is not undone. ``train_filenames``, ``val_filenames`` and ``test_filenames``
+become ``official``, with the test images as ``official:val`` where there are some. Sources: nerfstudio's documentation
+("Data conventions") and its nerfstudio_dataparser.py, instant-ngp's nerf_loader.cu.
 """
 
 from __future__ import annotations
@@ -43,11 +44,45 @@ _PERSPECTIVE_KEYS, _FISHEYE_KEYS = ("k1", "k2", "p1", "p2", "k3"), ("k1", "k2", 
 _OTHER_LENSES = ("latlong", "equirectangular", "orthographic", "ftheta_p0")  # of instant-ngp
 #: Keys that are read, or say nothing about the lens; any other that says something is named.
 _KNOWN = {
-    "camera_model", "is_fisheye", "fl_x", "fl_y", "cx", "cy", "w", "h", "camera_angle_x", "camera_angle_y",
-    "frames", "file_path", "transform_matrix", "depth_file_path", "mask_path", "timestamp", "time", "cam_id",
-    "train_filenames", "val_filenames", "test_filenames", "applied_transform", "applied_scale", "orientation_override",
-    "ply_file_path", "aabb_scale", "aabb", "render_aabb", "scale", "offset", "up", "n_frames", "colmap_im_id", "rotation",
-    "sharpness", "sharpness_discard_threshold", "sharpen", "white_transparent", "black_transparent",
+    "camera_model",
+    "is_fisheye",
+    "fl_x",
+    "fl_y",
+    "cx",
+    "cy",
+    "w",
+    "h",
+    "camera_angle_x",
+    "camera_angle_y",
+    "frames",
+    "file_path",
+    "transform_matrix",
+    "depth_file_path",
+    "mask_path",
+    "timestamp",
+    "time",
+    "cam_id",
+    "train_filenames",
+    "val_filenames",
+    "test_filenames",
+    "applied_transform",
+    "applied_scale",
+    "orientation_override",
+    "ply_file_path",
+    "aabb_scale",
+    "aabb",
+    "render_aabb",
+    "scale",
+    "offset",
+    "up",
+    "n_frames",
+    "colmap_im_id",
+    "rotation",
+    "sharpness",
+    "sharpness_discard_threshold",
+    "sharpen",
+    "white_transparent",
+    "black_transparent",
     "n_extra_learnable_dims",
 }
 
@@ -78,8 +113,12 @@ def read_nerfstudio(folder: str | Path) -> Recording:
             known = _KNOWN.union(_FISHEYE_KEYS if _is_fisheye(lens) else _PERSPECTIVE_KEYS)
             ignored |= {key for key in lens.keys() - known if lens[key]}
             frames.add(
-                name, image if image.is_file() else image_of(image), lambda size, lens=lens: _camera(lens, size),
-                None if pose is None else pose @ GL_FROM_OPTICAL, invented_stamp(index), part=part_of.get(name),
+                name,
+                image if image.is_file() else image_of(image),
+                lambda size, lens=lens: _camera(lens, size),
+                None if pose is None else pose @ GL_FROM_OPTICAL,
+                invented_stamp(index),
+                part=part_of.get(name),
                 depth=None if depth is None else listed_file(folder, depth),
             )
     notes = [OWN_UNIT]

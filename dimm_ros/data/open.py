@@ -7,7 +7,19 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from dimm_ros.data import ace, cambridge, colmap, euroc, indoor6, kitti, map_free, nerfstudio, seven_scenes, tum_rgbd, twelve_scenes
+from dimm_ros.data import (
+    ace,
+    cambridge,
+    colmap,
+    euroc,
+    indoor6,
+    kitti,
+    map_free,
+    nerfstudio,
+    seven_scenes,
+    tum_rgbd,
+    twelve_scenes,
+)
 from dimm_ros.data.bag_files import is_bag_file
 from dimm_ros.data.recording import Recording
 from dimm_ros.data.splits import SPLIT_FILE, add_split_file, select
@@ -36,10 +48,22 @@ class Layout:
 
 #: Folders are tried in this order: where one holds several kinds, the first is meant.
 LAYOUTS = (
-    Layout(seven_scenes.LAYOUT, "frame-XXXXXX.color.png with .pose.txt", seven_scenes.is_seven_scenes, seven_scenes.read_seven_scenes),
-    Layout(twelve_scenes.LAYOUT, "info.txt with data/frame-XXXXXX.color.jpg", twelve_scenes.is_twelve_scenes, twelve_scenes.read_twelve_scenes),
+    Layout(
+        seven_scenes.LAYOUT,
+        "frame-XXXXXX.color.png with .pose.txt",
+        seven_scenes.is_seven_scenes,
+        seven_scenes.read_seven_scenes,
+    ),
+    Layout(
+        twelve_scenes.LAYOUT,
+        "info.txt with data/frame-XXXXXX.color.jpg",
+        twelve_scenes.is_twelve_scenes,
+        twelve_scenes.read_twelve_scenes,
+    ),
     Layout(indoor6.LAYOUT, "images/image-XXXXXX.color.jpg with .pose.txt", indoor6.is_indoor6, indoor6.read_indoor6),
-    Layout(cambridge.LAYOUT, "dataset_train.txt with reconstruction.nvm", cambridge.is_cambridge, cambridge.read_cambridge),
+    Layout(
+        cambridge.LAYOUT, "dataset_train.txt with reconstruction.nvm", cambridge.is_cambridge, cambridge.read_cambridge
+    ),
     Layout(ace.LAYOUT, "train/rgb with poses and calibration", ace.is_ace, ace.read_ace),
     Layout(map_free.LAYOUT, "poses.txt with intrinsics.txt and seq0", map_free.is_map_free, map_free.read_map_free),
     Layout(nerfstudio.LAYOUT, "transforms.json", nerfstudio.is_nerfstudio, nerfstudio.read_nerfstudio),
@@ -57,8 +81,8 @@ def open_recording(path: str | Path, *, split: str | None = None, **bag_options)
 
     Args:
         path: the bag or folder.
-        split: "name:part" of the published split or of the folder's split.json, such as "official:train" or "near:val"; None takes
-            all frames.
+        split: "name:part" of the published split or of the folder's split.json, such as "official:train" or "near:val";
+            None takes all frames.
         bag_options: passed to ``dimm_ros.data.bag.read_bag`` and ignored by the other kinds.
 
     Raises:
@@ -93,7 +117,9 @@ def _read(path: Path, bag_options: dict) -> Recording:
     if not any(path.iterdir()):
         raise DataError(f"'{path}' is empty; {_KINDS}.")
     marks = ", ".join(f"{layout.mark} ({layout.name})" for layout in LAYOUTS)
-    raise DataError(f"'{path}' holds neither a ROS bag (metadata.yaml, .mcap, .db3, .bag) nor any of {marks}{_instead(path)}.")
+    raise DataError(
+        f"'{path}' holds neither a ROS bag (metadata.yaml, .mcap, .db3, .bag) nor any of {marks}{_instead(path)}."
+    )
 
 
 def is_bag(path: Path) -> bool:

@@ -19,13 +19,19 @@ _LATEST_S = 2**31  # seconds of a ROS time are 32 bits
 
 
 def record_frames(
-    path: str | Path, frames: Sequence[Frame], base_from_camera: np.ndarray = BASE_FROM_OPTICAL, odom_from_base: np.ndarray | None = None, *,
-    depth: bool = True, progress: Callable[[int, int], object] | None = None, **options,
+    path: str | Path,
+    frames: Sequence[Frame],
+    base_from_camera: np.ndarray = BASE_FROM_OPTICAL,
+    odom_from_base: np.ndarray | None = None,
+    *,
+    depth: bool = True,
+    progress: Callable[[int, int], object] | None = None,
+    **options,
 ) -> Path:
     """Write frames as a bag; it appears under its name only when it is complete.
 
-    Each frame gives an image with its camera_info, its depth where there is one, and the transforms map -> odom and odom ->
-    base_link at its stamp; base_link -> camera_optical_frame is static.
+    Each frame gives an image with its camera_info, its depth where there is one, and the transforms map -> odom and
+    odom -> base_link at its stamp; base_link -> camera_optical_frame is static.
 
     Args:
         path: the bag's folder.
@@ -42,8 +48,14 @@ def record_frames(
     stamps = [frame.stamp_ns for frame in frames]
     if not frames or any(frame.world_from_camera is None for frame in frames):
         raise DataError(f"Bag '{path}' cannot be written: it needs at least one frame, and a pose for each.")
-    if any(later <= earlier for earlier, later in zip(stamps, stamps[1:])) or stamps[0] < 0 or stamps[-1] >= _LATEST_S * 10**9:
-        raise DataError(f"Bag '{path}' cannot be written: the stamps must increase from 0 and stay below {_LATEST_S} seconds.")
+    if (
+        any(later <= earlier for earlier, later in zip(stamps, stamps[1:]))
+        or stamps[0] < 0
+        or stamps[-1] >= _LATEST_S * 10**9
+    ):
+        raise DataError(
+            f"Bag '{path}' cannot be written: the stamps must increase from 0 and stay below {_LATEST_S} seconds."
+        )
     world_from_base = np.stack([frame.world_from_camera for frame in frames]) @ invert(base_from_camera)
     odom_from_base = world_from_base if odom_from_base is None else odom_from_base
     map_from_odom = world_from_base @ invert(odom_from_base)

@@ -74,14 +74,19 @@ class Recording:
         return replace(self, frames=frames)
 
     def state(self) -> str:
-        """What is made of posed images depends on it: names, stamps, cameras, poses, and the size and time of each file that is read.
+        """What is made of posed images depends on it: names, stamps, cameras, poses, and the size and time of each file
+        that is read.
 
         Raises:
             OSError: a file is not there any more.
         """
         frames = [
             (
-                frame.name, frame.stamp_ns, frame.camera, frame.world_from_camera.round(6).tolist(), frame.load_depth is not None,
+                frame.name,
+                frame.stamp_ns,
+                frame.camera,
+                frame.world_from_camera.round(6).tolist(),
+                frame.load_depth is not None,
                 frame.depth_camera,
             )
             for frame in self.frames

@@ -1,12 +1,14 @@
-"""7-Scenes folders: ``frame-XXXXXX.color.png|jpg``, ``.pose.txt`` (world_from_camera), optional ``.depth.png`` (millimetres).
+"""7-Scenes folders: ``frame-XXXXXX.color.png|jpg``, ``.pose.txt`` (world_from_camera), optional ``.depth.png``
+(millimetres).
 
 One folder of frames, or the published scene folder with its ``seq-01``, ``seq-02``, ... and its
-``TrainSplit.txt``/``TestSplit.txt``, which become the split ``official``. The format is described on the data set's page at
-Microsoft Research ("RGB-D Dataset 7-Scenes").
+``TrainSplit.txt``/``TestSplit.txt``, which become the split ``official``. The format is described on the data set's
+page at Microsoft Research ("RGB-D Dataset 7-Scenes").
 
 Intrinsics come from ``camera-intrinsics.txt`` (3x3), the depth camera's from ``depth-intrinsics.txt``. Without these
 files 640x480 images are taken for the Kinect of Shotton et al. (CVPR 2013), which publishes none for colour: f = 525 is
-what its colour frames obey. The dataset's published 585 is the depth camera's, whose images are not registered to colour.
+what its colour frames obey. The dataset's published 585 is the depth camera's, whose images are not registered to
+colour.
 """
 
 from __future__ import annotations
@@ -44,12 +46,14 @@ def read_seven_scenes(folder: str | Path) -> Recording:
     sequences = _sequences(folder) if not any(colour_frames(folder)) else []
     part_of = _published_parts(folder) if sequences else {}
     frames = FolderFrames(folder, LAYOUT)
-    for place, number in [(sequence, int(_SEQUENCE.fullmatch(sequence.name).group(1))) for sequence in sequences] or [(folder, 0)]:
+    for place, number in [(sequence, int(_SEQUENCE.fullmatch(sequence.name).group(1))) for sequence in sequences] or [
+        (folder, 0)
+    ]:
         colours = sorted(colour_frames(place))
         if not colours:
             continue
         camera = camera_of(
-            colours[0][1], lambda size, place=place: _camera(place, "camera-intrinsics.txt", size, _KINECT_COLOUR_F),
+            colours[0][1], lambda size, place=place: _camera(place, "camera-intrinsics.txt", size, _KINECT_COLOUR_F)
         )
         depth_camera = None
         for count, colour in colours:
@@ -58,8 +62,14 @@ def read_seven_scenes(folder: str | Path) -> Recording:
             if depth_camera is None and depth.exists():
                 depth_camera = _camera(place, "depth-intrinsics.txt", image_size(depth), _KINECT_DEPTH_F)
             frames.add(
-                f"{place.name}/{stem}" if sequences else stem, colour, camera, read_pose(place / f"{stem}.pose.txt"),
-                invented_stamp(count, number), part=part_of.get(number), depth=depth, depth_camera=depth_camera,
+                f"{place.name}/{stem}" if sequences else stem,
+                colour,
+                camera,
+                read_pose(place / f"{stem}.pose.txt"),
+                invented_stamp(count, number),
+                part=part_of.get(number),
+                depth=depth,
+                depth_camera=depth_camera,
             )
     return frames.recording()
 

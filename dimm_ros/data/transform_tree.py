@@ -52,12 +52,16 @@ class TransformTree:
         """
         parent, child = parent.lstrip("/"), child.lstrip("/")
         if not parent or not child:
-            raise TransformError(f"A transform from '{child}' to '{parent}' has an empty frame name; check its publisher.")
+            raise TransformError(
+                f"A transform from '{child}' to '{parent}' has an empty frame name; check its publisher."
+            )
         if parent == child:
             raise TransformError(f"A transform links frame '{child}' to itself; check its publisher.")
         pose = np.array(parent_from_child, dtype=np.float64)
         if pose.shape != (4, 4) or not np.isfinite(pose).all():
-            raise TransformError(f"The transform '{parent}' -> '{child}' holds NaN or infinite values; check its publisher.")
+            raise TransformError(
+                f"The transform '{parent}' -> '{child}' holds NaN or infinite values; check its publisher."
+            )
         with self._lock:
             link = self._links.get(child)
             if link is None or link.parent != parent or link.static != static:
@@ -168,7 +172,7 @@ class TransformTree:
             raise TransformError(
                 f"TF does not link '{target}' to '{source}': "
                 f"{_listed(self._connected(target))} and {_listed(self._connected(source))} are two separate trees"
-                f"{self._parents_hint(from_source + from_target)}.",
+                f"{self._parents_hint(from_source + from_target)}."
             )
         return from_source[: from_source.index(common)], from_target[: from_target.index(common)]
 
@@ -179,7 +183,9 @@ class TransformTree:
 
     def _parents_hint(self, frames: list[str]) -> str:
         for child in frames:
-            others = self._other_parents.get(child, set()) - {self._links[child].parent} if child in self._links else set()
+            others = (
+                self._other_parents.get(child, set()) - {self._links[child].parent} if child in self._links else set()
+            )
             if others:
                 both = _listed({*others, self._links[child].parent})
                 return f" ('{child}' is published with several parents, {both}; only one publisher may own it)"
@@ -201,12 +207,12 @@ class TransformTree:
         if stamp > stamps[-1]:
             raise TransformStampError(
                 f"Transform {name} ends {(stamp - stamps[-1]) * 1e-9:.3f} s before the requested time "
-                f"{_seconds(stamp)}; its last is of {_seconds(stamps[-1])}{self._parents_hint([child])}.",
+                f"{_seconds(stamp)}; its last is of {_seconds(stamps[-1])}{self._parents_hint([child])}."
             )
         if stamp < stamps[0]:
             raise TransformStampError(
                 f"Transform {name} begins {(stamps[0] - stamp) * 1e-9:.3f} s after the requested time "
-                f"{_seconds(stamp)}; its first is of {_seconds(stamps[0])}{self._parents_hint([child])}.",
+                f"{_seconds(stamp)}; its first is of {_seconds(stamps[0])}{self._parents_hint([child])}."
             )
         right = bisect_left(stamps, stamp)
         if stamps[right] == stamp:
@@ -216,7 +222,7 @@ class TransformTree:
         if self._max_gap_ns is not None and gap > self._max_gap_ns:
             raise TransformStampError(
                 f"Transform {name} has a gap of {gap * 1e-9:.3f} s around the requested time {_seconds(stamp)}, "
-                f"more than the {self._max_gap_ns * 1e-9:g} s that are interpolated.",
+                f"more than the {self._max_gap_ns * 1e-9:g} s that are interpolated."
             )
         # Nanoseconds since 1970 do not fit a float64: only differences are handed on.
         pair = np.stack([link.parent_from_child[left], link.parent_from_child[right]])

@@ -1,10 +1,11 @@
-"""TUM RGB-D (Sturm et al., IROS 2012): ``rgb.txt``, ``depth.txt`` and ``groundtruth.txt`` with the folders that they name.
+"""TUM RGB-D (Sturm et al., IROS 2012): ``rgb.txt``, ``depth.txt`` and ``groundtruth.txt`` with the folders that they
+name.
 
 ``rgb.txt`` and ``depth.txt`` have lines ``timestamp file``, ``groundtruth.txt`` has ``timestamp tx ty tz qx qy qz qw``,
-world_from_camera of the colour camera in metres. Depth is registered to colour, 5000 grey levels a metre, and taken from the image
-nearest in time within 20 ms (as in the published associate.py); poses are interpolated. Intrinsics are those published for the
-camera that the folder's name tells (freiburg1, 2 or 3; the last is already undistorted); another folder needs a
-``camera-intrinsics.txt`` (3x3). Source: the data set's pages "File Formats" at TUM.
+world_from_camera of the colour camera in metres. Depth is registered to colour, 5000 grey levels a metre, and taken
+from the image nearest in time within 20 ms (as in the published associate.py); poses are interpolated. Intrinsics are
+those published for the camera that the folder's name tells (freiburg1, 2 or 3; the last is already undistorted);
+another folder needs a ``camera-intrinsics.txt`` (3x3). Source: the data set's pages "File Formats" at TUM.
 """
 
 from __future__ import annotations
@@ -39,8 +40,24 @@ _PAIR_NS = 20_000_000
 _MAX_GAP_S = 0.1  # the motion capture runs at 100 Hz
 _SIZE = (640, 480)
 _CAMERAS = {
-    1: Camera(*_SIZE, 517.306408, 516.469215, 318.643040, 255.313989, "plumb_bob", (0.262383, -0.953104, -0.005358, 0.002628, 1.163314)),
-    2: Camera(*_SIZE, 520.908620, 521.007327, 325.141442, 249.701764, "plumb_bob", (0.231222, -0.784899, -0.003257, -0.000105, 0.917205)),
+    1: Camera(
+        *_SIZE,
+        517.306408,
+        516.469215,
+        318.643040,
+        255.313989,
+        "plumb_bob",
+        (0.262383, -0.953104, -0.005358, 0.002628, 1.163314),
+    ),
+    2: Camera(
+        *_SIZE,
+        520.908620,
+        521.007327,
+        325.141442,
+        249.701764,
+        "plumb_bob",
+        (0.231222, -0.784899, -0.003257, -0.000105, 0.917205),
+    ),
     3: Camera(*_SIZE, 535.4, 539.2, 320.1, 247.6),
 }
 
@@ -65,7 +82,15 @@ def read_tum_rgbd(folder: str | Path) -> Recording:
     camera = _camera(folder, images)
     frames = FolderFrames(folder, LAYOUT, timed=True)
     for stamp, image in images:
-        frames.add(image.name, image, camera, trajectory.at(stamp), stamp, depth=_nearest(depths, stamp), depth_unit=_DEPTH_UNIT)
+        frames.add(
+            image.name,
+            image,
+            camera,
+            trajectory.at(stamp),
+            stamp,
+            depth=_nearest(depths, stamp),
+            depth_unit=_DEPTH_UNIT,
+        )
     return frames.recording(notes)
 
 
@@ -104,6 +129,7 @@ def _camera(folder: Path, images: list[tuple[int, Path]]) -> Camera:
     match = re.search(r"(?:freiburg|fr)([123])(?!\d)", folder.resolve().name)
     if match is None:
         raise DataError(
-            f"'{folder}' has no camera-intrinsics.txt (a 3x3 matrix), and its name does not tell which camera of TUM it is (freiburg1, 2 or 3).",
+            f"'{folder}' has no camera-intrinsics.txt (a 3x3 matrix), and its name does not tell which camera of TUM "
+            "it is (freiburg1, 2 or 3)."
         )
     return _CAMERAS[int(match.group(1))]

@@ -1,10 +1,12 @@
-"""12-Scenes (Valentin et al., 3DV 2016): a scene folder such as ``apt1/kitchen`` with ``data/``, ``info.txt`` and ``split.txt``.
+"""12-Scenes (Valentin et al., 3DV 2016): a scene folder such as ``apt1/kitchen`` with ``data/``, ``info.txt`` and
+``split.txt``.
 
-``data/frame-XXXXXX.color.jpg``, ``.pose.txt`` (world_from_camera, metres; tracking losses are written as -inf and left out) and
-``.depth.png`` (millimetres by ``m_depthShift``, registered to colour). ``info.txt`` has lines ``key = value`` as BundleFusion writes
-them, among them the 4x4 intrinsic matrices ``m_calibrationColorIntrinsic`` and ``m_calibrationDepthIntrinsic``. The first line of
-``split.txt``, ``sequence0 [frames=N] ...``, says that the first N frames are the test sequence; all others are for training. Sources:
-the data set's page at Stanford ("Learning to Navigate the Energy Landscape") and the readers of its users (ACE's setup_12scenes.py).
+``data/frame-XXXXXX.color.jpg``, ``.pose.txt`` (world_from_camera, metres; tracking losses are written as -inf and left
+out) and ``.depth.png`` (millimetres by ``m_depthShift``, registered to colour). ``info.txt`` has lines ``key = value``
+as BundleFusion writes them, among them the 4x4 intrinsic matrices ``m_calibrationColorIntrinsic`` and
+``m_calibrationDepthIntrinsic``. The first line of ``split.txt``, ``sequence0 [frames=N] ...``, says that the first N
+frames are the test sequence; all others are for training. Sources: the data set's page at Stanford ("Learning to
+Navigate the Energy Landscape") and the readers of its users (ACE's setup_12scenes.py).
 """
 
 from __future__ import annotations
@@ -57,8 +59,15 @@ def read_twelve_scenes(folder: str | Path) -> Recording:
         stem = image.name.split(".", 1)[0]
         part = None if test_frames is None else "val" if position < test_frames else "train"
         frames.add(
-            stem, image, camera, read_pose(folder / "data" / f"{stem}.pose.txt"), invented_stamp(number), part=part,
-            depth=folder / "data" / f"{stem}.depth.png", depth_camera=depth_camera, depth_unit=depth_unit,
+            stem,
+            image,
+            camera,
+            read_pose(folder / "data" / f"{stem}.pose.txt"),
+            invented_stamp(number),
+            part=part,
+            depth=folder / "data" / f"{stem}.depth.png",
+            depth_camera=depth_camera,
+            depth_unit=depth_unit,
         )
     return frames.recording()
 

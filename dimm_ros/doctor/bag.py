@@ -48,11 +48,15 @@ def check_bag(path: str | Path, image_topic: str | None = None, camera_info_topi
         found += _transforms(links, chain)
         count = sum(connection.msgcount for connection in infos)
         if count < 0.5 * len(headers) and count < 10:
-            found.append(warning(
-                "camera_info", f"{count} messages on {infos[0].topic} for {len(headers)} images",
-                "a driver that publishes it once, or a recorder that missed it",
-                "fine for mapping if the lens does not change; a live localizer needs one after it starts", messages=count,
-            ))
+            found.append(
+                warning(
+                    "camera_info",
+                    f"{count} messages on {infos[0].topic} for {len(headers)} images",
+                    "a driver that publishes it once, or a recorder that missed it",
+                    "fine for mapping if the lens does not change; a live localizer needs one after it starts",
+                    messages=count,
+                )
+            )
         return found
     finally:
         bag.close()
@@ -92,54 +96,99 @@ def _clocks(topic: str, delays: np.ndarray, dynamic: list[_Link]) -> list[Findin
     if transforms is not None:
         figures["tf_delay_s"] = transforms
         if abs(delay - transforms) > _OTHER_CLOCK_S:
-            return [problem(
-                "clocks", f"{words}, transforms {transforms:.3f} s: they are stamped by different clocks",
-                "a camera that stamps by its own clock (since it was switched on)",
-                "let the driver stamp with the host's time, or synchronise the clocks (PTP)", **figures,
-            )]
+            return [
+                problem(
+                    "clocks",
+                    f"{words}, transforms {transforms:.3f} s: they are stamped by different clocks",
+                    "a camera that stamps by its own clock (since it was switched on)",
+                    "let the driver stamp with the host's time, or synchronise the clocks (PTP)",
+                    **figures,
+                )
+            ]
         if abs(delay - transforms) > _APART_S and spread < abs(delay - transforms):
-            return [warning(
-                "clocks", f"{words}, transforms {transforms:.3f} s",
-                "clocks of two computers that differ, or a slow image pipeline that stamps at the end",
-                "synchronise the clocks (chrony, PTP); see also the time of images and poses", **figures,
-            )]
+            return [
+                warning(
+                    "clocks",
+                    f"{words}, transforms {transforms:.3f} s",
+                    "clocks of two computers that differ, or a slow image pipeline that stamps at the end",
+                    "synchronise the clocks (chrony, PTP); see also the time of images and poses",
+                    **figures,
+                )
+            ]
     if -_OTHER_CLOCK_S < delay < -_FUTURE_S:
-        return [warning(
-            "clocks", f"images are stamped {-delay:.3f} s after they were recorded", "the camera's computer is ahead of the recorder's",
-            "synchronise the clocks (chrony, PTP)", **figures,
-        )]
+        return [
+            warning(
+                "clocks",
+                f"images are stamped {-delay:.3f} s after they were recorded",
+                "the camera's computer is ahead of the recorder's",
+                "synchronise the clocks (chrony, PTP)",
+                **figures,
+            )
+        ]
     if _LATE_S < delay < _OTHER_CLOCK_S:
-        return [warning(
-            "clocks", words, "a slow image pipeline, queues that age, or clocks that differ",
-            "publish compressed images, shorten queues, synchronise clocks", **figures,
-        )]
+        return [
+            warning(
+                "clocks",
+                words,
+                "a slow image pipeline, queues that age, or clocks that differ",
+                "publish compressed images, shorten queues, synchronise clocks",
+                **figures,
+            )
+        ]
     if abs(delay) >= _OTHER_CLOCK_S:
-        return [ok("clocks", "images and transforms go by one clock, the recorder by another (a simulation, or a replayed bag)", **figures)]
+        return [
+            ok(
+                "clocks",
+                "images and transforms go by one clock, the recorder by another (a simulation, or a replayed bag)",
+                **figures,
+            )
+        ]
     return [ok("clocks", words, **figures)]
 
 
 def _frames(topic: str, frame_ids: list[str], headers: list) -> list[Finding]:
     if "" in frame_ids:
-        return [problem("frame of the images", f"images of {topic} have an empty frame_id", "a driver without the parameter frame_id",
-            "set it to the camera's optical frame")]
+        return [
+            problem(
+                "frame of the images",
+                f"images of {topic} have an empty frame_id",
+                "a driver without the parameter frame_id",
+                "set it to the camera's optical frame",
+            )
+        ]
     if len(frame_ids) > 1:
-        return [warning(
-            "frame of the images", f"images of {topic} have several frame_ids: {', '.join(frame_ids)}", "two cameras on one topic",
-            "give each camera its topic",
-        )]
+        return [
+            warning(
+                "frame of the images",
+                f"images of {topic} have several frame_ids: {', '.join(frame_ids)}",
+                "two cameras on one topic",
+                "give each camera its topic",
+            )
+        ]
     stamps = np.array([header.stamp_ns for header in headers], dtype=np.int64)
     found = []
     back = int((np.diff(stamps) < 0).sum())
     if back:
-        found.append(warning("order of the images", f"the stamps of {topic} go back {back} times",
-            "a bag recorded from a looped replay, or two publishers", "record once, without a loop"))
+        found.append(
+            warning(
+                "order of the images",
+                f"the stamps of {topic} go back {back} times",
+                "a bag recorded from a looped replay, or two publishers",
+                "record once, without a loop",
+            )
+        )
     repeated = len(stamps) - len(np.unique(stamps))
     if repeated:
-        found.append(warning(
-            "stamps of the images", f"{repeated} of {len(stamps)} images of {topic} have the stamp of another one",
-            "a driver that rounds its stamps or gives one to several images, or a bag recorded from a looped replay",
-            "let the driver stamp each image with its own time; record once, without a loop", repeated=repeated,
-        ))
+        found.append(
+            warning(
+                "stamps of the images",
+                f"{repeated} of {len(stamps)} images of {topic} have the stamp of another one",
+                "a driver that rounds its stamps or gives one to several images, or a bag recorded from a looped "
+                "replay",
+                "let the driver stamp each image with its own time; record once, without a loop",
+                repeated=repeated,
+            )
+        )
     return found
 
 
@@ -151,32 +200,55 @@ def _transforms(links: dict[str, _Link], chain: list[str]) -> list[Finding]:
         name = f"{parent} -> {child}"
         if len(link.parents) > 1:
             both = ", ".join(sorted(link.parents))
-            result.append(problem("TF parents", f"frame {child} has several parents: {both}", "two publishers own it",
-                "switch one of them off before recording"))
+            result.append(
+                problem(
+                    "TF parents",
+                    f"frame {child} has several parents: {both}",
+                    "two publishers own it",
+                    "switch one of them off before recording",
+                )
+            )
         if link.static:
             continue
         stamps = np.unique(np.array(link.stamps, dtype=np.int64))
         steps = np.diff(stamps) * 1e-9
         if not len(steps):
-            result.append(warning("TF gaps", f"{name} comes once on /tf", "a static transform on the wrong topic", "publish it on /tf_static"))
+            result.append(
+                warning(
+                    "TF gaps",
+                    f"{name} comes once on /tf",
+                    "a static transform on the wrong topic",
+                    "publish it on /tf_static",
+                )
+            )
             continue
         usual = float(np.median(steps))
         gaps = np.flatnonzero(steps > max(_GAP_S, _GAP_FACTOR * usual))
         told.append(f"{name} {1 / usual:.0f} Hz")
         if len(gaps):
             longest = int(gaps[steps[gaps].argmax()])
-            result.append(warning(
-                "TF gaps", f"{name} pauses {len(gaps)} times (usually {usual:.3f} s apart), "
-                f"longest {steps[longest]:.2f} s at {stamps[longest] * 1e-9:.3f}",
-                "lost messages, or a localization that lost track", "poses are interpolated there; record again, or leave that part out",
-                gaps=len(gaps), longest_s=float(steps[longest]),
-            ))
+            result.append(
+                warning(
+                    "TF gaps",
+                    f"{name} pauses {len(gaps)} times (usually {usual:.3f} s apart), "
+                    f"longest {steps[longest]:.2f} s at {stamps[longest] * 1e-9:.3f}",
+                    "lost messages, or a localization that lost track",
+                    "poses are interpolated there; record again, or leave that part out",
+                    gaps=len(gaps),
+                    longest_s=float(steps[longest]),
+                )
+            )
         delay = float(np.median(link.delays))
         if -_OTHER_CLOCK_S < delay < -_AHEAD_S or _LATE_S < delay < _OTHER_CLOCK_S:
-            result.append(warning(
-                "TF clock", f"{name} was recorded {delay:.2f} s after its stamp", "clocks of two computers that differ, or a slow publisher",
-                "synchronise the clocks (chrony, PTP)", delay_s=delay,
-            ))
+            result.append(
+                warning(
+                    "TF clock",
+                    f"{name} was recorded {delay:.2f} s after its stamp",
+                    "clocks of two computers that differ, or a slow publisher",
+                    "synchronise the clocks (chrony, PTP)",
+                    delay_s=delay,
+                )
+            )
     if not result and told:
         result.append(ok("TF", ", ".join(told)))
     return result

@@ -9,7 +9,10 @@ from dimm_ros.data.recording import Recording
 from dimm_ros.doctor.findings import Finding, ok, two_digits, unknown, warning
 
 _FEW = 20
-_CELL, _CELL_SHARE = 1.0, 0.5  # metres, or share of the distance of what is seen: the square that headings are counted in
+_CELL, _CELL_SHARE = (
+    1.0,
+    0.5,
+)  # metres, or share of the distance of what is seen: the square that headings are counted in
 
 
 def check_coverage(recording: Recording, seen: float | None = None) -> tuple[list[Finding], Coverage]:
@@ -25,14 +28,28 @@ def check_coverage(recording: Recording, seen: float | None = None) -> tuple[lis
     coverage = view_coverage(poses, seen)
     usual, limit = float(np.median(coverage.spacing)), thin_limit(coverage.spacing, seen)
     if len(poses) < _FEW:
-        return [unknown("coverage", f"only {len(poses)} images", "", "record at least a hundred, along every path the robot will take")], coverage
+        return [
+            unknown(
+                "coverage",
+                f"only {len(poses)} images",
+                "",
+                "record at least a hundred, along every path the robot will take",
+            )
+        ], coverage
     size = np.ptp(centres, axis=0)
     path = float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())
     figures = {
-        "extent_m": size.tolist(), "path_m": path, "usual_spacing_m": usual, "thin_views": int(coverage.thin.sum()),
-        "limit_m": limit, "seen_m": seen,
+        "extent_m": size.tolist(),
+        "path_m": path,
+        "usual_spacing_m": usual,
+        "thin_views": int(coverage.thin.sum()),
+        "limit_m": limit,
+        "seen_m": seen,
     }
-    area = f"{size[coverage.axes[0]]:.1f} x {size[coverage.axes[1]]:.1f} m, path {path:.1f} m, a view each {two_digits(usual)} m"
+    area = (
+        f"{size[coverage.axes[0]]:.1f} x {size[coverage.axes[1]]:.1f} m, path {path:.1f} m, a view each "
+        f"{two_digits(usual)} m"
+    )
     if seen is not None:
         area += f", {two_digits(100 * usual / seen)} % of the distance of what is seen ({two_digits(seen)} m)"
     cell = _CELL if seen is None else _CELL_SHARE * seen
@@ -43,8 +60,11 @@ def check_coverage(recording: Recording, seen: float | None = None) -> tuple[lis
 def _sparse(area: str, figures: dict) -> Finding:
     limit = two_digits(figures["limit_m"])
     return warning(
-        "coverage", f"{area}: sparse everywhere", "photographs instead of a film, quick motion, or images left out",
-        f"record again, slowly: a view each {limit} m or less, along every path the robot will take", **figures,
+        "coverage",
+        f"{area}: sparse everywhere",
+        "photographs instead of a film, quick motion, or images left out",
+        f"record again, slowly: a view each {limit} m or less, along every path the robot will take",
+        **figures,
     )
 
 
@@ -62,7 +82,9 @@ def _thin_spots(recording: Recording, coverage: Coverage, area: str, figures: di
     more = f" and {len(spots) - 3} more" if len(spots) > 3 else ""
     label = f"{'xyz'[first]}, {'xyz'[second]}"
     return warning(
-        "coverage", f"{area}; thin at {label} = " + "; ".join(told) + more, "quick motion or turns, or a place that was passed once",
+        "coverage",
+        f"{area}; thin at {label} = " + "; ".join(told) + more,
+        "quick motion or turns, or a place that was passed once",
         f"walk there again, slowly: a view each {two_digits(figures['limit_m'] / THIN_FACTOR)} m, looking both ways",
         **figures,
     )
@@ -80,7 +102,10 @@ def _headings(poses: np.ndarray, coverage: Coverage, cell: float) -> Finding:
     mean, total = float(seen.sum(axis=1).mean()), int(seen.any(axis=0).sum())
     figures = {"sectors_per_cell": mean, "sectors_in_all": total, "cells_seen_both_ways": float(opposite)}
     return ok(
-        "headings", f"{mean:.1f} of {SECTORS} directions from each square of {two_digits(cell)} m on average, "
-        f"{total} in all; {100 * opposite:.0f} % of the places are seen both ways (a robot that looks another way there "
-        "will not be localized)", **figures,
+        "headings",
+        f"{mean:.1f} of {SECTORS} directions from each square of {two_digits(cell)} m on average, "
+        f"{total} in all; {100 * opposite:.0f} % of the places are seen both ways (a robot that looks another way "
+        "there "
+        "will not be localized)",
+        **figures,
     )

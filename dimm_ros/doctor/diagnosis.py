@@ -73,7 +73,8 @@ class Diagnosis:
     """What the test found.
 
     Attributes:
-        given_px, final_px, floor_px: typical epipolar error as given, with the faults undone, and of the features themselves.
+        given_px, final_px, floor_px: typical epipolar error as given, with the faults undone, and of the features
+            themselves.
         faults: what was found, largest first.
         state: the recording with its faults undone.
         focal_factor, focal_sigma: best factor, absolute, and its standard error.
@@ -130,10 +131,16 @@ class Search:
             return None  # no reading of the poses could fit much better
         quick = Search(self.test.thinned(_QUICK))
         before = quick.errors(state)
-        alone = [(replace(state, convention=one), quick._gain(before, replace(state, convention=one))[0]) for one in conventions()]
+        alone = [
+            (replace(state, convention=one), quick._gain(before, replace(state, convention=one))[0])
+            for one in conventions()
+        ]
         likely = sorted((gain, place) for place, (_, gain) in enumerate(alone))[-_LIKELY:]
-        # Another fault besides may hide the right one: each is judged with the focal length or the time that suits it best.
-        places = sorted({place for _, place in likely} | {place for place, (one, _) in enumerate(alone) if one == state})
+        # Another fault besides may hide the right one: each is judged with the focal length or the time that suits it
+        # best.
+        places = sorted(
+            {place for _, place in likely} | {place for place, (one, _) in enumerate(alone) if one == state}
+        )
         offers = []
         for place in places:
             besides = [(quick._gain(before, other), other) for other in self._beside(alone[place][0])]
@@ -154,7 +161,11 @@ class Search:
         """A state, and it with other focal lengths or other times."""
         factors = np.exp(np.linspace(*np.log(FOCAL_RANGE), _FOCAL_STEPS)[::2])
         shifts = [count for count in range(-MAX_SHIFT, MAX_SHIFT + 1) if count]
-        return [state, *(replace(state, focal_factor=float(factor)) for factor in factors), *(replace(state, shift_frames=count) for count in shifts)]
+        return [
+            state,
+            *(replace(state, focal_factor=float(factor)) for factor in factors),
+            *(replace(state, shift_frames=count) for count in shifts),
+        ]
 
     def ambiguous(self, state: State) -> list[str]:
         """Common conventions that the recording does not tell from this one."""
@@ -172,11 +183,19 @@ class Search:
         before = self.errors(state)
         coarse = [replace(state, shift_s=0.0, shift_frames=count) for count in range(-MAX_SHIFT, MAX_SHIFT + 1)]
         if self.test.period_s > 0:
-            coarse += [replace(state, shift_s=count * self.test.period_s, shift_frames=0) for count in range(-MAX_SHIFT, MAX_SHIFT + 1) if count]
+            coarse += [
+                replace(state, shift_s=count * self.test.period_s, shift_frames=0)
+                for count in range(-MAX_SHIFT, MAX_SHIFT + 1)
+                if count
+            ]
         best = max(coarse, key=lambda one: self._gain(before, one)[0])
         fine = [best]
         if self.test.period_s > 0:
-            fine += [replace(best, shift_s=best.shift_s + step * self.test.period_s) for step in np.linspace(-0.9, 0.9, 19) if abs(step) > 0.05]
+            fine += [
+                replace(best, shift_s=best.shift_s + step * self.test.period_s)
+                for step in np.linspace(-0.9, 0.9, 19)
+                if abs(step) > 0.05
+            ]
         found = max(fine, key=lambda one: self._gain(before, one)[0])
         gain, error, typical = self._gain(before, found)
         moved = abs(self.shift_frames(found) - self.shift_frames(state))
@@ -200,7 +219,9 @@ class Search:
     def best_focal(self, state: State) -> tuple[float, float]:
         """Factor of the given focal length with the least error, and its standard error by the jackknife over clips."""
         grid = np.linspace(*np.log(FOCAL_RANGE), _FOCAL_STEPS)
-        centre = grid[np.argmin([np.nanmean(self._score(replace(state, focal_factor=float(np.exp(value))))) for value in grid])]
+        centre = grid[
+            np.argmin([np.nanmean(self._score(replace(state, focal_factor=float(np.exp(value))))) for value in grid])
+        ]
         step = 0.01
         fine = np.arange(centre - 0.06, centre + 0.0601, step)
         scores = np.stack([self._score(replace(state, focal_factor=float(np.exp(value)))) for value in fine])
@@ -251,7 +272,12 @@ class Search:
             return float(np.nanmean(self._score(replace(state, turn=tuple(vector)))))
 
         simplex = start + _TURN_STEP * np.vstack([np.zeros(3), np.eye(3)])
-        solved = minimize(mean_score, start, method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": 120, "xatol": 1e-3, "fatol": 1e-3})
+        solved = minimize(
+            mean_score,
+            start,
+            method="Nelder-Mead",
+            options={"initial_simplex": simplex, "maxfev": 120, "xatol": 1e-3, "fatol": 1e-3},
+        )
         found = replace(state, turn=tuple(float(value) for value in solved.x))
         gain, error, typical = self._gain(self.errors(state), found)
         clear = np.linalg.norm(solved.x - start) > _MIN_TURN and gain > max(0.15, 3 * error) and self._fits(typical)
@@ -260,8 +286,10 @@ class Search:
     def is_fault(self, family: str, state: State) -> bool:
         """Whether a state still differs from the given recording in this; a later round may have taken it back."""
         return {
-            "convention": not state.convention.plain, "time": abs(self.shift_frames(state)) > _MIN_SHIFT,
-            "focal": abs(np.log(state.focal_factor)) > _MIN_FOCAL, "turn": float(np.linalg.norm(state.turn)) > _MIN_TURN,
+            "convention": not state.convention.plain,
+            "time": abs(self.shift_frames(state)) > _MIN_SHIFT,
+            "focal": abs(np.log(state.focal_factor)) > _MIN_FOCAL,
+            "turn": float(np.linalg.norm(state.turn)) > _MIN_TURN,
             "lens": state.k1 is not None,
         }[family]
 
@@ -295,7 +323,10 @@ def diagnose(test: EpipolarTest) -> Diagnosis:
     errors = search.errors(given)
     result = Diagnosis(test.typical(errors), np.nan, float(np.median(test.matches.floor_px)), given)
     families = {
-        "convention": search.convention, "time": search.time, "focal": search.focal, "lens": search.lens,
+        "convention": search.convention,
+        "time": search.time,
+        "focal": search.focal,
+        "lens": search.lens,
         "turn": search.turn,
     }
     for _ in range(_ROUNDS):
@@ -336,10 +367,15 @@ def _draw_curves(search: Search, result: Diagnosis) -> None:
     factors = np.exp(np.linspace(*np.log(FOCAL_RANGE), _FOCAL_STEPS))
     factors = np.sort(np.append(factors, result.focal_factor))
     result.focal_curve = [(float(factor), typical(replace(state, focal_factor=float(factor)))) for factor in factors]
-    shifts = [(count, replace(state, shift_frames=state.shift_frames + count)) for count in range(-MAX_SHIFT, MAX_SHIFT + 1)]
+    shifts = [
+        (count, replace(state, shift_frames=state.shift_frames + count)) for count in range(-MAX_SHIFT, MAX_SHIFT + 1)
+    ]
     result.shift_curve = [(search.shift_frames(one), typical(one)) for _, one in shifts]
     best = search.errors(replace(state, focal_factor=result.focal_factor))
-    sides = [-test.gain(best, search.errors(replace(state, focal_factor=result.focal_factor * factor)))[0] for factor in (0.8, 1.25)]
+    sides = [
+        -test.gain(best, search.errors(replace(state, focal_factor=result.focal_factor * factor)))[0]
+        for factor in (0.8, 1.25)
+    ]
     if np.mean(sides) < _BLIND:
         result.blind["focal"] = "other focal lengths explain the images as well"
     here = search.errors(state)

@@ -49,7 +49,9 @@ class EpipolarTest:
         """The test with at most so many matches of each pair: less exact, and quicker."""
         keep = self._column * most // np.maximum(self._counts, most)[self.matches.pair]
         keep = np.diff(keep, prepend=-1) != 0
-        return EpipolarTest(self._recording, replace(self.matches, pair=self.matches.pair[keep], pixels=self.matches.pixels[:, keep]))
+        return EpipolarTest(
+            self._recording, replace(self.matches, pair=self.matches.pair[keep], pixels=self.matches.pixels[:, keep])
+        )
 
     @lru_cache(maxsize=64)  # noqa: B019  one object a run
     def rays(self, focal_factor: float, k1: float | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -78,14 +80,16 @@ class EpipolarTest:
                 if not slopes_known:
                     given = found if focal_factor == 1.0 else camera.bearings(pixels[side, mine])[0]
                     self._plane_slopes[k1][side, mine] = _plane_slopes(camera, pixels[side, mine], given)
-        # Of a ray by its point on the plane z = 1: (I - u u^T) u_z. How the lens bends the plane is taken from the given focal
-        # length for all others, which spares two of three inversions of the lens.
+        # Of a ray by its point on the plane z = 1: (I - u u^T) u_z. How the lens bends the plane is taken from the
+        # given focal length for all others, which spares two of three inversions of the lens.
         onto = (np.eye(3)[:, :2] - rays[..., None] * rays[..., None, :2]) * rays[..., 2, None, None]
         slopes = onto @ self._plane_slopes[k1] / focal_factor
         return rays, slopes
 
     def poses(self, shift_s: float = 0.0, shift_frames: int = 0) -> np.ndarray:
-        """(F, 4, 4) poses at the frames' stamps plus a time, or of the frame so many places on; NaN where there are none."""
+        """(F, 4, 4) poses at the frames' stamps plus a time, or of the frame so many places on; NaN where there are
+        none.
+        """
         result = self.world_from_camera
         if shift_frames:
             result = np.full_like(self.world_from_camera, np.nan)
@@ -102,7 +106,7 @@ class EpipolarTest:
         return motion[:, :3, :3], motion[:, :3, 3]
 
     def errors(
-        self, motions: tuple[np.ndarray, np.ndarray], focal_factor: float = 1.0, k1: float | None = None,
+        self, motions: tuple[np.ndarray, np.ndarray], focal_factor: float = 1.0, k1: float | None = None
     ) -> np.ndarray:
         """(P,) median symmetric epipolar error of each pair, pixels; NaN where the motion is NaN."""
         rotation, translation = (part[self.matches.pair] for part in motions)
@@ -124,7 +128,7 @@ class EpipolarTest:
         return np.where(np.isfinite(motions[1][:, 0]), median, np.nan)
 
     def in_front(
-        self, motions: tuple[np.ndarray, np.ndarray], focal_factor: float = 1.0, k1: float | None = None,
+        self, motions: tuple[np.ndarray, np.ndarray], focal_factor: float = 1.0, k1: float | None = None
     ) -> float:
         """Share of the matches with parallax whose point lies before both cameras; NaN where there are none."""
         distances = self.distances(motions, focal_factor, k1)
@@ -132,7 +136,7 @@ class EpipolarTest:
         return float((distances > 0).all(axis=0)[use].mean()) if use.any() else np.nan
 
     def distances(
-        self, motions: tuple[np.ndarray, np.ndarray], focal_factor: float = 1.0, k1: float | None = None,
+        self, motions: tuple[np.ndarray, np.ndarray], focal_factor: float = 1.0, k1: float | None = None
     ) -> np.ndarray:
         """(2, N) distance of each match's point from the first and the second camera along its ray, in the poses' unit.
 

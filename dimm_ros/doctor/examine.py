@@ -46,12 +46,16 @@ class Examination:
     def as_dict(self) -> dict:
         """For JSON."""
         return {
-            "data": self.recording.name, "frames": len(self.recording.frames), "verdict": self.worst.name.lower(),
+            "data": self.recording.name,
+            "frames": len(self.recording.frames),
+            "verdict": self.worst.name.lower(),
             "findings": [finding.as_dict() for finding in self.findings],
         }
 
 
-def examine(source: str | Path, *, split: str | None = None, watch: Watcher | None = None, **bag_options) -> Examination:
+def examine(
+    source: str | Path, *, split: str | None = None, watch: Watcher | None = None, **bag_options
+) -> Examination:
     """Open a recording and run every check that applies to it.
 
     Args:
@@ -68,7 +72,11 @@ def examine(source: str | Path, *, split: str | None = None, watch: Watcher | No
         recording = _without_poses(source, bag_options)
         if recording is None:
             raise
-        findings.append(problem("poses", str(error), "see the sentence", "give the images poses; the other checks go on without them"))
+        findings.append(
+            problem(
+                "poses", str(error), "see the sentence", "give the images poses; the other checks go on without them"
+            )
+        )
     if is_bag(Path(source)):
         from dimm_ros.doctor.bag import check_bag  # rosbags is not needed for folders of images
 
@@ -103,7 +111,9 @@ def _without_poses(source: str | Path, bag_options: dict) -> Recording | None:
 
 
 def _examine(recording: Recording, findings: list[Finding], watch: Watcher) -> Examination:
-    findings = findings + [replace(problem("reader", note, "", ""), severity=Severity.WARNING) for note in recording.notes]
+    findings = findings + [
+        replace(problem("reader", note, "", ""), severity=Severity.WARNING) for note in recording.notes
+    ]
     posed = [frame for frame in recording.frames if frame.world_from_camera is not None]
     coverage = diagnosis = None
     if posed:
@@ -113,5 +123,5 @@ def _examine(recording: Recording, findings: list[Finding], watch: Watcher) -> E
     findings += [*check_cameras(recording), check_gaps(recording)]
     found, images = check_images(recording, lambda done, total: watch("images", done, total))
     return Examination(
-        recording=recording, findings=findings + found, images=images, coverage=coverage, diagnosis=diagnosis,
+        recording=recording, findings=findings + found, images=images, coverage=coverage, diagnosis=diagnosis
     )

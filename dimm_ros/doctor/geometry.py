@@ -18,8 +18,8 @@ from dimm_ros.geometry.poses import rotation_angle_deg
 
 _CHECKS = ("pose convention", "time of images and poses", "focal length")
 _SLIGHT_FOCAL = 0.06  # a smaller error of the focal length is a warning
-#: Errors at 640 pixels width, with their ratio to the features' own, from which the fit of the poses is worth a warning:
-#: rough, or conspicuous because the features agree so well.
+#: Errors at 640 pixels width, with their ratio to the features' own, from which the fit of the poses is worth a
+#: warning: rough, or conspicuous because the features agree so well.
 _ROUGH = ((4.0, 5.0), (1.0, 7.0))
 _MISFIT_PX = 8.0  # at 640 pixels width: poses that fit worse do not fit at all
 _OTHER_UNIT = 1.4  # factor by which distances by poses and by depth images differ when their units do
@@ -103,17 +103,27 @@ def _scale(seen: float, metres: float | None) -> list[Finding]:
         if abs(np.log(metres)) < np.log(_OTHER_UNIT):
             return [ok(check, f"poses and depth images agree; what is seen is {told} m away (median)", **figures)]
         unit, away = two_digits(metres), two_digits(seen * metres)
-        return [problem(
-            check, f"one unit of the poses is {unit} m by the depth images: what is seen is {away} m away, not {told}",
-            cause, f"make a bag in metres with 'dimm convert --scale {unit}' and map that", **figures,
-        )]
+        return [
+            problem(
+                check,
+                f"one unit of the poses is {unit} m by the depth images: what is seen is {away} m away, not {told}",
+                cause,
+                f"make a bag in metres with 'dimm convert --scale {unit}' and map that",
+                **figures,
+            )
+        ]
     if LIKELY_DISTANCE_M[0] < seen < LIKELY_DISTANCE_M[1]:
         return [ok(check, f"what is seen is {told} m away (median), if the poses are in metres", **figures)]
-    return [warning(
-        check, f"what is seen is {told} m away (median), were the poses in metres", cause,
-        "compare with the place; make a bag in metres with 'dimm convert --scale' (metres of one unit) and map that",
-        **figures,
-    )]
+    return [
+        warning(
+            check,
+            f"what is seen is {told} m away (median), were the poses in metres",
+            cause,
+            "compare with the place; make a bag in metres with 'dimm convert --scale' (metres of one unit) and map "
+            "that",
+            **figures,
+        )
+    ]
 
 
 def _too_few(matches: Matches) -> list[Finding]:
@@ -132,10 +142,16 @@ def findings_of(diagnosis: Diagnosis, test: EpipolarTest, timed: bool = True) ->
     """A diagnosis in words; a recording that is not timed has frames, but no stamps."""
     scale = max(0.3, test.image_size / 640)
     faults = {fault.family: fault for fault in diagnosis.faults}
-    figures = {"given_px": diagnosis.given_px, "final_px": diagnosis.final_px, "floor_px": diagnosis.floor_px, "pairs": len(test.matches)}
+    figures = {
+        "given_px": diagnosis.given_px,
+        "final_px": diagnosis.final_px,
+        "floor_px": diagnosis.floor_px,
+        "pairs": len(test.matches),
+    }
     if not faults and diagnosis.final_px > _MISFIT_PX * scale and diagnosis.final_px > 8 * diagnosis.floor_px:
         return [_unexplained(diagnosis, figures)] + [
-            unknown(check, "cannot tell: the poses do not fit the images at all", "see pose convention", "", **figures) for check in _CHECKS[1:]
+            unknown(check, "cannot tell: the poses do not fit the images at all", "see pose convention", "", **figures)
+            for check in _CHECKS[1:]
         ]
     weak = _why_weak(test)
     result = [
@@ -152,19 +168,29 @@ def findings_of(diagnosis: Diagnosis, test: EpipolarTest, timed: bool = True) ->
         diagnosis.final_px > least * scale and diagnosis.final_px > ratio * diagnosis.floor_px
         for least, ratio in _ROUGH
     ):
-        result.append(warning(
-            "fit of the poses", f"epipolar error {diagnosis.final_px:.1f} px, though the features themselves agree to {diagnosis.floor_px:.1f} px",
-            "drifting or jumpy poses, a rolling shutter, uneven delays, or a lens that the distortion model does not describe",
-            "expect errors of that size; a better SLAM, calibration or synchronisation would help", **figures,
-        ))
+        result.append(
+            warning(
+                "fit of the poses",
+                f"epipolar error {diagnosis.final_px:.1f} px, though the features themselves agree to "
+                f"{diagnosis.floor_px:.1f} px",
+                "drifting or jumpy poses, a rolling shutter, uneven delays, or a lens that the distortion model does "
+                "not describe",
+                "expect errors of that size; a better SLAM, calibration or synchronisation would help",
+                **figures,
+            )
+        )
     return result
 
 
 def _unexplained(diagnosis: Diagnosis, figures: dict) -> Finding:
     return problem(
-        _CHECKS[0], f"the poses do not fit the images: epipolar error {diagnosis.given_px:.0f} px (features agree to {diagnosis.floor_px:.1f} px), "
-        "and no usual mistake explains it", "poses of another recording, in another order, of another body, or very wrong intrinsics",
-        "compare a few poses with the images by hand; check which file belongs to which", **figures,
+        _CHECKS[0],
+        f"the poses do not fit the images: epipolar error {diagnosis.given_px:.0f} px (features agree to "
+        f"{diagnosis.floor_px:.1f} px), "
+        "and no usual mistake explains it",
+        "poses of another recording, in another order, of another body, or very wrong intrinsics",
+        "compare a few poses with the images by hand; check which file belongs to which",
+        **figures,
     )
 
 
@@ -172,18 +198,33 @@ def _convention(diagnosis: Diagnosis, fault: Fault | None, weak: str, figures: d
     check = _CHECKS[0]
     if fault is not None:
         one = fault.state.convention
-        also = f", or {' or '.join(name for name in diagnosis.ambiguous if name != 'as given')}" if diagnosis.ambiguous else ""
+        also = (
+            f", or {' or '.join(name for name in diagnosis.ambiguous if name != 'as given')}"
+            if diagnosis.ambiguous
+            else ""
+        )
         return problem(
-            check, f"{one.name}{also}: the images fit so, epipolar error {fault.error_px:.1f} px instead of {diagnosis.given_px:.1f} px",
-            "the poses were exported in another convention than world_from_camera with optical axes (x right, y down, z forward)", one.cure,
+            check,
+            f"{one.name}{also}: the images fit so, epipolar error {fault.error_px:.1f} px instead of "
+            f"{diagnosis.given_px:.1f} px",
+            "the poses were exported in another convention than world_from_camera with optical axes (x right, y down, "
+            "z forward)",
+            one.cure,
             **figures,
         )
     if diagnosis.ambiguous:
-        return unknown(check, f"cannot tell from: {', '.join(diagnosis.ambiguous)}", weak, "turn the camera about all axes while moving sideways",
-            **figures)
+        return unknown(
+            check,
+            f"cannot tell from: {', '.join(diagnosis.ambiguous)}",
+            weak,
+            "turn the camera about all axes while moving sideways",
+            **figures,
+        )
     return ok(
-        check, f"world_from_camera with optical axes, as given: epipolar error {diagnosis.given_px:.1f} px "
-        f"(features agree to {diagnosis.floor_px:.1f} px)", **figures,
+        check,
+        f"world_from_camera with optical axes, as given: epipolar error {diagnosis.given_px:.1f} px "
+        f"(features agree to {diagnosis.floor_px:.1f} px)",
+        **figures,
     )
 
 
@@ -195,21 +236,28 @@ def _time(diagnosis: Diagnosis, fault: Fault | None, test: EpipolarTest, weak: s
         late = "later" if frames > 0 else "earlier"
         if not timed:
             return problem(
-                check, f"each image fits the pose of {abs(frames):.1f} frames {late}: error {fault.error_px:.1f} px "
+                check,
+                f"each image fits the pose of {abs(frames):.1f} frames {late}: error {fault.error_px:.1f} px "
                 f"instead of {diagnosis.given_px:.1f} px",
-                "frames dropped from one of two lists, or numbered from another start", "pair images and poses anew",
+                "frames dropped from one of two lists, or numbered from another start",
+                "pair images and poses anew",
                 frames=frames,
             )
         return problem(
-            check, f"each image fits the pose of {abs(frames):.1f} frames ({abs(frames) * test.period_s:.3f} s) {late}: "
+            check,
+            f"each image fits the pose of {abs(frames):.1f} frames ({abs(frames) * test.period_s:.3f} s) {late}: "
             f"error {fault.error_px:.1f} px instead of {diagnosis.given_px:.1f} px",
             "stamps of arrival instead of exposure, clocks that disagree, or frames dropped from one of two lists",
-            f"{'add' if frames > 0 else 'subtract'} {abs(frames) * test.period_s:.3f} s {'to' if frames > 0 else 'from'} the image stamps, "
+            f"{'add' if frames > 0 else 'subtract'} {abs(frames) * test.period_s:.3f} s "
+            f"{'to' if frames > 0 else 'from'} the image stamps, "
             "or pair images and poses by their stamps; use hardware stamps",
-            frames=frames, seconds=frames * test.period_s,
+            frames=frames,
+            seconds=frames * test.period_s,
         )
     if "time" in diagnosis.blind:
-        return unknown(check, f"cannot tell: {diagnosis.blind['time']}", weak, "walk and turn faster for a part of the recording")
+        return unknown(
+            check, f"cannot tell: {diagnosis.blind['time']}", weak, "walk and turn faster for a part of the recording"
+        )
     return ok(check, "images and poses belong together")
 
 
@@ -219,15 +267,23 @@ def _focal(diagnosis: Diagnosis, fault: Fault | None, weak: str) -> Finding:
     figures = {"factor": factor, "sigma": sigma}
     if fault is None:
         if "focal" in diagnosis.blind:
-            return unknown(check, f"cannot tell: {diagnosis.blind['focal']}", weak, "turn the camera while moving sideways", **figures)
+            return unknown(
+                check,
+                f"cannot tell: {diagnosis.blind['focal']}",
+                weak,
+                "turn the camera while moving sideways",
+                **figures,
+            )
         return ok(check, f"as given; the images' own best estimate is {factor:.3f} +- {sigma:.3f} of it", **figures)
     excess = 100 * (1 / factor - 1)
     make = warning if abs(np.log(factor)) < _SLIGHT_FOCAL else problem
     return make(
-        check, f"some {abs(excess):.0f} % too {'long' if excess > 0 else 'short'}: {factor:.3f} +- {sigma:.3f} of it fits, "
+        check,
+        f"some {abs(excess):.0f} % too {'long' if excess > 0 else 'short'}: {factor:.3f} +- {sigma:.3f} of it fits, "
         f"error {fault.error_px:.1f} px instead of {diagnosis.given_px:.1f} px",
         "intrinsics of another camera (a depth camera's for colour), of another resolution, or a nominal value",
-        f"calibrate the camera; until then multiply fx and fy by {factor:.3f}", **figures,
+        f"calibrate the camera; until then multiply fx and fy by {factor:.3f}",
+        **figures,
     )
 
 
@@ -248,21 +304,29 @@ def _lens(diagnosis: Diagnosis, fault: Fault, test: EpipolarTest) -> Finding:
     bent = "no distortion" if state.k1 == 0.0 else f"radial distortion k1 of some {state.k1:.2f}"
     cause, cure = causes[name]
     return problem(
-        "lens", f"{name}: {bent} and a focal length {state.focal_factor:.2f} times the given one fit, "
-        f"error {fault.error_px:.1f} px instead of {diagnosis.given_px:.1f} px (features agree to {diagnosis.floor_px:.1f} px)",
-        cause, cure, k1=state.k1, factor=state.focal_factor,
+        "lens",
+        f"{name}: {bent} and a focal length {state.focal_factor:.2f} times the given one fit, "
+        f"error {fault.error_px:.1f} px instead of {diagnosis.given_px:.1f} px (features agree to "
+        f"{diagnosis.floor_px:.1f} px)",
+        cause,
+        cure,
+        k1=state.k1,
+        factor=state.focal_factor,
     )
 
 
 def _turn(fault: Fault) -> Finding:
     turn = np.degrees(fault.state.turn)
     words = " and ".join(
-        f"{abs(value):.1f} deg {name[int(value > 0)]}" for value, name in
-        zip(turn, (("down", "up"), ("left", "right"), ("anticlockwise", "clockwise"))) if abs(value) >= 0.5 * np.abs(turn).max()
+        f"{abs(value):.1f} deg {name[int(value > 0)]}"
+        for value, name in zip(turn, (("down", "up"), ("left", "right"), ("anticlockwise", "clockwise")))
+        if abs(value) >= 0.5 * np.abs(turn).max()
     )
     return problem(
-        "mounting of the camera", f"the images fit a camera that is turned by {words} from where the poses say: error {fault.error_px:.1f} px",
-        "extrinsics (base to camera) that are wrong or nominal", "measure or calibrate the camera's mounting (hand-eye calibration)",
+        "mounting of the camera",
+        f"the images fit a camera that is turned by {words} from where the poses say: error {fault.error_px:.1f} px",
+        "extrinsics (base to camera) that are wrong or nominal",
+        "measure or calibrate the camera's mounting (hand-eye calibration)",
         rotation_vector_deg=turn.tolist(),
     )
 

@@ -42,7 +42,9 @@ class ImageFigures:
     same_as_previous: np.ndarray
 
 
-def check_images(recording: Recording, progress: Callable[[int, int], object] | None = None) -> tuple[list[Finding], ImageFigures]:
+def check_images(
+    recording: Recording, progress: Callable[[int, int], object] | None = None
+) -> tuple[list[Finding], ImageFigures]:
     """Read the images and judge them one by one.
 
     Args:
@@ -65,14 +67,22 @@ def check_images(recording: Recording, progress: Callable[[int, int], object] | 
             near = previous is not None and previous[0] == index - 1 and previous[1].shape == grey.shape
             same = near and float(np.abs(grey.astype(np.int16) - previous[1]).mean()) < _SAME
             clipped = float(((grey <= 2) | (grey >= 253)).mean())
-            rows.append((int(index), float(cv2.Laplacian(grey, cv2.CV_32F).var()), clipped, float(grey.mean()), bool(same)))
+            rows.append(
+                (int(index), float(cv2.Laplacian(grey, cv2.CV_32F).var()), clipped, float(grey.mean()), bool(same))
+            )
             previous = (int(index), grey)
         if progress is not None:
             progress(count + 1, len(chosen))
-    frame, sharpness, clipped, brightness, same = (np.array(column) for column in zip(*rows)) if rows else (np.empty(0),) * 5
+    frame, sharpness, clipped, brightness, same = (
+        (np.array(column) for column in zip(*rows)) if rows else (np.empty(0),) * 5
+    )
     figures = ImageFigures(
-        frame=frame.astype(int), sharpness=sharpness, blurred=_blurred(sharpness), clipped=clipped,
-        brightness=brightness, same_as_previous=same.astype(bool),
+        frame=frame.astype(int),
+        sharpness=sharpness,
+        blurred=_blurred(sharpness),
+        clipped=clipped,
+        brightness=brightness,
+        same_as_previous=same.astype(bool),
     )
     findings = _damage(unreadable, len(chosen))
     if rows:
@@ -83,7 +93,9 @@ def check_images(recording: Recording, progress: Callable[[int, int], object] | 
 def _small(image: np.ndarray) -> np.ndarray:
     scale = min(1.0, _SIZE / max(image.shape[:2]))
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return cv2.resize(grey, (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))), interpolation=cv2.INTER_AREA)
+    return cv2.resize(
+        grey, (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))), interpolation=cv2.INTER_AREA
+    )
 
 
 def _blurred(sharpness: np.ndarray) -> np.ndarray:
@@ -91,7 +103,11 @@ def _blurred(sharpness: np.ndarray) -> np.ndarray:
     if not len(sharpness):
         return np.empty(0, dtype=bool)
     half = _WINDOW // 2
-    padded = np.pad(sharpness, half, mode="reflect") if len(sharpness) > half else np.pad(sharpness, half, constant_values=np.median(sharpness))
+    padded = (
+        np.pad(sharpness, half, mode="reflect")
+        if len(sharpness) > half
+        else np.pad(sharpness, half, constant_values=np.median(sharpness))
+    )
     around = np.median(np.lib.stride_tricks.sliding_window_view(padded, _WINDOW), axis=1)
     return sharpness < _BLURRED * around
 
@@ -99,11 +115,15 @@ def _blurred(sharpness: np.ndarray) -> np.ndarray:
 def _damage(unreadable: list[tuple[int, str]], read: int) -> list[Finding]:
     if not unreadable:
         return [ok("image files", f"all {read} images that were read can be decoded and have their camera's size")]
-    return [problem(
-        "image files", f"{len(unreadable)} of {read} images cannot be used; the first: {unreadable[0][1]}",
-        "truncated files, or images of another size than their camera (scaled after calibration)",
-        "export them again; give the intrinsics of the stored size", frames=[index for index, _ in unreadable],
-    )]
+    return [
+        problem(
+            "image files",
+            f"{len(unreadable)} of {read} images cannot be used; the first: {unreadable[0][1]}",
+            "truncated files, or images of another size than their camera (scaled after calibration)",
+            "export them again; give the intrinsics of the stored size",
+            frames=[index for index, _ in unreadable],
+        )
+    ]
 
 
 def _names(recording: Recording, indices: np.ndarray, most: int = 3) -> str:
@@ -116,27 +136,45 @@ def _blur(figures: ImageFigures, recording: Recording) -> Finding:
     share = len(bad) / len(figures.frame)
     numbers = {"blurred": len(bad), "median_sharpness": float(np.median(figures.sharpness)), "frames": bad.tolist()}
     if np.median(figures.sharpness) < 5:
-        return unknown("blur", "cannot tell: the images hold next to no detail", "a lens out of focus or covered, fog, or bare walls",
-            "look at them", **numbers)
+        return unknown(
+            "blur",
+            "cannot tell: the images hold next to no detail",
+            "a lens out of focus or covered, fog, or bare walls",
+            "look at them",
+            **numbers,
+        )
     if share <= 0.02:
-        return ok("blur", f"{len(bad)} of {len(figures.frame)} images are much less sharp than those around them", **numbers)
+        return ok(
+            "blur", f"{len(bad)} of {len(figures.frame)} images are much less sharp than those around them", **numbers
+        )
     return warning(
-        "blur", f"{len(bad)} of {len(figures.frame)} images ({100 * share:.0f} %) are much less sharp than those around them: "
+        "blur",
+        f"{len(bad)} of {len(figures.frame)} images ({100 * share:.0f} %) are much less sharp than those around them: "
         f"{_names(recording, bad)}",
-        "motion blur: quick turns in dim light", "record slower, with more light or a shorter exposure", **numbers,
+        "motion blur: quick turns in dim light",
+        "record slower, with more light or a shorter exposure",
+        **numbers,
     )
 
 
 def _exposure(figures: ImageFigures, recording: Recording) -> Finding:
     bad = figures.frame[(figures.clipped > _CLIPPED) | (figures.brightness < _DARK)]
     share = len(bad) / len(figures.frame)
-    numbers = {"badly_exposed": len(bad), "median_clipped": float(np.median(figures.clipped)),
-        "median_brightness": float(np.median(figures.brightness))}
+    numbers = {
+        "badly_exposed": len(bad),
+        "median_clipped": float(np.median(figures.clipped)),
+        "median_brightness": float(np.median(figures.brightness)),
+    }
     if share <= 0.05:
-        return ok("exposure", f"{len(bad)} of {len(figures.frame)} images are dark or largely black and white", **numbers)
+        return ok(
+            "exposure", f"{len(bad)} of {len(figures.frame)} images are dark or largely black and white", **numbers
+        )
     return warning(
-        "exposure", f"{len(bad)} of {len(figures.frame)} images ({100 * share:.0f} %) are dark, or black or white over {100 * _CLIPPED:.0f} % "
-        f"of their area: {_names(recording, bad)}", "fixed exposure, windows in view, or no light",
+        "exposure",
+        f"{len(bad)} of {len(figures.frame)} images ({100 * share:.0f} %) are dark, or black or white over "
+        f"{100 * _CLIPPED:.0f} % "
+        f"of their area: {_names(recording, bad)}",
+        "fixed exposure, windows in view, or no light",
         "switch automatic exposure on, or light the place",
         **numbers,
     )
@@ -153,9 +191,12 @@ def _duplicates(figures: ImageFigures, recording: Recording) -> Finding:
     if repeated or len(moving) > 0.01 * len(figures.frame):
         what = f"{repeated} stamps occur twice, {len(moving)} images repeat the picture before while the pose moves on"
         return warning(
-            "duplicate frames", what + (f": {_names(recording, moving)}" if len(moving) else ""),
-            "a driver that repeats its last picture, a bag recorded from a looped replay, or video decoded at a higher rate",
-            "drop the repeated frames; record at the camera's own rate", **numbers,
+            "duplicate frames",
+            what + (f": {_names(recording, moving)}" if len(moving) else ""),
+            "a driver that repeats its last picture, a bag recorded from a looped replay, or video decoded at a higher "
+            "rate",
+            "drop the repeated frames; record at the camera's own rate",
+            **numbers,
         )
     rest = f"; {len(same)} images of a camera at rest" if len(same) else ""
     return ok("duplicate frames", f"no picture occurs twice{rest}", **numbers)

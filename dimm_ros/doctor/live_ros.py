@@ -19,7 +19,14 @@ from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
 from rclpy.serialization import deserialize_message
 from rclpy.task import Future
 from rclpy.utilities import get_rmw_implementation_identifier
@@ -40,12 +47,23 @@ from dimm_ros.ros.messages import from_transform, stamp_ns
 _NAME = "dimm_doctor"
 _DISCOVERY_S = 3.0
 _ASKED = 30  # nodes whose use_sim_time is asked for
-_COVARIANCES = {"nav_msgs/msg/Odometry": Odometry, "geometry_msgs/msg/PoseWithCovarianceStamped": PoseWithCovarianceStamped}
+_COVARIANCES = {
+    "nav_msgs/msg/Odometry": Odometry,
+    "geometry_msgs/msg/PoseWithCovarianceStamped": PoseWithCovarianceStamped,
+}
 _STATUS = "dimm_ros/msg/LocalizationStatus"
 #: Connects to every publisher; deep, so that this process loses no message by itself.
-_ANY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
+_ANY = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=50,
+    reliability=ReliabilityPolicy.BEST_EFFORT,
+    durability=DurabilityPolicy.VOLATILE,
+)
 _LATCHED = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    history=HistoryPolicy.KEEP_LAST,
+    depth=100,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 
 
@@ -137,7 +155,9 @@ class _Listener:
         """Wait until both topics are there, or for as long as discovery takes."""
         deadline = time.monotonic() + _DISCOVERY_S
         topics = (self.seen.image.topic, self.seen.info.topic)
-        while time.monotonic() < deadline and not all(self.node.get_publishers_info_by_topic(topic) for topic in topics):
+        while time.monotonic() < deadline and not all(
+            self.node.get_publishers_info_by_topic(topic) for topic in topics
+        ):
             time.sleep(0.05)  # rclpy offers no event on this in Humble
 
     def _subscribe(self) -> None:
@@ -145,10 +165,14 @@ class _Listener:
         image_types = set(types.get(self.seen.image.topic, ()))
         for name, message in (("sensor_msgs/msg/CompressedImage", CompressedImage), ("sensor_msgs/msg/Image", Image)):
             if name in image_types:
-                node.create_subscription(message, self.seen.image.topic, self._stream(self.seen.image, message), _ANY, raw=True)
+                node.create_subscription(
+                    message, self.seen.image.topic, self._stream(self.seen.image, message), _ANY, raw=True
+                )
                 break
         if CAMERA_INFO_TYPE in types.get(self.seen.info.topic, ()):
-            node.create_subscription(CameraInfo, self.seen.info.topic, self._stream(self.seen.info, CameraInfo), _ANY, raw=True)
+            node.create_subscription(
+                CameraInfo, self.seen.info.topic, self._stream(self.seen.info, CameraInfo), _ANY, raw=True
+            )
         node.create_subscription(TFMessage, "/tf", lambda message: self._on_tf(message, False), _ANY)
         node.create_subscription(TFMessage, "/tf_static", lambda message: self._on_tf(message, True), _LATCHED)
         node.create_subscription(Clock, "/clock", self._on_clock, _ANY)
@@ -159,7 +183,9 @@ class _Listener:
         for topic, kinds in sorted(types.items()):
             for kind, message in _COVARIANCES.items():
                 if kind in kinds and self.node.get_publishers_info_by_topic(topic):
-                    self.node.create_subscription(message, topic, lambda message, topic=topic: self._on_covariance(topic, message), _ANY)
+                    self.node.create_subscription(
+                        message, topic, lambda message, topic=topic: self._on_covariance(topic, message), _ANY
+                    )
 
     def _subscribe_status(self, types: dict[str, list[str]]) -> None:
         topics = [topic for topic, kinds in types.items() if _STATUS in kinds]
@@ -170,6 +196,7 @@ class _Listener:
 
     def _stream(self, stream: Stream, kind: type) -> Callable[[bytes], None]:
         """A callback on serialised messages: only the header is read, the rest would cost a copy of every image."""
+
         def on_message(data: bytes) -> None:
             now, arrived = self._now_ns(), time.monotonic()
             seconds, nanoseconds, length = struct.unpack_from("<iII" if data[1] & 1 else ">iII", data, 4)
@@ -235,7 +262,9 @@ class _Listener:
             seen.mismatches += self._mismatches(topic)
         seen.tf_publishers = [_full_name(one) for one in node.get_publishers_info_by_topic("/tf")]
         static = node.get_publishers_info_by_topic("/tf_static")
-        seen.volatile_static = sorted({_full_name(one) for one in static if one.qos_profile.durability == DurabilityPolicy.VOLATILE})
+        seen.volatile_static = sorted(
+            {_full_name(one) for one in static if one.qos_profile.durability == DurabilityPolicy.VOLATILE}
+        )
         seen.clock_publishers = [_full_name(one) for one in node.get_publishers_info_by_topic("/clock")]
         for topic, kinds in node.get_topic_names_and_types():
             published = bool(node.get_publishers_info_by_topic(topic))
@@ -253,7 +282,9 @@ class _Listener:
                 verdict, reason = qos_check_compatible(publisher.qos_profile, subscriber.qos_profile)
                 if verdict == QoSCompatibility.ERROR:
                     why = reason.removeprefix("ERROR: ").strip().rstrip(";.")
-                    result.append(f"{_full_name(subscriber)} gets nothing of {topic} from {_full_name(publisher)} ({why})")
+                    result.append(
+                        f"{_full_name(subscriber)} gets nothing of {topic} from {_full_name(publisher)} ({why})"
+                    )
         return sorted(set(result))
 
     def _ask_for_sim_time(self) -> None:
@@ -318,5 +349,7 @@ def _environment() -> dict[str, str]:
     result = {"rmw": get_rmw_implementation_identifier(), "domain": os.environ.get("ROS_DOMAIN_ID", "0")}
     profiles = [os.environ.get(name) for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")]
     if "fastrtps" in result["rmw"] and not any(profiles):
-        result["profile"] = "FASTRTPS_DEFAULT_PROFILES_FILE (FASTDDS_DEFAULT_PROFILES_FILE from Kilted on) is not set here"
+        result["profile"] = (
+            "FASTRTPS_DEFAULT_PROFILES_FILE (FASTDDS_DEFAULT_PROFILES_FILE from Kilted on) is not set here"
+        )
     return result

@@ -25,10 +25,23 @@ def check_tf(seen: Observation, base: str, odom: str) -> list[Finding]:
     frame_ids = sorted(seen.image.frame_ids)
     result = []
     if frame_ids == [""]:
-        result.append(problem("camera frame", "the images have no frame_id", "the driver's parameter", "set it to the camera's optical frame"))
+        result.append(
+            problem(
+                "camera frame",
+                "the images have no frame_id",
+                "the driver's parameter",
+                "set it to the camera's optical frame",
+            )
+        )
     elif len(frame_ids) > 1:
-        result.append(problem("camera frame", f"the images have several frame_ids: {', '.join(frame_ids)}", "two cameras on one topic",
-            "separate them"))
+        result.append(
+            problem(
+                "camera frame",
+                f"the images have several frame_ids: {', '.join(frame_ids)}",
+                "two cameras on one topic",
+                "separate them",
+            )
+        )
     elif frame_ids and base:
         result.append(_mounting(seen, base, frame_ids[0]))
     if odom and base:
@@ -41,17 +54,27 @@ def _mounting(seen: Observation, base: str, camera: str) -> Finding:
     try:
         base_from_camera = seen.tree.lookup(base, camera, None)
     except TransformError as error:
-        return problem(check, str(error), "no robot_state_publisher or static_transform_publisher, or names that differ",
-                       "publish the camera's mounting on /tf_static; set base_frame")
+        return problem(
+            check,
+            str(error),
+            "no robot_state_publisher or static_transform_publisher, or names that differ",
+            "publish the camera's mounting on /tf_static; set base_frame",
+        )
     rotation = base_from_camera[:3, :3]
     if float(rotation_angle_deg(rotation, np.eye(3))) < _BODY_DEG:
-        return problem(check, f"{camera} has the base's axes (x forward), not optical ones (z forward, x right)",
+        return problem(
+            check,
+            f"{camera} has the base's axes (x forward), not optical ones (z forward, x right)",
             "images stamped with the camera's body frame",
-                       "stamp them with the optical frame (REP-103), rotated by rpy = -90, 0, -90 degrees")
+            "stamp them with the optical frame (REP-103), rotated by rpy = -90, 0, -90 degrees",
+        )
     if rotation[2, 1] > 0.3:
-        return warning(check, "the image's down points up: the camera is upside down, or its frame not optical",
+        return warning(
+            check,
+            "the image's down points up: the camera is upside down, or its frame not optical",
             "a wrong rotation in the robot's model",
-                       "check the rpy of the camera's joint")
+            "check the rpy of the camera's joint",
+        )
     x, y, z = base_from_camera[:3, 3]
     heading = np.degrees(np.arctan2(rotation[1, 2], rotation[0, 2]))
     return ok(check, f"at ({x:.2f}, {y:.2f}, {z:.2f}) m, looking {heading:.0f} deg to the left of forward")
@@ -62,27 +85,49 @@ def _odometry(seen: Observation, base: str, odom: str) -> Finding:
     try:
         seen.tree.lookup(odom, base, None)
     except TransformError as error:
-        return problem(check, str(error), "no odometry, or names that differ", "start it, or set odom_frame; without odometry use tf_mode map_base")
+        return problem(
+            check,
+            str(error),
+            "no odometry, or names that differ",
+            "start it, or set odom_frame; without odometry use tf_mode map_base",
+        )
     dynamic = _dynamic_links(seen, base, odom)
     if not dynamic:
-        return warning(check, "it is static", "a stand-in for odometry", "the robot would never move in odom; use tf_mode map_base")
+        return warning(
+            check, "it is static", "a stand-in for odometry", "the robot would never move in odom; use tf_mode map_base"
+        )
     link = max(dynamic, key=lambda one: np.median(one.ages))
     age, span = float(np.median(link.ages)), link.arrivals[-1] - link.arrivals[0]
     rate = (len(link.arrivals) - 1) / span if span > 0 else 0.0
     figures = {"age_s": age, "rate_hz": rate}
     if abs(age) > OTHER_TIME_S:
-        return problem(check, f"its stamps are {abs(age):.0f} s from the clock", "use_sim_time on one side only", "set it everywhere or nowhere",
-            **figures)
+        return problem(
+            check,
+            f"its stamps are {abs(age):.0f} s from the clock",
+            "use_sim_time on one side only",
+            "set it everywhere or nowhere",
+            **figures,
+        )
     if age > _STALE_S:
-        return problem(check, f"{age:.2f} s old when it comes", "a slow publisher, or clocks that differ", "synchronise the clocks (chrony, PTP)",
-            **figures)
+        return problem(
+            check,
+            f"{age:.2f} s old when it comes",
+            "a slow publisher, or clocks that differ",
+            "synchronise the clocks (chrony, PTP)",
+            **figures,
+        )
     if rate < _SLOW_HZ:
         return warning(check, f"{rate:.1f} Hz", "a slow odometry", "images wait for it (tf_timeout)", **figures)
     lags = _lags(seen.image, link)
     if len(lags) and np.median(lags) > _LAG_S:
-        return warning(check, f"it comes {np.median(lags):.2f} s after the images that need it: extrapolation into the future",
-            "odometry that is slower than "
-                       "the camera", "raise tf_timeout above that, or publish odometry sooner", lag_s=float(np.median(lags)), **figures)
+        return warning(
+            check,
+            f"it comes {np.median(lags):.2f} s after the images that need it: extrapolation into the future",
+            "odometry that is slower than the camera",
+            "raise tf_timeout above that, or publish odometry sooner",
+            lag_s=float(np.median(lags)),
+            **figures,
+        )
     return ok(check, f"{rate:.0f} Hz, {1e3 * age:.0f} ms old when it comes", **figures)
 
 
@@ -110,16 +155,34 @@ def _parents(seen: Observation) -> list[Finding]:
     nodes = ", ".join(sorted(set(seen.tf_publishers)))
     for child, link in sorted(seen.links.items()):
         if len(link.parents) > 1:
-            result.append(problem("TF parents", f"{child} has several parents: {', '.join(sorted(link.parents))} (/tf is published by {nodes})",
-                                  "two nodes own it", "switch one off (publish_tf: false)", frame=child))
+            result.append(
+                problem(
+                    "TF parents",
+                    f"{child} has several parents: {', '.join(sorted(link.parents))} (/tf is published by {nodes})",
+                    "two nodes own it",
+                    "switch one off (publish_tf: false)",
+                    frame=child,
+                )
+            )
         elif not link.static and _fights(link):
-            result.append(problem("TF publishers",
-                f"{next(iter(link.parents))} -> {child} leaps to and fro: two nodes publish it (/tf is published by {nodes})",
-                                  "a second odometry, AMCL or SLAM", "switch one off (publish_tf: false, tf_broadcast: false)", frame=child))
+            result.append(
+                problem(
+                    "TF publishers",
+                    f"{next(iter(link.parents))} -> {child} leaps to and fro: two nodes publish it (/tf is published "
+                    f"by {nodes})",
+                    "a second odometry, AMCL or SLAM",
+                    "switch one off (publish_tf: false, tf_broadcast: false)",
+                    frame=child,
+                )
+            )
     if seen.links and not result:
         result.append(ok("TF parents", f"each of {len(seen.links)} frames has one"))
     elif not seen.links:
-        result.append(unknown("TF parents", "no transform came", "nobody publishes TF", "start robot_state_publisher and odometry"))
+        result.append(
+            unknown(
+                "TF parents", "no transform came", "nobody publishes TF", "start robot_state_publisher and odometry"
+            )
+        )
     return result
 
 

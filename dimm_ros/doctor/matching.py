@@ -58,7 +58,9 @@ class Matches:
         return len(self.frames)
 
 
-def match_recording(frames: Sequence[Frame], *, clips: int = 20, progress: Callable[[int, int], object] | None = None) -> Matches:
+def match_recording(
+    frames: Sequence[Frame], *, clips: int = 20, progress: Callable[[int, int], object] | None = None
+) -> Matches:
     """Match image pairs of a recording.
 
     Args:
@@ -87,21 +89,31 @@ def match_recording(frames: Sequence[Frame], *, clips: int = 20, progress: Calla
         cache = {index: features for index, features in cache.items() if index > start}
         if progress is not None:
             progress(clip + 1, len(starts))
-    moved = sorted((pair for pair in found if pair.parallax_px > _MIN_PARALLAX * pair.size), key=lambda pair: (pair.clip, -pair.parallax_px))
+    moved = sorted(
+        (pair for pair in found if pair.parallax_px > _MIN_PARALLAX * pair.size),
+        key=lambda pair: (pair.clip, -pair.parallax_px),
+    )
     kept = [pair for _, clip in groupby(moved, key=lambda pair: pair.clip) for pair in list(clip)[:_MAX_PAIRS]]
     indices = sorted({index for pair in kept for index in pair.frames})
     return Matches(
-        frames=np.array([pair.frames for pair in kept], dtype=int).reshape(-1, 2), clip=np.array([pair.clip for pair in kept], dtype=int),
-        pair=np.repeat(np.arange(len(kept)), [pair.pixels.shape[1] for pair in kept]) if kept else np.empty(0, dtype=int),
+        frames=np.array([pair.frames for pair in kept], dtype=int).reshape(-1, 2),
+        clip=np.array([pair.clip for pair in kept], dtype=int),
+        pair=np.repeat(np.arange(len(kept)), [pair.pixels.shape[1] for pair in kept])
+        if kept
+        else np.empty(0, dtype=int),
         pixels=np.concatenate([pair.pixels for pair in kept], axis=1) if kept else np.empty((2, 0, 2)),
         cameras={index: frames[index].camera for index in indices},
-        floor_px=np.array([pair.floor_px for pair in kept]), parallax_px=np.array([pair.parallax_px for pair in kept]), tried=len(found),
+        floor_px=np.array([pair.floor_px for pair in kept]),
+        parallax_px=np.array([pair.parallax_px for pair in kept]),
+        tried=len(found),
     )
 
 
 @dataclass(frozen=True)
 class _Features:
-    """pixels (N, 2) of the stored image, plane (N, 2) of the pinhole without distortion, rays (N, 3), descriptors (N, 128)."""
+    """pixels (N, 2) of the stored image, plane (N, 2) of the pinhole without distortion, rays (N, 3), descriptors (N,
+    128).
+    """
 
     pixels: np.ndarray
     plane: np.ndarray
@@ -128,7 +140,9 @@ def _features(frame: Frame) -> _Features | None:
     camera = frame.camera
     scale = min(1.0, _SIZE / max(camera.width, camera.height))
     small = camera.scaled(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))
-    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (small.width, small.height), interpolation=cv2.INTER_AREA)
+    grey = cv2.resize(
+        cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (small.width, small.height), interpolation=cv2.INTER_AREA
+    )
     points, descriptors = cv2.SIFT_create(nfeatures=_FEATURES).detectAndCompute(grey, None)
     if len(points) < _MIN_MATCHES:
         return None
@@ -139,7 +153,7 @@ def _features(frame: Frame) -> _Features | None:
     descriptors = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
     plane = rays[:, :2] / np.maximum(rays[:, 2:], 1e-9) * [camera.fx, camera.fy]
     return _Features(
-        pixels=pixels[valid], plane=plane[valid], rays=rays[valid], descriptors=descriptors[valid], camera=camera,
+        pixels=pixels[valid], plane=plane[valid], rays=rays[valid], descriptors=descriptors[valid], camera=camera
     )
 
 
@@ -159,7 +173,9 @@ def _match(first: int, second: int, a: _Features, b: _Features, clip: int) -> _P
     size = max(a.camera.width, a.camera.height)
     threshold = _F_THRESHOLD_PX * max(1.0, size / _SIZE)
     try:
-        fundamental, mask = cv2.findFundamentalMat(a.plane[one], b.plane[other], cv2.USAC_MAGSAC, threshold, 0.999, 2000)
+        fundamental, mask = cv2.findFundamentalMat(
+            a.plane[one], b.plane[other], cv2.USAC_MAGSAC, threshold, 0.999, 2000
+        )
     except cv2.error:  # OpenCV 5 asserts where it finds no model
         return None
     if fundamental is None or fundamental.shape != (3, 3):
@@ -174,8 +190,12 @@ def _match(first: int, second: int, a: _Features, b: _Features, clip: int) -> _P
     parallax = focal * float(np.median(np.linalg.norm(np.cross(turned, b.rays[other]), axis=1)))
     pixels = np.stack([a.pixels[one], b.pixels[other]])
     return _Pair(
-        frames=(first, second), clip=clip, pixels=pixels, floor_px=_floor(fundamental, a.plane[one], b.plane[other]),
-        parallax_px=parallax, size=size,
+        frames=(first, second),
+        clip=clip,
+        pixels=pixels,
+        floor_px=_floor(fundamental, a.plane[one], b.plane[other]),
+        parallax_px=parallax,
+        size=size,
     )
 
 

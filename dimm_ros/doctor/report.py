@@ -16,7 +16,9 @@ from dimm_ros.pictures.plots import literal, pyplot
 from dimm_ros.whole_file import written_whole
 
 _LOOK = {
-    Severity.OK: ("green", "ok"), Severity.UNKNOWN: ("cyan", "cannot tell"), Severity.WARNING: ("yellow", "warning"),
+    Severity.OK: ("green", "ok"),
+    Severity.UNKNOWN: ("cyan", "cannot tell"),
+    Severity.WARNING: ("yellow", "warning"),
     Severity.PROBLEM: ("bold red", "PROBLEM"),
 }
 _ARROWS = 60
@@ -30,7 +32,11 @@ def table(title: str, findings: Sequence[Finding]) -> Table:
     result.add_column(ratio=1, overflow="fold")
     for finding in sorted(findings, key=lambda one: -one.severity):
         style, word = _LOOK[finding.severity]
-        advice = [f"[dim]{label}:[/] {escape(text)}" for label, text in (("cause", finding.cause), ("cure", finding.cure)) if text]
+        advice = [
+            f"[dim]{label}:[/] {escape(text)}"
+            for label, text in (("cause", finding.cause), ("cure", finding.cure))
+            if text
+        ]
         result.add_row(f"[{style}]{word}[/]", escape(finding.check), "\n".join([escape(finding.what), *advice]))
     return result
 
@@ -78,14 +84,30 @@ def _draw_path(axis, examination: Examination) -> None:
     chosen = np.unique(np.linspace(0, len(poses) - 1, _ARROWS).astype(int))
     reach = 0.07 * max(np.ptp(centres[:, first]), np.ptp(centres[:, second]), 1e-6)
     axis.quiver(
-        centres[chosen, first], centres[chosen, second], poses[chosen, first, 2], poses[chosen, second, 2], angles="xy",
-        scale_units="xy", scale=1 / reach, color="tab:blue", width=0.004,
+        centres[chosen, first],
+        centres[chosen, second],
+        poses[chosen, first, 2],
+        poses[chosen, second, 2],
+        angles="xy",
+        scale_units="xy",
+        scale=1 / reach,
+        color="tab:blue",
+        width=0.004,
     )
     colours = axis.scatter(centres[:, first], centres[:, second], c=coverage.spacing, s=8, cmap="viridis", zorder=3)
     axis.figure.colorbar(colours, ax=axis, label="distance to the next views [m]", shrink=0.8)
     if coverage.thin.any():
         thin = centres[coverage.thin]
-        axis.plot(thin[:, first], thin[:, second], "o", color="tab:red", fillstyle="none", markersize=10, label="thin", zorder=4)
+        axis.plot(
+            thin[:, first],
+            thin[:, second],
+            "o",
+            color="tab:red",
+            fillstyle="none",
+            markersize=10,
+            label="thin",
+            zorder=4,
+        )
         axis.legend()
     if coverage.second_down:
         axis.invert_yaxis()
@@ -117,8 +139,14 @@ def _draw_images(axis, examination: Examination) -> None:
     if not len(figures.frame):
         return _empty(axis, "no image could be read")
     axis.semilogy(figures.frame, np.maximum(figures.sharpness, 1e-2), color="tab:blue", linewidth=0.8)
-    axis.semilogy(figures.frame[figures.blurred], np.maximum(figures.sharpness[figures.blurred], 1e-2), "o", color="tab:red", markersize=4,
-        label="blurred")
+    axis.semilogy(
+        figures.frame[figures.blurred],
+        np.maximum(figures.sharpness[figures.blurred], 1e-2),
+        "o",
+        color="tab:red",
+        markersize=4,
+        label="blurred",
+    )
     if figures.blurred.any():
         axis.legend(loc="upper left", fontsize=8)
     axis.set(xlabel="image", ylabel="sharpness (variance of the Laplacian)", title="blur and exposure")
@@ -136,7 +164,12 @@ def _draw_curves(axis, examination: Examination) -> None:
     factors, errors = np.array(diagnosis.focal_curve).T
     axis.plot(factors, errors, ".-", color="tab:purple", label="focal length (lower axis)")
     axis.axvline(diagnosis.focal_factor, color="tab:purple", linestyle=":")
-    axis.set(xlabel="focal length, as a multiple of the given one", ylabel="epipolar error [px]", yscale="log", title="focal length and time")
+    axis.set(
+        xlabel="focal length, as a multiple of the given one",
+        ylabel="epipolar error [px]",
+        yscale="log",
+        title="focal length and time",
+    )
     other = axis.twiny()
     shifts, errors = np.array(diagnosis.shift_curve).T
     line = other.plot(shifts, errors, ".-", color="tab:olive", label="time (upper axis)")

@@ -24,17 +24,30 @@ def check_gaps(recording: Recording) -> Finding:
     period = float(np.median(steps))
     gaps = np.flatnonzero((steps > _LONG * period) & (steps < _FAR))
     lost = int(np.round(steps[gaps] / period).sum() - len(gaps))
-    figures = {"rate_hz": 1 / period if period else 0.0, "gaps": len(gaps), "missing": lost, "longest_s": float(steps[steps < _FAR].max(initial=0.0))}
+    figures = {
+        "rate_hz": 1 / period if period else 0.0,
+        "gaps": len(gaps),
+        "missing": lost,
+        "longest_s": float(steps[steps < _FAR].max(initial=0.0)),
+    }
     if not recording.timed:
         what = f"{len(stamps)} images without times; {lost} of their numbers are not there"
         return ok("missing frames", what, **figures)
     if lost <= 0.02 * len(stamps):
-        return ok("missing frames", f"{len(stamps)} images, one each {period:.3f} s; {lost} missing in {len(gaps)} gaps", **figures)
+        return ok(
+            "missing frames",
+            f"{len(stamps)} images, one each {period:.3f} s; {lost} missing in {len(gaps)} gaps",
+            **figures,
+        )
     return warning(
-        "missing frames", f"{lost} images are missing in {len(gaps)} gaps (one each {period:.3f} s, longest gap {figures['longest_s']:.2f} s, after "
+        "missing frames",
+        f"{lost} images are missing in {len(gaps)} gaps (one each {period:.3f} s, longest gap "
+        f"{figures['longest_s']:.2f} s, after "
         f"{recording.frames[int(gaps[steps[gaps].argmax()])].name})",
-        "messages lost between driver and recorder (large images, default DDS settings), a slow disk, or frames left out on purpose",
-        "record compressed images or with config/fastdds.xml, to a fast disk", **figures,
+        "messages lost between driver and recorder (large images, default DDS settings), a slow disk, or frames left "
+        "out on purpose",
+        "record compressed images or with config/fastdds.xml, to a fast disk",
+        **figures,
     )
 
 
@@ -49,16 +62,27 @@ def check_jumps(recording: Recording) -> Finding:
         return unknown("pose jumps", f"cannot tell: only {len(poses)} images", "", "record more")
     near = steps <= _LONG * np.median(steps)
     jumps = np.flatnonzero(near & (_outliers(length, near, 0.0) | _outliers(turn, near, _JUMP_TURN_DEG)))
-    figures = {"jumps": len(jumps), "frames": (jumps + 1).tolist(), "median_step_m": float(np.median(length[near])),
-        "median_turn_deg": float(np.median(turn[near]))}
+    figures = {
+        "jumps": len(jumps),
+        "frames": (jumps + 1).tolist(),
+        "median_step_m": float(np.median(length[near])),
+        "median_turn_deg": float(np.median(turn[near])),
+    }
     if not len(jumps):
-        return ok("pose jumps", f"the path is smooth: median step {figures['median_step_m']:.3f} m, {figures['median_turn_deg']:.1f} deg", **figures)
+        return ok(
+            "pose jumps",
+            f"the path is smooth: median step {figures['median_step_m']:.3f} m, {figures['median_turn_deg']:.1f} deg",
+            **figures,
+        )
     worst = int(jumps[length[jumps].argmax()])
     return warning(
-        "pose jumps", f"{len(jumps)} jumps; the largest, at {recording.frames[worst + 1].name}, of {length[worst]:.2f} m and {turn[worst]:.1f} deg "
+        "pose jumps",
+        f"{len(jumps)} jumps; the largest, at {recording.frames[worst + 1].name}, of {length[worst]:.2f} m and "
+        f"{turn[worst]:.1f} deg "
         f"(median step {figures['median_step_m']:.3f} m)",
         "the SLAM closed a loop or relocalized, two publishers share a transform, or photographs instead of a film",
-        "optimise the trajectory before exporting (final poses, not live ones), or cut the recording there", **figures,
+        "optimise the trajectory before exporting (final poses, not live ones), or cut the recording there",
+        **figures,
     )
 
 

@@ -80,7 +80,9 @@ class Encoder:
         self._spec = MODELS[config.name]
         self._used = {*config.layers, *config.context_layers, self._spec.layers}  # the CLS token is the last layer's
         if not self._used <= set(range(1, self._spec.layers + 1)):
-            raise WeightsError(f"{config.name} has layers 1 to {self._spec.layers}, the configuration asks for {sorted(self._used)}.")
+            raise WeightsError(
+                f"{config.name} has layers 1 to {self._spec.layers}, the configuration asks for {sorted(self._used)}."
+            )
         self.dtype = torch.float16 if device.type == "cuda" else torch.float32
         self.model = _load(config.name, weights.path).to(device, self.dtype)
         self.dim = self._spec.dim * len(config.layers)
@@ -90,7 +92,12 @@ class Encoder:
 
     @classmethod
     def open(
-        cls, config: EncoderConfig, *, device: str = "auto", weights: str | Path | None = None, sha256: str | None = None,
+        cls,
+        config: EncoderConfig,
+        *,
+        device: str = "auto",
+        weights: str | Path | None = None,
+        sha256: str | None = None,
     ) -> Encoder:
         """Find the weights (see ``find_weights`` for the order and the errors) and load them."""
         return cls(config, find_weights(config.name, path=weights, sha256=sha256), choose_device(device))
@@ -100,11 +107,15 @@ class Encoder:
         """Tokens of (B, 3, h, w) float images normalised by ``patches.normalise``; h and w are multiples of 14."""
         if images.shape[-1] % PATCH or images.shape[-2] % PATCH:
             raise ValueError(f"encoder input {tuple(images.shape)} is not a multiple of {PATCH}")
-        cells = _uploaded_cells(images.shape[-2] // PATCH, images.shape[-1] // PATCH, self.config.context_grid, self.device, self.dtype)
+        cells = _uploaded_cells(
+            images.shape[-2] // PATCH, images.shape[-1] // PATCH, self.config.context_grid, self.device, self.dtype
+        )
         return self.tokens(images.to(self.device, self.dtype), cells)
 
     def tokens(self, images: Tensor, cells: Tensor) -> Tokens:
-        """As ``encode``, of images on the encoder's device and of its type, with the ``cell_weights`` of their size: what is exported."""
+        """As ``encode``, of images on the encoder's device and of its type, with the ``cell_weights`` of their size:
+        what is exported.
+        """
         model, config = self.model, self.config
         hidden = model.embeddings(images)
         first_patch = 1 + self._spec.registers
@@ -125,7 +136,8 @@ class Encoder:
 
 
 def cell_weights(rows: int, columns: int, grid: int) -> np.ndarray:
-    """Weights of an image's rows * columns patches in their mean and, row by row, in the means of its grid x grid parts.
+    """Weights of an image's rows * columns patches in their mean and, row by row, in the means of its grid x grid
+    parts.
 
     Parts share the patches of a row or column that lies across their border.
 
@@ -155,7 +167,11 @@ def _load(name: str, path: Path) -> torch.nn.Module:
 
     spec = MODELS[name]
     shape = dict(
-        hidden_size=spec.dim, num_hidden_layers=spec.layers, num_attention_heads=spec.heads, image_size=518, patch_size=PATCH,
+        hidden_size=spec.dim,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        image_size=518,
+        patch_size=PATCH,
     )
     if spec.registers:
         model = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(num_register_tokens=spec.registers, **shape))
@@ -164,7 +180,9 @@ def _load(name: str, path: Path) -> torch.nn.Module:
     try:
         state = load_file(path)
     except Exception as error:
-        raise WeightsError(f"The weight file {path.name} cannot be read as safetensors ({error}); fetch it again with 'dimm weights'.") from error
+        raise WeightsError(
+            f"The weight file {path.name} cannot be read as safetensors ({error}); fetch it again with 'dimm weights'."
+        ) from error
     if any(".attention.q_proj." in key for key in model.state_dict()):
         for old, new in _RENAMED.items():
             state = {key.replace(old, new): value for key, value in state.items()}
@@ -173,7 +191,8 @@ def _load(name: str, path: Path) -> torch.nn.Module:
     if found != expected:
         wrong = sum(found.get(key) != shape for key, shape in expected.items())
         raise WeightsError(
-            f"The weight file {path.name} is not a {name}: {wrong} of {len(expected)} parameters are missing or of another shape; "
+            f"The weight file {path.name} is not a {name}: {wrong} of {len(expected)} parameters are missing or of "
+            "another shape; "
             f"give the model.safetensors of {spec.repository}."
         )
     model.load_state_dict(state, strict=False)  # published files may lack the mask token, which inference never uses

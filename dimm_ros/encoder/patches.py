@@ -27,7 +27,8 @@ class PatchGrid:
         camera: camera of the encoder's input (resized and cut to multiples of 14).
         rows, columns: patches down and across.
         rays: (rows * columns, 3) unit camera rays through the patch centres, row by row.
-        valid: (rows * columns,) bool: whether a ray is asked for: the lens model holds at the patch centre, and it is not thinned out.
+        valid: (rows * columns,) bool: whether a ray is asked for: the lens model holds at the patch centre, and it is
+            not thinned out.
         asked: share of the patches where the lens model holds that are not thinned out.
     """
 
@@ -50,7 +51,10 @@ def patch_grid(camera: Camera, input_size: int) -> PatchGrid:
     width, height = round(camera.width * scale), round(camera.height * scale)
     columns, rows = width // PATCH, height // PATCH
     if not (columns and rows):
-        raise InputError(f"A {camera.width}x{camera.height} image is too narrow for {PATCH}-pixel patches at input size {input_size}.")
+        raise InputError(
+            f"A {camera.width}x{camera.height} image is too narrow for {PATCH}-pixel patches at input size "
+            f"{input_size}."
+        )
     resized = camera.scaled(width, height)
     cut = resized.cropped((width - columns * PATCH) // 2, (height - rows * PATCH) // 2, columns * PATCH, rows * PATCH)
     x = np.arange(columns) * PATCH + (PATCH - 1) / 2
@@ -87,7 +91,7 @@ def fit(image: np.ndarray, camera: Camera, grid: PatchGrid) -> np.ndarray:
     check_image(image, camera)
     resized = resize(image, grid)
     x, y = round(grid.resized.cx - grid.camera.cx), round(grid.resized.cy - grid.camera.cy)
-    return resized[y:y + grid.camera.height, x:x + grid.camera.width]
+    return resized[y : y + grid.camera.height, x : x + grid.camera.width]
 
 
 def check_image(image: np.ndarray, camera: Camera) -> None:
@@ -97,7 +101,9 @@ def check_image(image: np.ndarray, camera: Camera) -> None:
         InputError: not (H, W, 3) RGB uint8, or another size than the camera's.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise InputError(f"The image has shape {image.shape} and type {image.dtype}; (height, width, 3) uint8 RGB is needed.")
+        raise InputError(
+            f"The image has shape {image.shape} and type {image.dtype}; (height, width, 3) uint8 RGB is needed."
+        )
     if image.shape[:2] != (camera.height, camera.width):
         raise InputError(
             f"The image is {image.shape[1]}x{image.shape[0]} but camera_info says {camera.width}x{camera.height}; "

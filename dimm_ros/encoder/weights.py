@@ -1,4 +1,6 @@
-"""Finding a DINOv2 encoder's weights: explicit path, user's cache, model hub, offline carrier; each pinned by SHA-256."""
+"""Finding a DINOv2 encoder's weights: explicit path, user's cache, model hub, offline carrier; each pinned by
+SHA-256.
+"""
 
 from __future__ import annotations
 
@@ -43,22 +45,32 @@ class Model:
 #: The encoders by the name that configuration and maps use.
 MODELS = {
     "dinov2-small": Model(
-        384, 12, 6, 0, "facebook/dinov2-small", "ed25f3a31f01632728cabb09d1542f84ab7b0056",
+        384,
+        12,
+        6,
+        0,
+        "facebook/dinov2-small",
+        "ed25f3a31f01632728cabb09d1542f84ab7b0056",
         "ae1e99fcefd534ed978cdeb8326f08030c96e28b7a81ffcbc98a857c84d14be1",
     ),
     "dinov2-base": Model(768, 12, 12, 0, "facebook/dinov2-base", "f9e44c814b77203eaa57a6bdbbd535f21ede1415"),
     "dinov2-large": Model(
-        1024, 24, 16, 0, "facebook/dinov2-large", "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c",
+        1024,
+        24,
+        16,
+        0,
+        "facebook/dinov2-large",
+        "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c",
         "399fba97a95f22c36834418bc69373364a99af3a1153da1c0fb31db567c92e23",
     ),
     "dinov2-small-registers": Model(
-        384, 12, 6, 4, "facebook/dinov2-with-registers-small", "0d9846e56b43a21fa46d7f3f5070f0506a5795a9",
+        384, 12, 6, 4, "facebook/dinov2-with-registers-small", "0d9846e56b43a21fa46d7f3f5070f0506a5795a9"
     ),
     "dinov2-base-registers": Model(
-        768, 12, 12, 4, "facebook/dinov2-with-registers-base", "a1d738ccfa7ae170945f210395d99dde8adb1805",
+        768, 12, 12, 4, "facebook/dinov2-with-registers-base", "a1d738ccfa7ae170945f210395d99dde8adb1805"
     ),
     "dinov2-large-registers": Model(
-        1024, 24, 16, 4, "facebook/dinov2-with-registers-large", "e4c89a4e05589de9b3e188688a303d0f3c04d0f3",
+        1024, 24, 16, 4, "facebook/dinov2-with-registers-large", "e4c89a4e05589de9b3e188688a303d0f3c04d0f3"
     ),
 }
 
@@ -89,7 +101,9 @@ def encoder_config(name: str, base: EncoderConfig) -> EncoderConfig:
     def scaled(layers: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(round(layer * ratio) for layer in layers)
 
-    return EncoderConfig(name=name, input_size=base.input_size, layers=scaled(base.layers), context_layers=scaled(base.context_layers))
+    return EncoderConfig(
+        name=name, input_size=base.input_size, layers=scaled(base.layers), context_layers=scaled(base.context_layers)
+    )
 
 
 def _model(name: str) -> Model:
@@ -148,7 +162,8 @@ def _explicit(path: Path, sha256: str | None) -> Weights:
     digest = file_sha256(path)
     if sha256 and digest != sha256:
         raise WeightsError(
-            f"The map was trained with encoder weights of SHA-256 {sha256[:12]}..., but {path.name} has {digest[:12]}...; "
+            f"The map was trained with encoder weights of SHA-256 {sha256[:12]}..., but {path.name} has "
+            f"{digest[:12]}...; "
             "use the weights it was trained with, or train the map again."
         )
     log.info("encoder weights: %s (given explicitly, SHA-256 %s...)", path.name, digest[:12])
@@ -163,7 +178,10 @@ def _cached_files(name: str) -> tuple[Path, Path]:
 def _from_cache(name: str, model: Model, sha256: str | None, tried: list[str]) -> Weights | None:
     published, converted = _cached_files(name)
     pins = {published: model.sha256 or _recorded_digest(published), converted: stand_in.CONVERTED_SHA256}
-    origins = {published: f"published weights of {model.repository} (cache)", converted: f"{stand_in.DESCRIPTION} (cache)"}
+    origins = {
+        published: f"published weights of {model.repository} (cache)",
+        converted: f"{stand_in.DESCRIPTION} (cache)",
+    }
     for file, pin in pins.items():
         if not file.is_file() or (sha256 and pin != sha256):
             continue
@@ -242,7 +260,10 @@ def _from_stand_in(name: str, model: Model, sha256: str | None, tried: list[str]
     digest = file_sha256(converted)
     if digest != stand_in.CONVERTED_SHA256:
         converted.unlink()
-        tried.append(f"offline carrier: converted to SHA-256 {digest[:12]}..., not the pinned {stand_in.CONVERTED_SHA256[:12]}...")
+        tried.append(
+            f"offline carrier: converted to SHA-256 {digest[:12]}..., not the pinned "
+            f"{stand_in.CONVERTED_SHA256[:12]}..."
+        )
         return None
     return Weights(converted, digest, stand_in.DESCRIPTION)
 

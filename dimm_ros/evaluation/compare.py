@@ -28,9 +28,9 @@ class Run:
 
     Attributes:
         name: of its results folder.
-        figures: its metrics.json, with ``ate_rmse_m`` and ``ate_rmse_deg`` (absolute, nothing is aligned: both are in the
-            map's frame), ``rpe_rmse_m`` and ``rpe_rmse_deg`` (from one answered frame to the next); None where too few
-            frames were answered.
+        figures: its metrics.json, with ``ate_rmse_m`` and ``ate_rmse_deg`` (absolute, nothing is aligned: both are in
+            the map's frame), ``rpe_rmse_m`` and ``rpe_rmse_deg`` (from one answered frame to the next); None where too
+            few frames were answered.
         metres, degrees: errors of the answered frames.
     """
 

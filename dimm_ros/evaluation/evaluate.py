@@ -15,7 +15,10 @@ from dimm_ros.mapping.retrieval import ReferenceViews
 
 
 def evaluate(
-    localizer: Localizer, recording: Recording, reference: ReferenceViews | None = None, watch: Callable[[int, int], None] | None = None,
+    localizer: Localizer,
+    recording: Recording,
+    reference: ReferenceViews | None = None,
+    watch: Callable[[int, int], None] | None = None,
     show: Callable[[Frame, np.ndarray, Estimate], None] | None = None,
 ) -> list[Answer]:
     """Localize every frame on its own.
@@ -33,17 +36,23 @@ def evaluate(
     for done, frame in enumerate(recording.frames, start=1):
         image = frame.load()
         estimate = localizer.localize(image, frame.camera)
-        answers.append(Answer(
-            name=frame.name, stamp_ns=frame.stamp_ns, true=frame.world_from_camera,
-            estimated=estimate.world_from_camera if estimate.accepted else None, covariance=estimate.covariance,
-            reason=estimate.reason, latency_ms=estimate.stage_ms["total"], encoder_ms=estimate.stage_ms["encode"],
-            retrieved=reference.nearest(estimate.cls) if reference is not None else None,
-            from_mapped=reference.distance(frame.world_from_camera) if reference is not None else None,
-            mapped=is_mapped(frame.world_from_camera, mapped),
-        ))
+        answers.append(
+            Answer(
+                name=frame.name,
+                stamp_ns=frame.stamp_ns,
+                true=frame.world_from_camera,
+                estimated=estimate.world_from_camera if estimate.accepted else None,
+                covariance=estimate.covariance,
+                reason=estimate.reason,
+                latency_ms=estimate.stage_ms["total"],
+                encoder_ms=estimate.stage_ms["encode"],
+                retrieved=reference.nearest(estimate.cls) if reference is not None else None,
+                from_mapped=reference.distance(frame.world_from_camera) if reference is not None else None,
+                mapped=is_mapped(frame.world_from_camera, mapped),
+            )
+        )
         if show is not None:
             show(frame, image, estimate)
         if watch is not None:
             watch(done, len(recording.frames))
     return answers
-

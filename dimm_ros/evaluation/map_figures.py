@@ -25,7 +25,9 @@ _ARROWS = 80
 
 
 def mapped_poses(scene_map: SceneMap, reference: ReferenceViews | None) -> np.ndarray | None:
-    """(N, 4, 4) world_from_camera of the mapped images: from the retrieval file, else as the map remembers them; None if neither knows."""
+    """(N, 4, 4) world_from_camera of the mapped images: from the retrieval file, else as the map remembers them; None
+    if neither knows.
+    """
     return scene_map.mapped_poses() if reference is None else reference.world_from_camera
 
 
@@ -40,16 +42,34 @@ def draw_coverage(path: Path, poses: np.ndarray) -> Path:
     chosen = np.unique(np.linspace(0, len(poses) - 1, _ARROWS).astype(int))
     reach = 0.07 * max(np.ptp(centres[:, first]), np.ptp(centres[:, second]), 1e-6)
     above.quiver(
-        centres[chosen, first], centres[chosen, second], forward[chosen, first], forward[chosen, second], angles="xy", scale_units="xy",
-        scale=1 / reach, color="0.6", width=0.003,
+        centres[chosen, first],
+        centres[chosen, second],
+        forward[chosen, first],
+        forward[chosen, second],
+        angles="xy",
+        scale_units="xy",
+        scale=1 / reach,
+        color="0.6",
+        width=0.003,
     )
     colours = above.scatter(centres[:, first], centres[:, second], c=100 * seen.spacing, s=10, cmap="viridis", zorder=3)
     figure.colorbar(colours, ax=above, label="distance to the next views that way [cm]", shrink=0.8)
     if seen.thin.any():
         thin = centres[seen.thin]
-        above.plot(thin[:, first], thin[:, second], "o", color="tab:red", fillstyle="none", markersize=10, label="thin", zorder=4)
+        above.plot(
+            thin[:, first],
+            thin[:, second],
+            "o",
+            color="tab:red",
+            fillstyle="none",
+            markersize=10,
+            label="thin",
+            zorder=4,
+        )
         above.legend()
-    above.set(xlabel=f"{'xyz'[first]} [m]", ylabel=f"{'xyz'[second]} [m]", aspect="equal", title=f"{len(poses)} mapped views")
+    above.set(
+        xlabel=f"{'xyz'[first]} [m]", ylabel=f"{'xyz'[second]} [m]", aspect="equal", title=f"{len(poses)} mapped views"
+    )
     above.grid(alpha=0.3)
     _draw_rose(figure.add_subplot(1, 3, 3, projection="polar"), seen.headings(forward), seen)
     if seen.second_down:
@@ -93,15 +113,21 @@ def draw_reach(path: Path, reaches: Mapping[str, Reach]) -> Path:
         frames = reach.arrays()
         lost = np.isnan(frames["error"])
         shown = axis.scatter(
-            100 * frames["distance"][~lost], np.maximum(100 * frames["error"][~lost], 1e-2), c=frames["turn"][~lost],
-            s=16, cmap="viridis", vmin=0, vmax=max(frames["turn"].max(), 1.0),
+            100 * frames["distance"][~lost],
+            np.maximum(100 * frames["error"][~lost], 1e-2),
+            c=frames["turn"][~lost],
+            s=16,
+            cmap="viridis",
+            vmin=0,
+            vmax=max(frames["turn"].max(), 1.0),
         )
         axis.set_yscale("log")
         for distance in 100 * frames["distance"][lost]:
             axis.axvline(distance, color="tab:red", linewidth=0.8, alpha=0.6)
         answered = f"{(~lost).sum()} of {len(lost)} frames answered"
         axis.set(
-            xlabel="distance from the nearest mapped view [cm]", ylabel="position error [cm]",
+            xlabel="distance from the nearest mapped view [cm]",
+            ylabel="position error [cm]",
             title=f"by {name}: {answered}",
         )
         axis.set_xlim(left=0)
@@ -111,7 +137,7 @@ def draw_reach(path: Path, reaches: Mapping[str, Reach]) -> Path:
 
 
 def draw_on_grid(
-    path: Path, grid: OccupancyGrid, scene_map: SceneMap, poses: np.ndarray | None, pairs: np.ndarray | None = None,
+    path: Path, grid: OccupancyGrid, scene_map: SceneMap, poses: np.ndarray | None, pairs: np.ndarray | None = None
 ) -> Path:
     """An aligned map over its occupancy grid: mapped views, and landmarks where they are points.
 
@@ -125,8 +151,14 @@ def draw_on_grid(
     height, width = np.array(grid.image.shape) * grid.resolution
     x, y, yaw = grid.origin
     axis.imshow(
-        grid.image, cmap="gray", vmin=0, vmax=255, extent=(0, width, 0, height), interpolation="nearest",
-        transform=Affine2D().rotate(yaw).translate(x, y) + axis.transData, zorder=0,
+        grid.image,
+        cmap="gray",
+        vmin=0,
+        vmax=255,
+        extent=(0, width, 0, height),
+        interpolation="nearest",
+        transform=Affine2D().rotate(yaw).translate(x, y) + axis.transData,
+        zorder=0,
     )
     shown = []
     if scene_map.landmarks is not None and scene_map.landmarks.kind == "points":
@@ -151,7 +183,11 @@ def draw_on_grid(
     shown.append(corners @ np.array([[cosine, sine], [-sine, cosine]]) + (x, y))
     low, high = (getattr(np.vstack(shown), end)(axis=0) for end in ("min", "max"))
     axis.set(
-        xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xlabel="x [m]", ylabel="y [m]",
+        xlim=(low[0], high[0]),
+        ylim=(low[1], high[1]),
+        aspect="equal",
+        xlabel="x [m]",
+        ylabel="y [m]",
         title=f"{literal(scene_map.header.name)} on {literal(grid.name)}",
     )
     axis.legend(loc="upper right", fontsize=8)
@@ -166,9 +202,14 @@ def draw_places(path: Path, answers: Sequence[Answer], seen: Coverage) -> Path:
     translation, rotation = errors(answers)
     lost = ~np.isfinite(translation)
     figure, both = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for axis, values, label in ((both[0], 100 * translation, "position error [cm]"), (both[1], rotation, "rotation error [deg]")):
+    for axis, values, label in (
+        (both[0], 100 * translation, "position error [cm]"),
+        (both[1], rotation, "rotation error [deg]"),
+    ):
         top = float(np.percentile(values[~lost], 95)) if (~lost).any() else 1.0
-        shown = axis.scatter(true[~lost, first], true[~lost, second], c=values[~lost], s=14, cmap="turbo", vmin=0, vmax=max(top, 1e-9))
+        shown = axis.scatter(
+            true[~lost, first], true[~lost, second], c=values[~lost], s=14, cmap="turbo", vmin=0, vmax=max(top, 1e-9)
+        )
         axis.plot(true[lost, first], true[lost, second], "x", color="black", label=f"no answer ({lost.sum()})")
         figure.colorbar(shown, ax=axis, label=label, extend="max")
         axis.set(xlabel=f"{'xyz'[first]} [m]", ylabel=f"{'xyz'[second]} [m]", aspect="equal")
@@ -206,11 +247,17 @@ def draw_frame(path: Path, localizer: Localizer, frame: Frame) -> Path:
     """A frame's rays, predicted beside true; it is localized once more, with every patch's ray."""
     image = frame.load()
     estimate = localizer.asking_every_patch().localize(image, frame.camera)
-    return draw_ray_field(path, frame.name, image, frame.camera, estimate, frame.world_from_camera, localizer.map.header.origin)
+    return draw_ray_field(
+        path, frame.name, image, frame.camera, estimate, frame.world_from_camera, localizer.map.header.origin
+    )
 
 
 def figures_table(figures: dict) -> str:
     """``evaluation.report.table`` as HTML."""
     cells = table("", figures).columns
     pairs = zip(cells[0].cells, cells[1].cells, strict=True)
-    return "<table>" + "".join(f"<tr><th>{html.escape(str(label))}<td>{html.escape(str(value))}" for label, value in pairs) + "</table>"
+    return (
+        "<table>"
+        + "".join(f"<tr><th>{html.escape(str(label))}<td>{html.escape(str(value))}" for label, value in pairs)
+        + "</table>"
+    )

@@ -33,18 +33,31 @@ def map_info(path: str | Path) -> dict:
     calibration = header.calibration
     preset, changes = preset_of_map(header)
     return {
-        "file": str(path), "bytes": path.stat().st_size, "name": header.name, "frame_id": header.frame_id, "format": header.format_version,
-        "created": header.created, "dimm_version": header.dimm_version,
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "name": header.name,
+        "frame_id": header.frame_id,
+        "format": header.format_version,
+        "created": header.created,
+        "dimm_version": header.dimm_version,
         "encoder": {
-            "name": header.encoder.name, "input_size": header.encoder.input_size, "sha256": header.encoder_sha256, "weights": header.encoder_origin,
+            "name": header.encoder.name,
+            "input_size": header.encoder.input_size,
+            "sha256": header.encoder_sha256,
+            "weights": header.encoder_origin,
         },
-        "preset": preset, "preset_changes": changes, "complete": header.complete, "steps": header.steps_done,
+        "preset": preset,
+        "preset_changes": changes,
+        "complete": header.complete,
+        "steps": header.steps_done,
         "steps_wanted": None if header.parts else header.training.steps,
         "sources": [source.model_dump() for source in header.sources],
         "images": sum(source.frames for source in header.sources),
         "coverage": _coverage(header),
         "held_out": {
-            "frames": calibration.frames, "median_position_m": calibration.position_error, "median_rotation_deg": calibration.rotation_error_deg,
+            "frames": calibration.frames,
+            "median_position_m": calibration.position_error,
+            "median_rotation_deg": calibration.rotation_error_deg,
         },
         "calibration": calibration.model_dump(),
         "landmarks": None if header.landmarks is None else header.landmarks.model_dump(),
@@ -52,7 +65,11 @@ def map_info(path: str | Path) -> dict:
         "alignments": [one.model_dump() for one in header.alignments],
         "parts": [part.name for part in header.parts],
         "bytes_per_part": bytes_per_part(path),
-        "beside": {file.name: file.stat().st_size for file in (reference_path(path), features_path(path), network_path(path)) if file.is_file()},
+        "beside": {
+            file.name: file.stat().st_size
+            for file in (reference_path(path), features_path(path), network_path(path))
+            if file.is_file()
+        },
         "figures": header.figures,
     }
 
@@ -92,7 +109,9 @@ def _differences(header: MapHeader, preset) -> dict[str, object]:
 
 
 def bytes_per_part(path: Path) -> dict[str, int]:
-    """Bytes in a map file: the head or heads, what they know of the mapped views, landmarks, and the rest (header, names)."""
+    """Bytes in a map file: the head or heads, what they know of the mapped views, landmarks, and the rest (header,
+    names).
+    """
     result = {"head": 0, "whole image": 0, "landmarks": 0}
     with safe_open(str(path), "pt") as file:
         for name in file.keys():
@@ -111,8 +130,12 @@ def _coverage(header: MapHeader) -> dict | None:
     high = np.max([source.coverage.high for source in known], axis=0)
     frames = np.array([source.frames for source in known], float)
     return {
-        "low": low.tolist(), "high": high.tolist(), "extent_m": (high - low).tolist(), "path_m": sum(source.coverage.path for source in known),
-        "median_spacing_m": float(frames @ [source.coverage.spacing for source in known] / frames.sum()), "up": known[0].coverage.up,
+        "low": low.tolist(),
+        "high": high.tolist(),
+        "extent_m": (high - low).tolist(),
+        "path_m": sum(source.coverage.path for source in known),
+        "median_spacing_m": float(frames @ [source.coverage.spacing for source in known] / frames.sum()),
+        "up": known[0].coverage.up,
         "headings": np.sum([source.coverage.headings for source in known], axis=0).tolist(),
     }
 
@@ -146,7 +169,8 @@ def _landmarks(landmarks: dict | None) -> str:
     if calibration["position_error"] is None:
         return f"{text}; too few frames were left out to judge them"
     return (
-        f"{text}; {100 * calibration['position_error']:.2f} cm, {calibration['rotation_error_deg']:.3f} deg (medians of "
+        f"{text}; {100 * calibration['position_error']:.2f} cm, {calibration['rotation_error_deg']:.3f} deg (medians "
+        "of "
         f"{calibration['frames']} key frames that were left out)"
     )
 
@@ -157,11 +181,15 @@ def _reach_rows(reaches: dict) -> list[tuple[str, str]]:
         return [("reach", "not measured: the recording is short, or the map was made by an earlier dimm_ros")]
     result = []
     for name, reach in reaches.items():
-        result.append((
-            "reach", f"by {name}, of {reach['frames']} held-out frames; none was further than "
-            f"{_length(reach['furthest_m'])} or turned by more than {reach['furthest_deg']:.0f} deg from the nearest "
-            "mapped view, and nothing is known beyond:",
-        ))
+        result.append(
+            (
+                "reach",
+                f"by {name}, of {reach['frames']} held-out frames; none was further than "
+                f"{_length(reach['furthest_m'])} or turned by more than {reach['furthest_deg']:.0f} deg from the "
+                "nearest "
+                "mapped view, and nothing is known beyond:",
+            )
+        )
         for distance, cells in groupby(reach["cells"], key=lambda cell: cell["distance"]):
             result.append((f"  {_range(distance)}", "; ".join(map(_cell, cells))))
     return result
@@ -196,34 +224,61 @@ def rows(info: dict) -> list[tuple[str, str]]:
         recorded = source["recorded"]
         date = "" if recorded is None else f", recorded {' to '.join(dict.fromkeys(recorded))}"
         mapped = "" if source["mapped"] is None else f", mapped {source['mapped']}"
-        result.append(("source", f"{source['name']}: {source['frames']} images{date}{mapped}; licence: {source['licence'] or _NOT_SAID}"))
+        result.append(
+            (
+                "source",
+                f"{source['name']}: {source['frames']} images{date}{mapped}; licence: {source['licence'] or _NOT_SAID}",
+            )
+        )
     result += [
-        ("encoder", f"{encoder['name']}, input {encoder['input_size']}, weights {encoder['weights']} (SHA-256 {encoder['sha256'][:12]}...)"),
-        ("preset", ", ".join([info["preset"], *(f"{name} = {value}" for name, value in info["preset_changes"].items())])),
+        (
+            "encoder",
+            f"{encoder['name']}, input {encoder['input_size']}, weights {encoder['weights']} (SHA-256 "
+            f"{encoder['sha256'][:12]}...)",
+        ),
+        (
+            "preset",
+            ", ".join([info["preset"], *(f"{name} = {value}" for name, value in info["preset_changes"].items())]),
+        ),
         *_training(info),
         ("frame", info["frame_id"]),
     ]
-    result += [(
-        "aligned", f"'{one['target']}' of {one['reference']} from '{one['source']}', by {one['method']}, "
-        f"{100 * one['residual']:.1f} cm (root mean square), {one['aligned']}",
-    ) for one in info["alignments"]]
+    result += [
+        (
+            "aligned",
+            f"'{one['target']}' of {one['reference']} from '{one['source']}', by {one['method']}, "
+            f"{100 * one['residual']:.1f} cm (root mean square), {one['aligned']}",
+        )
+        for one in info["alignments"]
+    ]
     if coverage is None:
         result.append(("coverage", "not in the map: it was made by an earlier dimm_ros"))
     else:
         size = " x ".join(f"{value:.1f}" for value in coverage["extent_m"])
         looks = sum(count > 0 for count in coverage["headings"])
-        result.append((
-            "coverage", f"{size} m, path {coverage['path_m']:.1f} m, a view each {100 * coverage['median_spacing_m']:.0f} cm, looking into "
-            f"{looks} of {len(coverage['headings'])} directions ({coverage['up']} is up)",
-        ))
+        result.append(
+            (
+                "coverage",
+                f"{size} m, path {coverage['path_m']:.1f} m, a view each {100 * coverage['median_spacing_m']:.0f} cm, "
+                "looking into "
+                f"{looks} of {len(coverage['headings'])} directions ({coverage['up']} is up)",
+            )
+        )
     if held_out["median_position_m"] is None:
-        why = "no frames were held out: the recording is short" if not held_out["frames"] else "not in the map: it was made by an earlier dimm_ros"
+        why = (
+            "no frames were held out: the recording is short"
+            if not held_out["frames"]
+            else "not in the map: it was made by an earlier dimm_ros"
+        )
         result.append(("rays alone", why))
     else:
-        result.append((
-            "rays alone", f"{100 * held_out['median_position_m']:.1f} cm, {held_out['median_rotation_deg']:.2f} deg (medians of "
-            f"{held_out['frames']} frames in stretches that were held out)",
-        ))
+        result.append(
+            (
+                "rays alone",
+                f"{100 * held_out['median_position_m']:.1f} cm, {held_out['median_rotation_deg']:.2f} deg (medians of "
+                f"{held_out['frames']} frames in stretches that were held out)",
+            )
+        )
     result.append(("landmarks", _landmarks(info["landmarks"])))
     result += _reach_rows(info["reach"])
     if info["parts"]:

@@ -1,4 +1,6 @@
-"""A map as one HTML page: what it is, where it was recorded from, how its training went, and how good it is where truth is known."""
+"""A map as one HTML page: what it is, where it was recorded from, how its training went, and how good it is where truth
+is known.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,10 @@ Watcher = Callable[[str, int, int], object]
 
 _WORST = 3  # frames with their ray fields
 _STYLE = (
-    "body{font:15px/1.45 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}table{border-collapse:collapse;margin:1em 0}"
-    "td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}img{max-width:100%}.note{color:#666}"
+    "body{font:15px/1.45 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
+    "table{border-collapse:collapse;margin:1em 0}"
+    "td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}"
+    "img{max-width:100%}.note{color:#666}"
 )
 
 
@@ -51,7 +55,12 @@ class Judged:
 
 
 def write_map_report(
-    map_path: str | Path, output: str | Path, recordings: Sequence[Recording] = (), *, device: str = "auto", weights: str | Path | None = None,
+    map_path: str | Path,
+    output: str | Path,
+    recordings: Sequence[Recording] = (),
+    *,
+    device: str = "auto",
+    weights: str | Path | None = None,
     watch: Watcher | None = None,
 ) -> dict:
     """Write the page, whole or not at all.
@@ -72,7 +81,10 @@ def write_map_report(
     info = map_info(map_path)
     for recording in recordings:
         if recording.frame_id != info["frame_id"]:
-            raise DataError(f"'{recording.name}' has poses in frame '{recording.frame_id}', map '{info['name']}' is in '{info['frame_id']}'.")
+            raise DataError(
+                f"'{recording.name}' has poses in frame '{recording.frame_id}', map '{info['name']}' is in "
+                f"'{info['frame_id']}'."
+            )
     scene_map = SceneMap.load(map_path)
     reference = ReferenceViews.load(map_path, scene_map.header)
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +98,8 @@ def write_map_report(
         else:
             body.append(_note("Give recordings with true poses (dimm map report MAP DATA) to see how good the map is."))
     page = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(info['name'])}</title><style>{_STYLE}</style>"
+        "<!doctype html><html lang=en><meta "
+        f"charset=utf-8><title>{html.escape(info['name'])}</title><style>{_STYLE}</style>"
         f"<h1>Map {html.escape(info['name'])}</h1>{''.join(body)}</html>\n"
     )
     _write(output, page)
@@ -97,7 +110,9 @@ def _write(path: Path, page: str) -> None:
     try:
         write_whole(path, page)
     except OSError as error:
-        raise MapError(f"The report {path} cannot be written ({error.strerror}); free space or choose another place with -o.") from error
+        raise MapError(
+            f"The report {path} cannot be written ({error.strerror}); free space or choose another place with -o."
+        ) from error
 
 
 def _judge(localizer: Localizer, recording: Recording, reference: ReferenceViews | None, watch: Watcher) -> Judged:
@@ -106,7 +121,9 @@ def _judge(localizer: Localizer, recording: Recording, reference: ReferenceViews
     def show(_, image: np.ndarray, estimate) -> None:
         novelty.append(np.nan if estimate.novelty is None else estimate.novelty)
 
-    answers = evaluate(localizer, recording, reference, lambda done, total: watch(f"localizing {recording.name}", done, total), show)
+    answers = evaluate(
+        localizer, recording, reference, lambda done, total: watch(f"localizing {recording.name}", done, total), show
+    )
     return Judged(recording, answers, np.array(novelty), summarise(answers))
 
 
@@ -122,18 +139,26 @@ def _mapped(scene_map: SceneMap, reference: ReferenceViews | None, folder: Path)
     if poses is None:
         body.append(_note("Not known: the map remembers no view, and its retrieval file is not beside it."))
     else:
-        body += [_image(map_figures.draw_coverage(folder / "coverage.png", poses)), _note(
-            "From above. Colours: distance to the next views that look the same way; circled views are thin: a robot is localized "
-            "worse there. Right: how many views look into each direction, turned as the picture from above."
-        )]
+        body += [
+            _image(map_figures.draw_coverage(folder / "coverage.png", poses)),
+            _note(
+                "From above. Colours: distance to the next views that look the same way; circled views are thin: a "
+                "robot is localized "
+                "worse there. Right: how many views look into each direction, turned as the picture from above."
+            ),
+        ]
     known = reaches(scene_map.header)
     if known:
         drawn = _image(map_figures.draw_reach(folder / "reach.png", known))
-        body += ["<h2>How far from the mapped views it answers</h2>", drawn, _note(
-            "Frames that were held out while the map was made, each against the nearest view that was not; red "
-            "lines are frames without an "
-            "answer. Nothing is known of views further away than these."
-        )]
+        body += [
+            "<h2>How far from the mapped views it answers</h2>",
+            drawn,
+            _note(
+                "Frames that were held out while the map was made, each against the nearest view that was not; red "
+                "lines are frames without an "
+                "answer. Nothing is known of views further away than these."
+            ),
+        ]
     body.append("<h2>Training</h2>")
     if scene_map.header.curves:
         body.append(_image(map_figures.draw_curves(folder / "curves.png", scene_map.header.curves)))
@@ -152,16 +177,30 @@ def _results(localizer: Localizer, judged: Judged, scene_map: SceneMap, folder: 
     body.append(_image(map_figures.draw_places(folder / f"places_{number}.png", judged.answers, seen)))
     limit = scene_map.header.calibration.max_novelty
     body.append(_image(map_figures.draw_checks(folder / f"checks_{number}.png", judged.answers, judged.novelty, limit)))
-    body.append(_note(
-        "Left: error against novelty, how unlike all mapped views an image is; beyond the dashed line images are rejected. Right: the share "
-        "of frames inside the covariance's ellipsoids against the share that there should be; below the diagonal the covariance is too small."
-    ))
+    body.append(
+        _note(
+            "Left: error against novelty, how unlike all mapped views an image is; beyond the dashed line images are "
+            "rejected. Right: the share "
+            "of frames inside the covariance's ellipsoids against the share that there should be; below the diagonal "
+            "the covariance is too small."
+        )
+    )
     translation, _ = errors(judged.answers)
-    worst = [int(index) for index in np.argsort(-np.where(np.isfinite(translation), translation, -1.0))[:_WORST] if np.isfinite(translation[index])]
+    worst = [
+        int(index)
+        for index in np.argsort(-np.where(np.isfinite(translation), translation, -1.0))[:_WORST]
+        if np.isfinite(translation[index])
+    ]
     if worst:
         body.append("<h3>Worst frames</h3>")
     for place, index in enumerate(worst):
-        body.append(_image(map_figures.draw_frame(folder / f"worst_{number}_{place}.png", localizer, judged.recording.frames[index])))
+        body.append(
+            _image(
+                map_figures.draw_frame(
+                    folder / f"worst_{number}_{place}.png", localizer, judged.recording.frames[index]
+                )
+            )
+        )
     rejected = [answer for answer in judged.answers if answer.estimated is None]
     if rejected:
         listed = "".join(f"<li>{html.escape(answer.name)}: {html.escape(answer.reason)}" for answer in rejected[:20])

@@ -88,11 +88,15 @@ def summarise(answers: Sequence[Answer]) -> dict:
     answered = int(np.isfinite(translation).sum())
     known = [answer.mapped for answer in answers if answer.mapped is not None]
     figures: dict = {
-        "frames": len(answers), "answered": answered, "rejected": len(answers) - answered,
+        "frames": len(answers),
+        "answered": answered,
+        "rejected": len(answers) - answered,
         "rejections": count_rejections(answer.reason for answer in answers if answer.estimated is None),
         "frames_mapped": sum(known) if known else None,
-        "median_translation_m": _quantile(translation, 0.5), "p90_translation_m": _quantile(translation, 0.9),
-        "median_rotation_deg": _quantile(rotation, 0.5), "p90_rotation_deg": _quantile(rotation, 0.9),
+        "median_translation_m": _quantile(translation, 0.5),
+        "p90_translation_m": _quantile(translation, 0.9),
+        "median_rotation_deg": _quantile(rotation, 0.5),
+        "p90_rotation_deg": _quantile(rotation, 0.9),
     }
     for name, (metres, degrees) in RECALLS.items():
         figures[name] = float(np.mean((translation <= metres) & (rotation <= degrees))) if len(answers) else None

@@ -1,8 +1,8 @@
 """Published evaluation protocols: the figures that each data set is judged by, with the published rows beside ours.
 
-The published figures are those of DIMM (ICCV 2025) and of the papers that report beside it: medians on 7-Scenes against the
-structure-from-motion ground truth of Brachmann et al. (ICCV 2021), and the mean share of Wayspots' query images within 10 cm and 5
-degrees. For the other data sets none are known here, so none are printed.
+The published figures are those of DIMM (ICCV 2025) and of the papers that report beside it: medians on 7-Scenes against
+the structure-from-motion ground truth of Brachmann et al. (ICCV 2021), and the mean share of Wayspots' query images
+within 10 cm and 5 degrees. For the other data sets none are known here, so none are printed.
 """
 
 from __future__ import annotations
@@ -60,25 +60,40 @@ class Protocol:
 
 
 _SEVEN = {
-    "chess": (2.3, 0.9), "fire": (2.6, None), "heads": (2.0, 1.3), "office": (5.7, 1.0), "pumpkin": (2.7, 0.8), "kitchen": (3.2, 0.8),
+    "chess": (2.3, 0.9),
+    "fire": (2.6, None),
+    "heads": (2.0, 1.3),
+    "office": (5.7, 1.0),
+    "pumpkin": (2.7, 0.8),
+    "kitchen": (3.2, 0.8),
     "stairs": (6.2, None),
 }
 
 PROTOCOLS = {
     "7scenes": Protocol(
-        "7-Scenes", (_5CM,), (
-            Published("DIMM", _SEVEN, (3.5, 1.0)), Published("NaCR", mean=(2.2, 0.4)), Published("ACE", mean=(1.10, 0.34)),
-            Published("GLACE", mean=(1.2, 0.3)), Published("marepo", mean=(3.2, 1.5)), Published("Reloc3r-512", mean=(4.0, 1.0)),
+        "7-Scenes",
+        (_5CM,),
+        (
+            Published("DIMM", _SEVEN, (3.5, 1.0)),
+            Published("NaCR", mean=(2.2, 0.4)),
+            Published("ACE", mean=(1.10, 0.34)),
+            Published("GLACE", mean=(1.2, 0.3)),
+            Published("marepo", mean=(3.2, 1.5)),
+            Published("Reloc3r-512", mean=(4.0, 1.0)),
             Published("hloc", mean=(1.27, 0.27)),
         ),
-        "Published: against structure-from-motion poses, not the original ones of KinectFusion; compare on the same poses.",
+        "Published: against structure-from-motion poses, not the original ones of KinectFusion; compare on the same "
+        "poses.",
     ),
     "12scenes": Protocol("12-Scenes", (_5CM,)),
     "indoor6": Protocol("Indoor-6", (_5CM,)),
     "cambridge": Protocol("Cambridge Landmarks", ()),
     "wayspots": Protocol(
-        "Wayspots", (_10CM, _HALF_METRE), tuple(
-            Published(method, shares={_10CM[0]: share}) for method, share in (("DIMM", 42.9), ("NaCR", 54.5), ("ACE", 52.2), ("marepo", 47.2))
+        "Wayspots",
+        (_10CM, _HALF_METRE),
+        tuple(
+            Published(method, shares={_10CM[0]: share})
+            for method, share in (("DIMM", 42.9), ("NaCR", 54.5), ("ACE", 52.2), ("marepo", 47.2))
         ),
         "Published: the mean of the ten scenes.",
     ),
@@ -102,11 +117,16 @@ def judged_part(recording: Recording) -> Recording:
 
 
 def judge(protocol: Protocol, answers: Sequence[Answer]) -> dict[str, float | None]:
-    """The protocol's figures of a run: medians (cm, deg), and per cent of frames per label; unanswered frames count as failures."""
+    """The protocol's figures of a run: medians (cm, deg), and per cent of frames per label; unanswered frames count as
+    failures.
+    """
     summary = summarise(answers)
     translation, rotation = errors(answers)
     centimetres = summary["median_translation_m"]
-    figures = {"median_cm": None if centimetres is None else 100 * centimetres, "median_deg": summary["median_rotation_deg"]}
+    figures = {
+        "median_cm": None if centimetres is None else 100 * centimetres,
+        "median_deg": summary["median_rotation_deg"],
+    }
     for label, (metres, degrees) in protocol.recalls:
         within = (translation <= metres) & ((rotation <= degrees) | np.isinf(degrees))
         figures[label] = 100 * float(np.mean(within)) if len(answers) else None
@@ -123,14 +143,32 @@ def protocol_table(protocol: Protocol, scene: str, figures: dict[str, float | No
     """
     known = next((name for row in protocol.published for name in row.scenes if name in scene.lower()), None)
     means = any(row.mean for row in protocol.published)
-    result = Table(title=escape(f"{protocol.title}: {scene}"), title_justify="left", caption=protocol.caption, caption_justify="left")
-    for heading in ("", "median of this scene", *(["mean of all scenes"] if means else []), *(f"within {label}" for label, _ in protocol.recalls)):
+    result = Table(
+        title=escape(f"{protocol.title}: {scene}"),
+        title_justify="left",
+        caption=protocol.caption,
+        caption_justify="left",
+    )
+    for heading in (
+        "",
+        "median of this scene",
+        *(["mean of all scenes"] if means else []),
+        *(f"within {label}" for label, _ in protocol.recalls),
+    ):
         result.add_column(heading, justify="left" if not heading else "right")
     shares = [_share(figures[label]) for label, _ in protocol.recalls]
-    result.add_row("dimm_ros", _pair((figures["median_cm"], figures["median_deg"])), *(["-"] if means else []), *shares, style="bold")
+    result.add_row(
+        "dimm_ros",
+        _pair((figures["median_cm"], figures["median_deg"])),
+        *(["-"] if means else []),
+        *shares,
+        style="bold",
+    )
     for row in protocol.published:
         published = [_share(row.shares.get(label)) for label, _ in protocol.recalls]
-        result.add_row(f"{row.method} (published)", _pair(row.scenes.get(known)), *([_pair(row.mean)] if means else []), *published)
+        result.add_row(
+            f"{row.method} (published)", _pair(row.scenes.get(known)), *([_pair(row.mean)] if means else []), *published
+        )
     return result
 
 

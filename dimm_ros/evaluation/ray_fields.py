@@ -20,7 +20,11 @@ def chosen_frames(answers: Sequence[Answer]) -> dict[str, int]:
     if not order:
         return {}
     picked = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
-    return {name: number for place, (name, number) in enumerate(picked.items()) if number not in list(picked.values())[:place]}
+    return {
+        name: number
+        for place, (name, number) in enumerate(picked.items())
+        if number not in list(picked.values())[:place]
+    }
 
 
 def draw_ray_fields(folder: Path, localizer: Localizer, recording: Recording, answers: Sequence[Answer]) -> list[Path]:
@@ -35,7 +39,15 @@ def draw_ray_fields(folder: Path, localizer: Localizer, recording: Recording, an
         image = frame.load()
         estimate = localizer.localize(image, frame.camera)
         title = f"{name} frame, {frame.name}"
-        paths.append(draw_ray_field(
-            folder / f"rays_{name}.png", title, image, frame.camera, estimate, frame.world_from_camera, localizer.map.header.origin,
-        ))
+        paths.append(
+            draw_ray_field(
+                folder / f"rays_{name}.png",
+                title,
+                image,
+                frame.camera,
+                estimate,
+                frame.world_from_camera,
+                localizer.map.header.origin,
+            )
+        )
     return paths

@@ -39,12 +39,15 @@ def results_folder(name: str, root: str | Path = "results") -> Path:
                 return folder
             folder = first.with_name(f"{first.name}_{number}")  # another run of the same second
     except OSError as error:
-        raise DataError(f"The results folder {folder} cannot be made ({error.strerror}); choose another with --results.") from error
+        raise DataError(
+            f"The results folder {folder} cannot be made ({error.strerror}); choose another with --results."
+        ) from error
 
 
 @contextmanager
 def new_results(name: str, root: str | Path = "results") -> Iterator[Path]:
-    """The same for a block: its end makes the folder results/latest, an error in it (Ctrl-C is one) takes the folder away again.
+    """The same for a block: its end makes the folder results/latest, an error in it (Ctrl-C is one) takes the folder
+    away again.
 
     Raises:
         DataError: the folder cannot be made.
@@ -78,6 +81,7 @@ def point_latest(folder: Path) -> None:
 
 def table(title: str, figures: dict) -> Table:
     """The figures of a run as a table, with retrieval beside where it is known."""
+
     def cm(value: float | None) -> str:
         return "-" if value is None else f"{100 * value:.1f} cm"
 
@@ -111,7 +115,12 @@ def table(title: str, figures: dict) -> Table:
         value = f"{cm(figures['nearest_mapped_median_m'])}, {degrees(figures['nearest_mapped_median_deg'])} away"
         rows.append(("nearest mapped image, median", value))
     if figures.get("nees_mean") is not None:
-        rows.append(("covariance: NEES (6 = exact), in 95 % ellipsoid", f"{figures['nees_mean']:.1f}, {share(figures['nees_within_95'])}"))
+        rows.append(
+            (
+                "covariance: NEES (6 = exact), in 95 % ellipsoid",
+                f"{figures['nees_mean']:.1f}, {share(figures['nees_within_95'])}",
+            )
+        )
     result = Table(title=escape(title), show_header=False, title_justify="left")
     for row in rows:
         result.add_row(*row)
@@ -134,7 +143,7 @@ def _memory(figures: dict) -> list[tuple[str, str]]:
 
 
 def write_report(
-    folder: Path, title: str, answers: Sequence[Answer], figures: dict, mapped: np.ndarray | None = None,
+    folder: Path, title: str, answers: Sequence[Answer], figures: dict, mapped: np.ndarray | None = None
 ) -> list[Path]:
     """Write metrics.json, estimated.tum, true.tum, trajectory.png and errors.png.
 
@@ -170,10 +179,14 @@ def write_tum(path: Path, poses: Sequence[tuple[int, np.ndarray]]) -> Path:
 
 
 def _draw_trajectory(path: Path, title: str, answers: Sequence[Answer], mapped: np.ndarray | None) -> Path:
-    """Estimated beside true camera centres from above, coloured by the error that each answer states; below, both errors."""
+    """Estimated beside true camera centres from above, coloured by the error that each answer states; below, both
+    errors.
+    """
     plt = pyplot()
     true = np.stack([answer.true[:3, 3] for answer in answers])
-    estimated = np.stack([answer.estimated[:3, 3] if answer.estimated is not None else np.full(3, np.nan) for answer in answers])
+    estimated = np.stack(
+        [answer.estimated[:3, 3] if answer.estimated is not None else np.full(3, np.nan) for answer in answers]
+    )
     axes, up_sign = above(np.stack([answer.true for answer in answers]))
     first, second, _ = axes
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 9), height_ratios=[3, 1], layout="constrained")
@@ -182,13 +195,21 @@ def _draw_trajectory(path: Path, title: str, answers: Sequence[Answer], mapped: 
         top.plot(*places, ".", color="0.85", markersize=7, label="mapped views", zorder=0)
     top.plot(true[:, first], true[:, second], "-", color="0.35", linewidth=2, label="true")
     for one, other in zip(true, estimated, strict=True):
-        top.plot([one[first], other[first]], [one[second], other[second]], "-", color="tab:orange", linewidth=0.6, alpha=0.7)
+        top.plot(
+            [one[first], other[first]], [one[second], other[second]], "-", color="tab:orange", linewidth=0.6, alpha=0.7
+        )
     sigma = 100 * np.array([_sigma(answer) for answer in answers])
     told = np.isfinite(sigma)
     if told.any():
         dots = top.scatter(
-            estimated[told, first], estimated[told, second], c=sigma[told], s=22, cmap="plasma_r", vmin=0,
-            label="estimated", zorder=3,
+            estimated[told, first],
+            estimated[told, second],
+            c=sigma[told],
+            s=22,
+            cmap="plasma_r",
+            vmin=0,
+            label="estimated",
+            zorder=3,
         )
         figure.colorbar(dots, ax=top, label="standard deviation that the answer states [cm]", shrink=0.8)
     else:
@@ -199,8 +220,12 @@ def _draw_trajectory(path: Path, title: str, answers: Sequence[Answer], mapped: 
     shown = true if mapped is None else np.concatenate([true, mapped[:, :3, 3]])
     low, high = shown.min(axis=0) - 0.25, shown.max(axis=0) + 0.25
     top.set(
-        xlabel=f"{'xyz'[first]} [m]", ylabel=f"{'xyz'[second]} [m]", title=f"{literal(title)}, from above",
-        xlim=(low[first], high[first]), ylim=(low[second], high[second]), aspect="equal",
+        xlabel=f"{'xyz'[first]} [m]",
+        ylabel=f"{'xyz'[second]} [m]",
+        title=f"{literal(title)}, from above",
+        xlim=(low[first], high[first]),
+        ylim=(low[second], high[second]),
+        aspect="equal",
     )
     if second_down(axes, up_sign):
         top.invert_yaxis()
@@ -228,7 +253,10 @@ def _draw_errors(path: Path, title: str, answers: Sequence[Answer]) -> Path:
     translation, rotation = errors(answers)
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     share = np.arange(1, len(answers) + 1) / len(answers) * 100
-    for axis, values, label in ((axes[0], 100 * translation, "translation error [cm]"), (axes[1], rotation, "rotation error [deg]")):
+    for axis, values, label in (
+        (axes[0], 100 * translation, "translation error [cm]"),
+        (axes[1], rotation, "rotation error [deg]"),
+    ):
         ordered = np.sort(values)
         known = np.isfinite(ordered)
         axis.step(ordered[known], share[known], where="post")
@@ -246,6 +274,8 @@ def log_scale(axis, name: str, values: np.ndarray) -> None:
 
         axis.set(**{f"{name}scale": "log"})
         getattr(axis, f"{name}axis").set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        getattr(axis, f"{name}axis").set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
+        getattr(axis, f"{name}axis").set_minor_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+        )
     else:
         axis.text(0.5, 0.5, "no frame was answered", transform=axis.transAxes, ha="center")

@@ -1,4 +1,6 @@
-"""Query images of the gallery as a robot meets them: in low light, blurred by motion, through a fisheye, with people in the way."""
+"""Query images of the gallery as a robot meets them: in low light, blurred by motion, through a fisheye, with people in
+the way.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,19 @@ Condition = Literal["clean", "low_light", "motion_blur", "fisheye", "people"]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 
 _NOISE = 1.5  # grey levels, as the recorder's
-_DARK, _PHOTONS = 0.12, 90.0  # share of the light that reaches the sensor (after its gain), and how many photons a white pixel counts then
+_DARK, _PHOTONS = (
+    0.12,
+    90.0,
+)  # share of the light that reaches the sensor (after its gain), and how many photons a white pixel counts then
 _GAMMA = 2.2
 _EXPOSURE_S, _EXPOSURES = 1 / 12, 7  # of a blurred image, and the moments in it that are rendered
 _SHAKE_DEG = 45.0  # deg/s of a shaken camera beside its walk
-_PEOPLE, _NEAR, _FAR, _SIDE_DEG = 2, 0.7, 1.6, 24.0  # how many, their distance in metres, and how far off the middle of the image
+_PEOPLE, _NEAR, _FAR, _SIDE_DEG = (
+    2,
+    0.7,
+    1.6,
+    24.0,
+)  # how many, their distance in metres, and how far off the middle of the image
 _FISHEYE_FOV_DEG = 150.0  # across the image
 
 
@@ -30,12 +40,25 @@ def fisheye(camera: Camera) -> Camera:
     """An equidistant lens of 150 degrees across, with the size of a camera's image."""
     focal = camera.width / np.radians(_FISHEYE_FOV_DEG)
     return Camera(
-        camera.width, camera.height, focal, focal, (camera.width - 1) / 2, (camera.height - 1) / 2, "equidistant", (-0.01, 0.002, 0.0, 0.0),
+        camera.width,
+        camera.height,
+        focal,
+        focal,
+        (camera.width - 1) / 2,
+        (camera.height - 1) / 2,
+        "equidistant",
+        (-0.01, 0.002, 0.0, 0.0),
     )
 
 
 def film(
-    scene: Scene, camera: Camera, stamps_ns: np.ndarray, world_from_camera: np.ndarray, condition: Condition = "clean", *, every: int = 1,
+    scene: Scene,
+    camera: Camera,
+    stamps_ns: np.ndarray,
+    world_from_camera: np.ndarray,
+    condition: Condition = "clean",
+    *,
+    every: int = 1,
     seed: int = 0,
 ) -> Recording:
     """Images of a walk under a condition, rendered when they are loaded.
@@ -55,7 +78,10 @@ def film(
     lens = fisheye(camera) if condition == "fisheye" else camera
     frames = [
         Frame(
-            f"{condition}-{index:06d}", int(stamps_ns[index]), lens, world_from_camera[index],
+            f"{condition}-{index:06d}",
+            int(stamps_ns[index]),
+            lens,
+            world_from_camera[index],
             partial(_shoot, scene, lens, stamps_ns, world_from_camera, index, condition, seed),
         )
         for index in range(0, len(stamps_ns), every)
@@ -64,7 +90,7 @@ def film(
 
 
 def _shoot(
-    scene: Scene, camera: Camera, stamps_ns: np.ndarray, poses: np.ndarray, index: int, condition: Condition, seed: int,
+    scene: Scene, camera: Camera, stamps_ns: np.ndarray, poses: np.ndarray, index: int, condition: Condition, seed: int
 ) -> np.ndarray:
     rng = np.random.default_rng([seed, index, CONDITIONS.index(condition)])
     if condition == "people":
@@ -82,17 +108,23 @@ def _shoot(
 
 def _exposure(stamps_ns: np.ndarray, poses: np.ndarray, index: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Poses during the exposure about one moment: the walk's own motion and a shake of the camera."""
-    moments = np.clip(stamps_ns[index] + 1e9 * _EXPOSURE_S * np.linspace(-0.5, 0.5, _EXPOSURES), stamps_ns[0], stamps_ns[-1])
+    moments = np.clip(
+        stamps_ns[index] + 1e9 * _EXPOSURE_S * np.linspace(-0.5, 0.5, _EXPOSURES), stamps_ns[0], stamps_ns[-1]
+    )
     seconds, wanted = (stamps_ns - stamps_ns[0]) * 1e-9, (moments - stamps_ns[0]) * 1e-9
     turned = Slerp(seconds, Rotation.from_matrix(poses[:, :3, :3]))(wanted)
     axis = rng.standard_normal(3)
-    shake = Rotation.from_rotvec(np.radians(_SHAKE_DEG) * (wanted - seconds[index])[:, None] * axis / np.linalg.norm(axis))
+    shake = Rotation.from_rotvec(
+        np.radians(_SHAKE_DEG) * (wanted - seconds[index])[:, None] * axis / np.linalg.norm(axis)
+    )
     centres = np.column_stack([np.interp(wanted, seconds, poses[:, axis, 3]) for axis in range(3)])
     return [make_pose(rotation, centre) for rotation, centre in zip((turned * shake).as_matrix(), centres, strict=True)]
 
 
 def _in_the_way(world_from_camera: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(N, 2) places on the floor in front of a camera."""
-    ahead = np.arctan2(world_from_camera[1, 2], world_from_camera[0, 2]) + np.radians(rng.uniform(-_SIDE_DEG, _SIDE_DEG, _PEOPLE))
+    ahead = np.arctan2(world_from_camera[1, 2], world_from_camera[0, 2]) + np.radians(
+        rng.uniform(-_SIDE_DEG, _SIDE_DEG, _PEOPLE)
+    )
     distance = rng.uniform(_NEAR, _FAR, _PEOPLE)
     return world_from_camera[:2, 3] + distance[:, None] * np.column_stack([np.cos(ahead), np.sin(ahead)])

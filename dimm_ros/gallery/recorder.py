@@ -75,10 +75,28 @@ def record_bag(
         raise ValueError("stamps_ns must increase and have one pose each, at least two")
     path = Path(path)
     with new_bag(
-        path, storage=storage, compressed=compressed, jpeg_quality=jpeg_quality, ground_truth_topic=ground_truth_topic, overwrite=overwrite,
+        path,
+        storage=storage,
+        compressed=compressed,
+        jpeg_quality=jpeg_quality,
+        ground_truth_topic=ground_truth_topic,
+        overwrite=overwrite,
     ) as bag:
         bag.start(int(stamps[0]), base_from_camera)
-        _film(bag, scene, camera, stamps, world_from_base, base_from_camera, image_every, map_to_odom, noise, seed, workers, progress)
+        _film(
+            bag,
+            scene,
+            camera,
+            stamps,
+            world_from_base,
+            base_from_camera,
+            image_every,
+            map_to_odom,
+            noise,
+            seed,
+            workers,
+            progress,
+        )
     return path
 
 

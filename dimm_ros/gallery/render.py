@@ -194,7 +194,9 @@ def _visible(local: list[_Local], rays: _Rays, camera: Camera) -> np.ndarray:
         nearest[blocks] = np.where(closer, reach, before)
         number_of[blocks] = np.where(closer, np.int16(number), number_of[blocks])
     rows, columns = -(-camera.height // _BLOCK), -(-camera.width // _BLOCK)
-    image = number_of.reshape(rows, columns, _BLOCK, _BLOCK).transpose(0, 2, 1, 3).reshape(rows * _BLOCK, columns * _BLOCK)
+    image = (
+        number_of.reshape(rows, columns, _BLOCK, _BLOCK).transpose(0, 2, 1, 3).reshape(rows * _BLOCK, columns * _BLOCK)
+    )
     image = image[: camera.height, : camera.width].copy()
     image[~rays.valid] = _NOTHING
     return image

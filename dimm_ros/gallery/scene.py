@@ -93,9 +93,18 @@ class _Builder:
         self.rectangles.append(_lit(rectangle))
 
     def box(
-        self, centre_xy, size, bottom: float, yaw_deg: float, paint: Callable[[float, float], np.ndarray], front=None, top=None
+        self,
+        centre_xy,
+        size,
+        bottom: float,
+        yaw_deg: float,
+        paint: Callable[[float, float], np.ndarray],
+        front=None,
+        top=None,
     ) -> None:
-        """A box on its bottom; ``paint(height_m, width_m)`` draws each side, ``front`` that towards its +x, ``top`` its top."""
+        """A box on its bottom; ``paint(height_m, width_m)`` draws each side, ``front`` that towards its +x, ``top`` its
+        top.
+        """
         yaw = np.radians(yaw_deg)
         x, y = np.array([np.cos(yaw), np.sin(yaw), 0]), np.array([-np.sin(yaw), np.cos(yaw), 0])
         up = np.array([0, 0, 1.0])
@@ -114,12 +123,15 @@ class _Builder:
         draw = top or paint
         self.add(middle + up * height / 2 - x * length / 2 + y * width / 2, x * length, -y * width, draw(width, length))
         if bottom > 0.02:
-            self.add(middle - up * height / 2 - x * length / 2 - y * width / 2, x * length, y * width, paint(width, length))
+            self.add(
+                middle - up * height / 2 - x * length / 2 - y * width / 2, x * length, y * width, paint(width, length)
+            )
 
 
 @lru_cache(maxsize=4)  # painting takes seconds, and one room is filmed again and again
 def build_room(seed: int = 0, photographs: bool = True) -> Scene:
-    """The gallery: four unlike walls with framed pictures, a plank floor with a rug, a ceiling, furniture along the walls.
+    """The gallery: four unlike walls with framed pictures, a plank floor with a rug, a ceiling, furniture along the
+    walls.
 
     Rooms are kept: what is given is everybody's, and only looked at.
 
@@ -137,7 +149,9 @@ def build_room(seed: int = 0, photographs: bool = True) -> Scene:
 
 
 def with_people(scene: Scene, places: np.ndarray, seed: int = 0) -> Scene:
-    """The scene with somebody standing at each of (N, 2) places on the floor, metres; the seed decides clothes and heading."""
+    """The scene with somebody standing at each of (N, 2) places on the floor, metres; the seed decides clothes and
+    heading.
+    """
     builder = _Builder(seed, photographs=False)
     rng = builder.rng
     for place in places:
@@ -284,7 +298,13 @@ def _furniture(b: _Builder) -> None:
         top=lambda h, w: textures.collage(rng, _texels(h), _texels(w)),
     )
     b.box((1.25 + shift(), 2.24), (0.3, 0.2, 0.4), 0.75, 40 * shift(), b.picture)
-    b.box((-1.3 + shift(), 2.15), (0.5, 0.5, 0.5), 0.0, 100 * shift(), lambda h, w: textures.collage(rng, _texels(h), _texels(w)))
+    b.box(
+        (-1.3 + shift(), 2.15),
+        (0.5, 0.5, 0.5),
+        0.0,
+        100 * shift(),
+        lambda h, w: textures.collage(rng, _texels(h), _texels(w)),
+    )
     # The low table: a top on four legs, with two boxes on it.
     b.box(
         (0.0, 0.0),
@@ -307,7 +327,9 @@ def _lit(rectangle: Rectangle) -> Rectangle:
     grid = (max(2, height // 24), max(2, width // 24))
     rows, columns = (np.arange(n) + 0.5 for n in grid)
     points = (
-        rectangle.origin + (columns / grid[1])[None, :, None] * rectangle.right + (rows / grid[0])[:, None, None] * rectangle.down
+        rectangle.origin
+        + (columns / grid[1])[None, :, None] * rectangle.right
+        + (rows / grid[0])[:, None, None] * rectangle.down
     )
     light = np.full(grid, 0.62)
     for lamp in _LAMPS:

@@ -34,7 +34,9 @@ _PHOTOGRAPHS = (
     "moon.png",
     "color.png",
 )
-_WORDS = "atlas harbor quartz meadow signal copper violet winter lantern orbit saffron timber cobalt fjord pixel raven".split()
+_WORDS = (
+    "atlas harbor quartz meadow signal copper violet winter lantern orbit saffron timber cobalt fjord pixel raven"
+).split()
 
 
 @lru_cache(maxsize=1)
@@ -46,7 +48,9 @@ def photographs() -> tuple[np.ndarray, ...]:
     """
     spec = find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
-        raise DataError("The gallery's photographs come with scikit-image, which is not installed; pip install scikit-image.")
+        raise DataError(
+            "The gallery's photographs come with scikit-image, which is not installed; pip install scikit-image."
+        )
     folder = Path(spec.submodule_search_locations[0]) / "data"
     return tuple(np.asarray(Image.open(folder / name).convert("RGB")) for name in _PHOTOGRAPHS)
 
@@ -56,14 +60,21 @@ def noise(rng: np.random.Generator, height: int, width: int, coarsest: int = 2, 
     total = np.zeros((height, width), np.float32)
     cells, weight, power = coarsest, 1.0, 0.0
     while cells <= finest:
-        grid = (max(2, round(cells * height / max(height, width)) + 1), max(2, round(cells * width / max(height, width)) + 1))
-        total += weight * cv2.resize(rng.standard_normal(grid).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+        grid = (
+            max(2, round(cells * height / max(height, width)) + 1),
+            max(2, round(cells * width / max(height, width)) + 1),
+        )
+        total += weight * cv2.resize(
+            rng.standard_normal(grid).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+        )
         power += weight * weight
         cells, weight = cells * 2, weight * 0.7
     return total / np.float32(np.sqrt(power))
 
 
-def colour(rng: np.random.Generator, saturation: tuple[int, int] = (90, 220), value: tuple[int, int] = (90, 235)) -> np.ndarray:
+def colour(
+    rng: np.random.Generator, saturation: tuple[int, int] = (90, 220), value: tuple[int, int] = (90, 235)
+) -> np.ndarray:
     """A random RGB colour of any hue."""
     hsv = np.array([[[rng.integers(0, 180), rng.integers(*saturation), rng.integers(*value)]]], np.uint8)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0]
@@ -94,7 +105,11 @@ def bricks(rng: np.random.Generator, height: int, width: int, base, brick: tuple
     row = y // brick[0]
     shifted = x + (row % 2) * (brick[1] // 2)
     mortar = (y % brick[0] < 2) | (shifted % brick[1] < 2)
-    image = np.asarray(base, np.float32) + tones[row, shifted // brick[1]] + noise(rng, height, width, 8, 128)[..., None] * 9
+    image = (
+        np.asarray(base, np.float32)
+        + tones[row, shifted // brick[1]]
+        + noise(rng, height, width, 8, 128)[..., None] * 9
+    )
     image[mortar] = 188 + 8 * rng.standard_normal((int(mortar.sum()), 1))
     return _to_uint8(image)
 
@@ -124,7 +139,9 @@ def planks(rng: np.random.Generator, height: int, width: int, base, plank: tuple
                 grain = cv2.GaussianBlur(
                     rng.standard_normal((y1 - top, x1 - x0)).astype(np.float32), (0, 0), sigmaX=14, sigmaY=0.9
                 )
-                image[top:y1, x0:x1] = np.asarray(base) + rng.normal(0, 16) + rng.normal(0, 4, 3) + 60 * grain[..., None]
+                image[top:y1, x0:x1] = (
+                    np.asarray(base) + rng.normal(0, 16) + rng.normal(0, 4, 3) + 60 * grain[..., None]
+                )
                 image[top : top + 2, x0:x1] -= 45
                 image[top:y1, x0 : x0 + 2] -= 45
             left = right
@@ -157,7 +174,9 @@ def books(rng: np.random.Generator, height: int, width: int, shelves: int = 4) -
             spine = colour(rng, (40, 230), (50, 230)).tolist()
             cv2.rectangle(image, (left, floor - tall), (right - 2, floor), spine, -1)
             band = int(rng.integers(floor - tall + 6, floor - 10))
-            cv2.rectangle(image, (left, band), (right - 2, min(band + int(rng.integers(3, 14)), floor)), colour(rng).tolist(), -1)
+            cv2.rectangle(
+                image, (left, band), (right - 2, min(band + int(rng.integers(3, 14)), floor)), colour(rng).tolist(), -1
+            )
             left = right
         cv2.rectangle(image, (0, floor), (width, floor + 8), (120, 90, 62), -1)
     return image
@@ -178,7 +197,17 @@ def collage(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         if shape == 0:
             cv2.circle(image, centre, size, ink, thickness, cv2.LINE_AA)
         elif shape == 1:
-            cv2.ellipse(image, centre, (size, max(2, size // 2)), float(rng.uniform(0, 180)), 0, 360, ink, thickness, cv2.LINE_AA)
+            cv2.ellipse(
+                image,
+                centre,
+                (size, max(2, size // 2)),
+                float(rng.uniform(0, 180)),
+                0,
+                360,
+                ink,
+                thickness,
+                cv2.LINE_AA,
+            )
         elif shape == 2:
             corners = (np.array(centre) + rng.uniform(-1.3, 1.3, (int(rng.integers(3, 7)), 2)) * size).astype(np.int32)
             cv2.fillPoly(image, [corners], ink, cv2.LINE_AA)

@@ -43,9 +43,15 @@ class Camera:
     def __post_init__(self) -> None:
         values = np.array([self.fx, self.fy, self.cx, self.cy, *self.distortion], dtype=float)
         if not np.isfinite(values).all():
-            raise InputError("The camera's intrinsics hold NaN or infinite values; check the camera_info publisher or calibration file.")
+            raise InputError(
+                "The camera's intrinsics hold NaN or infinite values; check the camera_info publisher or calibration "
+                "file."
+            )
         if self.width <= 0 or self.height <= 0:
-            raise InputError(f"The camera's image size is {self.width}x{self.height}; camera_info must give the real width and height.")
+            raise InputError(
+                f"The camera's image size is {self.width}x{self.height}; camera_info must give the real width and "
+                "height."
+            )
         if self.fx <= 0 or self.fy <= 0:
             raise InputError(
                 f"The camera's focal length is ({self.fx:g}, {self.fy:g}) pixels, so it is not calibrated; "
@@ -53,11 +59,14 @@ class Camera:
             )
         counts = DISTORTION_MODELS.get(self.distortion_model)
         if counts is None:
-            raise InputError(f"Distortion model '{self.distortion_model}' is not known; use one of {', '.join(DISTORTION_MODELS)}.")
+            raise InputError(
+                f"Distortion model '{self.distortion_model}' is not known; use one of {', '.join(DISTORTION_MODELS)}."
+            )
         if len(self.distortion) not in counts:
             allowed = " or ".join(map(str, counts))
             raise InputError(
-                f"Distortion model '{self.distortion_model}' takes {allowed} coefficients, camera_info gives {len(self.distortion)}."
+                f"Distortion model '{self.distortion_model}' takes {allowed} coefficients, camera_info gives "
+                f"{len(self.distortion)}."
             )
 
     @property
@@ -69,8 +78,13 @@ class Camera:
         """The same lens with its image resized to width x height (pixel areas, so centres shift by half a pixel)."""
         sx, sy = width / self.width, height / self.height
         return replace(
-            self, width=width, height=height, fx=self.fx * sx, fy=self.fy * sy,
-            cx=(self.cx + 0.5) * sx - 0.5, cy=(self.cy + 0.5) * sy - 0.5,
+            self,
+            width=width,
+            height=height,
+            fx=self.fx * sx,
+            fy=self.fy * sy,
+            cx=(self.cx + 0.5) * sx - 0.5,
+            cy=(self.cy + 0.5) * sy - 0.5,
         )
 
     def cropped(self, x: int, y: int, width: int, height: int) -> Camera:
@@ -116,8 +130,8 @@ class Camera:
             points: (N, 3), any unit.
 
         Returns:
-            (N, 2) pixels, and (N,) bool: in front of the camera (equidistant: also to the side and behind) and within the angle
-            from which the lens model folds back.
+            (N, 2) pixels, and (N,) bool: in front of the camera (equidistant: also to the side and behind) and within
+            the angle from which the lens model folds back.
         """
         points = np.asarray(points, dtype=np.float64).reshape(-1, 3)
         if self.distortion_model == "equidistant":
@@ -125,7 +139,9 @@ class Camera:
             theta = np.arctan2(radial, points[:, 2])
             bent = _equidistant(theta, self._coefficients(4))
             plane = points[:, :2] * (bent / np.maximum(radial, 1e-12))[:, None]
-            front = (np.linalg.norm(points, axis=1) > 1e-12) & (theta <= _equidistant_limit(tuple(self._coefficients(4))))
+            front = (np.linalg.norm(points, axis=1) > 1e-12) & (
+                theta <= _equidistant_limit(tuple(self._coefficients(4)))
+            )
         else:
             front = points[:, 2] > 1e-9
             depth = np.where(front, points[:, 2], 1.0)
@@ -161,9 +177,13 @@ def _equidistant_limit(k: tuple[float, ...]) -> float:
 
 @lru_cache(maxsize=64)
 def _rational_limit(k: tuple[float, ...]) -> float:
-    """Undistorted radius from which the radial part of the model folds back; infinite where it does not within 79 degrees."""
+    """Undistorted radius from which the radial part of the model folds back; infinite where it does not within 79
+    degrees.
+    """
     radius = np.linspace(0.0, 5.0, 5001)
-    bent = _rational(np.column_stack([radius, np.zeros_like(radius)]), np.array([*k[:2], 0.0, 0.0, *k[4:8], 0.0, 0.0, 0.0, 0.0]))[:, 0]
+    bent = _rational(
+        np.column_stack([radius, np.zeros_like(radius)]), np.array([*k[:2], 0.0, 0.0, *k[4:8], 0.0, 0.0, 0.0, 0.0])
+    )[:, 0]
     falls = np.flatnonzero(np.diff(bent) <= 0)
     return float(radius[falls[0]]) if len(falls) else np.inf
 
@@ -192,8 +212,8 @@ def _rational(plane: np.ndarray, k: np.ndarray) -> np.ndarray:
 def _invert_rational(bent: np.ndarray, k: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """Points of the undistorted plane by Newton's method, and whether they were found on the lens model's own branch.
 
-    The target moves out from the principal point: started at the pixel itself, the method may find a point beyond the fold.
-    OpenCV's own inversion is not used: its iteration limit has another name and signature in every major version.
+    The target moves out from the principal point: started at the pixel itself, the method may find a point beyond the
+    fold. OpenCV's own inversion is not used: its iteration limit has another name and signature in every major version.
     """
     plane = np.zeros_like(bent)
     for step_number in range(1, _APPROACH_STEPS + 25):
@@ -202,16 +222,21 @@ def _invert_rational(bent: np.ndarray, k: np.ndarray, tolerance: float) -> tuple
         determinant = _determinant(jacobian)
         determinant = np.where(np.abs(determinant) < 1e-6, 1e-6, determinant)
         error = _rational(plane, k) - target
-        step = np.column_stack([
-            jacobian[:, 1, 1] * error[:, 0] - jacobian[:, 0, 1] * error[:, 1],
-            jacobian[:, 0, 0] * error[:, 1] - jacobian[:, 1, 0] * error[:, 0],
-        ]) / determinant[:, None]
+        step = (
+            np.column_stack(
+                [
+                    jacobian[:, 1, 1] * error[:, 0] - jacobian[:, 0, 1] * error[:, 1],
+                    jacobian[:, 0, 0] * error[:, 1] - jacobian[:, 1, 0] * error[:, 0],
+                ]
+            )
+            / determinant[:, None]
+        )
         length = np.linalg.norm(step, axis=1, keepdims=True)
         plane -= step * np.minimum(1.0, 0.5 / np.maximum(length, 1e-12))  # a longer step may jump over the fold
         if step_number >= _APPROACH_STEPS and length.max(initial=0.0) < 1e-14:
             break
-    # Beyond the radius where the model folds back, a point may still project to the pixel; on the way to it, the Jacobian
-    # is not positive.
+    # Beyond the radius where the model folds back, a point may still project to the pixel; on the way to it, the
+    # Jacobian is not positive.
     unfolded = np.ones(len(plane), dtype=bool)
     for share in np.linspace(0.05, 1.0, 20):
         jacobian = _rational_jacobian(share * plane, k)

@@ -1,4 +1,6 @@
-"""Covariances of poses: (6, 6), order x, y, z, rx, ry, rz about fixed axes (the perturbation c <- c + dc, R <- exp([a]x) R)."""
+"""Covariances of poses: (6, 6), order x, y, z, rx, ry, rz about fixed axes (the perturbation c <- c + dc, R <-
+exp([a]x) R).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ import numpy as np
 
 
 def lever(arm: np.ndarray) -> np.ndarray:
-    """(6, 6) matrix that carries (dc, a) of a body to its point at an arm: turning by a also moves that point by a x arm.
+    """(6, 6) matrix that carries (dc, a) of a body to its point at an arm: turning by a also moves that point by a x
+    arm.
 
     Args:
         arm: (3,) from the body's reference point to the other, in the fixed axes, metres.

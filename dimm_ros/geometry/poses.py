@@ -34,7 +34,9 @@ def invert(pose: np.ndarray) -> np.ndarray:
 
 
 def is_rigid(pose: np.ndarray, tolerance: float = 1e-4) -> bool:
-    """Whether an array is one finite (4, 4) pose: an orthonormal right-handed rotation (up to single precision), a translation."""
+    """Whether an array is one finite (4, 4) pose: an orthonormal right-handed rotation (up to single precision), a
+    translation.
+    """
     if pose.shape != (4, 4) or not np.isfinite(pose).all():
         return False
     rotation = pose[:3, :3]

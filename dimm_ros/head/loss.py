@@ -15,8 +15,8 @@ def ray_loss(rays: Rays, directions: Tensor, moments: Tensor) -> Tensor:
 def ray_losses(rays: Rays, directions: Tensor, moments: Tensor) -> Tensor:
     """(...) loss of each predicted ray against the true one, both in the map's normalised frame.
 
-    A direction, and a moment given the direction, have two degrees of freedom. With e the distance of either from the truth and
-    s its predicted scale, the loss is that of a two-dimensional Laplace density, summed over both,
+    A direction, and a moment given the direction, have two degrees of freedom. With e the distance of either from the
+    truth and s its predicted scale, the loss is that of a two-dimensional Laplace density, summed over both,
 
         e / s + 2 log s
 

@@ -1,7 +1,8 @@
 """Several heads as one: each image is left to the head whose map it is most familiar to.
 
-Heads of maps that were made apart know nothing of each other's images, and neither do these exist any more, so nothing is trained: the
-heads stay as they are, and their whole-image parts say which of them knows an image. Their rays are brought to one normalised frame.
+Heads of maps that were made apart know nothing of each other's images, and neither do these exist any more, so nothing
+is trained: the heads stay as they are, and their whole-image parts say which of them knows an image. Their rays are
+    brought to one normalised frame.
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ class MergedHead(nn.Module):
     """
 
     def __init__(
-        self, heads: Sequence[MapHead], origins: Tensor, radii: Tensor, origin: Tensor, radius: float, limits: Tensor, limit: float,
+        self,
+        heads: Sequence[MapHead],
+        origins: Tensor,
+        radii: Tensor,
+        origin: Tensor,
+        radius: float,
+        limits: Tensor,
+        limit: float,
     ) -> None:
         super().__init__()
         self.parts = nn.ModuleList(heads)
@@ -43,7 +51,9 @@ class MergedHead(nn.Module):
         for number in chosen.unique().tolist():
             images = torch.nonzero(chosen == number)[:, 0]
             rows = torch.arange(len(patches), device=patches.device).unflatten(0, (len(context), -1))[images].flatten()
-            answers.append((rows, self._moved(number, self.parts[number](patches[rows], context[images], camera_rays[rows]))))
+            answers.append(
+                (rows, self._moved(number, self.parts[number](patches[rows], context[images], camera_rays[rows])))
+            )
         order = torch.cat([rows for rows, _ in answers]).argsort()
 
         def gathered(field: str) -> Tensor | None:
@@ -64,6 +74,8 @@ class MergedHead(nn.Module):
     def _moved(self, number: int, rays: Rays) -> Rays:
         """A head's rays in the result's normalised frame."""
         scale = self.scale[number]
-        moments = scale * rays.moments + torch.linalg.cross(self.shift[number].expand_as(rays.directions), rays.directions)
+        moments = scale * rays.moments + torch.linalg.cross(
+            self.shift[number].expand_as(rays.directions), rays.directions
+        )
         moment_scale = None if rays.moment_scale is None else scale * rays.moment_scale
         return replace(rays, moments=moments, moment_scale=moment_scale, novelty=None)

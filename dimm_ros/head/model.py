@@ -6,8 +6,8 @@
     fused = attention of the semantic projection over the N embeddings
     ray = MLP(fused): direction, moment, and the scale of each one's error
 
-``DimmHead`` is that, and no more. ``MapHead`` goes beyond the paper: a finished map's rays are drawn towards those of a pose
-that is regressed from the image as a whole, see ``whole_image``.
+``DimmHead`` is that, and no more. ``MapHead`` goes beyond the paper: a finished map's rays are drawn towards those of a
+pose that is regressed from the image as a whole, see ``whole_image``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Rays:
         moments: (..., 3), perpendicular to the directions.
         direction_scale: (...) typical error of the direction, radians; None without confidence.
         moment_scale: (...) typical error of the moment, scene radii; None without confidence.
-        novelty: (V,) how unlike all mapped views each image as a whole is, see ``whole_image``; None while a head is trained.
+        novelty: (V,) how unlike all mapped views each image as a whole is, see ``whole_image``; None while a head is
+            trained.
     """
 
     directions: Tensor
@@ -54,7 +55,9 @@ class Rays:
     def in_metres(self, radius: float) -> dict[str, Tensor | None]:
         """Arguments of ``solve_pose``, in metres about the map's origin; ``radius``: the unit's length."""
         return {
-            "directions": self.directions, "moments": self.moments * radius, "direction_sigma": self.direction_scale,
+            "directions": self.directions,
+            "moments": self.moments * radius,
+            "direction_sigma": self.direction_scale,
             "moment_sigma": None if self.moment_scale is None else self.moment_scale * radius,
         }
 
@@ -79,13 +82,17 @@ class Mappers(nn.Module):
     def __init__(self, count: int, width: int, depth: int) -> None:
         super().__init__()
         bound = math.sqrt(3.0 / width)
-        self.weights = nn.ParameterList(nn.Parameter(torch.empty(count, width, width).uniform_(-bound, bound)) for _ in range(depth))
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.empty(count, width, width).uniform_(-bound, bound)) for _ in range(depth)
+        )
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(count, 1, width)) for _ in range(depth))
 
     def forward(self, geometric: Tensor) -> Tensor:
         hidden = geometric.expand(self.weights[0].shape[0], *geometric.shape)
         for weight, bias in zip(self.weights, self.biases, strict=True):
-            hidden = F.gelu(torch.baddbmm(bias, hidden, weight)).add_(hidden)  # in place: new megabytes cost as much as the product
+            hidden = F.gelu(torch.baddbmm(bias, hidden, weight)).add_(
+                hidden
+            )  # in place: new megabytes cost as much as the product
         return hidden
 
 
@@ -113,7 +120,11 @@ class DimmHead(nn.Module):
         self.mappers = Mappers(config.mappers, width, config.depth)
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
         self.ray = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(),
+            nn.LayerNorm(width),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
             nn.Linear(width, 8 if config.confidence else 6),
         )
 

@@ -1,17 +1,21 @@
 """The camera's pose from the image as a whole: kernel ridge regression on its context.
 
-The per-patch head knows every mapped view by heart and, between them, tends to the nearest; a smooth regression on the global
-context, which is solved in closed form, does not. Their errors differ in part, so the head's rays are drawn towards the rays of
-this pose, the more so the newer the view is (docs/benchmarks.md has what that gains). The distance to the nearest mapped context
-says how new a view is; the covariance and the rejection of images from elsewhere rest on it, too.
+The per-patch head knows every mapped view by heart and, between them, tends to the nearest; a smooth regression on the
+global context, which is solved in closed form, does not. Their errors differ in part, so the head's rays are drawn
+towards the rays of this pose, the more so the newer the view is (docs/benchmarks.md has what that gains). The distance
+to the nearest mapped context says how new a view is; the covariance and the rejection of images from elsewhere rest on
+it, too.
 
     x = (context - mean) / deviation
     z = P x                                              P: principal axes of the mapped views' x
     pose = offset + sum_i w_i exp(-|z - z_i|^2 / bs)     i over mapped views, s: median squared distance, b: bandwidth
-    novelty = min_i |z - z_i|^2 / s + max(0, |x|^2 - |z|^2 - r) / s     r: what the axes leave of mapped views, on average
+    novelty = min_i |z - z_i|^2 / s + max(0, |x|^2 - |z|^2 - r) / s     r: what the axes leave of mapped views, on
+    average
 
-The weights solve (K + diag(ridge)) w = poses - offset. Recorded images have a small ridge, so that their poses are met. Virtual views
-are turned exactly, but moved by a depth that is not exact, and their images are not quite what a camera would see there: for their
+The weights solve (K + diag(ridge)) w = poses - offset. Recorded images have a small ridge, so that their poses are met.
+Virtual views
+are turned exactly, but moved by a depth that is not exact, and their images are not quite what a camera would see
+    there: for their
 positions the ridge is large, so that they guide where nothing was recorded, and nowhere else.
 """
 
@@ -55,7 +59,9 @@ class WholeImage(nn.Module):
         self.register_buffer("left", torch.zeros(()))
 
     @classmethod
-    def fit(cls, context: Tensor, rotations: Tensor, centres: Tensor, recorded: Tensor | None = None, axes: int = _AXES) -> WholeImage:
+    def fit(
+        cls, context: Tensor, rotations: Tensor, centres: Tensor, recorded: Tensor | None = None, axes: int = _AXES
+    ) -> WholeImage:
         """Solve for the weights.
 
         Args:
@@ -67,7 +73,12 @@ class WholeImage(nn.Module):
         recorded = torch.ones(len(context), dtype=torch.bool) if recorded is None else recorded
         if len(context) > MAX_VIEWS:
             chosen = torch.linspace(0, len(context) - 1, MAX_VIEWS).long()
-            context, rotations, centres, recorded = context[chosen], rotations[chosen], centres[chosen], recorded[chosen]
+            context, rotations, centres, recorded = (
+                context[chosen],
+                rotations[chosen],
+                centres[chosen],
+                recorded[chosen],
+            )
         result = cls(context.shape[1], len(context), axes)
         context = context.double()
         # Rounded as the map's file stores them, before anything is worked out from them.
@@ -90,15 +101,19 @@ class WholeImage(nn.Module):
         targets = torch.cat([centres.double(), rotations.double().flatten(1)], dim=1)
         result.offset.copy_(targets.mean(dim=0))
         targets -= result.offset.double()
-        for columns, ridge in ((slice(0, 3), result.ridge.double()), (slice(3, 12), torch.full_like(result.ridge, _RIDGE).double())):
+        for columns, ridge in (
+            (slice(0, 3), result.ridge.double()),
+            (slice(3, 12), torch.full_like(result.ridge, _RIDGE).double()),
+        ):
             result.weights[:, columns] = torch.linalg.solve(kernel + torch.diag(ridge), targets[:, columns]).float()
         return result.to(centres.device)
 
     def forward(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotations (V, 3, 3) world_from_camera, centres (V, 3) in the normalised frame, and novelty (V,) of (V, C) contexts.
+        """Rotations (V, 3, 3) world_from_camera, centres (V, 3) in the normalised frame, and novelty (V,) of (V, C)
+        contexts.
 
-        Novelty is the squared distance to the nearest mapped context, in units of the median between mapped ones; what lies outside
-        all mapped contexts' axes counts as well.
+        Novelty is the squared distance to the nearest mapped context, in units of the median between mapped ones; what
+        lies outside all mapped contexts' axes counts as well.
         """
         places, left = self._place(context)
         squared = _squared_distance(places, self.views) / self.spread
@@ -107,7 +122,8 @@ class WholeImage(nn.Module):
         return nearest_rotations(pose[:, 3:].reshape(-1, 3, 3)), pose[:, :3], novelty.clamp_min(_SAME)
 
     def mapped(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the map holds of the M views it was fitted to: contexts (M, C), rotations, centres, and which were recorded.
+        """What the map holds of the M views it was fitted to: contexts (M, C), rotations, centres, and which were
+        recorded.
 
         The contexts are what the axes leave of them; the poses are those of the fit, to the precision of the weights.
         """
@@ -120,7 +136,9 @@ class WholeImage(nn.Module):
         return context, nearest_rotations(pose[:, 3:].reshape(-1, 3, 3)), pose[:, :3], self.ridge < _VIRTUAL_RIDGE
 
     def median_distance(self, context: Tensor) -> Tensor:
-        """Median squared distance between (V, C) contexts as this map measures it; its ``spread`` is that of its own views."""
+        """Median squared distance between (V, C) contexts as this map measures it; its ``spread`` is that of its own
+        views.
+        """
         places = self._place(context.float())[0].double()
         return _squared_distance(places, places).flatten().median()
 
@@ -141,11 +159,16 @@ class WholeImage(nn.Module):
 def nearest_rotations(matrices: Tensor) -> Tensor:
     """The rotations nearest (Frobenius norm) to (V, 3, 3) matrices.
 
-    Their quaternions are the main eigenvectors of Davenport's matrix, found by squaring it: a dozen small products, without the
-    decomposition that a GPU's host would wait for, and that ONNX lacks.
+    Their quaternions are the main eigenvectors of Davenport's matrix, found by squaring it: a dozen small products,
+    without the decomposition that a GPU's host would wait for, and that ONNX lacks.
     """
     (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in matrices.unbind(-2))
-    rows = ((a + e + i, h - f, c - g, d - b), (h - f, a - e - i, b + d, c + g), (c - g, b + d, e - a - i, f + h), (d - b, c + g, f + h, i - a - e))
+    rows = (
+        (a + e + i, h - f, c - g, d - b),
+        (h - f, a - e - i, b + d, c + g),
+        (c - g, b + d, e - a - i, f + h),
+        (d - b, c + g, f + h, i - a - e),
+    )
     davenport = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
     # Shifted by a bound of its eigenvalues, none of which is negative then.
     bound = math.sqrt(3) * matrices.square().sum(dim=(-2, -1)).sqrt().clamp_min(1e-9)
@@ -153,18 +176,26 @@ def nearest_rotations(matrices: Tensor) -> Tensor:
     for _ in range(_SQUARINGS // 2):
         power = power @ power
         power = power @ power
-        power = power / power.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]  # in the end the quaternion's outer product with itself
+        power = (
+            power / power.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+        )  # in the end the quaternion's outer product with itself
     (ww, wx, wy, wz), (_, xx, xy, xz), (_, _, yy, yz), (_, _, _, zz) = (row.unbind(-1) for row in power.unbind(-2))
     rotation = (
-        ww + xx - yy - zz, 2 * (xy - wz), 2 * (xz + wy),
-        2 * (xy + wz), ww - xx + yy - zz, 2 * (yz - wx),
-        2 * (xz - wy), 2 * (yz + wx), ww - xx - yy + zz,
+        ww + xx - yy - zz,
+        2 * (xy - wz),
+        2 * (xz + wy),
+        2 * (xy + wz),
+        ww - xx + yy - zz,
+        2 * (yz - wx),
+        2 * (xz - wy),
+        2 * (yz + wx),
+        ww - xx - yy + zz,
     )
     return torch.stack(rotation, dim=-1).unflatten(-1, (3, 3))
 
 
 def blend(
-    directions: Tensor, moments: Tensor, camera_rays: Tensor, rotations: Tensor, centres: Tensor, share: Tensor,
+    directions: Tensor, moments: Tensor, camera_rays: Tensor, rotations: Tensor, centres: Tensor, share: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Rays drawn towards those of known poses.
 

@@ -1,4 +1,6 @@
-"""Landmarks of a recording: keypoints, matches of chosen pairs, tracks, places; calibrated on frames that are left out."""
+"""Landmarks of a recording: keypoints, matches of chosen pairs, tracks, places; calibrated on frames that are left
+out.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ class BuiltLandmarks:
 
 
 def build_landmarks(
-    frames: Sequence[Frame], origin: np.ndarray, config: LandmarkConfig, watch: Watch | None = None,
+    frames: Sequence[Frame], origin: np.ndarray, config: LandmarkConfig, watch: Watch | None = None
 ) -> BuiltLandmarks | None:
     """Make landmarks of posed images.
 
@@ -70,7 +72,10 @@ def build_landmarks(
         DataError: an image cannot be read, or the poses contradict the images.
     """
     begun, watch = time.perf_counter(), watch or (lambda *_: False)
-    frames = [frames[index] for index in choose_keyframes(np.stack([frame.world_from_camera for frame in frames]), config.images)]
+    frames = [
+        frames[index]
+        for index in choose_keyframes(np.stack([frame.world_from_camera for frame in frames]), config.images)
+    ]
     poses = np.stack([frame.world_from_camera for frame in frames])
     poses[:, :3, 3] -= origin
     keypoints = _all_keypoints(frames, config, watch)
@@ -91,7 +96,8 @@ def build_landmarks(
     seconds = time.perf_counter() - begun
     if len(landmarks) < MIN_LANDMARKS:
         note = (
-            f"The images show only {len(landmarks)} landmarks (at least {MIN_LANDMARKS} are needed): few keypoints, or too "
+            f"The images show only {len(landmarks)} landmarks (at least {MIN_LANDMARKS} are needed): few keypoints, or "
+            "too "
             "little movement between them; the map answers from rays alone."
         )
         return BuiltLandmarks(None, LandmarkCalibration(), len(frames), seconds, note)
@@ -116,7 +122,9 @@ def keep_best(tracks: Tracks, structure: Structure, poses: np.ndarray, config: L
         poses: (N, 4, 4) world_from_camera.
         config: how many, of what kind.
     """
-    rank = np.argsort(-np.where(structure.good, structure.views, -1), kind="stable")[: min(config.most, int(structure.good.sum()))]
+    rank = np.argsort(-np.where(structure.good, structure.views, -1), kind="stable")[
+        : min(config.most, int(structure.good.sum()))
+    ]
     number = np.full(tracks.count, -1)
     number[rank] = np.arange(len(rank))
     kept = structure.agrees & (number[tracks.track] >= 0)
@@ -135,7 +143,9 @@ def keep_best(tracks: Tracks, structure: Structure, poses: np.ndarray, config: L
     np.maximum.at(far, owner, distance)
     limit = np.finfo(np.float16).max
     landmarks = Landmarks(
-        kind="points", places=points.astype(np.float32), descriptors=quantised(unit(descriptors)),
+        kind="points",
+        places=points.astype(np.float32),
+        descriptors=quantised(unit(descriptors)),
         views=structure.views[rank].clip(0, 255).astype(np.uint8),
         seen_from=np.column_stack([axis, cosine, near, far]).clip(-limit, limit).astype(np.float16),
     )
@@ -151,7 +161,9 @@ def _all_keypoints(frames: Sequence[Frame], config: LandmarkConfig, watch: Watch
     return _watched("keypoints", found, frames, watch)
 
 
-def _all_matches(keypoints: Sequence[Keypoints], poses: np.ndarray, pairs: np.ndarray, watch: Watch) -> list[np.ndarray] | None:
+def _all_matches(
+    keypoints: Sequence[Keypoints], poses: np.ndarray, pairs: np.ndarray, watch: Watch
+) -> list[np.ndarray] | None:
     """Of each pair, matches that the poses allow."""
     shares = []
 
@@ -166,7 +178,8 @@ def _all_matches(keypoints: Sequence[Keypoints], poses: np.ndarray, pairs: np.nd
     result = _watched("matching", found, pairs, watch)
     if result is not None and shares and np.median(shares) < _MIN_AGREEMENT:
         raise DataError(
-            f"The recording's poses contradict its images: only {np.median(shares):.0%} of what two images share lies where their poses "
+            f"The recording's poses contradict its images: only {np.median(shares):.0%} of what two images share lies "
+            "where their poses "
             "say; run 'dimm doctor' on it, which tells a wrong camera or pose convention."
         )
     return result

@@ -1,9 +1,10 @@
 """How large the errors of landmark poses are, from frames that were left out when the landmarks were made.
 
 What matches say of their own scatter leaves out what all landmarks of a place share: the recording's poses are off by
-centimetres, and so are landmarks made from them. Two standard deviations, of position and of rotation, are added; they are
-the likeliest for the errors seen (Gaussian errors, the matches' own covariance plus the shared part). They grow with how unlike
-the views that showed the landmarks the answered one is (``Landmarks.strangeness``), as the errors of frames left out do.
+centimetres, and so are landmarks made from them. Two standard deviations, of position and of rotation, are added; they
+are the likeliest for the errors seen (Gaussian errors, the matches' own covariance plus the shared part). They grow
+with how unlike the views that showed the landmarks the answered one is (``Landmarks.strangeness``), as the errors of
+frames left out do.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from dimm_ros.landmarks.locate import locate
 from dimm_ros.landmarks.store import Landmarks
 from dimm_ros.reach import Reach
 
-#: Neighbouring matches err alike, for their landmarks were placed by the same images: they count for a quarter of their number.
+#: Neighbouring matches err alike, for their landmarks were placed by the same images: they count for a quarter of their
+#: number.
 CORRELATED = 4.0
 
 _PERIOD, _BLOCK = 60, 20  # whole stretches: a frame between its neighbours would make it too easy
@@ -28,7 +30,11 @@ _SPARSE = 60  # so few frames are left out one by one
 _MIN_FRAMES = 5
 _OUTERMOST = 0.3  # share of the frames
 _TAILS = 1.2  # errors have heavier tails than a Gaussian, and frames elsewhere are further from the recorded ones
-_INSIDE, _ELLIPSOID, _WIDEST = 0.95, 12.592, 3.0  # share of frames that the ellipsoid of so many squares must hold, at most so much wider
+_INSIDE, _ELLIPSOID, _WIDEST = (
+    0.95,
+    12.592,
+    3.0,
+)  # share of frames that the ellipsoid of so many squares must hold, at most so much wider
 _LEAST = 0.3  # of the usual strangeness: views at the middle of the mapped ones share errors, too
 _OUTLIER = 40.0  # largest squared Mahalanobis distance that counts: one blunder must not inflate every covariance
 
@@ -41,8 +47,8 @@ class LandmarkCalibration(BaseModel):
     """Errors of landmark poses beside what the matches' own scatter says.
 
     Attributes:
-        position_sigma, rotation_sigma_deg: standard deviation per axis, metres and degrees, of views as strange as the frames
-            that were left out; the defaults are what other maps had.
+        position_sigma, rotation_sigma_deg: standard deviation per axis, metres and degrees, of views as strange as the
+            frames that were left out; the defaults are what other maps had.
         strangeness: median of those frames, see ``Landmarks.strangeness``; None where it is not known, as of lines.
         frames: that were left out and found; 0 when there were too few.
         position_error, rotation_error_deg: their median errors.
@@ -59,14 +65,16 @@ class LandmarkCalibration(BaseModel):
     rotation_error_deg: float | None = Field(None, ge=0)
     reach: Reach | None = None
 
-    def covariance(self, information: np.ndarray, strangeness: float | None, prior: np.ndarray | None = None) -> np.ndarray:
+    def covariance(
+        self, information: np.ndarray, strangeness: float | None, prior: np.ndarray | None = None
+    ) -> np.ndarray:
         """(6, 6) covariance of a pose from landmarks: x, y, z, rx, ry, rz; square metres and radians.
 
         Args:
             information: (6, 6) that the matches' own scatter says, see ``LandmarkPose``.
             strangeness: of the landmarks that agree, see ``Located``.
-            prior: (6, 6) information of the prior that joined it, or None. Few landmarks leave most to it, and then add little
-                of the errors that they share.
+            prior: (6, 6) information of the prior that joined it, or None. Few landmarks leave most to it, and then add
+                little of the errors that they share.
         """
         grown = 1.0 if strangeness is None or self.strangeness is None else max(strangeness / self.strangeness, _LEAST)
         shared = grown**2 * np.diag([self.position_sigma**2] * 3 + [np.radians(self.rotation_sigma_deg) ** 2] * 3)
@@ -98,14 +106,14 @@ def outermost(poses: np.ndarray) -> np.ndarray:
 
 
 def landmark_reach(
-    landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray, mapped: np.ndarray,
+    landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray, mapped: np.ndarray
 ) -> Reach | None:
     """How well frames are found by landmarks alone; arguments as of ``calibrate_landmarks``."""
     return _reach(_found(landmarks, keypoints, poses), poses, mapped)
 
 
 def calibrate_landmarks(
-    landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray, mapped: np.ndarray | None = None,
+    landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray, mapped: np.ndarray | None = None
 ) -> LandmarkCalibration:
     """Fit the shared errors.
 
@@ -131,15 +139,20 @@ def calibrate_landmarks(
         return float(np.minimum(distance, _OUTLIER).sum() + np.linalg.slogdet(spread)[1].sum())
 
     start = np.log([max(np.median(position), 1e-6), max(np.median(rotation), 1e-7)])
-    tried = [minimize(unlikely, start + np.log(share), method="Nelder-Mead") for share in (1.0, 0.3)]  # from one it may get lost
+    tried = [
+        minimize(unlikely, start + np.log(share), method="Nelder-Mead") for share in (1.0, 0.3)
+    ]  # from one it may get lost
     fitted = np.exp(min(tried, key=lambda each: each.fun).x)
     spread = own + grown[:, None, None] ** 2 * np.diag(np.repeat(fitted**2, 3))
     squares = np.einsum("ni,nij,nj->n", errors, np.linalg.inv(spread), errors)
     fitted = fitted * _TAILS * np.clip(np.sqrt(np.quantile(squares, _INSIDE) / _ELLIPSOID), 1.0, _WIDEST)
     return LandmarkCalibration(
-        position_sigma=float(fitted[0]), rotation_sigma_deg=float(np.degrees(fitted[1])),
-        strangeness=usual, frames=len(errors),
-        position_error=float(np.median(position)), rotation_error_deg=float(np.degrees(np.median(rotation))),
+        position_sigma=float(fitted[0]),
+        rotation_sigma_deg=float(np.degrees(fitted[1])),
+        strangeness=usual,
+        frames=len(errors),
+        position_error=float(np.median(position)),
+        rotation_error_deg=float(np.degrees(np.median(rotation))),
         reach=reach,
     )
 

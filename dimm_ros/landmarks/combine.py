@@ -1,7 +1,7 @@
 """Landmarks of several maps of one place as one: what both have seen is kept once.
 
-Lines above all: a landmark that two maps hide in two lines lies where these meet, so of two lines of one landmark only the
-first is kept.
+Lines above all: a landmark that two maps hide in two lines lies where these meet, so of two lines of one landmark only
+the first is kept.
 """
 
 from __future__ import annotations

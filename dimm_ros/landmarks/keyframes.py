@@ -9,10 +9,11 @@ from dimm_ros.reach import motion_units
 
 
 def choose_keyframes(world_from_camera: np.ndarray, most: int) -> np.ndarray:
-    """Indices, in order, of at most so many frames: each next one is the furthest from all before (k-centre, Gonzalez 1985).
+    """Indices, in order, of at most so many frames: each next one is the furthest from all before (k-centre, Gonzalez
+    1985).
 
-    Distance and angle between frames count alike in units of the recording's own motion: what it moves and turns from frame
-    to frame at the median.
+    Distance and angle between frames count alike in units of the recording's own motion: what it moves and turns from
+    frame to frame at the median.
 
     Args:
         world_from_camera: (N, 4, 4).
@@ -25,7 +26,9 @@ def choose_keyframes(world_from_camera: np.ndarray, most: int) -> np.ndarray:
 
     def away(index: int) -> np.ndarray:
         distance = np.linalg.norm(world_from_camera[:, :3, 3] - world_from_camera[index, :3, 3], axis=1)
-        angle = rotation_angle_deg(world_from_camera[:, :3, :3], np.broadcast_to(world_from_camera[index, :3, :3], (count, 3, 3)))
+        angle = rotation_angle_deg(
+            world_from_camera[:, :3, :3], np.broadcast_to(world_from_camera[index, :3, :3], (count, 3, 3))
+        )
         return metre * distance + degree * angle
 
     chosen, nearest = [0], away(0)
@@ -34,4 +37,3 @@ def choose_keyframes(world_from_camera: np.ndarray, most: int) -> np.ndarray:
         chosen.append(int(nearest.argmax()))
         nearest = np.minimum(nearest, away(chosen[-1]))
     return np.sort(chosen)
-

@@ -72,8 +72,8 @@ class Detector(Protocol):
         """Keypoints of an (H, W) uint8 image, ``most`` at most, the strongest first.
 
         Returns:
-            (N, 2) pixels, (0, 0) the centre of the top-left one; (N, D) descriptors that are not negative, or of either sign,
-            of length one.
+            (N, 2) pixels, (0, 0) the centre of the top-left one; (N, D) descriptors that are not negative, or of either
+            sign, of length one.
         """
 
 
@@ -98,7 +98,7 @@ class Sift:
         finder = self._finders.get(most)
         if finder is None:
             finder = self._finders[most] = cv2.SIFT_create(
-                nfeatures=most, contrastThreshold=self._CONTRAST, **self._options,
+                nfeatures=most, contrastThreshold=self._CONTRAST, **self._options
             )
         found, descriptors = finder.detectAndCompute(grey, None)
         if not found:
@@ -137,6 +137,8 @@ def find_keypoints(image: np.ndarray, camera: Camera, detector: Detector, longes
     bearings, valid = camera.bearings(pixels)
     sigma = float(np.sqrt(factor.prod() / (camera.fx * camera.fy)))
     return Keypoints(
-        bearings=bearings[valid], pixels=pixels[valid].astype(np.float32), sigma=sigma,
+        bearings=bearings[valid],
+        pixels=pixels[valid].astype(np.float32),
+        sigma=sigma,
         descriptors=quantised(descriptors[valid]),
     )

@@ -53,7 +53,8 @@ class Located:
     """A pose from landmarks and the matches that it rests on.
 
     Attributes:
-        strangeness: median of the landmarks that agree, see ``Landmarks.strangeness``; None of lines, which do not tell it.
+        strangeness: median of the landmarks that agree, see ``Landmarks.strangeness``; None of lines, which do not tell
+            it.
     """
 
     pose: LandmarkPose
@@ -67,7 +68,11 @@ class Located:
 
 
 def locate(
-    keypoints: Sequence[Keypoints], rig_from_camera: np.ndarray, landmarks: Landmarks, prior: Prior | None, seed: int = 0,
+    keypoints: Sequence[Keypoints],
+    rig_from_camera: np.ndarray,
+    landmarks: Landmarks,
+    prior: Prior | None,
+    seed: int = 0,
 ) -> Located | None:
     """Pose of a rig, or of one camera, from what its images show.
 
@@ -96,17 +101,16 @@ def locate(
     # Now that it is better known where, those landmarks that were seen from about there.
     turn = keypoints[0].sigma * _FOUND_PX / _SIGMAS
     about = Prior(found.pose.rotation, found.pose.centre, np.diag([1e12] * 3 + [turn**-2] * 3))
-    better = _solved(match_near(keypoints, rig_from_camera, landmarks, about), landmarks, found.pose.prior, seed, about)
+    better = _solved(match_near(keypoints, rig_from_camera, landmarks, about), landmarks, found.pose.prior, seed)
     if better is None or 2 * better.pose.inliers.sum() < found.pose.inliers.sum():
         return found
     # The first search is the proof: in so narrow a one, chance alone agrees often.
     return replace(better, pose=replace(better.pose, proof=max(better.pose.proof, found.pose.proof)))
 
 
-def _solved(matched: Matched, landmarks: Landmarks, prior: Prior | None, seed: int, start: Prior | None = None) -> Located | None:
+def _solved(matched: Matched, landmarks: Landmarks, prior: Prior | None, seed: int) -> Located | None:
     matches = matched.matches
-    known = None if start is None else (start.rotation, start.centre)
-    pose = solve_landmarks(matches, matched.ratio, chance_of(matches.equations, matched.region_px), prior, seed, known)
+    pose = solve_landmarks(matches, matched.ratio, chance_of(matches.equations, matched.region_px), prior, seed)
     if pose is None:
         return None
     if landmarks.kind == "lines":
@@ -128,9 +132,15 @@ def match_all(keypoints: Sequence[Keypoints], rig_from_camera: np.ndarray, landm
 
 
 def match_near(
-    keypoints: Sequence[Keypoints], rig_from_camera: np.ndarray, landmarks: Landmarks, prior: Prior, coarse: bool = False,
+    keypoints: Sequence[Keypoints],
+    rig_from_camera: np.ndarray,
+    landmarks: Landmarks,
+    prior: Prior,
+    coarse: bool = False,
 ) -> Matched:
-    """Matches with landmarks that the prior's pose predicts near the keypoint; ``coarse``: of the strongest with the likeliest."""
+    """Matches with landmarks that the prior's pose predicts near the keypoint; ``coarse``: of the strongest with the
+    likeliest.
+    """
     most, visible = _COARSE if coarse else (None, _VISIBLE)
     metres, radians = _uncertain(prior)
     keypoints, parts = [points.strongest(most) for points in keypoints], []
@@ -151,9 +161,17 @@ def _uncertain(prior: Prior) -> tuple[float, float]:
 
 
 def _candidates(
-    points: Keypoints, rotation: np.ndarray, centre: np.ndarray, landmarks: Landmarks, metres: float, radians: float, visible: int,
+    points: Keypoints,
+    rotation: np.ndarray,
+    centre: np.ndarray,
+    landmarks: Landmarks,
+    metres: float,
+    radians: float,
+    visible: int,
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Landmarks (V,) that the image may show, which keypoint may show which (N, V) bool, and the usual search radius."""
+    """Landmarks (V,) that the image may show, which keypoint may show which (N, V) bool, and the usual search
+    radius.
+    """
     least = _LEAST_PX * points.sigma
 
     def radii(distance: np.ndarray) -> np.ndarray:
@@ -193,7 +211,9 @@ def _field_px(points: Keypoints) -> float:
 
 
 def _gather(
-    parts: list[tuple[int, np.ndarray, np.ndarray, np.ndarray, float]], keypoints: Sequence[Keypoints], rig_from_camera: np.ndarray,
+    parts: list[tuple[int, np.ndarray, np.ndarray, np.ndarray, float]],
+    keypoints: Sequence[Keypoints],
+    rig_from_camera: np.ndarray,
     landmarks: Landmarks,
 ) -> Matched:
     bearings, offsets, sigma = [], [], []
@@ -205,9 +225,10 @@ def _gather(
     rows = np.concatenate([part[2] for part in parts])
     return Matched(
         matches=LandmarkMatches(
-            np.concatenate(bearings), np.concatenate(offsets), landmarks.exact_places[rows], np.concatenate(sigma),
+            np.concatenate(bearings), np.concatenate(offsets), landmarks.exact_places[rows], np.concatenate(sigma)
         ),
-        ratio=np.concatenate([part[3] for part in parts]), landmarks=rows,
+        ratio=np.concatenate([part[3] for part in parts]),
+        landmarks=rows,
         camera=np.concatenate([np.full(len(part[1]), part[0]) for part in parts]),
         keypoints=np.concatenate([part[1] for part in parts]),
         region_px=float(np.median([part[4] for part in parts])),

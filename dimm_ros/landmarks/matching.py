@@ -11,7 +11,9 @@ MAX_ANGLE, RATIO = 0.9, 0.9
 _SPARSE = 0.015
 
 
-def mutual_matches(ones: np.ndarray, others: np.ndarray, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def mutual_matches(
+    ones: np.ndarray, others: np.ndarray, allowed: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Matches between two sets of unit descriptors.
 
     Args:
@@ -19,13 +21,15 @@ def mutual_matches(ones: np.ndarray, others: np.ndarray, allowed: np.ndarray | N
         allowed: (N, M) bool; None allows every pair.
 
     Returns:
-        (K, 2) indices, and (K,) how much nearer each match is than the second best of its row: the ratio of angles, 0 to
-        ``RATIO``.
+        (K, 2) indices, and (K,) how much nearer each match is than the second best of its row: the ratio of angles, 0
+        to ``RATIO``.
     """
     if min(len(ones), len(others)) < 2:
         return np.empty((0, 2), int), np.empty(0)
     pairs = None if allowed is None else _few(allowed)
-    rows, columns, best, second = _among_all(ones, others, allowed) if pairs is None else _among_few(ones, others, *pairs)
+    rows, columns, best, second = (
+        _among_all(ones, others, allowed) if pairs is None else _among_few(ones, others, *pairs)
+    )
     near = best > np.cos(MAX_ANGLE)
     rows, columns, best, second = rows[near], columns[near], best[near], second[near]
     ratio = np.arccos(np.clip(best, -1, 1)) / np.maximum(np.arccos(np.clip(second, -1, 1)), 1e-9)
@@ -68,5 +72,7 @@ def _among_few(ones: np.ndarray, others: np.ndarray, rows: np.ndarray, columns: 
     of_column = np.full(len(others), -1.0, np.float32)
     np.maximum.at(of_column, columns, cosine)
     mutual = (cosine == of_row) & (cosine == of_column[columns])
-    second = np.maximum.reduceat(np.where(mutual, np.float32(-1.0), cosine), first)[np.searchsorted(first, np.flatnonzero(mutual), "right") - 1]
+    second = np.maximum.reduceat(np.where(mutual, np.float32(-1.0), cosine), first)[
+        np.searchsorted(first, np.flatnonzero(mutual), "right") - 1
+    ]
     return rows[mutual], columns[mutual], cosine[mutual], second

@@ -1,7 +1,7 @@
 """Which images of a recording are matched with each other: those that look the same way, over a range of baselines.
 
-Short baselines give many matches and long ones fix the depth; both are needed. The range follows from the recording: from
-the step between neighbouring images to the distance at which images that look the same way still overlap.
+Short baselines give many matches and long ones fix the depth; both are needed. The range follows from the recording:
+from the step between neighbouring images to the distance at which images that look the same way still overlap.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def choose_pairs(world_from_camera: np.ndarray) -> np.ndarray:
     chosen = set()
     for baseline in baselines(distance, alike):
         ratio = np.log(np.maximum(distance, 1e-9) / baseline)
-        cost = np.where(alike & (np.abs(ratio) < np.log(3.0)), np.abs(ratio) + 0.5 * (angle / MAX_ANGLE_DEG) ** 2, np.inf)
+        cost = np.where(
+            alike & (np.abs(ratio) < np.log(3.0)), np.abs(ratio) + 0.5 * (angle / MAX_ANGLE_DEG) ** 2, np.inf
+        )
         for one in range(len(centres)):
             for other in np.argsort(cost[one], kind="stable")[:_PER_BASELINE]:
                 if np.isfinite(cost[one, other]):

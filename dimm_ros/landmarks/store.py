@@ -1,8 +1,8 @@
 """The landmarks of a map: places as points, or hidden in lines of random direction, with what they look like.
 
-A line (l, n = X x l) through a landmark X says less than the point: the camera ray d of a keypoint that shows it meets the
-line, d . (n - c x l) = 0, one equation instead of two (Speciale et al., CVPR 2019). What would tell where on its line a
-landmark is (the directions and distances it was seen from) is not kept with lines.
+A line (l, n = X x l) through a landmark X says less than the point: the camera ray d of a keypoint that shows it meets
+the line, d . (n - c x l) = 0, one equation instead of two (Speciale et al., CVPR 2019). What would tell where on its
+line a landmark is (the directions and distances it was seen from) is not kept with lines.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Landmarks:
         places: (L, 3) float32 of points; (L, 6) float32 of lines: direction l and moment n = X x l.
         descriptors: (L, D) uint8, see ``Keypoints``: the mean of what was seen.
         views: (L,) uint8: images that a landmark was seen in, 255 for more.
-        seen_from: (L, 6) float16 of points: mean unit direction from landmark to camera, cosine of the widest angle from it,
-            nearest and furthest distance, metres. Empty (L, 0) for lines.
+        seen_from: (L, 6) float16 of points: mean unit direction from landmark to camera, cosine of the widest angle
+            from it, nearest and furthest distance, metres. Empty (L, 0) for lines.
     """
 
     kind: Kind
@@ -58,7 +58,9 @@ class Landmarks:
         """Shape and dtype that each array of so many landmarks has, by its name."""
         points = kind == "points"
         return {
-            "places": ((count, 3 if points else 6), "float32"), "descriptors": ((count, dim), "uint8"), "views": ((count,), "uint8"),
+            "places": ((count, 3 if points else 6), "float32"),
+            "descriptors": ((count, dim), "uint8"),
+            "views": ((count,), "uint8"),
             "seen_from": ((count, 6 if points else 0), "float16"),
         }
 
@@ -69,10 +71,11 @@ class Landmarks:
         return float(np.median(np.sqrt(near * far)))
 
     def strangeness(self, centre: np.ndarray, slack: float, rows: np.ndarray) -> np.ndarray:
-        """(K,) how unlike the views that showed a landmark one from here is: 0 as at their middle, infinite if it hardly shows it.
+        """(K,) how unlike the views that showed a landmark one from here is: 0 as at their middle, infinite if it
+        hardly shows it.
 
-        The angle from their mean direction in radians plus the logarithm of the distance over theirs; 0 for lines, of which
-        neither is known.
+        The angle from their mean direction in radians plus the logarithm of the distance over theirs; 0 for lines, of
+        which neither is known.
 
         Args:
             centre: (3,) of the camera, or (K, 3) of each landmark's own, metres.

@@ -63,13 +63,12 @@ def join_matches(keypoints: Sequence[Keypoints], pairs: np.ndarray, matches: Seq
 
     sigma = np.array([each.sigma for each in keypoints])[image]
     return Tracks(
-        track=track, image=image, bearings=gathered("bearings"), sigma=sigma,
-        descriptors=gathered("descriptors"),
+        track=track, image=image, bearings=gathered("bearings"), sigma=sigma, descriptors=gathered("descriptors")
     )
 
 
 def epipolar_agreement(
-    one: Keypoints, other: Keypoints, one_pose: np.ndarray, other_pose: np.ndarray, matches: np.ndarray, pixels: float,
+    one: Keypoints, other: Keypoints, one_pose: np.ndarray, other_pose: np.ndarray, matches: np.ndarray, pixels: float
 ) -> np.ndarray:
     """(M,) bool: matches whose rays pass each other within so many pixels in both images, as the known poses say.
 

@@ -1,8 +1,8 @@
 """Places of tracks from the known poses: iteratively reweighted least squares on rays, all tracks at once.
 
 A ray from c in direction d passes X at (I - d d^T)(X - c); weighted by the inverse square of the distance this is the
-angle that the keypoint is off. The kernel (Geman-McClure) narrows from wide to the threshold, so that a wrong match of a
-track is left out instead of bending it.
+angle that the keypoint is off. The kernel (Geman-McClure) narrows from wide to the threshold, so that a wrong match of
+a track is left out instead of bending it.
 """
 
 from __future__ import annotations

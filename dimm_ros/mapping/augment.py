@@ -44,7 +44,9 @@ def recorded_view(image: np.ndarray, camera: Camera, grid: PatchGrid) -> View:
     return View(image=fit(image, camera, grid), rays=grid.rays, camera_rays=grid.rays, valid=grid.valid)
 
 
-def random_view(image: np.ndarray, camera: Camera, grid: PatchGrid, config: TrainingConfig, rng: np.random.Generator) -> View:
+def random_view(
+    image: np.ndarray, camera: Camera, grid: PatchGrid, config: TrainingConfig, rng: np.random.Generator
+) -> View:
     """A view of the same camera turned, rolled and zoomed at random, with changed light and sharpness.
 
     Args:
@@ -64,7 +66,9 @@ def random_turn(config: TrainingConfig, rng: np.random.Generator) -> tuple[np.nd
     return Rotation.from_euler("YXZ", [yaw, pitch, roll]).as_matrix(), float(zoom)
 
 
-def turned_view(image: np.ndarray, camera: Camera, grid: PatchGrid, camera_from_virtual: np.ndarray, zoom: float = 1.0) -> View:
+def turned_view(
+    image: np.ndarray, camera: Camera, grid: PatchGrid, camera_from_virtual: np.ndarray, zoom: float = 1.0
+) -> View:
     """What the camera would see turned by a rotation about its centre and with its focal length times ``zoom``.
 
     Pixels outside the recorded image mirror it, so that the encoder meets natural texture; their patches are not valid.
@@ -81,13 +85,18 @@ def turned_view(image: np.ndarray, camera: Camera, grid: PatchGrid, camera_from_
     flow = upsample(coarse, x, y, width, height)
     warped = cv2.remap(resized, flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     inside = (
-        (flow[..., 0] >= -0.5) & (flow[..., 0] <= grid.resized.width - 0.5)
-        & (flow[..., 1] >= -0.5) & (flow[..., 1] <= grid.resized.height - 0.5)
+        (flow[..., 0] >= -0.5)
+        & (flow[..., 0] <= grid.resized.width - 0.5)
+        & (flow[..., 1] >= -0.5)
+        & (flow[..., 1] <= grid.resized.height - 0.5)
     )
     covered = inside.reshape(grid.rows, PATCH, grid.columns, PATCH).all(axis=(1, 3)).reshape(-1)
     camera_rays, holds = patch_rays(virtual)
     return View(
-        image=warped, rays=camera_rays @ camera_from_virtual.T, camera_rays=camera_rays, valid=covered & holds,
+        image=warped,
+        rays=camera_rays @ camera_from_virtual.T,
+        camera_rays=camera_rays,
+        valid=covered & holds,
         turn=camera_from_virtual,
     )
 
@@ -98,7 +107,9 @@ def zoomed(camera: Camera, zoom: float) -> Camera:
 
 
 def patch_rays(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-    """(P, 3) unit rays through the patch centres of an encoder-sized camera, and (P,) whether the lens model holds there."""
+    """(P, 3) unit rays through the patch centres of an encoder-sized camera, and (P,) whether the lens model holds
+    there.
+    """
     x, y = (np.arange(size // PATCH) * PATCH + (PATCH - 1) / 2 for size in (camera.width, camera.height))
     return camera.bearings(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2))
 

@@ -1,4 +1,6 @@
-"""``build_map``: recording -> features -> training -> calibration -> map file; stoppable and resumable at any moment."""
+"""``build_map``: recording -> features -> training -> calibration -> map file; stoppable and resumable at any
+moment.
+"""
 
 from __future__ import annotations
 
@@ -54,14 +56,23 @@ class BuildResult:
 
 
 def build_map(
-    recording: Recording, output: str | Path, encoder: Encoder, *, head: HeadConfig | None = None, training: TrainingConfig | None = None,
-    landmarks: LandmarkConfig | None = None, name: str | None = None, licence: str | None = None, keep: bool = False,
-    watch: Watcher | None = None, workers: Workers = ALONE,
+    recording: Recording,
+    output: str | Path,
+    encoder: Encoder,
+    *,
+    head: HeadConfig | None = None,
+    training: TrainingConfig | None = None,
+    landmarks: LandmarkConfig | None = None,
+    name: str | None = None,
+    licence: str | None = None,
+    keep: bool = False,
+    watch: Watcher | None = None,
+    workers: Workers = ALONE,
 ) -> BuildResult:
     """Make a map of a recording: its landmarks, then the rays of its key frames.
 
-    The work folder ``<output>.work`` holds features and checkpoints until the map is complete; the same call goes on from
-    there. Stopping during the training saves a usable map.
+    The work folder ``<output>.work`` holds features and checkpoints until the map is complete; the same call goes on
+    from there. Stopping during the training saves a usable map.
 
     Args:
         recording: posed frames of one place.
@@ -83,14 +94,34 @@ def build_map(
     work = work_folder(output)
     with locked(work) if workers.first else nullcontext(), kept_for_views(work) if workers.size == 1 else nullcontext():
         return _build(
-            recording, output, work, encoder, head, training, landmarks or LandmarkConfig(), name, licence, keep,
-            watch or (lambda *_: False), workers,
+            recording,
+            output,
+            work,
+            encoder,
+            head,
+            training,
+            landmarks or LandmarkConfig(),
+            name,
+            licence,
+            keep,
+            watch or (lambda *_: False),
+            workers,
         )
 
 
 def _build(
-    recording: Recording, output: Path, work: Path, encoder: Encoder, head: HeadConfig, training: TrainingConfig,
-    landmarks: LandmarkConfig, name: str | None, licence: str | None, keep: bool, watch: Watcher, workers: Workers,
+    recording: Recording,
+    output: Path,
+    work: Path,
+    encoder: Encoder,
+    head: HeadConfig,
+    training: TrainingConfig,
+    landmarks: LandmarkConfig,
+    name: str | None,
+    licence: str | None,
+    keep: bool,
+    watch: Watcher,
+    workers: Workers,
 ) -> BuildResult:
     everything, recording = recording, key_frames(recording, training.images)
     origin = Normalisation.of(torch.from_numpy(recording.poses()[:, :3, 3])).origin.numpy()
@@ -104,23 +135,50 @@ def _build(
     if workers.size == 1:
         views = buffer.training_views(training.memory_mb)
     else:
-        parts = [open_buffer(work / "features", recording, encoder, training, (rank, workers.size)) for rank in range(workers.size)]
-        views = joined_views(parts, buffer.folder / "joined", training.memory_mb, None if workers.first else workers.rank)
+        parts = [
+            open_buffer(work / "features", recording, encoder, training, (rank, workers.size))
+            for rank in range(workers.size)
+        ]
+        views = joined_views(
+            parts, buffer.folder / "joined", training.memory_mb, None if workers.first else workers.rank
+        )
     normalisation = Normalisation.of(views.centres[: len(recording.frames)])
     header = MapHeader(
-        name=name or output.stem, frame_id=recording.frame_id, created=now(), dimm_version=__version__, encoder=encoder.config,
-        encoder_sha256=encoder.weights.sha256, encoder_origin=encoder.weights.origin, patch_dim=encoder.dim, context_dim=encoder.context_dim,
-        head=head, training=training, origin=tuple(normalisation.origin.tolist()), radius=normalisation.radius,
-        sources=(source_of(everything, licence),), landmarks=landmark_header(found, landmarks),
-        figures={"features_seconds": round(buffer.seconds, 1), "landmarks_seconds": round(found.seconds, 1), "key_frames": len(recording.frames)},
+        name=name or output.stem,
+        frame_id=recording.frame_id,
+        created=now(),
+        dimm_version=__version__,
+        encoder=encoder.config,
+        encoder_sha256=encoder.weights.sha256,
+        encoder_origin=encoder.weights.origin,
+        patch_dim=encoder.dim,
+        context_dim=encoder.context_dim,
+        head=head,
+        training=training,
+        origin=tuple(normalisation.origin.tolist()),
+        radius=normalisation.radius,
+        sources=(source_of(everything, licence),),
+        landmarks=landmark_header(found, landmarks),
+        figures={
+            "features_seconds": round(buffer.seconds, 1),
+            "landmarks_seconds": round(found.seconds, 1),
+            "key_frames": len(recording.frames),
+        },
     )
     fitted = MapFit(
-        header, views, work / "training.safetensors", fingerprint(buffer.fingerprint, head, training), encoder.device,
-        watch, workers=workers,
+        header,
+        views,
+        work / "training.safetensors",
+        fingerprint(buffer.fingerprint, head, training),
+        encoder.device,
+        watch,
+        workers=workers,
     ).run()
     fitted.scene_map.landmarks = found.landmarks
     seconds = {"landmarks": found.seconds, "features": buffer.seconds, "training": fitted.seconds}
-    written = workers.first and (fitted.complete or not _is_finished(output))  # a finished map is worth more than a beginning
+    written = workers.first and (
+        fitted.complete or not _is_finished(output)
+    )  # a finished map is worth more than a beginning
     if written:
         _write(fitted, output, views, recording, encoder, keep)
         if fitted.complete:
@@ -130,7 +188,7 @@ def _build(
 
 
 def _write(
-    fitted: Fitted, output: Path, views: TrainingViews, recording: Recording, encoder: Encoder, keep: bool,
+    fitted: Fitted, output: Path, views: TrainingViews, recording: Recording, encoder: Encoder, keep: bool
 ) -> None:
     """The map and what lies beside it."""
     fitted.scene_map.save(output)
@@ -143,8 +201,10 @@ def _write(
 def key_frames(recording: Recording, most: int) -> Recording:
     """The recording's key frames, see ``choose_keyframes``."""
     chosen = choose_keyframes(recording.poses(), most)
-    return recording if len(chosen) == len(recording.frames) else replace(
-        recording, frames=[recording.frames[index] for index in chosen], splits={},
+    return (
+        recording
+        if len(chosen) == len(recording.frames)
+        else replace(recording, frames=[recording.frames[index] for index in chosen], splits={})
     )
 
 
@@ -158,7 +218,9 @@ def check_target(output: Path, recording: Recording) -> None:
     if output.is_dir():
         raise MapError(f"{output} is a folder; give a file name with -o, such as {output / 'scene.dimm'}.")
     if len(recording.frames) < MIN_FRAMES:
-        raise DataError(f"'{recording.name}' has {len(recording.frames)} posed images; a map needs at least {MIN_FRAMES}.")
+        raise DataError(
+            f"'{recording.name}' has {len(recording.frames)} posed images; a map needs at least {MIN_FRAMES}."
+        )
 
 
 def work_folder(output: Path) -> Path:
@@ -195,7 +257,8 @@ def _lock(work: Path) -> int | None:
         except BlockingIOError:
             os.close(handle)
             raise BusyError(
-                f"Another process is making {work.with_suffix('')} at this moment; wait until it has ended, or give another file with -o."
+                f"Another process is making {work.with_suffix('')} at this moment; wait until it has ended, or give "
+                "another file with -o."
             ) from None
         except OSError:  # a file system without locks
             return handle
@@ -230,7 +293,7 @@ def _is_finished(path: Path) -> bool:
 
 
 def open_buffer(
-    folder: Path, recording: Recording, encoder: Encoder, training: TrainingConfig, part: tuple[int, int] = (0, 1),
+    folder: Path, recording: Recording, encoder: Encoder, training: TrainingConfig, part: tuple[int, int] = (0, 1)
 ) -> FeatureBuffer:
     """The feature buffer of a recording in a folder, with what is there of the same recording, encoder and views.
 

@@ -1,4 +1,6 @@
-"""Calibration of a map's self-knowledge on frames held out of its training: how large its errors are, and what it does not know."""
+"""Calibration of a map's self-knowledge on frames held out of its training: how large its errors are, and what it does
+not know.
+"""
 
 from __future__ import annotations
 
@@ -36,22 +38,30 @@ def held_out_frames(count: int) -> np.ndarray:
     return chosen if len(chosen) >= _MIN_FRAMES else chosen[:0]
 
 
-def calibrate_short(context: Tensor, rotations: Tensor, centres: Tensor, recorded: Tensor, frame_of: Tensor) -> dict[str, float]:
+def calibrate_short(
+    context: Tensor, rotations: Tensor, centres: Tensor, recorded: Tensor, frame_of: Tensor
+) -> dict[str, float]:
     """Fields of the Calibration of a recording too short to hold frames out of the training.
 
-    Each eighth of the recording is judged by a regression on the rest, which takes no training. Its errors are somewhat larger than
-    those of a whole map.
+    Each eighth of the recording is judged by a regression on the rest, which takes no training. Its errors are somewhat
+    larger than those of a whole map.
 
     Args:
-        context, rotations, centres, recorded: as for ``WholeImage.fit``, of V views; the position's rate is in the unit of the centres.
+        context, rotations, centres, recorded: as for ``WholeImage.fit``, of V views; the position's rate is in the unit
+            of the centres.
         frame_of: (V,) frames of the views.
     """
     part = frame_of.long() * _PARTS // (int(frame_of.max()) + 1)
     novelty, errors = np.zeros(len(frame_of)), np.zeros((len(frame_of), 2))
     for number in part.unique():
         left_out, rest = part == number, part != number
-        turned, places, new = WholeImage.fit(context[rest], rotations[rest], centres[rest], recorded[rest])(context[left_out].float())
-        distance, angle = (places - centres[left_out]).norm(dim=1), rotation_angle_deg(turned.cpu().numpy(), rotations[left_out].cpu().numpy())
+        turned, places, new = WholeImage.fit(context[rest], rotations[rest], centres[rest], recorded[rest])(
+            context[left_out].float()
+        )
+        distance, angle = (
+            (places - centres[left_out]).norm(dim=1),
+            rotation_angle_deg(turned.cpu().numpy(), rotations[left_out].cpu().numpy()),
+        )
         here = left_out.cpu().numpy()
         novelty[here], errors[here] = new.cpu().numpy(), np.stack([distance.cpu().numpy(), angle], axis=1)
     frames = int(frame_of.max()) + 1
@@ -72,11 +82,12 @@ def _rates(errors: np.ndarray, novelty: np.ndarray) -> list[float]:
 
 
 def calibrate(
-    scene_map: SceneMap, views: TrainingViews, frames: np.ndarray, solver: SolverConfig | None = None,
+    scene_map: SceneMap, views: TrainingViews, frames: np.ndarray, solver: SolverConfig | None = None
 ) -> Calibration:
     """Errors of held-out frames as they grow with novelty, and the largest novelty that is still of this map.
 
-    The held-out frames' virtual views count for the largest novelty alone: what makes them new is in part that they are not real.
+    The held-out frames' virtual views count for the largest novelty alone: what makes them new is in part that they are
+    not real.
 
     Args:
         scene_map: the map at hand, made without ``frames``.
@@ -92,7 +103,9 @@ def calibrate(
         with torch.inference_mode():
             context = views.context[view, None].to(device).float()
             rays = scene_map.head(views.patches[rows].to(device).float(), context, camera_rays)
-            solution = solve_pose(camera_rays.double(), **rays.in_metres(scene_map.header.radius), config=solver or SolverConfig())
+            solution = solve_pose(
+                camera_rays.double(), **rays.in_metres(scene_map.header.radius), config=solver or SolverConfig()
+            )
         if not solution.ok:
             continue
         pose = solution.world_from_camera.cpu().numpy().copy()
@@ -113,8 +126,13 @@ def calibrate(
     asked, mapped = np.flatnonzero(held_out & of_recording), np.flatnonzero(~held_out & of_recording)
     poses = [np.stack([_pose(views, view) for view in chosen]) for chosen in (asked, mapped)]
     return Calibration(
-        position_rate=position_rate, rotation_rate_deg=rotation_rate_deg, frames=len(frames), max_novelty=limit,
-        position_error=position_error, rotation_error_deg=rotation_error_deg, reach=Reach.of(*poses, answers[asked]),
+        position_rate=position_rate,
+        rotation_rate_deg=rotation_rate_deg,
+        frames=len(frames),
+        max_novelty=limit,
+        position_error=position_error,
+        rotation_error_deg=rotation_error_deg,
+        reach=Reach.of(*poses, answers[asked]),
     )
 
 
@@ -126,8 +144,8 @@ def _pose(views: TrainingViews, view: int) -> np.ndarray:
 def focal_bias(head: MapHead, views: TrainingViews, asked: Sequence[int]) -> float:
     """By which factor a map's head finds focal lengths too long: the median over mapped views, whose cameras are known.
 
-    A head draws the directions of an image a little together, and the focal length that agrees with itself lies 2.5 times as far
-    off as the directions do, so this is several per cent; it is nearly the same for all views of a map.
+    A head draws the directions of an image a little together, and the focal length that agrees with itself lies 2.5
+    times as far off as the directions do, so this is several per cent; it is nearly the same for all views of a map.
 
     Args:
         head: of the finished map.
@@ -146,7 +164,9 @@ def focal_bias(head: MapHead, views: TrainingViews, asked: Sequence[int]) -> flo
         plane = (rays[:, :2] / rays[:, 2:]).to(device)
         try:
             context = views.context[int(view), None].to(device).float()
-            found.append(focal_that_agrees(head, patches.to(device).float(), context, plane, [0.6, 0.8, 1.0, 1.25, 1.6]))
+            found.append(
+                focal_that_agrees(head, patches.to(device).float(), context, plane, [0.6, 0.8, 1.0, 1.25, 1.6])
+            )
         except InputError:
             continue
     return median_focal(found) if len(found) >= 3 else 1.0

@@ -1,8 +1,9 @@
 """Several processes that make one map: each encodes its share of the views and trains on it, gradients are averaged.
 
-``torchrun --nproc-per-node N -m dimm_ros.cli.main map ...`` starts them; of several machines, all must see the map's folder. Views are
-dealt out like cards (process r of N has views r, r + N, ...), and each process draws its N-th part of every batch from its own: a step
-sees as many patches of as many images as that of one process. The first process also calibrates and writes.
+``torchrun --nproc-per-node N -m dimm_ros.cli.main map ...`` starts them; of several machines, all must see the map's
+folder. Views are dealt out like cards (process r of N has views r, r + N, ...), and each process draws its N-th part of
+every batch from its own: a step sees as many patches of as many images as that of one process. The first process also
+    calibrates and writes.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class Workers:
         return views[views % self.size == self.rank]
 
     def synchronised(self, network: nn.Module, *, unused: bool) -> nn.Module:
-        """A network around this one that averages its gradients over the processes; its weights are made the first one's.
+        """A network around this one that averages its gradients over the processes; its weights are made the first
+        one's.
 
         ``unused`` says that some of its parameters do not count.
         """
@@ -77,7 +79,7 @@ ALONE = Workers()
 
 
 def local_device(name: str) -> str:
-    """"auto" and "cuda" as the GPU of this process among those of its machine."""
+    """ "auto" and "cuda" as the GPU of this process among those of its machine."""
     number = os.environ.get("LOCAL_RANK")
     return f"cuda:{number}" if number is not None and name in ("auto", "cuda") and torch.cuda.is_available() else name
 
@@ -98,7 +100,7 @@ def joined_workers(device: torch.device) -> Iterator[Workers]:
 
 
 def joined_views(
-    buffers: Sequence[FeatureBuffer], folder: Path, memory_mb: int, own: int | None = None,
+    buffers: Sequence[FeatureBuffer], folder: Path, memory_mb: int, own: int | None = None
 ) -> TrainingViews:
     """As ``FeatureBuffer.training_views``, of buffers among which the views were dealt out, in one process's order.
 
@@ -127,12 +129,18 @@ def joined_views(
     for name in ROWS:
         source = getattr(buffers[0], name)
         shape = (rows, *source.shape[1:])
-        whole = np.empty(shape, source.dtype) if in_memory else np.lib.format.open_memmap(folder / f"{name}.npy", "w+", source.dtype, shape)
+        whole = (
+            np.empty(shape, source.dtype)
+            if in_memory
+            else np.lib.format.open_memmap(folder / f"{name}.npy", "w+", source.dtype, shape)
+        )
         for rank in taken:
             number = local[rank]
             within = np.arange(len(number)) - np.searchsorted(number, number)  # a view's patches follow one another
             view = number.astype(np.int64) * size + rank
-            whole[first[view] + within] = view if name == "view_of" else getattr(buffers[rank], name)[: buffers[rank].rows]
+            whole[first[view] + within] = (
+                view if name == "view_of" else getattr(buffers[rank], name)[: buffers[rank].rows]
+            )
         result[name] = torch.from_numpy(whole)
     return TrainingViews(**result)
 

@@ -59,15 +59,26 @@ class FeatureBuffer:
     """
 
     def __init__(
-        self, folder: Path, views: int, capacity: int, patch_dim: int, context_dim: int, fingerprint: str, part: tuple[int, int] = (0, 1),
+        self,
+        folder: Path,
+        views: int,
+        capacity: int,
+        patch_dim: int,
+        context_dim: int,
+        fingerprint: str,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         self.folder, self.views, self.part = folder, views, part
         self._progress = folder / _PROGRESS
         shapes = {
-            "patches": ((capacity, patch_dim), np.float16), "camera_rays": ((capacity, 3), np.float32),
-            "directions": ((capacity, 3), np.float32), "view_of": ((capacity,), np.int32),
-            "context": ((views, context_dim), np.float16), "centres": ((views, 3), np.float64),
-            "rotations": ((views, 3, 3), np.float64), "frame_of": ((views,), np.int32),
+            "patches": ((capacity, patch_dim), np.float16),
+            "camera_rays": ((capacity, 3), np.float32),
+            "directions": ((capacity, 3), np.float32),
+            "view_of": ((capacity,), np.int32),
+            "context": ((views, context_dim), np.float16),
+            "centres": ((views, 3), np.float64),
+            "rotations": ((views, 3, 3), np.float64),
+            "frame_of": ((views,), np.int32),
         }
         state = self._read_progress(fingerprint, shapes)
         try:
@@ -82,8 +93,9 @@ class FeatureBuffer:
                 setattr(self, name, array)
         except (OSError, ValueError) as error:
             raise DataError(
-                f"The feature buffer in {folder} cannot be opened ({getattr(error, 'strerror', None) or error}); free disk space, write the map "
-                "where you may write, or delete that folder if it is an old one.",
+                f"The feature buffer in {folder} cannot be opened ({getattr(error, 'strerror', None) or error}); free "
+                "disk space, write the map "
+                "where you may write, or delete that folder if it is an old one."
             ) from error
         self.done, self.rows, self.seconds = (state.done, state.rows, state.seconds) if state else (0, 0, 0.0)
         self.fingerprint = fingerprint
@@ -96,15 +108,25 @@ class FeatureBuffer:
         except (OSError, ValueError):
             return None
         same = state.fingerprint == fingerprint and all(
-            (arrays[name].shape, arrays[name].dtype) == (shape, np.dtype(dtype)) for name, (shape, dtype) in shapes.items()
+            (arrays[name].shape, arrays[name].dtype) == (shape, np.dtype(dtype))
+            for name, (shape, dtype) in shapes.items()
         )
         return state if same and state.done <= self.views and state.rows <= shapes["patches"][0][0] else None
 
-    def append(self, frame: int, world_from_camera: np.ndarray, tokens: np.ndarray, context: np.ndarray, rays: np.ndarray) -> None:
-        """Add one view: its (4, 4) pose, (C,) context, and of its valid patches (P, D) tokens and (P, 3) camera rays."""
+    def append(
+        self, frame: int, world_from_camera: np.ndarray, tokens: np.ndarray, context: np.ndarray, rays: np.ndarray
+    ) -> None:
+        """Add one view: its (4, 4) pose, (C,) context, and of its valid patches (P, D) tokens and (P, 3) camera
+        rays.
+        """
         rotation, directions = world_from_camera[:3, :3], rays @ world_from_camera[:3, :3].T
         rows = slice(self.rows, self.rows + len(tokens))
-        self.patches[rows], self.camera_rays[rows], self.directions[rows], self.view_of[rows] = tokens, rays, directions, self.done
+        self.patches[rows], self.camera_rays[rows], self.directions[rows], self.view_of[rows] = (
+            tokens,
+            rays,
+            directions,
+            self.done,
+        )
         self.context[self.done], self.frame_of[self.done] = context, frame
         self.centres[self.done], self.rotations[self.done] = world_from_camera[:3, 3], rotation
         self.rows, self.done = rows.stop, self.done + 1
@@ -139,13 +161,15 @@ def has_views(folder: Path) -> bool:
 
 
 def _reserve(file: Path) -> None:
-    """Claim a sparse file's disk space now: writing to a mapped page that the disk has no room for would end the process."""
+    """Claim a sparse file's disk space now: writing to a mapped page that the disk has no room for would end the
+    process.
+    """
     with file.open("r+b") as stream:
         os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
 
 
 def fill_buffer(
-    buffer: FeatureBuffer, recording: Recording, encoder: Encoder, config: TrainingConfig, watch: Watcher | None = None,
+    buffer: FeatureBuffer, recording: Recording, encoder: Encoder, config: TrainingConfig, watch: Watcher | None = None
 ) -> bool:
     """Encode every view that the buffer lacks; pass 0 is the recorded images, later passes are virtual views.
 

@@ -1,4 +1,6 @@
-"""From features to a map: training, calibration on held-out frames, the whole-image part; stoppable and resumable at any step."""
+"""From features to a map: training, calibration on held-out frames, the whole-image part; stoppable and resumable at
+any step.
+"""
 
 from __future__ import annotations
 
@@ -69,8 +71,16 @@ class MapFit:
     """
 
     def __init__(
-        self, header: MapHeader, views: TrainingViews, checkpoint: Path, fingerprint: str, device: torch.device,
-        watch: Watcher, *, start: SceneMap | None = None, rehearsal: TrainingViews | None = None,
+        self,
+        header: MapHeader,
+        views: TrainingViews,
+        checkpoint: Path,
+        fingerprint: str,
+        device: torch.device,
+        watch: Watcher,
+        *,
+        start: SceneMap | None = None,
+        rehearsal: TrainingViews | None = None,
         workers: Workers = ALONE,
     ) -> None:
         self._header, self._views, self._device, self._watch = header, views, device, watch
@@ -121,7 +131,9 @@ class MapFit:
         """The map of the trained head, with the whole-image part and what is known of its errors."""
         complete, views = trainer.done == trainer.config.steps, self._views
         figures = {
-            "steps": trainer.done, "views": len(views), "patches": len(views.view_of),
+            "steps": trainer.done,
+            "views": len(views),
+            "patches": len(views.view_of),
             "training_seconds": round(self._session.seconds, 1),
         }
         if loss is not None:
@@ -139,8 +151,13 @@ class MapFit:
         torch.manual_seed(header.training.seed)
         model = MapHead(header.patch_dim, header.context_dim, header.head) if start is None else _learning(start.head)
         trainer = Trainer(
-            model.to(self._device), self._all, self._normalisation, header.training.changed(steps=steps), chosen,
-            standardise=start is None, workers=self._workers,
+            model.to(self._device),
+            self._all,
+            self._normalisation,
+            header.training.changed(steps=steps),
+            chosen,
+            standardise=start is None,
+            workers=self._workers,
         )
         self._session.resume(trainer)
         return trainer
@@ -183,7 +200,9 @@ class MapFit:
         views, calibration, start = self._views, self._session.calibration, self._start
         changes: dict[str, float] = {}
         if calibration.max_novelty is None and made.head.whole is not None:
-            known = calibrate_short(*_whole_arguments(views, views.whole, self._normalisation), views.frame_of[views.whole])
+            known = calibrate_short(
+                *_whole_arguments(views, views.whole, self._normalisation), views.frame_of[views.whole]
+            )
             changes |= known | {"position_rate": known["position_rate"] * self._normalisation.radius}
         if complete:
             mapped = np.linspace(0, views.frames - 1, min(_FOCAL_FRAMES, views.frames)).round().astype(int)
@@ -195,7 +214,9 @@ class MapFit:
 
 
 def _unit(made: SceneMap, rehearsal: TrainingViews | None) -> float:
-    """Novelty of an image in a map per its novelty in the map before: new recordings move the unit, the views' median distance."""
+    """Novelty of an image in a map per its novelty in the map before: new recordings move the unit, the views' median
+    distance.
+    """
     whole = made.head.whole
     if whole is None or rehearsal is None:
         return 1.0
@@ -210,7 +231,7 @@ def _learning(head: MapHead) -> MapHead:
 
 
 def whole_image(
-    views: TrainingViews, chosen: Tensor | None, normalisation: Normalisation, head: HeadConfig, device: torch.device,
+    views: TrainingViews, chosen: Tensor | None, normalisation: Normalisation, head: HeadConfig, device: torch.device
 ) -> WholeImage | None:
     """The regression on the whole image from these views (all), without virtual ones of which little is left."""
     if not head.whole_share:
@@ -219,7 +240,9 @@ def whole_image(
     return WholeImage.fit(*_whole_arguments(views, enough, normalisation)).to(device)
 
 
-def _whole_arguments(views: TrainingViews, chosen: Tensor, normalisation: Normalisation) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _whole_arguments(
+    views: TrainingViews, chosen: Tensor, normalisation: Normalisation
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Arguments of ``WholeImage.fit`` from (V,) chosen views: centres about the map's origin, in its unit."""
     centres = (views.centres[chosen] - normalisation.origin) / normalisation.radius
     return views.context[chosen], views.rotations[chosen], centres, views.recorded[chosen]
@@ -253,7 +276,13 @@ class _Session:
             calibration = Calibration.model_validate_json(text["calibration"])
         except (OSError, SafetensorError, *UNREADABLE):
             return  # begun anew
-        self._trained, self.curve, self.seconds, self.calibration, self.calibrated = (tensors, text), curve, seconds, calibration, calibrated
+        self._trained, self.curve, self.seconds, self.calibration, self.calibrated = (
+            (tensors, text),
+            curve,
+            seconds,
+            calibration,
+            calibrated,
+        )
 
     def resume(self, trainer: Trainer) -> None:
         """Bring the first trainer that asks to where the file was written."""
@@ -268,8 +297,11 @@ class _Session:
             return
         tensors, text = trainer.state()
         text |= {
-            "fingerprint": self._fingerprint, "seconds": str(self.seconds), "calibration": self.calibration.model_dump_json(),
-            "calibrated": "yes" if self.calibrated else "no", "curve": json.dumps(self.curve),
+            "fingerprint": self._fingerprint,
+            "seconds": str(self.seconds),
+            "calibration": self.calibration.model_dump_json(),
+            "calibrated": "yes" if self.calibrated else "no",
+            "curve": json.dumps(self.curve),
         }
         write_safetensors(tensors, self._path, text)
         self._saved = time.monotonic()

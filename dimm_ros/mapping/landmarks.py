@@ -37,7 +37,7 @@ def no_landmarks() -> BuiltLandmarks:
 
 
 def landmarks_of(
-    work: Path, recording: Recording, origin: np.ndarray, config: LandmarkConfig, watch: Watcher,
+    work: Path, recording: Recording, origin: np.ndarray, config: LandmarkConfig, watch: Watcher
 ) -> BuiltLandmarks | None:
     """Landmarks of a recording: those that the work folder has of it, or new ones, which are kept there.
 
@@ -63,15 +63,21 @@ def landmarks_of(
         log.warning("%s", built.note)
     if built is not None and built.landmarks is not None:
         about = {
-            "mark": mark, "count": len(built.landmarks), "dim": built.landmarks.descriptors.shape[1], "images": built.images,
-            "seconds": built.seconds, "calibration": built.calibration.model_dump(),
+            "mark": mark,
+            "count": len(built.landmarks),
+            "dim": built.landmarks.descriptors.shape[1],
+            "images": built.images,
+            "seconds": built.seconds,
+            "calibration": built.calibration.model_dump(),
         }
         write_safetensors(landmark_tensors(built.landmarks), work / _FILE, {"landmarks": json.dumps(about)})
     return built
 
 
 def points_of(scene_map: SceneMap, recording: Recording, watch: Callable[[str, int, int], bool]) -> Landmarks | None:
-    """Landmarks of a recording as points about a map's origin, made as the map's own lines were; None for a map without lines."""
+    """Landmarks of a recording as points about a map's origin, made as the map's own lines were; None for a map without
+    lines.
+    """
     header = scene_map.header.landmarks
     if header is None or header.kind != "lines":
         return None
@@ -81,9 +87,14 @@ def points_of(scene_map: SceneMap, recording: Recording, watch: Callable[[str, i
 
 
 def points_config(header: LandmarkHeader) -> LandmarkConfig:
-    """How to find points of another recording that go with a map's landmarks: its detector and sizes, as many as it has."""
+    """How to find points of another recording that go with a map's landmarks: its detector and sizes, as many as it
+    has.
+    """
     return LandmarkConfig(
-        kind="points", detector=header.detector, longest=header.longest, keypoints=header.keypoints,
+        kind="points",
+        detector=header.detector,
+        longest=header.longest,
+        keypoints=header.keypoints,
         most=min(max(header.count, 100), 1_000_000),
     )
 
@@ -94,31 +105,45 @@ def landmark_header(built: BuiltLandmarks, config: LandmarkConfig) -> LandmarkHe
     if landmarks is None:
         return None
     return LandmarkHeader(
-        kind=landmarks.kind, detector=config.detector, longest=config.longest, keypoints=config.keypoints,
-        dim=landmarks.descriptors.shape[1], count=len(landmarks), images=built.images, calibration=built.calibration,
+        kind=landmarks.kind,
+        detector=config.detector,
+        longest=config.longest,
+        keypoints=config.keypoints,
+        dim=landmarks.descriptors.shape[1],
+        count=len(landmarks),
+        images=built.images,
+        calibration=built.calibration,
     )
 
 
 def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | None) -> LandmarkHeader | None:
-    """What the header of a map says whose landmarks are those of several: the first's way to find keypoints, the largest errors."""
+    """What the header of a map says whose landmarks are those of several: the first's way to find keypoints, the
+    largest errors.
+    """
     known = [header.landmarks for header in headers if header.landmarks is not None]
     if landmarks is None or not known:
         return None
     calibrations = [each.calibration for each in known]
     reaches = [each.reach for each in calibrations if each.reach is not None]
     worst = LandmarkCalibration(
-        position_sigma=max(each.position_sigma for each in calibrations), frames=sum(each.frames for each in calibrations),
+        position_sigma=max(each.position_sigma for each in calibrations),
+        frames=sum(each.frames for each in calibrations),
         rotation_sigma_deg=max(each.rotation_sigma_deg for each in calibrations),
         reach=reduce(Reach.joined, reaches) if reaches else None,
         strangeness=min((each.strangeness for each in calibrations if each.strangeness is not None), default=None),
     )
-    return known[0].model_copy(update={
-        "kind": landmarks.kind, "count": len(landmarks), "images": sum(each.images for each in known), "calibration": worst,
-    })
+    return known[0].model_copy(
+        update={
+            "kind": landmarks.kind,
+            "count": len(landmarks),
+            "images": sum(each.images for each in known),
+            "calibration": worst,
+        }
+    )
 
 
 def update_landmarks(
-    work: Path, old: SceneMap, recording: Recording, watch: Watcher,
+    work: Path, old: SceneMap, recording: Recording, watch: Watcher
 ) -> tuple[Landmarks | None, LandmarkHeader | None] | None:
     """A map's landmarks with those that a new recording adds, and their header; None when ``watch`` asked to stop."""
     header = old.header.landmarks
@@ -130,8 +155,10 @@ def update_landmarks(
     if built.landmarks is None:
         return old.landmarks, header
     joined = combine(
-        [old.landmarks, built.landmarks], TOLERANCE * max(header.calibration.position_sigma, built.calibration.position_sigma),
-        len(old.landmarks) + len(built.landmarks), seed=header.images,
+        [old.landmarks, built.landmarks],
+        TOLERANCE * max(header.calibration.position_sigma, built.calibration.position_sigma),
+        len(old.landmarks) + len(built.landmarks),
+        seed=header.images,
     )
     added = header.model_copy(update={"images": built.images, "calibration": built.calibration})
     return joined, merged_landmark_header([old.header, old.header.model_copy(update={"landmarks": added})], joined)

@@ -28,7 +28,8 @@ def merge_maps(paths: Sequence[str | Path], output: str | Path, *, name: str | N
         output: the file to write.
 
     Raises:
-        MapError: fewer than two maps, one that cannot be read, different encoders or frames, or a map without a whole-image part.
+        MapError: fewer than two maps, one that cannot be read, different encoders or frames, or a map without a
+        whole-image part.
     """
     output = Path(output)
     if len(paths) < 2:
@@ -45,7 +46,8 @@ def merge_maps(paths: Sequence[str | Path], output: str | Path, *, name: str | N
     SceneMap(header, merged_head(header, [head for _, head in parts]), landmarks).save(output)
     if all(views is not None for views in references):
         joined = ReferenceViews(
-            np.concatenate([views.cls for views in references]), np.concatenate([views.world_from_camera for views in references]),
+            np.concatenate([views.cls for views in references]),
+            np.concatenate([views.world_from_camera for views in references]),
         )
         joined.save(output, header)
     else:
@@ -62,7 +64,8 @@ def _landmarks(maps: Sequence[SceneMap], header: MapHeader) -> Landmarks | None:
     for other in (one.header for one in known[1:]):
         if (other.landmarks.detector, other.landmarks.dim) != (first.detector, first.dim):
             raise MapError(
-                f"The landmarks of maps '{known[0].header.name}' and '{other.name}' are of different keypoints ({first.detector} and "
+                f"The landmarks of maps '{known[0].header.name}' and '{other.name}' are of different keypoints "
+                f"({first.detector} and "
                 f"{other.landmarks.detector}); build one of them again with the other's."
             )
     moved = [one.landmarks.moved(np.subtract(one.header.origin, header.origin)) for one in known]
@@ -75,24 +78,32 @@ def _check(maps: Sequence[SceneMap]) -> None:
     for other in (one.header for one in maps[1:]):
         if (other.encoder_sha256, other.encoder) != (first.encoder_sha256, first.encoder):
             raise MapError(
-                f"Maps '{first.name}' and '{other.name}' were made with different encoders ({first.encoder.name}, SHA-256 "
-                f"{first.encoder_sha256[:12]}..., and {other.encoder.name}, SHA-256 {other.encoder_sha256[:12]}...); load both in the node instead."
+                f"Maps '{first.name}' and '{other.name}' were made with different encoders ({first.encoder.name}, "
+                "SHA-256 "
+                f"{first.encoder_sha256[:12]}..., and {other.encoder.name}, SHA-256 {other.encoder_sha256[:12]}...); "
+                "load both in the node instead."
             )
         if other.frame_id != first.frame_id:
             raise MapError(
-                f"Map '{first.name}' is in frame '{first.frame_id}', but '{other.name}' is in frame '{other.frame_id}'; load both in the "
+                f"Map '{first.name}' is in frame '{first.frame_id}', but '{other.name}' is in frame "
+                f"'{other.frame_id}'; load both in the "
                 "node instead, which keeps their frames apart."
             )
     parts = [(SceneMap(_as_map(one.header, part), head)) for one in maps for part, head in one.parts()]
     for one in parts:
         if one.head.whole is None:
-            raise MapError(f"Map '{one.header.name}' has no whole-image part (whole_share is 0) to say which images it knows; build it with one.")
+            raise MapError(
+                f"Map '{one.header.name}' has no whole-image part (whole_share is 0) to say which images it knows; "
+                "build it with one."
+            )
         for other in parts:
             apart = None if one is other else _disagreement(one, other)
             if apart is not None:
                 raise MapError(
-                    f"Maps '{one.header.name}' and '{other.header.name}' are in different frames, though both are called '{first.frame_id}': "
-                    f"views that both know are {apart[0]:.2f} m and {apart[1]:.0f} degrees apart (medians); build one of them in the other's frame."
+                    f"Maps '{one.header.name}' and '{other.header.name}' are in different frames, though both are "
+                    f"called '{first.frame_id}': "
+                    f"views that both know are {apart[0]:.2f} m and {apart[1]:.0f} degrees apart (medians); build one "
+                    "of them in the other's frame."
                 )
 
 
@@ -122,9 +133,19 @@ def _header(maps: Sequence[SceneMap], parts: Sequence[Part], name: str) -> MapHe
     for other in calibrations[1:]:
         calibration = calibration.joined(other)
     confident = all(part.head.confidence for part in parts)
-    return first.model_copy(update={
-        "format_version": MapHeader.model_fields["format_version"].default, "name": name, "created": now(), "dimm_version": __version__,
-        "head": parts[0].head.changed(confidence=confident), "origin": tuple(origin.tolist()), "radius": radius, "calibration": calibration,
-        "sources": tuple(source for one in maps for source in one.header.sources), "figures": {}, "parts": tuple(parts),
-        "curves": tuple(curve for one in maps for curve in one.header.curves)[-_CURVES:],
-    })
+    return first.model_copy(
+        update={
+            "format_version": MapHeader.model_fields["format_version"].default,
+            "name": name,
+            "created": now(),
+            "dimm_version": __version__,
+            "head": parts[0].head.changed(confidence=confident),
+            "origin": tuple(origin.tolist()),
+            "radius": radius,
+            "calibration": calibration,
+            "sources": tuple(source for one in maps for source in one.header.sources),
+            "figures": {},
+            "parts": tuple(parts),
+            "curves": tuple(curve for one in maps for curve in one.header.curves)[-_CURVES:],
+        }
+    )

@@ -1,10 +1,14 @@
-"""What a map is trained on beside a new recording, so that it forgets nothing: features kept of the old one, or what the map remembers.
+"""What a map is trained on beside a new recording, so that it forgets nothing: features kept of the old one, or what
+the map remembers.
 
-* ``MAP.features.safetensors``, which ``dimm map --keep-features`` writes beside a map: tokens of some patches of every old view. They
+* ``MAP.features.safetensors``, which ``dimm map --keep-features`` writes beside a map: tokens of some patches of every
+old view. They
   show what was seen (a stranger can make pictures of tokens), so nobody gets this file who did not ask for it.
-* Without it, the map's own whole-image part: it knows the context of every mapped view up to what its axes leave, and gives that view's
-  pose. Such a view has no patches; it borrows some from the new images. For a borrowed patch too the true ray is the one that the old
-  view's camera has there, so the head learns to place the old contexts as before, whatever the patch shows.
+* Without it, the map's own whole-image part: it knows the context of every mapped view up to what its axes leave, and
+gives that view's
+  pose. Such a view has no patches; it borrows some from the new images. For a borrowed patch too the true ray is the
+  one that the old view's camera has there, so the head learns to place the old contexts as before, whatever the patch
+  shows.
 """
 
 from __future__ import annotations
@@ -64,7 +68,9 @@ def write_features(path: Path, header: MapHeader, *parts: TrainingViews) -> None
 
 
 def load_features(path: Path, header: MapHeader) -> TrainingViews | None:
-    """Features that were kept of a map's recordings; None when there is no such file, or (with a warning) when it is of another map."""
+    """Features that were kept of a map's recordings; None when there is no such file, or (with a warning) when it is of
+    another map.
+    """
     if not path.is_file():
         return None
     try:
@@ -72,7 +78,9 @@ def load_features(path: Path, header: MapHeader) -> TrainingViews | None:
             text = json.loads((file.metadata() or {}).get(_KEY, "null"))
             kept = TrainingViews(**{name: file.get_tensor(name) for name in (*ROWS, *VIEWS)})
     except (OSError, SafetensorError, *UNREADABLE) as error:
-        raise MapError(f"The features {path} cannot be read ({first_line(error)}); delete that file to go on without it.") from error
+        raise MapError(
+            f"The features {path} cannot be read ({first_line(error)}); delete that file to go on without it."
+        ) from error
     if text != header.mark():
         log.warning("%s is of another map or another state of it, and is not used.", path.name)
         return None
@@ -87,7 +95,8 @@ def check_memory(scene_map: SceneMap) -> None:
     """
     if scene_map.head.whole is None:
         raise MapError(
-            f"Map '{scene_map.header.name}' remembers no view (whole_share is 0) and no features were kept of its recording, so an update would "
+            f"Map '{scene_map.header.name}' remembers no view (whole_share is 0) and no features were kept of its "
+            "recording, so an update would "
             "forget it: build it again from all recordings, or with 'dimm map --keep-features'."
         )
 
@@ -110,11 +119,18 @@ def remembered_views(scene_map: SceneMap, views: TrainingViews, seed: int) -> Tr
     count = len(context)
     rows = torch.randint(len(views.view_of), (count * _BORROWED,), generator=generator)
     camera_rays = views.camera_rays[rows]
-    directions = torch.einsum("vij,vbj->vbi", rotations.float(), camera_rays.unflatten(0, (count, _BORROWED))).flatten(0, 1)
+    directions = torch.einsum("vij,vbj->vbi", rotations.float(), camera_rays.unflatten(0, (count, _BORROWED))).flatten(
+        0, 1
+    )
     view_of = torch.arange(count, dtype=torch.int32).repeat_interleave(_BORROWED)
     return TrainingViews(
-        patches=views.patches[rows], camera_rays=camera_rays, directions=directions, view_of=view_of,
-        context=context.half(), rotations=rotations,
+        patches=views.patches[rows],
+        camera_rays=camera_rays,
+        directions=directions,
+        view_of=view_of,
+        context=context.half(),
+        rotations=rotations,
         centres=centres * header.radius + torch.tensor(header.origin, dtype=torch.float64),
-        frame_of=torch.arange(count, dtype=torch.int32), known_recorded=recorded,
+        frame_of=torch.arange(count, dtype=torch.int32),
+        known_recorded=recorded,
     )

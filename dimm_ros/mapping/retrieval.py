@@ -1,6 +1,7 @@
 """Reference views for the retrieval baseline: the CLS token and pose of each mapped image.
 
-They stand in a file of their own beside the map: the robot needs only the map, the evaluation reads this file when it is there.
+They stand in a file of their own beside the map: the robot needs only the map, the evaluation reads this file when it
+is there.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ class ReferenceViews:
 
     @classmethod
     def load(cls, map_path: Path, header: MapHeader) -> ReferenceViews | None:
-        """Read the views beside a map; None when there are none, or (with a warning) when they are of another map or cannot be read."""
+        """Read the views beside a map; None when there are none, or (with a warning) when they are of another map or
+        cannot be read.
+        """
         path = reference_path(map_path)
         if not path.is_file():
             return None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dimm_ros.config import EncoderConfig, HeadConfig, LandmarkConfig, TrainingConfig
 
-#: Seconds on two CPU cores, measured with the default preset: keypoints of an image, matches of a pair, one view through the
-#: small encoder at an input size of 448, one optimiser step at a width of 256 and a batch of 2048.
+#: Seconds on two CPU cores, measured with the default preset: keypoints of an image, matches of a pair, one view
+#: through the small encoder at an input size of 448, one optimiser step at a width of 256 and a batch of 2048.
 _KEYPOINTS, _PAIR, _VIEW, _STEP = 0.05, 0.012, 0.3, 0.2
 _PAIRS_OF_AN_IMAGE = 6
 _CALIBRATED = 0.5  # share of the steps that the head is trained for that is calibrated
 
 
 def usual_seconds(
-    images: int, landmarks: LandmarkConfig, encoder: EncoderConfig, head: HeadConfig, training: TrainingConfig,
+    images: int, landmarks: LandmarkConfig, encoder: EncoderConfig, head: HeadConfig, training: TrainingConfig
 ) -> dict[str, float]:
     """Stages in order, by the names under which they tell their progress, and their usual seconds.
 
@@ -24,7 +24,9 @@ def usual_seconds(
     views = training.passes * min(images, training.images)
     step = _STEP * (training.batch / 2048) * (head.width / 256) ** 2
     return {
-        "keypoints": _KEYPOINTS * seen, "matching": _PAIR * _PAIRS_OF_AN_IMAGE * seen,
+        "keypoints": _KEYPOINTS * seen,
+        "matching": _PAIR * _PAIRS_OF_AN_IMAGE * seen,
         "features": _VIEW * views * (encoder.input_size / 448) ** 2,
-        "calibration": _CALIBRATED * step * training.steps, "training": step * training.steps,
+        "calibration": _CALIBRATED * step * training.steps,
+        "training": step * training.steps,
     }

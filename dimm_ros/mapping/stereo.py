@@ -3,8 +3,8 @@
 A few neighbours at a good baseline are swept through planes of constant inverse depth (Collins, CVPR 1996) at a low
 resolution, compared by zero-mean normalised cross-correlation (deaf to exposure), the better half of the neighbours
 counting at every pixel (an occluder hides it from some), and regularised along scan lines (semi-global matching,
-Hirschmüller, PAMI 2008). That is enough for ``dimm_ros.mapping.synthesise``, where an error of depth bends the picture a
-little and leaves the labels exact.
+Hirschmüller, PAMI 2008). That is enough for ``dimm_ros.mapping.synthesise``, where an error of depth bends the picture
+a little and leaves the labels exact.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class StereoDepth:
         """Estimate the depth range from triangulated features.
 
         Args:
-            recording: posed frames; their images are read when needed and kept small (``size`` pixels on the longer side).
+            recording: posed frames; their images are read when needed and kept small (``size`` pixels on the longer
+                side).
             planes: depths that are tried, evenly spread in inverse depth.
             neighbours: images that each frame is compared with.
 
@@ -56,8 +57,9 @@ class StereoDepth:
         depths = self._triangulated_depths()
         if len(depths) < _MIN_POINTS:
             raise DataError(
-                f"No depth can be estimated for '{recording.name}': only {len(depths)} points could be triangulated from its "
-                "images; move the camera sideways while recording, or record depth.",
+                f"No depth can be estimated for '{recording.name}': only {len(depths)} points could be triangulated "
+                "from its "
+                "images; move the camera sideways while recording, or record depth."
             )
         self.typical = float(np.median(depths))
         low, high = np.percentile(depths, (2, 98))
@@ -69,7 +71,9 @@ class StereoDepth:
         return rectified(self._frames[index].camera, self._size)
 
     def neighbours(self, index: int) -> list[int]:
-        """Frames that a frame is compared with, best first: near the best baseline, looking the same way, not all in one place."""
+        """Frames that a frame is compared with, best first: near the best baseline, looking the same way, not all in
+        one place.
+        """
         pose = self._poses[index]
         offset = self._poses[:, :3, 3] - pose[:3, 3]
         distance = np.linalg.norm(offset, axis=1) / self.typical
@@ -97,7 +101,9 @@ class StereoDepth:
         return self._depths[index].astype(np.float32) * np.float32(self.typical)
 
     def depth_and_confidence(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Depth as in ``depth``, and (h, w) bool: whether the images themselves say so, rather than the pixels around."""
+        """Depth as in ``depth``, and (h, w) bool: whether the images themselves say so, rather than the pixels
+        around.
+        """
         camera, chosen = self.camera(index), self.neighbours(index)
         shape = (camera.height, camera.width)
         if not chosen:
@@ -105,13 +111,15 @@ class StereoDepth:
         image = self._image(index)
         scores, looks = zip(*(self._sweep(image, camera, index, other) for other in chosen), strict=True)
         half = (len(chosen) + 1) // 2
-        score = np.partition(np.stack(scores), len(chosen) - half, axis=0)[len(chosen) - half:].mean(axis=0)
+        score = np.partition(np.stack(scores), len(chosen) - half, axis=0)[len(chosen) - half :].mean(axis=0)
         cost = _semi_global(1 - score, image)
         place, inverse, peak = _minimum(cost, self._inverse)
         best = np.take_along_axis(score, place[..., None], axis=2)[..., 0]
         seen = np.any(looks, axis=0)
         inverse = cv2.medianBlur(inverse, 5)
-        confident = seen & (best > _CONFIDENT_SCORE) & (peak > _CONFIDENT_PEAK) & (place > 0) & (place < len(self._inverse) - 1)
+        confident = (
+            seen & (best > _CONFIDENT_SCORE) & (peak > _CONFIDENT_PEAK) & (place > 0) & (place < len(self._inverse) - 1)
+        )
         return np.where(seen, 1 / inverse, 0).astype(np.float32), confident
 
     def _image(self, index: int) -> np.ndarray:
@@ -122,7 +130,9 @@ class StereoDepth:
         return self._images[index]
 
     def _sweep(self, image: np.ndarray, camera: Camera, index: int, other: int) -> tuple[np.ndarray, np.ndarray]:
-        """(h, w, planes) correlation of an image with a neighbour's at every plane, 0 outside it; (h, w) whether it looks there."""
+        """(h, w, planes) correlation of an image with a neighbour's at every plane, 0 outside it; (h, w) whether it
+        looks there.
+        """
         other_camera = self.camera(other)
         relative = invert(self._poses[other]) @ self._poses[index]
         x, y = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
@@ -135,7 +145,11 @@ class StereoDepth:
         inside = (z > 0) & (u >= 0) & (v >= 0) & (u <= other_camera.width - 1) & (v <= other_camera.height - 1)
         flat = (camera.height, camera.width * len(self._inverse))
         warped = cv2.remap(
-            self._image(other).astype(np.float32), u.reshape(flat), v.reshape(flat), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE,
+            self._image(other).astype(np.float32),
+            u.reshape(flat),
+            v.reshape(flat),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
         ).reshape(u.shape)
         return np.where(inside, _correlation(image.astype(np.float32), warped), 0), inside.any(axis=2)
 
@@ -145,7 +159,9 @@ class StereoDepth:
         for index in np.unique(np.linspace(0, len(self._frames) - 1, _SEED_FRAMES).astype(int)):
             distance = np.linalg.norm(self._poses[:, :3, 3] - self._poses[index, :3, 3], axis=1)
             turn = rotation_angle_deg(self._poses[index, :3, :3], self._poses[:, :3, :3])
-            order = [other for other in np.argsort(distance, kind="stable") if other != index and turn[other] < _MAX_TURN_DEG]
+            order = [
+                other for other in np.argsort(distance, kind="stable") if other != index and turn[other] < _MAX_TURN_DEG
+            ]
             for other in [order[rank] for rank in _SEED_RANKS if rank < len(order)]:
                 found.append(self._triangulate(index, other))
         return np.concatenate(found) if found else np.empty(0)
@@ -160,7 +176,10 @@ class StereoDepth:
         if not matches:
             return np.empty(0)
         relative = invert(self._poses[index]) @ self._poses[other]
-        rays = [features[0][0][[m.queryIdx for m in matches]], features[1][0][[m.trainIdx for m in matches]] @ relative[:3, :3].T]
+        rays = [
+            features[0][0][[m.queryIdx for m in matches]],
+            features[1][0][[m.trainIdx for m in matches]] @ relative[:3, :3].T,
+        ]
         # Midpoint of two rays: a + s d0 and b + t d1; sin2 is the squared sine of their angle.
         base, cosine = relative[:3, 3], (rays[0] * rays[1]).sum(axis=1)
         sin2 = 1 - cosine**2
@@ -203,18 +222,24 @@ def _rectification(camera: Camera, size: int) -> np.ndarray:
 def _rectify(image: np.ndarray, camera: Camera, size: int) -> np.ndarray:
     """(h, w) uint8 grey image of the rectified camera from (H, W, 3) RGB."""
     pinhole = rectified(camera, size)
-    small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (pinhole.width, pinhole.height), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(
+        cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (pinhole.width, pinhole.height), interpolation=cv2.INTER_AREA
+    )
     if camera.is_pinhole:
         return small
     return cv2.remap(small, _rectification(camera, size), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _features(frame: Frame, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 3) unit rays and (N, 128) SIFT descriptors of a frame's image, shrunk to ``size`` pixels on the longer side."""
+    """(N, 3) unit rays and (N, 128) SIFT descriptors of a frame's image, shrunk to ``size`` pixels on the longer
+    side.
+    """
     camera = frame.camera
     scale = min(1.0, size / max(camera.width, camera.height))
     camera = camera.scaled(round(camera.width * scale), round(camera.height * scale))
-    grey = cv2.resize(cv2.cvtColor(frame.load(), cv2.COLOR_RGB2GRAY), (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+    grey = cv2.resize(
+        cv2.cvtColor(frame.load(), cv2.COLOR_RGB2GRAY), (camera.width, camera.height), interpolation=cv2.INTER_AREA
+    )
     points, descriptors = cv2.SIFT_create(nfeatures=500).detectAndCompute(grey, None)
     if not points:
         return np.empty((0, 3)), np.empty((0, 128), np.float32)
@@ -224,6 +249,7 @@ def _features(frame: Frame, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _correlation(image: np.ndarray, warped: np.ndarray) -> np.ndarray:
     """(h, w, D) zero-mean normalised cross-correlation of windows of an (h, w) image and of D warped ones."""
+
     def mean(values: np.ndarray) -> np.ndarray:
         return cv2.boxFilter(values, -1, _WINDOW, borderType=cv2.BORDER_REFLECT_101).reshape(values.shape)
 
@@ -234,7 +260,9 @@ def _correlation(image: np.ndarray, warped: np.ndarray) -> np.ndarray:
 
 
 def _semi_global(cost: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Mean over four scan directions of the cheapest path to each (row, column, plane); jumps are cheaper at image edges."""
+    """Mean over four scan directions of the cheapest path to each (row, column, plane); jumps are cheaper at image
+    edges.
+    """
     grey = image.astype(np.float32)
     total = np.zeros_like(cost)
     for axis in (0, 1):
@@ -264,7 +292,9 @@ def _semi_global(cost: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 
 def _minimum(cost: np.ndarray, inverse: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(h, w) index of the cheapest plane, its inverse depth by a parabola through its neighbours, and what any other depth costs more."""
+    """(h, w) index of the cheapest plane, its inverse depth by a parabola through its neighbours, and what any other
+    depth costs more.
+    """
     place = cost.argmin(axis=2)
     inner = np.clip(place, 1, len(inverse) - 2)
 

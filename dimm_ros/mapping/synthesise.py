@@ -1,10 +1,13 @@
 """Views from places where nobody stood: an RGB-D image warped to a camera that has moved as well as turned.
 
-The head regresses world rays, so a synthesised view needs no depth label: its rays and its centre are exact whatever the
-depth, and an error of depth only bends the picture a little. The depth is carried to the virtual camera (z-buffered), its
-cracks are closed, and the virtual pixels look their colours up in the recorded image: sharp, and without cracks. What the
-recorded camera did not see is looked up in other images of the recording that did; what none saw is filled with something
-smooth or mirrored, since the encoder attends to the whole image, and the patches it covers are not trained on.
+The head regresses world rays, so a synthesised view needs no depth label: its rays and its centre are exact whatever
+the depth, and an error of depth only bends the picture a little. The depth is carried to the virtual camera
+(z-buffered), its
+cracks are closed, and the virtual pixels look their colours up in the recorded image: sharp, and without cracks. What
+    the
+recorded camera did not see is looked up in other images of the recording that did; what none saw is filled with
+something smooth or mirrored, since the encoder attends to the whole image, and the patches it covers are not trained
+on.
 
 Distances are ranges along unit rays, so every central camera works; images of them hold 0 where there is none.
 """
@@ -48,15 +51,22 @@ class Source:
 
     @classmethod
     def of(
-        cls, image: np.ndarray, depth: np.ndarray, depth_camera: Camera, grid: PatchGrid, camera_from_depth: np.ndarray | None = None,
+        cls,
+        image: np.ndarray,
+        depth: np.ndarray,
+        depth_camera: Camera,
+        grid: PatchGrid,
+        camera_from_depth: np.ndarray | None = None,
     ) -> Source:
         """An (H, W, 3) uint8 RGB image at the encoder's scale, with a depth image as in ``registered_range``."""
-        return cls(resize(image, grid), registered_range(depth, depth_camera, grid.resized, camera_from_depth), grid.resized)
+        return cls(
+            resize(image, grid), registered_range(depth, depth_camera, grid.resized, camera_from_depth), grid.resized
+        )
 
 
 def random_motion(source: Source, config: TrainingConfig, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """(4, 4) pose camera_from_virtual of a camera moved by up to ``config.max_offset`` of the scene's distance, turned as in
-    ``random_view``; and a zoom.
+    """(4, 4) pose camera_from_virtual of a camera moved by up to ``config.max_offset`` of the scene's distance, turned
+    as in ``random_view``; and a zoom.
 
     The direction of the motion is uniform, its length too; it never takes more than half the way to the nearest things.
     """
@@ -69,7 +79,9 @@ def random_motion(source: Source, config: TrainingConfig, rng: np.random.Generat
     return make_pose(turn, direction / np.linalg.norm(direction) * rng.uniform(0, limit)), zoom
 
 
-def moved_view(sources: Sequence[Source], grid: PatchGrid, source_from_virtual: Sequence[np.ndarray], zoom: float = 1.0) -> View:
+def moved_view(
+    sources: Sequence[Source], grid: PatchGrid, source_from_virtual: Sequence[np.ndarray], zoom: float = 1.0
+) -> View:
     """What a camera would see from another place, turned, and with its focal length times ``zoom``.
 
     Args:
@@ -78,7 +90,8 @@ def moved_view(sources: Sequence[Source], grid: PatchGrid, source_from_virtual: 
         source_from_virtual: for each source the (4, 4) pose of the virtual camera in its frame, metres.
 
     Returns:
-        The view, relative to the first source; its valid patches show at most 18 % pixels that no source saw or has a range for.
+        The view, relative to the first source; its valid patches show at most 18 % pixels that no source saw or has a
+        range for.
     """
     virtual = zoomed(grid.camera, zoom)
     virtual_ranges = _virtual_range(sources, virtual, source_from_virtual)
@@ -101,20 +114,28 @@ def moved_view(sources: Sequence[Source], grid: PatchGrid, source_from_virtual: 
     camera_rays, valid = patch_rays(virtual)
     rotation, offset = source_from_virtual[0][:3, :3], source_from_virtual[0][:3, 3]
     return View(
-        image=image, rays=camera_rays @ rotation.T, camera_rays=camera_rays, valid=valid & (share <= _MAX_HOLES),
-        offset=offset.copy(), turn=rotation.copy(),
+        image=image,
+        rays=camera_rays @ rotation.T,
+        camera_rays=camera_rays,
+        valid=valid & (share <= _MAX_HOLES),
+        offset=offset.copy(),
+        turn=rotation.copy(),
     )
 
 
 def _exposed_as(image: np.ndarray, other: np.ndarray, both: np.ndarray) -> np.ndarray:
-    """``other`` with its channels scaled so that it is as bright as ``image`` where both show the same; (h, w, 3) uint8."""
+    """``other`` with its channels scaled so that it is as bright as ``image`` where both show the same; (h, w, 3)
+    uint8.
+    """
     if both.sum() < _MIN_OVERLAP:
         return other
     gain = image[both].mean(axis=0) / np.maximum(other[both].mean(axis=0), 1.0)
     return cv2.multiply(other, (*np.clip(gain, 0.5, 2.0), 1.0))
 
 
-def registered_range(depth: np.ndarray, depth_camera: Camera, camera: Camera, camera_from_depth: np.ndarray | None = None) -> np.ndarray:
+def registered_range(
+    depth: np.ndarray, depth_camera: Camera, camera: Camera, camera_from_depth: np.ndarray | None = None
+) -> np.ndarray:
     """Range seen by one camera from the depth image of another (or its own), at the former's size.
 
     Args:
@@ -127,7 +148,9 @@ def registered_range(depth: np.ndarray, depth_camera: Camera, camera: Camera, ca
     if depth.shape != (depth_camera.height, depth_camera.width):
         depth_camera = depth_camera.scaled(depth.shape[1], depth.shape[0])
     along_z = _rays(depth_camera)[..., 2]
-    ranges = np.divide(depth, along_z, out=np.zeros_like(depth), where=(along_z > 1e-3) & np.isfinite(depth) & (depth > 0))
+    ranges = np.divide(
+        depth, along_z, out=np.zeros_like(depth), where=(along_z > 1e-3) & np.isfinite(depth) & (depth > 0)
+    )
     if camera_from_depth is not None or not _same_view(depth_camera, camera):
         # Points a little denser than the pixels that they fill.
         grow = 1.2 * camera.fx / depth_camera.fx
@@ -146,11 +169,14 @@ def _same_view(one: Camera, other: Camera) -> bool:
     """Whether two cameras differ by the size of their images alone."""
     one = one.scaled(other.width, other.height)
     same_lens = (one.distortion_model, one.distortion) == (other.distortion_model, other.distortion)
-    return same_lens and np.allclose([one.fx, one.fy, one.cx, one.cy], [other.fx, other.fy, other.cx, other.cy], atol=0.02)
+    return same_lens and np.allclose(
+        [one.fx, one.fy, one.cx, one.cy], [other.fx, other.fy, other.cx, other.cy], atol=0.02
+    )
 
 
 def _virtual_range(sources: Sequence[Source], virtual: Camera, source_from_virtual: Sequence[np.ndarray]) -> np.ndarray:
-    """(height, width) float32 range of every pixel of the virtual camera; where nothing is known, from around, far side first.
+    """(height, width) float32 range of every pixel of the virtual camera; where nothing is known, from around, far side
+    first.
 
     Worked out at half size, where points of the recorded images' size leave no cracks up to a magnification of two.
     """
@@ -191,7 +217,9 @@ def _fill_colours(image: np.ndarray, seen: np.ndarray, hidden: np.ndarray, range
 
 
 def _push_pull(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Values (h, w, C) with those of zero weight (h, w) interpolated from the nearest level of a pyramid that has any."""
+    """Values (h, w, C) with those of zero weight (h, w) interpolated from the nearest level of a pyramid that has
+    any.
+    """
     known = weight > 0
     if known.all() or min(weight.shape) < 2:
         return values
@@ -216,7 +244,7 @@ def _splat(points: np.ndarray, camera: Camera) -> np.ndarray:
 
 
 def _look_up(
-    rays: np.ndarray, ranges: np.ndarray, source: Camera, source_from_virtual: np.ndarray,
+    rays: np.ndarray, ranges: np.ndarray, source: Camera, source_from_virtual: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where points at ranges along a virtual camera's rays lie in the source image.
 
@@ -261,7 +289,9 @@ def _rays(camera: Camera) -> np.ndarray:
 
 
 def _smooth_rays(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-    """(h, w, 3) float32 unit rays, for a bent lens interpolated between every 7th pixel, and (h, w) bool; a zoomed camera is used once."""
+    """(h, w, 3) float32 unit rays, for a bent lens interpolated between every 7th pixel, and (h, w) bool; a zoomed
+    camera is used once.
+    """
     if camera.is_pinhole:
         x = ((np.arange(camera.width) - camera.cx) / camera.fx).astype(np.float32)
         y = ((np.arange(camera.height) - camera.cy) / camera.fy).astype(np.float32)
@@ -276,7 +306,9 @@ def _smooth_rays(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _resize(values: np.ndarray, width: int, height: int) -> np.ndarray:
-    """A range image (or its inverse) at another size: interpolated on surfaces, not across their edges or into holes."""
+    """A range image (or its inverse) at another size: interpolated on surfaces, not across their edges or into
+    holes.
+    """
     if values.shape == (height, width):
         return values
     nearest = cv2.resize(values, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)

@@ -15,7 +15,8 @@ from dimm_ros.head.model import MapHead, Rays
 from dimm_ros.mapping.distributed import ALONE, Workers
 from dimm_ros.mapping.training_views import TrainingViews
 
-#: Patches of one image in a batch: few enough to keep the batch mixed, while the image's context is multiplied only once.
+#: Patches of one image in a batch: few enough to keep the batch mixed, while the image's context is multiplied only
+#: once.
 PATCHES_PER_VIEW = 8
 
 
@@ -58,8 +59,14 @@ class Trainer:
     """
 
     def __init__(
-        self, head: MapHead, views: TrainingViews, normalisation: Normalisation, config: TrainingConfig,
-        chosen: Tensor | None = None, patches_per_view: int = PATCHES_PER_VIEW, standardise: bool = True,
+        self,
+        head: MapHead,
+        views: TrainingViews,
+        normalisation: Normalisation,
+        config: TrainingConfig,
+        chosen: Tensor | None = None,
+        patches_per_view: int = PATCHES_PER_VIEW,
+        standardise: bool = True,
         workers: Workers = ALONE,
     ) -> None:
         self._workers = workers
@@ -82,7 +89,9 @@ class Trainer:
         """One optimiser step on a batch drawn from all images, a few patches of each; returns the loss."""
         config = self.config
         # Seeded by the step, so that a resumed training draws what an uninterrupted one would have drawn.
-        generator = torch.Generator().manual_seed((config.seed * 1_000_003 + self.done) * self._workers.size + self._workers.rank)
+        generator = torch.Generator().manual_seed(
+            (config.seed * 1_000_003 + self.done) * self._workers.size + self._workers.rank
+        )
         count = max(1, config.batch // self._together // self._workers.size)
         views = self._drawn[torch.randint(len(self._drawn), (count,), generator=generator)]
         if config.recorded_share and len(self._real):
@@ -93,7 +102,9 @@ class Trainer:
         patches = self.views.patches[rows].to(self.device).float()
         context = self.views.context[views].to(self.device).float()
         directions = self.views.directions[rows].to(self.device)
-        moments = torch.linalg.cross(self.centres[views].to(self.device).repeat_interleave(self._together, dim=0), directions)
+        moments = torch.linalg.cross(
+            self.centres[views].to(self.device).repeat_interleave(self._together, dim=0), directions
+        )
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.done, config)
         self.head.train()
@@ -107,7 +118,9 @@ class Trainer:
         return self._workers.mean(float(loss.detach()))
 
     def _loss(self, predicted: Rays, camera_rays: Tensor, directions: Tensor, moments: Tensor, views: Tensor) -> Tensor:
-        """Of a batch's patches, consecutive ones of each of (V,) views; heads that predict something else (benchmarks) override it."""
+        """Of a batch's patches, consecutive ones of each of (V,) views; heads that predict something else (benchmarks)
+        override it.
+        """
         return ray_loss(predicted, directions, moments)
 
     def trained_head(self) -> MapHead:
@@ -119,10 +132,13 @@ class Trainer:
         tensors = {f"head.{name}": value for name, value in self.head.state_dict().items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
-        return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, {"done": str(self.done)}
+        return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, {
+            "done": str(self.done)
+        }
 
     def restore(self, tensors: dict[str, Tensor], text: dict[str, str]) -> None:
         """Go on from ``state``."""
+
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 

@@ -38,7 +38,8 @@ class Stacked:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingViews:
-    """M patches of V views, on the CPU; the patches of a view follow one another, and the views' order is that of their patches.
+    """M patches of V views, on the CPU; the patches of a view follow one another, and the views' order is that of their
+    patches.
 
     Attributes:
         patches: (M, D) float16 tokens.
@@ -50,7 +51,8 @@ class TrainingViews:
         rotations: (V, 3, 3) float64 world_from_camera.
         frame_of: (V,) int32 frame of each view.
         known_recorded: (V,) bool, the views that are images of a recording; None: the first of each frame is.
-        known_whole: (V,) bool, the views of which enough is left for the regression on the whole image; None: their patches say.
+        known_whole: (V,) bool, the views of which enough is left for the regression on the whole image; None: their
+            patches say.
     """
 
     patches: Tensor | Stacked
@@ -106,7 +108,9 @@ class TrainingViews:
     def thinned(self, most: int, generator: torch.Generator) -> TrainingViews:
         """These with at most so many patches of each view, drawn at random."""
         pairs = zip(self.first.tolist(), self.sizes.tolist(), strict=True)
-        rows = torch.cat([first + torch.randperm(size, generator=generator)[:most].sort().values for first, size in pairs])
+        rows = torch.cat(
+            [first + torch.randperm(size, generator=generator)[:most].sort().values for first, size in pairs]
+        )
         return replace(self, **{name: getattr(self, name)[rows] for name in ROWS})
 
     def moved(self, target_from_source: np.ndarray) -> TrainingViews:
@@ -114,16 +118,26 @@ class TrainingViews:
         move = torch.from_numpy(target_from_source)
         rotation, shift = move[:3, :3], move[:3, 3]
         return replace(
-            self, directions=(self.directions.double() @ rotation.T).to(self.directions.dtype),
-            rotations=rotation @ self.rotations.double(), centres=self.centres.double() @ rotation.T + shift,
+            self,
+            directions=(self.directions.double() @ rotation.T).to(self.directions.dtype),
+            rotations=rotation @ self.rotations.double(),
+            centres=self.centres.double() @ rotation.T + shift,
         )
 
     def followed_by(self, old: TrainingViews) -> TrainingViews:
-        """These and those of a map before, all of which count as whole; patches stay where they are, on disk for instance."""
-        joined = {name: torch.cat([getattr(self, name), getattr(old, name)]) for name in ("context", "centres", "rotations")}
-        joined |= {name: Stacked(getattr(self, name), getattr(old, name)) for name in ("patches", "camera_rays", "directions")}
+        """These and those of a map before, all of which count as whole; patches stay where they are, on disk for
+        instance.
+        """
+        joined = {
+            name: torch.cat([getattr(self, name), getattr(old, name)]) for name in ("context", "centres", "rotations")
+        }
+        joined |= {
+            name: Stacked(getattr(self, name), getattr(old, name)) for name in ("patches", "camera_rays", "directions")
+        }
         return TrainingViews(
-            **joined, view_of=torch.cat([self.view_of, old.view_of + len(self)]), frame_of=torch.cat([self.frame_of, old.frame_of + self.frames]),
+            **joined,
+            view_of=torch.cat([self.view_of, old.view_of + len(self)]),
+            frame_of=torch.cat([self.frame_of, old.frame_of + self.frames]),
             known_recorded=torch.cat([self.recorded, old.recorded]),
             known_whole=torch.cat([self.whole, torch.ones(len(old), dtype=torch.bool)]),
         )

@@ -1,4 +1,6 @@
-"""``update_map``: a new recording joins a map, without the old images and without forgetting them (see ``rehearse``)."""
+"""``update_map``: a new recording joins a map, without the old images and without forgetting them (see
+``rehearse``).
+"""
 
 from __future__ import annotations
 
@@ -46,12 +48,20 @@ _APART_RADII, _APART_DEG = 0.75, 45.0  # medians: a map errs by far less where i
 
 
 def update_map(
-    map_path: str | Path, recordings: Sequence[Recording], encoder: Encoder, output: str | Path | None = None, *,
-    training: TrainingConfig | None = None, licence: str | None = None, keep: bool | None = None, watch: Watcher | None = None,
+    map_path: str | Path,
+    recordings: Sequence[Recording],
+    encoder: Encoder,
+    output: str | Path | None = None,
+    *,
+    training: TrainingConfig | None = None,
+    licence: str | None = None,
+    keep: bool | None = None,
+    watch: Watcher | None = None,
 ) -> BuildResult:
     """Train a map further on new recordings of its place.
 
-    The work folder ``<output>.work`` holds features and checkpoints; the same call goes on from there. The map is written only when
+    The work folder ``<output>.work`` holds features and checkpoints; the same call goes on from there. The map is
+    written only when
     the training is complete: until then the old one is the better one.
 
     Args:
@@ -86,7 +96,9 @@ def update_map(
             return BuildResult(None, False, {})
         recording = key_frames(recording, training.images)
         buffer = open_buffer(work / "features", recording, encoder, training)
-        if not fill_buffer(buffer, recording, encoder, training, lambda done, total: watch("features", done, total, "")):
+        if not fill_buffer(
+            buffer, recording, encoder, training, lambda done, total: watch("features", done, total, "")
+        ):
             return BuildResult(None, False, {"features": buffer.seconds})
         views = buffer.training_views(training.memory_mb)
         try:
@@ -95,13 +107,17 @@ def update_map(
             shutil.rmtree(work, ignore_errors=True)  # views with other poses are other views
             raise
         rehearsal = remembered_views(old, views, training.seed) if kept is None else kept
-        log.info("rehearsing %d old views %s", len(rehearsal), "as the map remembers them" if kept is None else "from their features")
+        log.info(
+            "rehearsing %d old views %s",
+            len(rehearsal),
+            "as the map remembers them" if kept is None else "from their features",
+        )
         sources = tuple(source_of(one, licence) for one in recordings)
         header = updated_header(old.header, sources, training, {"features_seconds": round(buffer.seconds, 1)})
         header = header.model_copy(update={"landmarks": landmarks[1]})
         mark = fingerprint(buffer.fingerprint, training, old.header.model_dump_json(), kept is None)
         fitted = MapFit(
-            header, views, work / "training.safetensors", mark, encoder.device, watch, start=old, rehearsal=rehearsal,
+            header, views, work / "training.safetensors", mark, encoder.device, watch, start=old, rehearsal=rehearsal
         ).run()
         seconds = {"features": buffer.seconds, "training": fitted.seconds}
         if not fitted.complete:
@@ -118,9 +134,17 @@ def update_map(
         return BuildResult(output, True, seconds)
 
 
-def updated_header(old: MapHeader, sources: tuple[Source, ...], training: TrainingConfig, figures: dict[str, float]) -> MapHeader:
+def updated_header(
+    old: MapHeader, sources: tuple[Source, ...], training: TrainingConfig, figures: dict[str, float]
+) -> MapHeader:
     """The header of a map that goes on from another: the same frame, origin and unit, more sources."""
-    changes = {"created": now(), "dimm_version": __version__, "training": training, "sources": (*old.sources, *sources), "figures": figures}
+    changes = {
+        "created": now(),
+        "dimm_version": __version__,
+        "training": training,
+        "sources": (*old.sources, *sources),
+        "figures": figures,
+    }
     return old.model_copy(update=changes | {"format_version": MapHeader.model_fields["format_version"].default})
 
 
@@ -135,10 +159,14 @@ def one_recording(recordings: Sequence[Recording]) -> Recording:
     first = recordings[0]
     for other in recordings[1:]:
         if other.frame_id != first.frame_id:
-            raise DataError(f"'{first.name}' is in frame '{first.frame_id}', but '{other.name}' is in frame '{other.frame_id}'.")
+            raise DataError(
+                f"'{first.name}' is in frame '{first.frame_id}', but '{other.name}' is in frame '{other.frame_id}'."
+            )
     if len(recordings) == 1:
         return first
-    frames = [replace(frame, name=f"{number}/{frame.name}") for number, one in enumerate(recordings) for frame in one.frames]
+    frames = [
+        replace(frame, name=f"{number}/{frame.name}") for number, one in enumerate(recordings) for frame in one.frames
+    ]
     return replace(first, name="+".join(one.name for one in recordings), frames=frames, splits={})
 
 
@@ -152,14 +180,20 @@ def check_update(old: SceneMap, recording: Recording, encoder: Encoder) -> None:
     """
     header = old.header
     if header.parts:
-        raise MapError(f"Map '{header.name}' was merged from {len(header.parts)}; update one of those, and merge again.")
+        raise MapError(
+            f"Map '{header.name}' was merged from {len(header.parts)}; update one of those, and merge again."
+        )
     if recording.frame_id != header.frame_id:
         raise DataError(
-            f"'{recording.name}' has poses in frame '{recording.frame_id}', map '{header.name}' is in '{header.frame_id}'; give poses in the "
+            f"'{recording.name}' has poses in frame '{recording.frame_id}', map '{header.name}' is in "
+            f"'{header.frame_id}'; give poses in the "
             "map's frame (for bags: --map-frame)."
         )
     if encoder.weights.sha256 != header.encoder_sha256 or encoder.config != header.encoder:
-        raise WeightsError(f"Map '{header.name}' was made with another encoder ({header.encoder.name}, SHA-256 {header.encoder_sha256[:12]}...).")
+        raise WeightsError(
+            f"Map '{header.name}' was made with another encoder ({header.encoder.name}, SHA-256 "
+            f"{header.encoder_sha256[:12]}...)."
+        )
 
 
 def check_frame(old: SceneMap, views: TrainingViews, recording: Recording) -> None:
@@ -174,12 +208,15 @@ def check_frame(old: SceneMap, views: TrainingViews, recording: Recording) -> No
     apart = disagreement(old, views.context[:frames], views.centres[:frames], views.rotations[:frames])
     if apart is not None:
         raise DataError(
-            f"'{recording.name}' is not in the frame of map '{old.header.name}': views that the map knows are {apart[0]:.2f} m and {apart[1]:.0f} "
+            f"'{recording.name}' is not in the frame of map '{old.header.name}': views that the map knows are "
+            f"{apart[0]:.2f} m and {apart[1]:.0f} "
             "degrees (medians) from where it knows them to be; bring its poses into the map's frame."
         )
 
 
-def disagreement(scene_map: SceneMap, context: Tensor, centres: Tensor, rotations: Tensor) -> tuple[float, float] | None:
+def disagreement(
+    scene_map: SceneMap, context: Tensor, centres: Tensor, rotations: Tensor
+) -> tuple[float, float] | None:
     """How far views that a map knows are from where it takes them to be, if that is more than it can err by.
 
     Args:
@@ -195,7 +232,9 @@ def disagreement(scene_map: SceneMap, context: Tensor, centres: Tensor, rotation
     known = (novelty <= _FAMILIAR * (header.calibration.max_novelty or 1.0)).numpy()
     if known.sum() < _MIN_FAMILIAR:
         return None
-    metres = (places * header.radius + torch.tensor(header.origin, dtype=torch.float64) - centres).norm(dim=1).numpy()[known]
+    metres = (
+        (places * header.radius + torch.tensor(header.origin, dtype=torch.float64) - centres).norm(dim=1).numpy()[known]
+    )
     degrees = rotation_angle_deg(turned.numpy(), rotations.double().numpy())[known]
     apart = float(np.median(metres)), float(np.median(degrees))
     return apart if apart[0] > _APART_RADII * header.radius or apart[1] > _APART_DEG else None

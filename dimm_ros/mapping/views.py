@@ -29,8 +29,8 @@ _WORTH = 0.03  # least share of the view that a helper must add
 class ViewMaker:
     """Makes the views of a recording, each from its pass and frame numbers alone.
 
-    Pass 0 is the recorded images. In later passes the camera is turned, and moved where there is depth: the recording's own
-    or estimated by stereo, as ``config.depth`` says ("auto": the recording's own if it has any).
+    Pass 0 is the recorded images. In later passes the camera is turned, and moved where there is depth: the recording's
+    own or estimated by stereo, as ``config.depth`` says ("auto": the recording's own if it has any).
 
     Args:
         recording: posed frames.
@@ -65,13 +65,17 @@ class ViewMaker:
         world_from_virtual = self._poses[index] @ camera_from_virtual
         used = [index, *self._helpers(index, world_from_virtual)]
         view = moved_view(
-            [self._source(one) for one in used], grid, [camera_from_virtual, *(invert(self._poses[one]) @ world_from_virtual for one in used[1:])],
+            [self._source(one) for one in used],
+            grid,
+            [camera_from_virtual, *(invert(self._poses[one]) @ world_from_virtual for one in used[1:])],
             zoom,
         )
         return replace(view, image=change_light(view.image, self._config, rng))
 
     def _helpers(self, index: int, world_from_virtual: np.ndarray) -> list[int]:
-        """Frames that see what a frame moved to another place lacks: judged by points at the scene's distance, nearest views first."""
+        """Frames that see what a frame moved to another place lacks: judged by points at the scene's distance, nearest
+        views first.
+        """
         grid = self._grid(index)
         ranges = self._source(index).ranges
         distance = float(np.median(ranges[ranges > 0])) if np.any(ranges > 0) else 0.0

@@ -1,4 +1,6 @@
-"""Localized images for Foxglove (and rviz): a ROS 2 bag of standard messages, one MCAP file that Foxglove opens as it is."""
+"""Localized images for Foxglove (and rviz): a ROS 2 bag of standard messages, one MCAP file that Foxglove opens as it
+is.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +22,24 @@ _LINE_LIST, _ADD = 5, 0  # visualization_msgs/Marker
 _QUALITY = 90
 
 TOPICS = {
-    "/tf": "tf2_msgs/msg/TFMessage", "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
-    "/camera/image/compressed": "sensor_msgs/msg/CompressedImage", "/rays/image/compressed": "sensor_msgs/msg/CompressedImage",
-    "/pose": "geometry_msgs/msg/PoseWithCovarianceStamped", "/markers": "visualization_msgs/msg/MarkerArray",
-    "/true_path": "nav_msgs/msg/Path", "/estimated_path": "nav_msgs/msg/Path",
-    "/error/translation_m": "std_msgs/msg/Float64", "/error/rotation_deg": "std_msgs/msg/Float64", "/inlier_ratio": "std_msgs/msg/Float64",
+    "/tf": "tf2_msgs/msg/TFMessage",
+    "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
+    "/camera/image/compressed": "sensor_msgs/msg/CompressedImage",
+    "/rays/image/compressed": "sensor_msgs/msg/CompressedImage",
+    "/pose": "geometry_msgs/msg/PoseWithCovarianceStamped",
+    "/markers": "visualization_msgs/msg/MarkerArray",
+    "/true_path": "nav_msgs/msg/Path",
+    "/estimated_path": "nav_msgs/msg/Path",
+    "/error/translation_m": "std_msgs/msg/Float64",
+    "/error/rotation_deg": "std_msgs/msg/Float64",
+    "/inlier_ratio": "std_msgs/msg/Float64",
 }
 
 
 @contextmanager
 def foxglove_sink(run: ShownRun, folder: Path) -> Iterator[FoxgloveSink]:
-    """A bag in ``folder``, whose file is ``folder/<its name>.mcap``; it appears only when the block ends without an error.
+    """A bag in ``folder``, whose file is ``folder/<its name>.mcap``; it appears only when the block ends without an
+    error.
 
     Raises:
         DataError: the bag exists or cannot be written.
@@ -66,15 +75,37 @@ class FoxgloveSink(MessageWriter):
         self._image("/rays/image/compressed", stamp, ray_residual_picture(frame.image, estimate))
         if estimate.accepted:
             self._path.append((stamp, pose))
-            body = self._make("geometry_msgs/msg/PoseWithCovariance", pose=self._pose(pose), covariance=estimate.covariance.ravel())
-            self._write("/pose", stamp, self._make(
-                "geometry_msgs/msg/PoseWithCovarianceStamped", header=self._header(stamp, self._run.frame_id), pose=body,
-            ))
+            body = self._make(
+                "geometry_msgs/msg/PoseWithCovariance", pose=self._pose(pose), covariance=estimate.covariance.ravel()
+            )
+            self._write(
+                "/pose",
+                stamp,
+                self._make(
+                    "geometry_msgs/msg/PoseWithCovarianceStamped",
+                    header=self._header(stamp, self._run.frame_id),
+                    pose=body,
+                ),
+            )
         self._number("/inlier_ratio", stamp, estimate.inlier_ratio)
         markers = [
-            self._lines(stamp, "estimated camera", frustum(frame.camera, pose), ACCEPTED if estimate.accepted else REJECTED, 0.006),
-            self._lines(stamp, "rays, inliers", frame.lines[frame.inliers].reshape(-1, 3), frame.colours[frame.inliers], 0.003),
-            self._lines(stamp, "rays, outliers", frame.lines[~frame.inliers].reshape(-1, 3), frame.colours[~frame.inliers], 0.001),
+            self._lines(
+                stamp,
+                "estimated camera",
+                frustum(frame.camera, pose),
+                ACCEPTED if estimate.accepted else REJECTED,
+                0.006,
+            ),
+            self._lines(
+                stamp, "rays, inliers", frame.lines[frame.inliers].reshape(-1, 3), frame.colours[frame.inliers], 0.003
+            ),
+            self._lines(
+                stamp,
+                "rays, outliers",
+                frame.lines[~frame.inliers].reshape(-1, 3),
+                frame.colours[~frame.inliers],
+                0.001,
+            ),
         ]
         if frame.true is not None:
             self.transform(stamp, self._run.frame_id, TRUE_CAMERA, frame.true)
@@ -92,7 +123,8 @@ class FoxgloveSink(MessageWriter):
     def _as_path(self, poses: list[tuple[int, np.ndarray]]):
         frame_id = self._run.frame_id
         stamped = [
-            self._make("geometry_msgs/msg/PoseStamped", header=self._header(stamp, frame_id), pose=self._pose(pose)) for stamp, pose in poses
+            self._make("geometry_msgs/msg/PoseStamped", header=self._header(stamp, frame_id), pose=self._pose(pose))
+            for stamp, pose in poses
         ]
         return self._make("nav_msgs/msg/Path", header=self._header(self._run.start_ns, frame_id), poses=stamped)
 
@@ -100,7 +132,11 @@ class FoxgloveSink(MessageWriter):
         done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
         if done:
             header = self._header(stamp, CAMERA)
-            self._write(topic, stamp, self._make("sensor_msgs/msg/CompressedImage", header=header, format="jpeg", data=data.reshape(-1)))
+            self._write(
+                topic,
+                stamp,
+                self._make("sensor_msgs/msg/CompressedImage", header=header, format="jpeg", data=data.reshape(-1)),
+            )
 
     def _number(self, topic: str, stamp: int, value: float) -> None:
         self._write(topic, stamp, self._make("std_msgs/msg/Float64", data=float(value)))
@@ -113,13 +149,29 @@ class FoxgloveSink(MessageWriter):
         per_point = [] if len(each) == 1 else [colour for colour in each for _ in range(2)]
         time = make("builtin_interfaces/msg/Time", sec=0, nanosec=0)
         return make(
-            "visualization_msgs/msg/Marker", header=self._header(stamp, self._run.frame_id), ns=name, id=0, type=_LINE_LIST, action=_ADD,
-            pose=self._pose(np.eye(4)), scale=self._xyz("Vector3", np.array([width, 0.0, 0.0])),
+            "visualization_msgs/msg/Marker",
+            header=self._header(stamp, self._run.frame_id),
+            ns=name,
+            id=0,
+            type=_LINE_LIST,
+            action=_ADD,
+            pose=self._pose(np.eye(4)),
+            scale=self._xyz("Vector3", np.array([width, 0.0, 0.0])),
             color=each[0] if each else make("std_msgs/msg/ColorRGBA", r=1.0, g=1.0, b=1.0, a=1.0),
-            lifetime=make("builtin_interfaces/msg/Duration", sec=0, nanosec=0), frame_locked=False,
-            points=[make("geometry_msgs/msg/Point", x=x, y=y, z=z) for x, y, z in points.tolist()], colors=per_point,
-            texture_resource="", uv_coordinates=[], text="", mesh_resource="", mesh_use_embedded_materials=False,
-            texture=make("sensor_msgs/msg/CompressedImage", header=make("std_msgs/msg/Header", stamp=time, frame_id=""), format="",
-                         data=np.zeros(0, np.uint8)),
+            lifetime=make("builtin_interfaces/msg/Duration", sec=0, nanosec=0),
+            frame_locked=False,
+            points=[make("geometry_msgs/msg/Point", x=x, y=y, z=z) for x, y, z in points.tolist()],
+            colors=per_point,
+            texture_resource="",
+            uv_coordinates=[],
+            text="",
+            mesh_resource="",
+            mesh_use_embedded_materials=False,
+            texture=make(
+                "sensor_msgs/msg/CompressedImage",
+                header=make("std_msgs/msg/Header", stamp=time, frame_id=""),
+                format="",
+                data=np.zeros(0, np.uint8),
+            ),
             mesh_file=make("visualization_msgs/msg/MeshFile", filename="", data=np.zeros(0, np.uint8)),
         )

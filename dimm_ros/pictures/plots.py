@@ -16,7 +16,9 @@ def pyplot():
 
 
 def literal(name: str) -> str:
-    """A name as matplotlib shows it as it is: a dollar would begin a formula, an underscore hides the name from a legend."""
+    """A name as matplotlib shows it as it is: a dollar would begin a formula, an underscore hides the name from a
+    legend.
+    """
     return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 

@@ -1,4 +1,6 @@
-"""The rays of one image as colour fields, predicted beside true: direction, moment, and how far off they are (as the paper shows them)."""
+"""The rays of one image as colour fields, predicted beside true: direction, moment, and how far off they are (as the
+paper shows them).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _STRETCH = (0.02, 0.98)  # quantiles of the reference's values that get the ends
 
 
 def rays_of_pose(camera: Camera, shape: tuple[int, int], world_from_camera: np.ndarray) -> np.ndarray:
-    """(rows, columns, 6) world rays (direction, moment about the origin) of the patches of an image taken from a pose."""
+    """(rows, columns, 6) world rays (direction, moment about the origin) of the patches of an image taken from a
+    pose.
+    """
     grid = patch_grid(camera, PATCH * max(shape))  # the longer side is a whole number of patches
     directions = grid.rays @ world_from_camera[:3, :3].T
     rays = np.concatenate([directions, np.cross(world_from_camera[:3, 3], directions)], axis=1)
@@ -28,7 +32,12 @@ def rays_of_pose(camera: Camera, shape: tuple[int, int], world_from_camera: np.n
 
 
 def draw_ray_field(
-    path: Path, title: str, image: np.ndarray, camera: Camera, estimate: Estimate, true: np.ndarray | None = None,
+    path: Path,
+    title: str,
+    image: np.ndarray,
+    camera: Camera,
+    estimate: Estimate,
+    true: np.ndarray | None = None,
     origin: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> Path:
     """Write a PNG of an image's rays.
@@ -47,12 +56,16 @@ def draw_ray_field(
     predicted = _about(estimate.world_rays, origin)
     reference = _about(rays_of_pose(camera, predicted.shape[:2], pose), origin)
     turned = np.cross(predicted[..., :3], reference[..., :3])
-    angle = np.degrees(np.arctan2(np.linalg.norm(turned, axis=2), (predicted[..., :3] * reference[..., :3]).sum(axis=2)))
+    angle = np.degrees(
+        np.arctan2(np.linalg.norm(turned, axis=2), (predicted[..., :3] * reference[..., :3]).sum(axis=2))
+    )
     shift = 100 * np.linalg.norm(predicted[..., 3:] - reference[..., 3:], axis=2)
     figure, axes = plt.subplots(2, 4, figsize=(14, 6), layout="constrained")
     agreement = "angle to the solved pose's rays:\nthey agree, which is not yet right"
     pictures = ((image, "image"), (ray_residual_picture(image, estimate), agreement))
-    for row, ((picture, caption), part, unit, error) in enumerate(zip(pictures, ("direction", "moment"), ("deg", "cm"), (angle, shift), strict=True)):
+    for row, ((picture, caption), part, unit, error) in enumerate(
+        zip(pictures, ("direction", "moment"), ("deg", "cm"), (angle, shift), strict=True)
+    ):
         axes[row, 0].imshow(picture)
         axes[row, 0].set_title(caption)
         field, other = predicted[..., 3 * row : 3 * row + 3], reference[..., 3 * row : 3 * row + 3]
@@ -60,7 +73,12 @@ def draw_ray_field(
         for column, (values, whose) in enumerate(((field, "predicted"), (other, name)), start=1):
             axes[row, column].imshow(_colours(values, low, high))
             axes[row, column].set_title(f"{part}, {whose}")
-        shown = axes[row, 3].imshow(error, cmap="turbo", vmin=0, vmax=max(LIMIT_DEG if row == 0 else 0, float(np.nanquantile(error, 0.98)), 1e-9))
+        shown = axes[row, 3].imshow(
+            error,
+            cmap="turbo",
+            vmin=0,
+            vmax=max(LIMIT_DEG if row == 0 else 0, float(np.nanquantile(error, 0.98)), 1e-9),
+        )
         axes[row, 3].set_title(f"{part}, error (median {np.nanmedian(error):.1f} {unit})")
         figure.colorbar(shown, ax=axes[row, 3], label=unit)
     for axis in axes.flat:
@@ -77,7 +95,9 @@ def draw_ray_field(
 
 def _about(rays: np.ndarray, origin: Sequence[float]) -> np.ndarray:
     """Rays with their moments taken about another point."""
-    return np.concatenate([rays[..., :3], rays[..., 3:] - np.cross(np.asarray(origin, dtype=np.float64), rays[..., :3])], axis=-1)
+    return np.concatenate(
+        [rays[..., :3], rays[..., 3:] - np.cross(np.asarray(origin, dtype=np.float64), rays[..., :3])], axis=-1
+    )
 
 
 def _colours(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""How far each predicted ray is from the solved pose, as a colour field over the image: what the network saw, at a glance."""
+"""How far each predicted ray is from the solved pose, as a colour field over the image: what the network saw, at a
+glance.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,13 @@ def residual_colours(residual: np.ndarray, limit: float) -> np.ndarray:
     return np.where(known[..., None], ramp[level], np.uint8(128))
 
 
-def ray_residual_picture(image: np.ndarray, estimate: Estimate, *, limit_deg: float = LIMIT_DEG, opacity: float = 0.5) -> np.ndarray:
+def ray_residual_picture(
+    image: np.ndarray, estimate: Estimate, *, limit_deg: float = LIMIT_DEG, opacity: float = 0.5
+) -> np.ndarray:
     """The image with the angle between each patch's predicted ray and the solved pose drawn over it, and a legend.
 
-    Patches without a ray (outside the lens model, or not asked: ``solver.rays``) and the image's edges that the encoder does not see keep their own
-    colours.
+    Patches without a ray (outside the lens model, or not asked: ``solver.rays``) and the image's edges that the encoder
+    does not see keep their own colours.
 
     Args:
         image: (H, W, 3) uint8 RGB, the localized image.
@@ -45,12 +49,13 @@ def ray_residual_picture(image: np.ndarray, estimate: Estimate, *, limit_deg: fl
         row, column = (
             np.minimum(((np.arange(low, high) + 0.5 - start) * count / (end - start)).astype(int), count - 1)
             for low, high, start, end, count in (
-                (round(y0), round(y1), y0, y1, rows), (round(x0), round(x1), x0, x1, columns),
+                (round(y0), round(y1), y0, y1, rows),
+                (round(x0), round(x1), x0, x1, columns),
             )
         )
         field = residual_colours(residual, limit_deg)[row[:, None], column]
         known = np.isfinite(residual)[row[:, None], column]
-        area = picture[round(y0):round(y1), round(x0):round(x1)]
+        area = picture[round(y0) : round(y1), round(x0) : round(x1)]
         area[known] = cv2.addWeighted(area, 1 - opacity, np.ascontiguousarray(field), opacity, 0)[known]
     _legend(picture, estimate, limit_deg)
     return picture
@@ -87,7 +92,9 @@ def patch_centres(width: int, height: int, rows: int, columns: int) -> np.ndarra
 
 
 def _seen(width: int, height: int, rows: int, columns: int) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom of what the encoder sees, in the image's pixels: the inverse of ``encoder.patches.patch_grid``."""
+    """Left, top, right, bottom of what the encoder sees, in the image's pixels: the inverse of
+    ``encoder.patches.patch_grid``.
+    """
     scale = PATCH * max(rows, columns) / max(width, height)
     x0 = (round(width * scale) - columns * PATCH) // 2 / scale
     y0 = (round(height * scale) - rows * PATCH) // 2 / scale
@@ -111,7 +118,7 @@ def _legend(picture: np.ndarray, estimate: Estimate, limit_deg: float) -> None:
     strip = picture[-line:]
     strip //= 3
     bar = residual_colours(np.linspace(0, limit_deg, 3 * line)[None], limit_deg)
-    strip[line // 4:-(line // 4), 2 * line:5 * line] = bar
+    strip[line // 4 : -(line // 4), 2 * line : 5 * line] = bar
     verdict = f"{estimate.inlier_ratio:.0%} inliers" + (_uncertainty(estimate) if estimate.accepted else ", rejected")
     baseline = height - line // 4
     for text, x in (("0", line), (f"{limit_deg:g} deg   {verdict}", 5 * line + line // 3)):

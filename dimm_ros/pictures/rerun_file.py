@@ -34,11 +34,17 @@ def rerun_sink(run: ShownRun, path: Path | None = None, *, spawn: bool = False) 
     except ImportError as error:
         raise InputError("Rerun pictures need the package rerun-sdk; run: pip install rerun-sdk") from error
     recording = rerun.RecordingStream("dimm_ros")
-    views = layout.Blueprint(layout.Horizontal(
-        layout.Spatial3DView(origin="world", name="map"),
-        layout.Vertical(layout.Spatial2DView(origin="world/camera", name="image"), layout.TimeSeriesView(origin="figures", name="figures")),
-        column_shares=[3, 2],
-    ), collapse_panels=True)
+    views = layout.Blueprint(
+        layout.Horizontal(
+            layout.Spatial3DView(origin="world", name="map"),
+            layout.Vertical(
+                layout.Spatial2DView(origin="world/camera", name="image"),
+                layout.TimeSeriesView(origin="figures", name="figures"),
+            ),
+            column_shares=[3, 2],
+        ),
+        collapse_panels=True,
+    )
     partial = None
     if spawn:
         recording.spawn(default_blueprint=views)
@@ -85,7 +91,10 @@ class RerunSink:
         done, data = cv2.imencode(".jpg", frame.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
         if done:
             log("world/camera/image", rr.EncodedImage(contents=data.tobytes(), media_type="image/jpeg"))
-        log("world/camera/patches", rr.Points2D(frame.pixels, colors=frame.colours, radii=np.where(frame.inliers, 3.0, 1.5)))
+        log(
+            "world/camera/patches",
+            rr.Points2D(frame.pixels, colors=frame.colours, radii=np.where(frame.inliers, 3.0, 1.5)),
+        )
         for name, chosen in (("inliers", frame.inliers), ("outliers", ~frame.inliers)):
             log(f"world/rays/{name}", rr.LineStrips3D(frame.lines[chosen], colors=frame.colours[chosen], radii=0.001))
         log("figures/inliers_percent", rr.Scalars(100 * estimate.inlier_ratio))
@@ -103,11 +112,20 @@ class RerunSink:
     def finish(self) -> None:
         """What is known only at the end."""
         if self._path:
-            self._recording.log("world/estimated_path", self._rerun.LineStrips3D([np.stack(self._path)], colors=[ACCEPTED]), static=True)
+            self._recording.log(
+                "world/estimated_path", self._rerun.LineStrips3D([np.stack(self._path)], colors=[ACCEPTED]), static=True
+            )
 
     def _place(self, entity: str, frame: ShownFrame, pose: np.ndarray, colour: tuple[int, int, int]) -> None:
         """A camera and its pyramid; a distorted lens is drawn as the pinhole camera of its matrix."""
         rr, camera = self._rerun, frame.camera
-        self._recording.log(entity, rr.Transform3D(translation=pose[:3, 3], mat3x3=pose[:3, :3]), rr.Pinhole(
-            image_from_camera=camera.matrix, resolution=[camera.width, camera.height], image_plane_distance=FRUSTUM_M, color=colour,
-        ))
+        self._recording.log(
+            entity,
+            rr.Transform3D(translation=pose[:3, 3], mat3x3=pose[:3, :3]),
+            rr.Pinhole(
+                image_from_camera=camera.matrix,
+                resolution=[camera.width, camera.height],
+                image_plane_distance=FRUSTUM_M,
+                color=colour,
+            ),
+        )

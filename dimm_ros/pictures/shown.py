@@ -1,4 +1,6 @@
-"""What there is to see of a localized image, whatever draws it: cameras, paths, rays, inliers. Metres, in the map's frame."""
+"""What there is to see of a localized image, whatever draws it: cameras, paths, rays, inliers. Metres, in the map's
+frame.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,10 @@ class ShownRun:
         posed = [frame.world_from_camera for frame in frames if frame.world_from_camera is not None]
         poses = np.stack(posed) if posed else None
         return cls(
-            name, frame_id, None if poses is None else poses[:, :3, 3], frames[0].stamp_ns if frames else 0,
+            name,
+            frame_id,
+            None if poses is None else poses[:, :3, 3],
+            frames[0].stamp_ns if frames else 0,
             None if poses is None else _unit(-poses[:, :3, 1].mean(axis=0)),
         )
 
@@ -80,13 +85,28 @@ class ShownFrame:
     def of(cls, frame: Frame, image: np.ndarray, estimate: Estimate) -> ShownFrame:
         """A frame's image and what the localizer made of it."""
         lines, known = ray_lines(estimate, RAY_M)
-        residual = np.full(len(lines), np.nan) if estimate.angle_residual_deg is None else estimate.angle_residual_deg.ravel()[known]
+        residual = (
+            np.full(len(lines), np.nan)
+            if estimate.angle_residual_deg is None
+            else estimate.angle_residual_deg.ravel()[known]
+        )
         mask = np.zeros(len(lines), bool) if estimate.inlier_mask is None else estimate.inlier_mask.ravel()[known]
         pixels = np.zeros((0, 2))
         if estimate.world_rays is not None:
             pixels = patch_centres(image.shape[1], image.shape[0], *estimate.world_rays.shape[:2])[known]
         colours = residual_colours(residual, LIMIT_DEG)
-        return cls(frame.name, frame.stamp_ns, image, frame.camera, estimate, frame.world_from_camera, lines, colours, mask, pixels)
+        return cls(
+            frame.name,
+            frame.stamp_ns,
+            image,
+            frame.camera,
+            estimate,
+            frame.world_from_camera,
+            lines,
+            colours,
+            mask,
+            pixels,
+        )
 
     @property
     def errors(self) -> tuple[float, float] | None:
@@ -104,7 +124,9 @@ class Sink(Protocol):
 
 
 def frustum(camera: Camera, world_from_camera: np.ndarray, depth: float = FRUSTUM_M) -> np.ndarray:
-    """(16, 3) ends of the eight edges of a camera's pyramid, one edge after the other; corners that the lens does not reach are cut."""
+    """(16, 3) ends of the eight edges of a camera's pyramid, one edge after the other; corners that the lens does not
+    reach are cut.
+    """
     width, height = camera.width - 0.5, camera.height - 0.5
     rays, valid = camera.bearings(np.array([[-0.5, -0.5], [width, -0.5], [width, height], [-0.5, height]]))
     inward = np.array([camera.cx, camera.cy])
@@ -114,7 +136,9 @@ def frustum(camera: Camera, world_from_camera: np.ndarray, depth: float = FRUSTU
     corners = rays / np.maximum(rays[:, 2:], 0.2) * depth
     corners = corners @ world_from_camera[:3, :3].T + world_from_camera[:3, 3]
     centre = np.broadcast_to(world_from_camera[:3, 3], corners.shape)
-    edges = np.concatenate([np.stack([centre, corners], axis=1), np.stack([corners, np.roll(corners, -1, axis=0)], axis=1)])
+    edges = np.concatenate(
+        [np.stack([centre, corners], axis=1), np.stack([corners, np.roll(corners, -1, axis=0)], axis=1)]
+    )
     return edges.reshape(-1, 3)
 
 

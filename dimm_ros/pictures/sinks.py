@@ -18,7 +18,9 @@ Show = Callable[[Frame, np.ndarray, Estimate], None]
 
 
 @contextmanager
-def sinks(run: ShownRun, folder: Path, *, rerun: bool = False, spawn: bool = False, mcap: bool = False) -> Iterator[Show | None]:
+def sinks(
+    run: ShownRun, folder: Path, *, rerun: bool = False, spawn: bool = False, mcap: bool = False
+) -> Iterator[Show | None]:
     """A function that shows a frame, its image and its estimate in every writer that is wanted; None when none is.
 
     Args:

@@ -109,8 +109,11 @@ class Collector:
         covariance = np.array(message.pose.covariance, dtype=np.float64).reshape(6, 6)
         header = message.header
         answer = Answer(
-            stamp_ns=stamp_ns(header.stamp), received_s=time.monotonic(), frame_id=header.frame_id,
-            map_from_body=from_pose(message.pose.pose), covariance=covariance,
+            stamp_ns=stamp_ns(header.stamp),
+            received_s=time.monotonic(),
+            frame_id=header.frame_id,
+            map_from_body=from_pose(message.pose.pose),
+            covariance=covariance,
         )
         self._add(self._answers, answer)
 
@@ -122,7 +125,10 @@ class Collector:
             header = transform.header
             matrix = from_transform(transform.transform)
             now = time.monotonic()
-            self._add(self._broadcasts, Broadcast(header.frame_id, transform.child_frame_id, stamp_ns(header.stamp), now, matrix))
+            self._add(
+                self._broadcasts,
+                Broadcast(header.frame_id, transform.child_frame_id, stamp_ns(header.stamp), now, matrix),
+            )
 
     def _add(self, gathered: list, item: object) -> None:
         with self._changed:

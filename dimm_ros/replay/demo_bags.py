@@ -25,7 +25,9 @@ _TF_HZ = 48.0
 _MAP_SECONDS, _MAP_EVERY = 56.0, 6  # four rounds, eight images a second
 _QUERY_SECONDS, _QUERY_EVERY = 26.0, 16
 _SEEDS = (11, 12)  # two seeds are two walks
-_SPREAD = 0.25  # of the walks: up to 7 cm to either side, 3 cm in height and 5 degrees in heading, as who retraces a route
+_SPREAD = (
+    0.25  # of the walks: up to 7 cm to either side, 3 cm in height and 5 degrees in heading, as who retraces a route
+)
 _PERIOD, _BLOCK = 50, 10  # without a split.json, blocks of 10 images in every 50 are the query
 
 #: Called with (stage, done, in all, note).
@@ -62,7 +64,7 @@ def bags_of_gallery(folder: Path, watch: Watcher) -> DemoBags:
 
 
 def record_walk(
-    path: Path, seed: int, seconds: float, rate: float, watch: Watcher, camera: Camera = GALLERY_CAMERA, **how,
+    path: Path, seed: int, seconds: float, rate: float, watch: Watcher, camera: Camera = GALLERY_CAMERA, **how
 ) -> Path:
     """A hand-held walk through the gallery that retraces the one route, rendered and recorded.
 
@@ -74,8 +76,16 @@ def record_walk(
     """
     stamps, world_from_base = trajectory(seed, seconds, _TF_HZ, spread=_SPREAD)
     return record_bag(
-        path, build_room(), camera, stamps, world_from_base, MOUNTS["handheld"], image_every=round(_TF_HZ / rate),
-        seed=seed, progress=lambda done, total: watch(path.name.replace("_", " "), done, total, ""), **how,
+        path,
+        build_room(),
+        camera,
+        stamps,
+        world_from_base,
+        MOUNTS["handheld"],
+        image_every=round(_TF_HZ / rate),
+        seed=seed,
+        progress=lambda done, total: watch(path.name.replace("_", " "), done, total, ""),
+        **how,
     )
 
 
@@ -90,7 +100,9 @@ def bags_of_data(data: Path, split: str | None, folder: Path, watch: Watcher) ->
     recording = open_recording(data)
     mount = MOUNTS["robot"]
     for name, part in zip(("mapping", "query"), _parts(recording, split), strict=True):
-        _write(folder / f"{name}_bag", part, mount, lambda done, total, name=name: watch(f"{name} bag", done, total, ""))
+        _write(
+            folder / f"{name}_bag", part, mount, lambda done, total, name=name: watch(f"{name} bag", done, total, "")
+        )
     return DemoBags(folder / "mapping_bag", folder / "query_bag", mount, _TOPICS)
 
 
@@ -103,12 +115,19 @@ def _parts(recording: Recording, split: str | None) -> tuple[Sequence[Frame], Se
     mapping = [frame for frame, query in zip(recording.frames, in_query, strict=True) if not query]
     query = [frame for frame, query in zip(recording.frames, in_query, strict=True) if query]
     if len(query) < 2:
-        raise DataError(f"'{recording.name}' has {len(recording.frames)} posed images; the demo needs at least {_PERIOD} or a split.json.")
+        raise DataError(
+            f"'{recording.name}' has {len(recording.frames)} posed images; the demo needs at least {_PERIOD} or a "
+            "split.json."
+        )
     return mapping, query
 
 
-def _write(path: Path, frames: Sequence[Frame], base_from_camera: np.ndarray, progress: Callable[[int, int], object]) -> None:
+def _write(
+    path: Path, frames: Sequence[Frame], base_from_camera: np.ndarray, progress: Callable[[int, int], object]
+) -> None:
     """Frames as a robot would have recorded them."""
     stamps = np.array([frame.stamp_ns for frame in frames], dtype=np.int64)
-    odometry = drifting_odometry(stamps, np.stack([frame.world_from_camera for frame in frames]) @ invert(base_from_camera), 0)
+    odometry = drifting_odometry(
+        stamps, np.stack([frame.world_from_camera for frame in frames]) @ invert(base_from_camera), 0
+    )
     record_frames(path, frames, base_from_camera, odometry, depth=False, jpeg_quality=95, progress=progress)

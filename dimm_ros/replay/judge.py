@@ -21,8 +21,15 @@ from dimm_ros.scene_map import SceneMap
 
 
 def replay_through_node(
-    bag: Path, map_file: Path, recording: Recording, base_from_camera: np.ndarray, *, topics: dict[str, str], transport: str,
-    log: Path | None = None, watch: Callable[[int], object] | None = None,
+    bag: Path,
+    map_file: Path,
+    recording: Recording,
+    base_from_camera: np.ndarray,
+    *,
+    topics: dict[str, str],
+    transport: str,
+    log: Path | None = None,
+    watch: Callable[[int], object] | None = None,
 ) -> tuple[list[Answer], Replay]:
     """Play a bag into the localizer node, each image once the one before was answered, and compare with its true poses.
 
@@ -36,13 +43,20 @@ def replay_through_node(
         watch: called with the number of images played.
     """
     options = PlayOptions(rate=0.0, drop_transforms=(("map", "odom"),), wait_ready=True, wait_answers=True)
-    parameters = {"map": str(map_file.resolve()), "image_transport": transport, "tf_mode": "map_odom", "max_image_age": 0.0}
+    parameters = {
+        "map": str(map_file.resolve()),
+        "image_transport": transport,
+        "tf_mode": "map_odom",
+        "max_image_age": 0.0,
+    }
     replay = replay_bag(bag, parameters=parameters, remap=topics, options=options, log=log, watch=watch)
     return judge(replay, recording, base_from_camera), replay
 
 
 def judge(replay: Replay, recording: Recording, base_from_camera: np.ndarray) -> list[Answer]:
-    """What the node said about every frame of the recording: pose and covariance of the camera, time until they came."""
+    """What the node said about every frame of the recording: pose and covariance of the camera, time until they
+    came.
+    """
     poses = {answer.stamp_ns: answer for answer in replay.answers}
     reports = {report.stamp_ns: report.message for report in replay.reports}
     answers = []
@@ -54,23 +68,39 @@ def judge(replay: Replay, recording: Recording, base_from_camera: np.ndarray) ->
             estimated = pose.map_from_body @ base_from_camera
             to_camera = lever(estimated[:3, 3] - pose.map_from_body[:3, 3])
             covariance = to_camera @ pose.covariance @ to_camera.T
-        answers.append(Answer(
-            name=frame.name, stamp_ns=frame.stamp_ns, true=frame.world_from_camera, estimated=estimated,
-            covariance=covariance,
-            reason="" if pose is not None else (report.reason if report is not None else "The node said nothing about this frame."),
-            latency_ms=(pose.received_s - published) * 1e3 if pose is not None and published is not None else float("nan"),
-            encoder_ms=report.encode_ms if report is not None else float("nan"),
-        ))
+        answers.append(
+            Answer(
+                name=frame.name,
+                stamp_ns=frame.stamp_ns,
+                true=frame.world_from_camera,
+                estimated=estimated,
+                covariance=covariance,
+                reason=""
+                if pose is not None
+                else (report.reason if report is not None else "The node said nothing about this frame."),
+                latency_ms=(pose.received_s - published) * 1e3
+                if pose is not None and published is not None
+                else float("nan"),
+                encoder_ms=report.encode_ms if report is not None else float("nan"),
+            )
+        )
     return answers
 
 
 def beside_rays_alone(
-    answers: Sequence[Answer], recording: Recording, scene_map: SceneMap, encoder: Encoder, reference: ReferenceViews,
+    answers: Sequence[Answer],
+    recording: Recording,
+    scene_map: SceneMap,
+    encoder: Encoder,
+    reference: ReferenceViews,
     watch: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Answer], list[Answer]]:
-    """The same answers with the retrieval baseline's pose beside each, and what the map's rays alone say of the same images."""
+    """The same answers with the retrieval baseline's pose beside each, and what the map's rays alone say of the same
+    images.
+    """
     rays = evaluate(Localizer(scene_map.rays_alone(), encoder), recording, reference, watch)
     pairs = zip(answers, rays, strict=True)
-    joined = [replace(node, retrieved=one.retrieved, from_mapped=one.from_mapped, mapped=one.mapped) for node, one in pairs]
+    joined = [
+        replace(node, retrieved=one.retrieved, from_mapped=one.from_mapped, mapped=one.mapped) for node, one in pairs
+    ]
     return joined, rays
-

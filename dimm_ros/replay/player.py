@@ -1,6 +1,7 @@
 """``player``: a bag's messages over DDS without rosbag2, as they were recorded, byte for byte.
 
-It can wait for the localizer's answer to each image (``wait_answers``), so that a slow computer still judges every frame.
+It can wait for the localizer's answer to each image (``wait_answers``), so that a slow computer still judges every
+frame.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ class BagPlayer:
             for connection in self._bag.connections(topic):
                 self._connections.append(connection)
                 if topic not in self._publishers:
-                    self._publishers[topic] = node.create_publisher(message_type, options.remap.get(topic, topic), _qos(connection))
+                    self._publishers[topic] = node.create_publisher(
+                        message_type, options.remap.get(topic, topic), _qos(connection)
+                    )
                 if kind in (IMAGE, COMPRESSED):
                     self._image_ids.add(connection.id)
         self._skipped = tuple(skipped)
@@ -175,7 +178,9 @@ class BagPlayer:
 
     def _wait_until_ready(self) -> None:
         collector = self._need_collector()
-        if collector.wait_for(lambda: any(report.message.map_name for report in collector.reports), self._options.ready_s):
+        if collector.wait_for(
+            lambda: any(report.message.map_name for report in collector.reports), self._options.ready_s
+        ):
             return
         reports = collector.reports
         said = f"it says: {reports[-1].message.reason}" if reports else "it publishes no status"
@@ -217,7 +222,9 @@ class BagPlayer:
         message = deserialize_message(bytes(data), _message_type(TF_MESSAGE))
         pairs = {(parent.lstrip("/"), child.lstrip("/")) for parent, child in dropped}
         message.transforms = [
-            one for one in message.transforms if (one.header.frame_id.lstrip("/"), one.child_frame_id.lstrip("/")) not in pairs
+            one
+            for one in message.transforms
+            if (one.header.frame_id.lstrip("/"), one.child_frame_id.lstrip("/")) not in pairs
         ]
         return serialize_message(message)
 
@@ -276,10 +283,14 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1.0, help="speed; 0 plays as fast as it can")
     parser.add_argument("--topics", nargs="+", metavar="TOPIC", help="only these topics of the bag")
     parser.add_argument("--remap", nargs="+", default=[], metavar="FROM:=TO")
-    parser.add_argument("--drop-transforms", nargs="+", default=[], metavar="PARENT:CHILD", help="leave these out of /tf")
+    parser.add_argument(
+        "--drop-transforms", nargs="+", default=[], metavar="PARENT:CHILD", help="leave these out of /tf"
+    )
     parser.add_argument("--clock", action="store_true", help="publish the bag's time on /clock")
     parser.add_argument("--wait-ready", action="store_true", help="begin once the localizer's map is loaded")
-    parser.add_argument("--wait-answers", action="store_true", help="next image once the localizer answered the one before")
+    parser.add_argument(
+        "--wait-answers", action="store_true", help="next image once the localizer answered the one before"
+    )
     parser.add_argument("--no-wait", action="store_true", help="begin although nobody subscribes to the images")
     return parser.parse_args(arguments)
 
@@ -297,9 +308,14 @@ def main(args: list[str] | None = None) -> int:
     spinner = threading.Thread(target=_spin, args=(node,), daemon=True)
     try:
         options = PlayOptions(
-            rate=given.rate, topics=tuple(given.topics) if given.topics else None, remap=dict(_pairs(":=", given.remap, "--remap")),
-            drop_transforms=tuple(_pairs(":", given.drop_transforms, "--drop-transforms")), clock=given.clock,
-            wait_ready=given.wait_ready, wait_answers=given.wait_answers, subscribers_s=0.0 if given.no_wait else 30.0,
+            rate=given.rate,
+            topics=tuple(given.topics) if given.topics else None,
+            remap=dict(_pairs(":=", given.remap, "--remap")),
+            drop_transforms=tuple(_pairs(":", given.drop_transforms, "--drop-transforms")),
+            clock=given.clock,
+            wait_ready=given.wait_ready,
+            wait_answers=given.wait_answers,
+            subscribers_s=0.0 if given.no_wait else 30.0,
         )
         collector = Collector(node) if given.wait_ready or given.wait_answers else None
         player = BagPlayer(node, given.bag, options, collector)

@@ -1,4 +1,6 @@
-"""A localizer in a process of its own and a bag played into it, on this computer only: the demo's and the tests' way."""
+"""A localizer in a process of its own and a bag played into it, on this computer only: the demo's and the tests'
+way.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,10 @@ _DOMAINS = range(1, 100)
 def free_domain_id() -> int:
     """A ROS domain that nobody on this computer uses: the ports of its first participant can be bound."""
     for domain in random.SystemRandom().sample(list(_DOMAINS), len(_DOMAINS)):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as discovery, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as data:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as discovery,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as data,
+        ):
             try:
                 discovery.bind(("127.0.0.1", 7410 + 250 * domain))
                 data.bind(("127.0.0.1", 7411 + 250 * domain))
@@ -91,7 +96,12 @@ class LocalSession:
         self._saved = {name: os.environ.get(name) for name in self._variables}
         os.environ.update(self._variables)  # the middleware reads them when the participant is made
         self.context = Context()
-        rclpy.init(args=[], context=self.context, domain_id=self.domain_id, signal_handler_options=rclpy.SignalHandlerOptions.NO)
+        rclpy.init(
+            args=[],
+            context=self.context,
+            domain_id=self.domain_id,
+            signal_handler_options=rclpy.SignalHandlerOptions.NO,
+        )
         self.node = Node(self._name, context=self.context, use_global_arguments=False)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
@@ -116,7 +126,9 @@ class LocalSession:
                 os.environ[name] = value
 
     def call(self, function: Callable[[], None], timeout_s: float = 30.0) -> None:
-        """Have something done on the session's thread, such as what destroys publishers and subscriptions, and wait for it."""
+        """Have something done on the session's thread, such as what destroys publishers and subscriptions, and wait for
+        it.
+        """
         done = threading.Event()
         self._executor.create_task(lambda: (function(), done.set()))
         done.wait(timeout_s)
@@ -135,7 +147,9 @@ class LocalizerProcess:
         log: file for what it prints; None lets it print here.
     """
 
-    def __init__(self, environment: dict[str, str], parameters: dict[str, Any], remap: dict[str, str], log: Path | None = None) -> None:
+    def __init__(
+        self, environment: dict[str, str], parameters: dict[str, Any], remap: dict[str, str], log: Path | None = None
+    ) -> None:
         self._environment, self._parameters, self._remap, self._log = environment, parameters, remap, log
 
     def __enter__(self) -> LocalizerProcess:
@@ -148,7 +162,9 @@ class LocalizerProcess:
             command += ["-r", f"{name}:={topic}"]
         output = None if self._log is None else open(self._log, "wb")
         try:
-            self.process = subprocess.Popen(command, env=self._environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            self.process = subprocess.Popen(
+                command, env=self._environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
         finally:
             if output is not None:
                 output.close()  # the child has its own
@@ -188,11 +204,20 @@ class Replay:
     def latencies_ms(self) -> list[float]:
         """Milliseconds from the publication of an image to the arrival of its pose, for each answer."""
         published = self.played.images
-        return [(answer.received_s - published[answer.stamp_ns]) * 1e3 for answer in self.answers if answer.stamp_ns in published]
+        return [
+            (answer.received_s - published[answer.stamp_ns]) * 1e3
+            for answer in self.answers
+            if answer.stamp_ns in published
+        ]
 
 
 def replay_bag(
-    bag: str | Path, *, parameters: dict[str, Any], remap: dict[str, str], options: PlayOptions, log: Path | None = None,
+    bag: str | Path,
+    *,
+    parameters: dict[str, Any],
+    remap: dict[str, str],
+    options: PlayOptions,
+    log: Path | None = None,
     watch: Callable[[int], object] | None = None,
 ) -> Replay:
     """Start the localizer in its own process, play a bag into it over DDS and gather what it publishes.
@@ -200,7 +225,8 @@ def replay_bag(
     Args:
         bag: the bag.
         parameters: of the node, ``map`` at least. Simulated time follows ``options.clock``.
-        remap: the node's topics -> the bag's, such as ``{"image": "/camera/image_raw", "camera_info": "/camera/camera_info"}``.
+        remap: the node's topics -> the bag's, such as ``{"image": "/camera/image_raw", "camera_info":
+            "/camera/camera_info"}``.
         options: how to play.
         log: file for the node's log.
         watch: called with the number of images published so far.

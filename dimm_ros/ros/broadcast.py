@@ -36,7 +36,13 @@ class PoseBroadcaster:
         self._sent_ns = 0
 
     def update(
-        self, map_frame: str, body_frame: str, map_from_body: np.ndarray, stamp_ns: int, now_ns: int, timeout_s: float,
+        self,
+        map_frame: str,
+        body_frame: str,
+        map_from_body: np.ndarray,
+        stamp_ns: int,
+        now_ns: int,
+        timeout_s: float,
         odom_from_body: np.ndarray | None = None,
     ) -> None:
         """Take over an accepted pose.
@@ -50,7 +56,8 @@ class PoseBroadcaster:
             odom_from_body: (4, 4) at that stamp, where it is known already.
 
         Raises:
-            TransformError: the odometry is not in TF at the stamp (``map_odom``), or the body already has a parent in TF
+            TransformError: the odometry is not in TF at the stamp (``map_odom``), or the body already has a parent in
+            TF
                 (``map_base``, before its first broadcast).
         """
         if self._mode == "none":
@@ -95,5 +102,5 @@ class PoseBroadcaster:
             return
         raise TransformError(
             f"TF already links '{self._odom_frame}' to '{body_frame}', so tf_mode map_base would give '{body_frame}' "
-            "a second parent; set tf_mode to map_odom.",
+            "a second parent; set tf_mode to map_odom."
         )

@@ -126,13 +126,19 @@ class CameraInput:
         self._patience.cancel()
         self._patient = True
         prefix = f"{name}/" if name else ""
-        reliability = ReliabilityPolicy.RELIABLE if config.image_reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
+        reliability = (
+            ReliabilityPolicy.RELIABLE if config.image_reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
+        )
         # Sensor data, latest only: an image that waits is an image too old.
         qos = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=reliability)
         best_effort = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
         image_type = CompressedImage if config.image_transport == "compressed" else Image
         # The calibration of an uncalibrated camera would be a wrong one.
-        self.info = watch(node, f"{prefix}camera_info", CameraInfo, best_effort, self._on_info) if config.focal == "known" else None
+        self.info = (
+            watch(node, f"{prefix}camera_info", CameraInfo, best_effort, self._on_info)
+            if config.focal == "known"
+            else None
+        )
         self.image = watch(node, f"{prefix}image", image_type, qos, self._on_image)
 
     def destroy(self) -> None:
@@ -175,7 +181,7 @@ class CameraInput:
         if camera != self.camera and camera is not None:
             self._node.get_logger().info(
                 f"Camera{f' {self.name!r}' if self.name else ''}: {camera.width}x{camera.height}, "
-                f"focal length {camera.fx:.1f} {camera.fy:.1f} px, {camera.distortion_model}.",
+                f"focal length {camera.fx:.1f} {camera.fy:.1f} px, {camera.distortion_model}."
             )
         if error and error != self.error:
             self._node.get_logger().error(f"camera_info on '{self.info.topic}' cannot be used: {error}")
@@ -200,8 +206,8 @@ class CameraInput:
 class Rig:
     """Brings together what several cameras saw at one time; on the executor's thread.
 
-    A set is complete when every camera that is alive is in it. A camera that has stopped is not waited for; one that is merely
-    late costs its place.
+    A set is complete when every camera that is alive is in it. A camera that has stopped is not waited for; one that is
+    merely late costs its place.
 
     Args:
         node, config, names: of the cameras, see ``CameraInput``.
@@ -211,7 +217,9 @@ class Rig:
         cameras: one for each name.
     """
 
-    def __init__(self, node: Node, config: NodeConfig, names: Sequence[str], on_shots: Callable[[tuple[Shot, ...]], None]) -> None:
+    def __init__(
+        self, node: Node, config: NodeConfig, names: Sequence[str], on_shots: Callable[[tuple[Shot, ...]], None]
+    ) -> None:
         self._tolerance_ns, self._on_shots = round(config.sync_tolerance * 1e9), on_shots
         self._waiting: dict[str, Shot] = {}
         self.cameras = [CameraInput(node, name, config, self._on_shot) for name in names]
@@ -224,7 +232,9 @@ class Rig:
 
     def _on_shot(self, shot: Shot) -> None:
         waiting = self._waiting
-        if shot.name in waiting or any(abs(shot.stamp_ns - other.stamp_ns) > self._tolerance_ns for other in waiting.values()):
+        if shot.name in waiting or any(
+            abs(shot.stamp_ns - other.stamp_ns) > self._tolerance_ns for other in waiting.values()
+        ):
             self._pass_on()
         waiting[shot.name] = shot
         if all(camera.name in waiting or not camera.alive for camera in self.cameras):

@@ -28,7 +28,8 @@ _LIFETIME_S = 2.0
 
 
 class DebugTopics:
-    """``~/debug/rays`` (sensor_msgs/Image) and ``~/debug/markers`` (visualization_msgs/MarkerArray), made only while somebody listens.
+    """``~/debug/rays`` (sensor_msgs/Image) and ``~/debug/markers`` (visualization_msgs/MarkerArray), made only while
+    somebody listens.
 
     Args:
         node: makes the publishers.
@@ -41,7 +42,9 @@ class DebugTopics:
         self._markers = node.create_publisher(MarkerArray, "~/debug/markers", 1)
         self._made: dict[object, float] = {}
 
-    def publish(self, image: np.ndarray, estimate: Estimate, camera_frame: str, map_frame: str, nanoseconds: int) -> None:
+    def publish(
+        self, image: np.ndarray, estimate: Estimate, camera_frame: str, map_frame: str, nanoseconds: int
+    ) -> None:
         """Show what was made of an image, accepted or not.
 
         Args:
@@ -70,13 +73,18 @@ class DebugTopics:
 
 
 def ray_markers(estimate: Estimate, frame: str, nanoseconds: int, limit_deg: float = LIMIT_DEG) -> MarkerArray:
-    """The predicted rays as lines, each from its point nearest to the solved camera centre, coloured by its angle residual.
+    """The predicted rays as lines, each from its point nearest to the solved camera centre, coloured by its angle
+    residual.
 
     A sharp fan means that the rays agree on one centre. Patches without a ray are left out.
     """
     markers = MarkerArray()
     lines, known = ray_lines(estimate, _RAY_LENGTH)
-    residual = np.full(len(lines), np.nan) if estimate.angle_residual_deg is None else estimate.angle_residual_deg.ravel()[known]
+    residual = (
+        np.full(len(lines), np.nan)
+        if estimate.angle_residual_deg is None
+        else estimate.angle_residual_deg.ravel()[known]
+    )
     colours = np.repeat(residual_colours(residual, limit_deg) / 255.0, 2, axis=0)
 
     marker = Marker(ns="rays", id=0, type=Marker.LINE_LIST, action=Marker.ADD)

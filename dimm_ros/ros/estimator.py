@@ -32,7 +32,9 @@ _WINDOW_S = 5.0
 
 @dataclass(frozen=True)
 class Seen:
-    """One decoded image with its camera (None before its focal length is found); ``frame`` is the camera's optical frame."""
+    """One decoded image with its camera (None before its focal length is found); ``frame`` is the camera's optical
+    frame.
+    """
 
     image: np.ndarray
     camera: Camera | None
@@ -70,7 +72,9 @@ class Answer:
         return replace(self.estimate, world_from_camera=self.estimate.world_from_camera @ self.base_from_camera)
 
     def of_body(self, camera_from_body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(4, 4) map_from_body and its (6, 6) covariance; the extrinsics count where the camera's pose was solved for."""
+        """(4, 4) map_from_body and its (6, 6) covariance; the extrinsics count where the camera's pose was solved
+        for.
+        """
         estimate = self.estimate
         if self.base_from_camera is not None:
             return estimate.world_from_camera, estimate.covariance
@@ -113,7 +117,7 @@ class Estimator:
         self.doubt()
 
     def believe(
-        self, answer: Answer, map_from_body: np.ndarray, covariance: np.ndarray, odom_from_body: np.ndarray | None,
+        self, answer: Answer, map_from_body: np.ndarray, covariance: np.ndarray, odom_from_body: np.ndarray | None
     ) -> None:
         """A pose was published: the next images are tracked from it."""
         if self._tracked_map != answer.localizer.name:  # poses of two maps are no velocity
@@ -147,7 +151,7 @@ class Estimator:
             if found is not None:
                 localizer, estimate = found
                 return Answer(
-                    localizer=localizer, estimate=estimate, seen=last, base_from_camera=None, decode_ms=decode_ms,
+                    localizer=localizer, estimate=estimate, seen=last, base_from_camera=None, decode_ms=decode_ms
                 )
             last = replace(last, camera=self._focal.camera)
             seen = [last]
@@ -172,7 +176,9 @@ class Estimator:
                     if moment.stamp_ns < last.stamp_ns <= moment.stamp_ns + _WINDOW_S * 1e9:
                         newest_from_then = poses.invert(odom_from_body) @ moment.odom_from_body
                         earlier += moment.observations
-                        relative += [newest_from_then @ base_from_camera for base_from_camera in moment.base_from_cameras]
+                        relative += [
+                            newest_from_then @ base_from_camera for base_from_camera in moment.base_from_cameras
+                        ]
             return localizer.solve_window([*earlier, *observations], [*relative, *extrinsics], newest=len(observations))
 
         localizer, estimate = atlas.localize(solve_window, search=search)
@@ -182,14 +188,25 @@ class Estimator:
             while len(window) >= config.window:  # the next image is one of the window
                 window.popleft()
         return Answer(
-            localizer=localizer, estimate=estimate, seen=last, base_from_camera=extrinsics[-1], decode_ms=decode_ms,
+            localizer=localizer,
+            estimate=estimate,
+            seen=last,
+            base_from_camera=extrinsics[-1],
+            decode_ms=decode_ms,
             left_out=tuple(left_out),
         )
 
     def _track(self, seen: Sequence[Seen], odometry: Odometry, decode_ms: float) -> Answer | None:
-        """The pose from landmarks about where it should be; None when a full localization is due, or tracking is in doubt."""
+        """The pose from landmarks about where it should be; None when a full localization is due, or tracking is in
+        doubt.
+        """
         config, localizer, last = self._config(), self._atlas().current, seen[-1]
-        if self._tracked_map != localizer.name or len(seen) > 1 or not localizer.can_track or self._tracker.due(last.stamp_ns, config.track):
+        if (
+            self._tracked_map != localizer.name
+            or len(seen) > 1
+            or not localizer.can_track
+            or self._tracker.due(last.stamp_ns, config.track)
+        ):
             return None
         predicted = self._tracker.predict(last.stamp_ns, odometry.at(last.stamp_ns, config.tf_timeout), config.gate)
         if predicted is None:
@@ -200,7 +217,7 @@ class Estimator:
         if not estimate.accepted:
             return None
         return Answer(
-            localizer=localizer, estimate=estimate, seen=last, base_from_camera=None, decode_ms=decode_ms, tracked=True,
+            localizer=localizer, estimate=estimate, seen=last, base_from_camera=None, decode_ms=decode_ms, tracked=True
         )
 
     def _decode(self, shots: Sequence[Shot]) -> tuple[list[Seen], list[str]]:
@@ -215,7 +232,10 @@ class Estimator:
                 frame = self._config().camera_frame or shot.frame
                 image, camera = to_rgb(shot.message), shot.camera
                 if len(shots) > 1 and image.shape[:2] != (camera.height, camera.width):
-                    raise InputError(f"The image is {image.shape[1]}x{image.shape[0]}, camera_info says {camera.width}x{camera.height}.")
+                    raise InputError(
+                        f"The image is {image.shape[1]}x{image.shape[0]}, camera_info says "
+                        f"{camera.width}x{camera.height}."
+                    )
                 seen.append(Seen(image, camera, frame, shot.stamp_ns))
             except InputError as error:
                 problems.append(f"Camera '{shot.name}' is left out: {error}" if len(shots) > 1 else str(error))

@@ -103,13 +103,18 @@ class Health:
             return State.LOCALIZED if self._last_good and fresh else State.DEGRADED
 
     def figures(self) -> dict[str, float]:
-        """Rate of poses (hertz) and median latencies (milliseconds) over the latest results; empty without two of them."""
+        """Rate of poses (hertz) and median latencies (milliseconds) over the latest results; empty without two of
+        them.
+        """
         with self._lock:
             results = np.array(self._results, dtype=np.float64)
         if len(results) < 2:
             return {}
         span = (results[-1, 0] - results[0, 0]) * 1e-9
-        figures = {"compute_ms_median": float(np.median(results[:, 1])), "image_age_ms_median": float(np.median(results[:, 2]))}
+        figures = {
+            "compute_ms_median": float(np.median(results[:, 1])),
+            "image_age_ms_median": float(np.median(results[:, 2])),
+        }
         return figures | ({"pose_rate_hz": (len(results) - 1) / span} if span > 0 else {})
 
 
@@ -126,7 +131,9 @@ class Vitals:
         self._past: deque[tuple[float, int, int]] = deque()
 
     def values(self) -> dict[str, str]:
-        """Rates of images and of poses (hertz) since at most a few seconds, and the memory of CUDA (MB) where it is used."""
+        """Rates of images and of poses (hertz) since at most a few seconds, and the memory of CUDA (MB) where it is
+        used.
+        """
         counts, now = self._health.counts, self._clock()
         if self._past and counts.received < self._past[-1][1]:  # activated anew
             self._past.clear()
@@ -148,6 +155,12 @@ def _gpu_memory() -> dict[str, str]:
         return {}
     used, peak = cuda.memory_reserved(), cuda.max_memory_reserved()
     free, total = cuda.mem_get_info()
-    return {name: f"{number / 2**20:.0f}" for name, number in (
-        ("gpu_memory_mb", used), ("gpu_memory_peak_mb", peak), ("gpu_memory_free_mb", free), ("gpu_memory_total_mb", total),
-    )}
+    return {
+        name: f"{number / 2**20:.0f}"
+        for name, number in (
+            ("gpu_memory_mb", used),
+            ("gpu_memory_peak_mb", peak),
+            ("gpu_memory_free_mb", free),
+            ("gpu_memory_total_mb", total),
+        )
+    }

@@ -1,7 +1,7 @@
 """A lifecycle node that outlives wrong requests and failing transitions.
 
-rclpy's own raises inside the executor when it is asked for a transition that its state does not have (rclpy#1209), which ends
-the process, and drops what a transition raises without a word.
+rclpy's own raises inside the executor when it is asked for a transition that its state does not have (rclpy#1209),
+which ends the process, and drops what a transition raises without a word.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def spin(executor: Executor, context: Context, on_error: Callable[[str], object]
 
 
 class ManagedNode(LifecycleNode):
-    """``rclpy.lifecycle.LifecycleNode`` that answers an illegal request with ``success: false`` and a sentence in the log."""
+    """``rclpy.lifecycle.LifecycleNode`` that answers an illegal request with ``success: false`` and a sentence in the
+    log.
+    """
 
     def __init__(self, name: str, **options) -> None:
         super().__init__(name, **options)
@@ -81,7 +83,9 @@ class ManagedNode(LifecycleNode):
 
     @property
     def state(self) -> str:
-        """Label of the present state: unconfigured, inactive, active or finalized, or that of a transition under way."""
+        """Label of the present state: unconfigured, inactive, active or finalized, or that of a transition under
+        way.
+        """
         return self._state_machine.current_state[1]
 
     def destroy_node(self) -> None:
@@ -100,12 +104,16 @@ class ManagedNode(LifecycleNode):
         # As in rclpy, the label decides where one is given.
         if asked.label not in legal.values() if asked.label else asked.id not in legal:
             choices = f"possible here: {', '.join(sorted(set(legal.values())))}" if legal else "it has none"
-            self.get_logger().warning(f"There is no transition '{asked.label or asked.id}' in state '{state}'; {choices}.")
+            self.get_logger().warning(
+                f"There is no transition '{asked.label or asked.id}' in state '{state}'; {choices}."
+            )
             response.success = False
             return response
         try:
             return self._change_state(request, response)
         except Exception as error:  # noqa: BLE001  rcl's own errors, such as a context that is shut down meanwhile
-            self.get_logger().error(f"Transition '{asked.label or asked.id}' from state '{state}' was not completed: {error}")
+            self.get_logger().error(
+                f"Transition '{asked.label or asked.id}' from state '{state}' was not completed: {error}"
+            )
             response.success = False
             return response

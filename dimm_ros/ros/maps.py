@@ -1,4 +1,6 @@
-"""The node's maps: loaded on the worker's thread, changed while the node runs; what cannot be used leaves the old ones."""
+"""The node's maps: loaded on the worker's thread, changed while the node runs; what cannot be used leaves the old
+ones.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ class Maps:
         trouble: why the latest change was not made, empty when it was.
     """
 
-    def __init__(self, config: Callable[[], NodeConfig], reporter: Reporter, logger: RcutilsLogger, opener: Callable | None) -> None:
+    def __init__(
+        self, config: Callable[[], NodeConfig], reporter: Reporter, logger: RcutilsLogger, opener: Callable | None
+    ) -> None:
         self._config, self._reporter, self._log, self._opener = config, reporter, logger, opener
         self.atlas: Atlas | None = None
         self.doing, self.failed, self.trouble = _UNCONFIGURED, False, ""
@@ -51,7 +55,9 @@ class Maps:
         self._loading: object = None
 
     def expect(self) -> Callable[[], None]:
-        """To be called before maps are loaded; returns what loads them (it never raises, see ``failed``), for the worker's thread."""
+        """To be called before maps are loaded; returns what loads them (it never raises, see ``failed``), for the
+        worker's thread.
+        """
         self.loaded.clear()
         self.failed = False
         self._asked = _asked(self._config())
@@ -82,12 +88,16 @@ class Maps:
         self.loaded.set()
 
     def change(self) -> bool:
-        """Load what the parameters name now, in place of what is loaded; on failure that stays. Returns whether it went well."""
+        """Load what the parameters name now, in place of what is loaded; on failure that stays. Returns whether it went
+        well.
+        """
         config, old = self._config(), self.atlas
         if old is None:
             return False  # cleaned up meanwhile
         try:
-            same = _asked(config)[:-1] == self._asked[:-1] and config.map != self._asked[-1]  # set once more it is read again
+            same = (
+                _asked(config)[:-1] == self._asked[:-1] and config.map != self._asked[-1]
+            )  # set once more it is read again
             if not (same and old.select(config.map)):
                 self.atlas = self._open(old)
             self._asked = _asked(config)
@@ -123,9 +133,17 @@ class Maps:
         from dimm_ros.atlas import Atlas, open_map  # torch takes seconds to import, and the node is up by now
 
         atlas = Atlas.open(
-            entries, start=config.map, opener=self._opener or open_map, encoders=old.encoders if old is not None else None,
-            folder=config.map_folder, device=config.device, weights=config.weights or None, solver=config.solver, acceptance=config.acceptance,
-            backend=config.backend, onnx_provider=config.onnx_provider,
+            entries,
+            start=config.map,
+            opener=self._opener or open_map,
+            encoders=old.encoders if old is not None else None,
+            folder=config.map_folder,
+            device=config.device,
+            weights=config.weights or None,
+            solver=config.solver,
+            acceptance=config.acceptance,
+            backend=config.backend,
+            onnx_provider=config.onnx_provider,
         )
         names = ", ".join(f"'{name}'" for name in atlas.names)
         self._log.info(f"Loaded {names} in {time.perf_counter() - started:.1f} s; warming up ...")
@@ -145,4 +163,12 @@ class Maps:
 
 def _asked(config: NodeConfig) -> tuple[object, ...]:
     """What decides which maps are loaded; the last is the one to begin with."""
-    return tuple(config.maps), config.map_folder, config.device, config.weights, config.backend, config.onnx_provider, config.map
+    return (
+        tuple(config.maps),
+        config.map_folder,
+        config.device,
+        config.weights,
+        config.backend,
+        config.onnx_provider,
+        config.map,
+    )

@@ -59,7 +59,9 @@ def from_transform(message: Transform) -> np.ndarray:
     return poses.from_quaternion(np.array([shift.x, shift.y, shift.z]), _quaternion(message.rotation))
 
 
-def to_pose_with_covariance(frame: str, nanoseconds: int, pose: np.ndarray, covariance: np.ndarray) -> PoseWithCovarianceStamped:
+def to_pose_with_covariance(
+    frame: str, nanoseconds: int, pose: np.ndarray, covariance: np.ndarray
+) -> PoseWithCovarianceStamped:
     """geometry_msgs/PoseWithCovarianceStamped of a (4, 4) pose and its (6, 6) covariance."""
     message = PoseWithCovarianceStamped()
     message.header.stamp, message.header.frame_id = to_stamp(nanoseconds), frame
@@ -103,10 +105,14 @@ def to_rgb(message: Image | CompressedImage) -> np.ndarray:
     image = bridge().convert(message)
     if image is not None:
         return image
-    return decode_raw(message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data)
+    return decode_raw(
+        message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
+    )
 
 
-def transport_covariance(covariance: np.ndarray, map_from_camera: np.ndarray, camera_from_body: np.ndarray) -> np.ndarray:
+def transport_covariance(
+    covariance: np.ndarray, map_from_camera: np.ndarray, camera_from_body: np.ndarray
+) -> np.ndarray:
     """Covariance of the body's pose from that of the camera's (the adjoint of the lever arm).
 
     Both are of a small rotation about fixed map axes and a shift in the map: turning the camera by ``a`` about its own

@@ -39,8 +39,8 @@ _WATCHDOG_S = 1.0
 #: A start that failed is tried again after this long: the disk with the map may be mounted by then.
 _RETRY_S = 5.0
 
-#: How long one thread may keep Python from the other: between two operators of the network the worker asks for it again and again,
-#: and at Python's own 5 ms the executor's messages would hold each of them up.
+#: How long one thread may keep Python from the other: between two operators of the network the worker asks for it again
+#: and again, and at Python's own 5 ms the executor's messages would hold each of them up.
 _SWITCH_S = 0.0005
 
 #: How long an image that is under way may hold up a transition.
@@ -50,8 +50,8 @@ _SETTLE_S = 10.0
 class LocalizerNode(ManagedNode):
     """Subscribes ``image`` and ``camera_info``; publishes ``localization_pose``, ``status``, TF and ``/diagnostics``.
 
-    Configured, the maps are loaded; active, the topics are there; ``status`` and ``/diagnostics`` always are. The executor's
-    thread only passes messages on; one worker thread loads the maps and localizes the newest image.
+    Configured, the maps are loaded; active, the topics are there; ``status`` and ``/diagnostics`` always are. The
+    executor's thread only passes messages on; one worker thread loads the maps and localizes the newest image.
 
     Args:
         open_localizer: called as ``dimm_ros.atlas.open_map``; None takes that.
@@ -75,7 +75,9 @@ class LocalizerNode(ManagedNode):
         self._undo = ExitStack()
         self._wake = self.create_guard_condition(self._on_wake)
         # Steady: it must also speak up when a simulation's clock does not run.
-        self._watchdog = self.create_timer(_WATCHDOG_S, self._on_watchdog, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._watchdog = self.create_timer(
+            _WATCHDOG_S, self._on_watchdog, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
         forward_log(self)
 
     # Transitions
@@ -109,13 +111,23 @@ class LocalizerNode(ManagedNode):
 
         config, undo = self._config, self._undo
         self._health.reset()
-        self._transforms = WatchedTransforms(make_transforms(self), self, config.tf_mode, config.odom_frame, config.base_frame)
+        self._transforms = WatchedTransforms(
+            make_transforms(self), self, config.tf_mode, config.odom_frame, config.base_frame
+        )
         undo.callback(self._transforms.destroy)
         self._broadcaster = PoseBroadcaster(self._transforms, config.tf_mode, config.odom_frame)
-        self._requests = Requests(self, self._reporter, self._map_frames, self._forget, lambda hint: self._pipeline.hint(hint))
+        self._requests = Requests(
+            self, self._reporter, self._map_frames, self._forget, lambda hint: self._pipeline.hint(hint)
+        )
         undo.callback(self._requests.destroy)
         self._pipeline = Pipeline(
-            self, lambda: self._config, lambda: self._maps.atlas, self._reporter, self._health, self._transforms, self._broadcaster,
+            self,
+            lambda: self._config,
+            lambda: self._maps.atlas,
+            self._reporter,
+            self._health,
+            self._transforms,
+            self._broadcaster,
             self._requests.pose_published,
         )
         undo.callback(self._pipeline.destroy)
@@ -263,7 +275,9 @@ class LocalizerNode(ManagedNode):
         if fixed and self.state != UNCONFIGURED:
             hint = f"ros2 lifecycle set {self.get_fully_qualified_name()}"
             return SetParametersResult(
-                successful=False, reason=f"'{fixed[0]}' can be set only while the node is unconfigured: {hint} deactivate, then {hint} cleanup.",
+                successful=False,
+                reason=f"'{fixed[0]}' can be set only while the node is unconfigured: {hint} deactivate, then {hint} "
+                "cleanup.",
             )
         try:
             self._config = parameters.read(self, ours)

@@ -9,7 +9,8 @@ from dimm_ros.ros.tf import Transforms
 
 
 class Odometry:
-    """Looks up odom_from_body; waits for what is still to come, but not again and again for what is not there. For one thread.
+    """Looks up odom_from_body; waits for what is still to come, but not again and again for what is not there. For one
+    thread.
 
     Args:
         transforms: TF.

@@ -34,57 +34,120 @@ class NodeConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     map: str = Field(
-        "", description="path or name of the map file that 'dimm map' wrote; of several maps, the one to begin with", json_schema_extra=_LIVE,
+        "",
+        description="path or name of the map file that 'dimm map' wrote; of several maps, the one to begin with",
+        json_schema_extra=_LIVE,
     )
     maps: list[str] = Field(
-        [""], description="several maps, loaded at once: an image is localized in the one that it shows; names must differ", json_schema_extra=_LIVE,
+        [""],
+        description="several maps, loaded at once: an image is localized in the one that it shows; names must differ",
+        json_schema_extra=_LIVE,
     )
-    map_folder: str = Field("", description="where maps given by a name or a relative path are; empty is the node's working directory")
+    map_folder: str = Field(
+        "", description="where maps given by a name or a relative path are; empty is the node's working directory"
+    )
     device: str = Field("auto", description="where the network runs: auto, cpu, cuda or cuda:N")
-    weights: str = Field("", description="path of the encoder's weights; empty looks in the user's cache and on the hub")
-    backend: Literal["torch", "onnx"] = Field("torch", description="torch, or onnx for the network that 'dimm export' wrote beside each map")
+    weights: str = Field(
+        "", description="path of the encoder's weights; empty looks in the user's cache and on the hub"
+    )
+    backend: Literal["torch", "onnx"] = Field(
+        "torch", description="torch, or onnx for the network that 'dimm export' wrote beside each map"
+    )
     onnx_provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
-        "auto", description="what runs an onnx network; auto is cuda where it is here, else cpu; tensorrt takes minutes to start",
+        "auto",
+        description="what runs an onnx network; auto is cuda where it is here, else cpu; tensorrt takes minutes to "
+        "start",
     )
-    autostart: bool = Field(True, description="configure and activate without being told; false waits for the lifecycle service change_state")
+    autostart: bool = Field(
+        True,
+        description="configure and activate without being told; false waits for the lifecycle service change_state",
+    )
     cameras: list[str] = Field(
-        [""], description="several cameras on one base, solved jointly: prefixes of the topics PREFIX/image and PREFIX/camera_info; empty for one",
+        [""],
+        description="several cameras on one base, solved jointly: prefixes of the topics PREFIX/image and "
+        "PREFIX/camera_info; empty for one",
     )
-    sync_tolerance: float = Field(0.02, ge=0, le=1, description="most that stamps of several cameras' images of one time differ, seconds")
+    sync_tolerance: float = Field(
+        0.02, ge=0, le=1, description="most that stamps of several cameras' images of one time differ, seconds"
+    )
     window: int = Field(
-        1, ge=1, le=20, description="newest images solved jointly, linked by odometry; 1 takes each by itself", json_schema_extra=_LIVE,
+        1,
+        ge=1,
+        le=20,
+        description="newest images solved jointly, linked by odometry; 1 takes each by itself",
+        json_schema_extra=_LIVE,
     )
     track: float = Field(
-        1.0, ge=0, le=60, description="seconds between full localizations while landmarks are followed at the camera's rate; 0 localizes each "
-        "image in full", json_schema_extra=_LIVE,
+        1.0,
+        ge=0,
+        le=60,
+        description="seconds between full localizations while landmarks are followed at the camera's rate; 0 localizes "
+        "each "
+        "image in full",
+        json_schema_extra=_LIVE,
     )
     focal: Literal["known", "unknown"] = Field(
-        "known", description="known takes camera_info; unknown finds the focal length of a camera without calibration from its images",
+        "known",
+        description="known takes camera_info; unknown finds the focal length of a camera without calibration from its "
+        "images",
     )
-    image_transport: Literal["raw", "compressed"] = Field("raw", description="type of the image topic: sensor_msgs/Image or CompressedImage")
+    image_transport: Literal["raw", "compressed"] = Field(
+        "raw", description="type of the image topic: sensor_msgs/Image or CompressedImage"
+    )
     image_reliability: Literal["best_effort", "reliable"] = Field(
-        "best_effort", description="QoS of the image subscription; best_effort connects to every publisher",
+        "best_effort", description="QoS of the image subscription; best_effort connects to every publisher"
     )
-    max_image_age: float = Field(1.0, ge=0, le=3600, description="older images are dropped, seconds; 0 keeps all", json_schema_extra=_LIVE)
+    max_image_age: float = Field(
+        1.0, ge=0, le=3600, description="older images are dropped, seconds; 0 keeps all", json_schema_extra=_LIVE
+    )
     map_frame: str = Field("", description="frame of the published poses; empty takes the map's own")
     odom_frame: str = Field("odom", min_length=1, description="odometry frame of tf_mode map_odom")
-    base_frame: str = Field("base_link", description="robot frame whose pose is published; empty publishes the camera's")
+    base_frame: str = Field(
+        "base_link", description="robot frame whose pose is published; empty publishes the camera's"
+    )
     camera_frame: str = Field("", description="optical frame of the camera; empty takes the images' frame_id")
     tf_mode: Literal["map_odom", "map_base", "none"] = Field(
-        "map_odom", description="map_odom corrects an odometry's drift, map_base publishes the pose itself, none leaves TF to a filter",
+        "map_odom",
+        description="map_odom corrects an odometry's drift, map_base publishes the pose itself, none leaves TF to a "
+        "filter",
     )
     tf_rate: float = Field(20.0, ge=0.1, le=200, description="how often the transform is published again, hertz")
-    transform_tolerance: float = Field(0.1, ge=0, le=10, description="how far into the future it is dated, seconds", json_schema_extra=_LIVE)
-    tf_timeout: float = Field(0.2, ge=0, le=10, description="how long to wait for a transform at the image's stamp, seconds", json_schema_extra=_LIVE)
-    lost_after: float = Field(5.0, gt=0, le=3600, description="state LOST after this long without an accepted pose, seconds", json_schema_extra=_LIVE)
+    transform_tolerance: float = Field(
+        0.1, ge=0, le=10, description="how far into the future it is dated, seconds", json_schema_extra=_LIVE
+    )
+    tf_timeout: float = Field(
+        0.2,
+        ge=0,
+        le=10,
+        description="how long to wait for a transform at the image's stamp, seconds",
+        json_schema_extra=_LIVE,
+    )
+    lost_after: float = Field(
+        5.0,
+        gt=0,
+        le=3600,
+        description="state LOST after this long without an accepted pose, seconds",
+        json_schema_extra=_LIVE,
+    )
     min_position_sigma: float = Field(
-        0.01, gt=0, le=10, description="floor of the published position's standard deviation, metres", json_schema_extra=_LIVE,
+        0.01,
+        gt=0,
+        le=10,
+        description="floor of the published position's standard deviation, metres",
+        json_schema_extra=_LIVE,
     )
     min_rotation_sigma_deg: float = Field(
-        0.3, gt=0, le=180, description="floor of the published rotation's standard deviation, degrees", json_schema_extra=_LIVE,
+        0.3,
+        gt=0,
+        le=180,
+        description="floor of the published rotation's standard deviation, degrees",
+        json_schema_extra=_LIVE,
     )
     covariance_scale: float = Field(
-        1.0, gt=0, le=1e4, description="factor on the published covariance, before the floors; of the standard deviations, its root",
+        1.0,
+        gt=0,
+        le=1e4,
+        description="factor on the published covariance, before the floors; of the standard deviations, its root",
         json_schema_extra=_LIVE,
     )
     solver: SolverConfig = Field(SolverConfig(), json_schema_extra=_LIVE)
@@ -172,7 +235,9 @@ def _declarations(model: type[BaseModel], prefix: str, live: bool) -> Iterator[D
             yield from _declarations(type(field.default), f"{prefix}{name}.", field_live)
             continue
         choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-        yield Declaration(f"{prefix}{name}", field.default, field.description or "", _bounds(field), choices, field_live)
+        yield Declaration(
+            f"{prefix}{name}", field.default, field.description or "", _bounds(field), choices, field_live
+        )
 
 
 def _bounds(field: FieldInfo) -> tuple[float, float] | None:
@@ -208,8 +273,12 @@ def config_from(values: Mapping[str, Any]) -> NodeConfig:
         first = error.errors()[0]
         name, text = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         if isinstance(first["input"], (dict, BaseModel)):  # a rule between parameters
-            raise ParameterError(f"The parameters{f' of {name!r}' if name else ''} do not fit together: {text}.") from error
-        raise ParameterError(f"Parameter '{name}' cannot be {first['input']!r}: {text[0].lower()}{text[1:]}.") from error
+            raise ParameterError(
+                f"The parameters{f' of {name!r}' if name else ''} do not fit together: {text}."
+            ) from error
+        raise ParameterError(
+            f"Parameter '{name}' cannot be {first['input']!r}: {text[0].lower()}{text[1:]}."
+        ) from error
 
 
 def descriptor_of(declaration: Declaration) -> ParameterDescriptor:
@@ -218,14 +287,17 @@ def descriptor_of(declaration: Declaration) -> ParameterDescriptor:
 
     when = "" if declaration.live else "can be set while the node is unconfigured"
     descriptor = ParameterDescriptor(
-        name=declaration.name, description=declaration.description,
+        name=declaration.name,
+        description=declaration.description,
         additional_constraints="; ".join(filter(None, (declaration.constraint, when))),
     )
     if declaration.bounds is not None:
         low, high = declaration.bounds
         if isinstance(declaration.default, int):
             limit = 2**63 - 1
-            descriptor.integer_range = [IntegerRange(from_value=int(max(low, -limit)), to_value=int(min(high, limit)), step=1)]
+            descriptor.integer_range = [
+                IntegerRange(from_value=int(max(low, -limit)), to_value=int(min(high, limit)), step=1)
+            ]
         else:
             descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
     return descriptor
@@ -245,9 +317,13 @@ def declare(node: Node) -> NodeConfig:
         except InvalidParameterTypeException as error:
             kind = "list of strings" if isinstance(declaration.default, list) else type(declaration.default).__name__
             hint = f", such as {float(declaration.default)}" if kind == "float" else ""
-            raise ParameterError(f"Parameter '{declaration.name}' must be a {kind}{hint}; correct the params file or the command line.") from error
+            raise ParameterError(
+                f"Parameter '{declaration.name}' must be a {kind}{hint}; correct the params file or the command line."
+            ) from error
         except InvalidParameterValueException as error:
-            raise ParameterError(f"Parameter '{declaration.name}' is out of bounds: it must be {declaration.constraint}.") from error
+            raise ParameterError(
+                f"Parameter '{declaration.name}' is out of bounds: it must be {declaration.constraint}."
+            ) from error
     return read(node)
 
 
@@ -264,7 +340,8 @@ def read(node: Node, changes: Mapping[str, Any] | None = None) -> NodeConfig:
 def default_yaml() -> str:
     """The text of ``config/localizer.yaml``: every parameter with its default and what it means."""
     lines = [
-        "# Parameters of the localizer node, each with its default. Those marked * can be set while it runs, the others while it is",
+        "# Parameters of the localizer node, each with its default. Those marked * can be set while it runs, the "
+        "others while it is",
         "# unconfigured.",
         "# Written by: python -m dimm_ros.ros.parameters",
         "/**:",

@@ -69,8 +69,15 @@ class Pipeline:
     """
 
     def __init__(
-        self, node: ManagedNode, config: Callable[[], NodeConfig], atlas: Callable[[], Atlas], reporter: Reporter, health: Health,
-        transforms: Transforms, broadcaster: PoseBroadcaster, on_pose: Callable[[PoseWithCovarianceStamped], None],
+        self,
+        node: ManagedNode,
+        config: Callable[[], NodeConfig],
+        atlas: Callable[[], Atlas],
+        reporter: Reporter,
+        health: Health,
+        transforms: Transforms,
+        broadcaster: PoseBroadcaster,
+        on_pose: Callable[[PoseWithCovarianceStamped], None],
     ) -> None:
         self._node, self._config, self._atlas, self._on_pose = node, config, atlas, on_pose
         self._reporter, self._health, self._transforms, self._broadcaster = reporter, health, transforms, broadcaster
@@ -180,15 +187,25 @@ class Pipeline:
                 self._debug.publish(answer.seen.image, answer.shown, answer.seen.frame, map_frame, stamp)
 
     def _publish(
-        self, answer: Answer, epoch: int, status: LocalizationStatus, map_frame: str, body_frame: str,
+        self,
+        answer: Answer,
+        epoch: int,
+        status: LocalizationStatus,
+        map_frame: str,
+        body_frame: str,
         odometry: Odometry,
     ) -> None:
-        """The pose of an estimate that is accepted and believed, and then the transform; else the reason in the status."""
+        """The pose of an estimate that is accepted and believed, and then the transform; else the reason in the
+        status.
+        """
         config, stamp = self._config(), answer.seen.stamp_ns
         if not answer.estimate.accepted:
             self._reject(status, why_blind(answer.seen.image) or answer.estimate.reason)
             return
-        if not np.isfinite(answer.estimate.covariance).all() or not np.isfinite(answer.estimate.world_from_camera).all():
+        if (
+            not np.isfinite(answer.estimate.covariance).all()
+            or not np.isfinite(answer.estimate.world_from_camera).all()
+        ):
             raise InputError("The pose is not finite: the rays do not fix it.")
 
         camera_from_body = np.eye(4)
@@ -196,9 +213,11 @@ class Pipeline:
             camera_from_body = self._transforms.lookup(answer.seen.frame, body_frame, stamp, config.tf_timeout)
         map_from_body, covariance = answer.of_body(camera_from_body)
         covariance = floor_covariance(
-            covariance * config.covariance_scale, config.min_position_sigma, np.radians(config.min_rotation_sigma_deg),
+            covariance * config.covariance_scale, config.min_position_sigma, np.radians(config.min_rotation_sigma_deg)
         )
-        odom_from_body = odometry.at(stamp, config.tf_timeout) if config.gate.enabled or config.tf_mode == "map_odom" else None
+        odom_from_body = (
+            odometry.at(stamp, config.tf_timeout) if config.gate.enabled or config.tf_mode == "map_odom" else None
+        )
         with self._believing(epoch):
             verdict = self._gate.judge(map_from_body, covariance, odom_from_body, stamp, answer.localizer.name)
             if not verdict.accepted:
@@ -209,8 +228,13 @@ class Pipeline:
             self._estimator.believe(answer, map_from_body, covariance, odom_from_body)
 
     def _take_over(
-        self, answer: Answer, status: LocalizationStatus, message: PoseWithCovarianceStamped, map_from_body: np.ndarray,
-        body_frame: str, odom_from_body: np.ndarray | None,
+        self,
+        answer: Answer,
+        status: LocalizationStatus,
+        message: PoseWithCovarianceStamped,
+        map_from_body: np.ndarray,
+        body_frame: str,
+        odom_from_body: np.ndarray | None,
     ) -> None:
         """Publish a pose that is believed, and its transform; within its epoch, so nothing here waits."""
         config, localizer = self._config(), answer.localizer
@@ -225,7 +249,9 @@ class Pipeline:
         status.accepted = True
         status.image_age_ms = (now_ns - stamp) * 1e-6
         try:
-            self._broadcaster.update(map_frame, body_frame, map_from_body, stamp, now_ns, 0.0, odom_from_body)  # it was waited for above
+            self._broadcaster.update(
+                map_frame, body_frame, map_from_body, stamp, now_ns, 0.0, odom_from_body
+            )  # it was waited for above
         except TransformError as error:
             status.reason = f"The pose is published, the transform of tf_mode {config.tf_mode} is not: {error}"
         status.reason = " ".join(filter(None, (*answer.left_out, status.reason)))
@@ -240,7 +266,9 @@ class Pipeline:
     def _odometry_of(self, body_frame: str) -> Odometry:
         config = self._config()
         if self._odometry is None or self._odometry.body_frame != body_frame:
-            self._odometry = Odometry(self._transforms, config.odom_frame, body_frame, expected=config.tf_mode == "map_odom")
+            self._odometry = Odometry(
+                self._transforms, config.odom_frame, body_frame, expected=config.tf_mode == "map_odom"
+            )
         return self._odometry
 
     def _begin_turn(self, odometry: Odometry) -> int:
@@ -261,7 +289,9 @@ class Pipeline:
 
     def _change_map(self, localizer: Localizer) -> None:
         """The images show another of the loaded maps."""
-        self._node.get_logger().info(f"The images show map '{localizer.name}', no longer '{self._atlas().current.name}'.")
+        self._node.get_logger().info(
+            f"The images show map '{localizer.name}', no longer '{self._atlas().current.name}'."
+        )
         self._atlas().select(localizer.name)
         self._reporter.map_name, self._reporter.map_frame = localizer.name, bare(localizer.frame_id)
         self._broadcaster.clear()
@@ -271,10 +301,16 @@ class Pipeline:
 def _fill(status: LocalizationStatus, answer: Answer) -> None:
     """The numbers of an estimate."""
     estimate = answer.estimate
-    status.inliers, status.rays, status.inlier_ratio = int(estimate.inliers), int(estimate.rays), float(estimate.inlier_ratio)
+    status.inliers, status.rays, status.inlier_ratio = (
+        int(estimate.inliers),
+        int(estimate.rays),
+        float(estimate.inlier_ratio),
+    )
     stages = estimate.stage_ms
     status.prepare_ms = answer.decode_ms + stages.get("prepare", 0.0)
-    status.encode_ms, status.head_ms, status.solve_ms = (float(stages.get(name, 0.0)) for name in ("encode", "head", "solve"))
+    status.encode_ms, status.head_ms, status.solve_ms = (
+        float(stages.get(name, 0.0)) for name in ("encode", "head", "solve")
+    )
     status.keypoints_ms, status.landmarks_ms = (float(stages.get(name, 0.0)) for name in ("keypoints", "landmarks"))
     status.basis, status.tracked = estimate.basis, answer.tracked
     status.landmarks, status.landmark_matches = estimate.landmarks, estimate.landmark_matches

@@ -32,7 +32,10 @@ _HELP = """The ROS 2 node: camera images in, the robot's pose in the map out; do
 
 #: Exceptions of a node that cannot be made.
 _INVALID = (
-    InvalidNodeNameException, InvalidNamespaceException, InvalidParameterException, InvalidParameterTypeException,
+    InvalidNodeNameException,
+    InvalidNamespaceException,
+    InvalidParameterException,
+    InvalidParameterTypeException,
 )
 
 #: What rcl says (the start of it), and what to do.
@@ -57,8 +60,10 @@ def command_line(args: list[str]) -> None:
     wrapper = textwrap.TextWrapper(110, initial_indent="  ", subsequent_indent="      ")
     parameters = "\n".join(wrapper.fill(f"{one.name}: {one.description} ({one.default!r})") for one in declarations())
     parser = argparse.ArgumentParser(
-        prog="localizer", usage="localizer --ros-args [-p NAME:=VALUE ...] [-r NAME:=TOPIC ...]",
-        description=_HELP, epilog=f"parameters and their defaults:\n{parameters}",
+        prog="localizer",
+        usage="localizer --ros-args [-p NAME:=VALUE ...] [-r NAME:=TOPIC ...]",
+        description=_HELP,
+        epilog=f"parameters and their defaults:\n{parameters}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     with _ros_arguments():

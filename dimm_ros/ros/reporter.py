@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from dimm_ros.ros.parameters import NodeConfig
 
 _LEVEL = {
-    State.LOCALIZED: DiagnosticStatus.OK, State.DEGRADED: DiagnosticStatus.WARN,
-    State.UNINITIALIZED: DiagnosticStatus.WARN, State.LOST: DiagnosticStatus.ERROR,
+    State.LOCALIZED: DiagnosticStatus.OK,
+    State.DEGRADED: DiagnosticStatus.WARN,
+    State.UNINITIALIZED: DiagnosticStatus.WARN,
+    State.LOST: DiagnosticStatus.ERROR,
 }
 
 
@@ -66,7 +68,10 @@ class Reporter:
         """Publish a status with the counts and the state of now."""
         counts = self._health.counts
         status.received, status.answered, status.rejected, status.dropped = (
-            counts.received, counts.answered, counts.rejected, counts.dropped,
+            counts.received,
+            counts.answered,
+            counts.rejected,
+            counts.dropped,
         )
         status.reason = " ".join(filter(None, (status.reason, self.trouble)))
         self.last_reason = status.reason
@@ -90,7 +95,9 @@ class Reporter:
         return state
 
     def saw(self, estimate: Estimate) -> None:
-        """What ``/diagnostics`` tells of the latest estimate, accepted or not; ``novelty`` is the out-of-map score, where the map has one."""
+        """What ``/diagnostics`` tells of the latest estimate, accepted or not; ``novelty`` is the out-of-map score,
+        where the map has one.
+        """
         seen = {"inliers": f"{estimate.inliers} of {estimate.rays} rays", "rests on": estimate.basis}
         if estimate.landmark_matches:
             seen["landmarks"] = f"{estimate.landmarks} of {estimate.landmark_matches} matched"
@@ -112,14 +119,27 @@ class Reporter:
             failed: an error, whatever the state is.
         """
         state, counts = self._state(), self._health.counts
-        level = DiagnosticStatus.ERROR if failed else max(_LEVEL[state], DiagnosticStatus.WARN if self.trouble else DiagnosticStatus.OK)
-        values = {"state": state.name, "lifecycle": self._node.state, "map": self.map_name, **self._seen, **vars(counts)}
+        level = (
+            DiagnosticStatus.ERROR
+            if failed
+            else max(_LEVEL[state], DiagnosticStatus.WARN if self.trouble else DiagnosticStatus.OK)
+        )
+        values = {
+            "state": state.name,
+            "lifecycle": self._node.state,
+            "map": self.map_name,
+            **self._seen,
+            **vars(counts),
+        }
         values |= {name: f"{value:.1f}" for name, value in self._health.figures().items()}
         for extra in self.extras:
             values |= extra()
         status = DiagnosticStatus(
-            level=level, name=f"{self._node.get_name()}: localization", hardware_id=self._node.get_fully_qualified_name(),
-            message=reason or state.name, values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+            level=level,
+            name=f"{self._node.get_name()}: localization",
+            hardware_id=self._node.get_fully_qualified_name(),
+            message=reason or state.name,
+            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
         )
         message = DiagnosticArray(status=[status])
         message.header.stamp = to_stamp(self.now_ns())
@@ -128,7 +148,11 @@ class Reporter:
 
 def sentence(error: Exception) -> str:
     """What an exception means to the user."""
-    return str(error) if isinstance(error, DimmError) else f"Unexpected {type(error).__name__}: {error} (a bug; the log has its trace)."
+    return (
+        str(error)
+        if isinstance(error, DimmError)
+        else f"Unexpected {type(error).__name__}: {error} (a bug; the log has its trace)."
+    )
 
 
 def publish(node: ManagedNode, publisher, message) -> None:

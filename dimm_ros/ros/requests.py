@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 
 class Requests:
-    """Topics and services of nav2's and cuVSLAM's conventions; each is answered at once, the work comes with the next image.
+    """Topics and services of nav2's and cuVSLAM's conventions; each is answered at once, the work comes with the next
+    image.
 
-    ``initialpose`` is a hint, ``reinitialize_global_localization`` forgets all, ``~/relocalize`` checks anew while the transform goes
-    on. cuVSLAM publishes ``visual_slam/trigger_hint`` when it cannot localize in its own map (an empty
+    ``initialpose`` is a hint, ``reinitialize_global_localization`` forgets all, ``~/relocalize`` checks anew while the
+    transform goes on. cuVSLAM publishes ``visual_slam/trigger_hint`` when it cannot localize in its own map (an empty
     PoseWithCovarianceStamped; what it holds is not read) and waits for ``visual_slam/initial_pose``.
 
     Args:
@@ -37,10 +38,20 @@ class Requests:
     """
 
     def __init__(
-        self, node: ManagedNode, reporter: Reporter, frames: Callable[[], dict[str, str]], forget: Callable[[bool], None],
+        self,
+        node: ManagedNode,
+        reporter: Reporter,
+        frames: Callable[[], dict[str, str]],
+        forget: Callable[[bool], None],
         take_hint: Callable[[Hint], None],
     ) -> None:
-        self._node, self._reporter, self._frames, self._forget, self._take_hint = node, reporter, frames, forget, take_hint
+        self._node, self._reporter, self._frames, self._forget, self._take_hint = (
+            node,
+            reporter,
+            frames,
+            forget,
+            take_hint,
+        )
         self.wanted = False
         self._initial_pose = node.create_publisher(PoseWithCovarianceStamped, "visual_slam/initial_pose", 10)
         self._subscriptions = [
@@ -81,7 +92,9 @@ class Requests:
             self._refuse("it is not finite, or its quaternion has no length")
         else:
             stamp = stamp_ns(message.header.stamp) or self._reporter.now_ns()
-            self._node.get_logger().info(f"Took a hint: {', '.join(f'{value:.2f}' for value in pose[:3, 3])} m in '{frame}'.")
+            self._node.get_logger().info(
+                f"Took a hint: {', '.join(f'{value:.2f}' for value in pose[:3, 3])} m in '{frame}'."
+            )
             self._take_hint(Hint(pose, covariance, stamp, names[0] if len(names) == 1 else None))
 
     def _refuse(self, why: str) -> None:

@@ -1,4 +1,6 @@
-"""Subscriptions that can explain why nothing arrives: sentences that name the resolved topic, its publishers and the last stamp."""
+"""Subscriptions that can explain why nothing arrives: sentences that name the resolved topic, its publishers and the
+last stamp.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ class Watched:
         """One sentence on why nothing arrives."""
         publishers = node.get_publishers_info_by_topic(self.topic)
         number = f"{len(publishers)} publisher{'' if len(publishers) == 1 else 's'}"
-        past = f"{self.count} messages so far, the last stamped {self.last_ns * 1e-9:.3f}" if self.count else "none so far"
+        past = (
+            f"{self.count} messages so far, the last stamped {self.last_ns * 1e-9:.3f}" if self.count else "none so far"
+        )
         start = f"No {self.name} arrives on '{self.topic}' ({number}, {past})"
         others = sorted({publisher.topic_type for publisher in publishers} - {self.type_name})
         if not publishers:
@@ -68,7 +72,10 @@ class Watched:
             hint = "; set the parameter image_transport" if "Image" in self.type_name else ""
             return f"{start}: it carries {', '.join(others)}, not {self.type_name}{hint}."
         if self.incompatible:
-            return f"{start}: the publisher's QoS is incompatible ({', '.join(sorted(self.incompatible))}); set image_reliability to best_effort."
+            return (
+                f"{start}: the publisher's QoS is incompatible ({', '.join(sorted(self.incompatible))}); set "
+                f"image_reliability to best_effort."
+            )
         return f"{start}: the publisher is silent or its large messages are lost, see docs/ros.md on the DDS profile."
 
 
@@ -82,7 +89,7 @@ def watch(node: Node, name: str, message_type: type, qos: QoSProfile, callback: 
         watched.incompatible.add(policy)
         node.get_logger().error(
             f"A publisher on '{watched.topic}' has an incompatible QoS policy, {policy}: no message of it will arrive; "
-            "set image_reliability to best_effort.",
+            "set image_reliability to best_effort."
         )
 
     events = SubscriptionEventCallbacks(incompatible_qos=on_incompatible)

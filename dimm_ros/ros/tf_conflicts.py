@@ -1,4 +1,6 @@
-"""Notices that somebody else publishes the transform that the localizer publishes, or gives the robot a second parent."""
+"""Notices that somebody else publishes the transform that the localizer publishes, or gives the robot a second
+parent.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ _FOREIGN = 3  # messages of somebody else before it is said: one may be a late o
 
 
 class ConflictDetector:
-    """Compares what is heard on TF with what was sent; without ROS's middleware, thread safe. Times are a steady clock's, seconds.
+    """Compares what is heard on TF with what was sent; without ROS's middleware, thread safe. Times are a steady
+    clock's, seconds.
 
     Args:
         child: the frame whose parent the localizer publishes; empty when it publishes none.
@@ -36,7 +39,9 @@ class ConflictDetector:
         self._ours = ("", "")
         self._lock = threading.Lock()
         self._sent: OrderedDict[tuple[str, str, int], np.ndarray] = OrderedDict()
-        self._foreign: dict[str, tuple[int, float]] = {}  # parent of child -> messages, time of the last (infinite when static)
+        self._foreign: dict[
+            str, tuple[int, float]
+        ] = {}  # parent of child -> messages, time of the last (infinite when static)
         self._parents: dict[str, float] = {}  # parent of robot -> time of the last
 
     def clear(self) -> None:
@@ -60,7 +65,9 @@ class ConflictDetector:
             while len(self._sent) > _REMEMBERED:
                 self._sent.popitem(last=False)
 
-    def heard(self, parent: str, child: str, nanoseconds: int, parent_from_child: np.ndarray, now: float, static: bool = False) -> None:
+    def heard(
+        self, parent: str, child: str, nanoseconds: int, parent_from_child: np.ndarray, now: float, static: bool = False
+    ) -> None:
         """A transform to a watched frame was heard, ours among others."""
         parent, child = bare(parent), bare(child)
         with self._lock:
@@ -78,23 +85,29 @@ class ConflictDetector:
     def conflict(self, now: float) -> str:
         """One sentence on what is wrong and what to do, empty when nothing is."""
         with self._lock:
-            parents = sorted(parent for parent, (count, at) in self._foreign.items() if count >= _FOREIGN and now - at <= KEEP_S)
+            parents = sorted(
+                parent for parent, (count, at) in self._foreign.items() if count >= _FOREIGN and now - at <= KEEP_S
+            )
             robot = sorted(parent for parent, at in self._parents.items() if now - at <= KEEP_S)
             own_parent, child = self._ours
         if parents and own_parent in ("", *parents):
             which = own_parent or parents[0]
             return (
-                f"Somebody else publishes the transform '{which}' -> '{self._child}' too, so the robot jumps between two poses: "
-                "stop that publisher (AMCL, SLAM, an EKF, a static transform, a bag's recorded TF) or set tf_mode to none."
+                f"Somebody else publishes the transform '{which}' -> '{self._child}' too, so the robot jumps between "
+                "two poses: "
+                "stop that publisher (AMCL, SLAM, an EKF, a static transform, a bag's recorded TF) or set tf_mode to "
+                "none."
             )
         if parents:
             return (
-                f"TF gives '{child}' the parent '{parents[0]}' while this node publishes '{own_parent}' -> '{child}', and a frame has one parent: "
+                f"TF gives '{child}' the parent '{parents[0]}' while this node publishes '{own_parent}' -> '{child}', "
+                "and a frame has one parent: "
                 "stop the other publisher or set tf_mode to none."
             )
         if len(robot) > 1:
             return (
-                f"TF gives '{self._robot}' two parents, '{robot[0]}' and '{robot[1]}', so its pose jumps: stop one of their publishers."
+                f"TF gives '{self._robot}' two parents, '{robot[0]}' and '{robot[1]}', so its pose jumps: stop one of "
+                f"their publishers."
             )
         return ""
 
@@ -130,7 +143,9 @@ class WatchedTransforms:
         self._transforms.destroy()
 
     def conflict(self) -> str:
-        """One sentence while somebody else publishes what is ours, naming the nodes that publish TF; empty when all is well."""
+        """One sentence while somebody else publishes what is ours, naming the nodes that publish TF; empty when all is
+        well.
+        """
         sentence = self._detector.conflict(time.monotonic())
         if not sentence:
             return ""

@@ -21,7 +21,10 @@ class LatestWorker(Generic[Item]):
     """
 
     def __init__(
-        self, prepare: Callable[[], None], handle: Callable[[Item], None], name: str,
+        self,
+        prepare: Callable[[], None],
+        handle: Callable[[Item], None],
+        name: str,
         on_error: Callable[[Exception], object],
     ) -> None:
         self._handle, self._on_error = handle, on_error

@@ -106,7 +106,10 @@ def observe(network: Network, images: Sequence[Prepared]) -> list[Observation]:
         share = {stage: ms / len(batch) for stage, ms in (clock.stages | predicted.stage_ms).items()}
         for row, (index, image) in enumerate(zip(members, batch, strict=True)):
             found[index] = Observation(
-                grid=image.grid, rays=predicted.rays[row], context=predicted.context[row], cls=predicted.cls[row],
+                grid=image.grid,
+                rays=predicted.rays[row],
+                context=predicted.context[row],
+                cls=predicted.cls[row],
                 stage_ms=image.stage_ms | share | {"prepare": image.stage_ms["prepare"] + share["prepare"]},
                 keypoints=image.keypoints,
             )

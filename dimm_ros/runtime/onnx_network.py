@@ -1,7 +1,8 @@
-"""An exported network in ONNX Runtime: prepared images and camera rays in, world rays out, in place of encoder and head.
+"""An exported network in ONNX Runtime: prepared images and camera rays in, world rays out, in place of encoder and
+head.
 
-ONNX files are data, but a graph may name other files and foreign operators: neither is accepted, and a network that was not exported
-from the very map beside it is refused.
+ONNX files are data, but a graph may name other files and foreign operators: neither is accepted, and a network that was
+not exported from the very map beside it is refused.
 """
 
 from __future__ import annotations
@@ -75,16 +76,25 @@ class OnnxNetwork:
         provider: ONNX Runtime's execution provider in use.
     """
 
-    def __init__(self, session: InferenceSession, exported: Exported, path: Path, header: MapHeader, device: torch.device) -> None:
+    def __init__(
+        self, session: InferenceSession, exported: Exported, path: Path, header: MapHeader, device: torch.device
+    ) -> None:
         self._session, self._header, self.device, self.exported = session, header, device, exported
         self.config, self.cls_dim = header.encoder, MODELS[header.encoder.name].dim
-        self.weights = Weights(path, header.encoder_sha256, f"{header.encoder_origin}; exported to {path.name} ({exported.precision})")
+        self.weights = Weights(
+            path, header.encoder_sha256, f"{header.encoder_origin}; exported to {path.name} ({exported.precision})"
+        )
         self.provider = session.get_providers()[0]
         self._outputs = {output.name for output in session.get_outputs()}
 
     @classmethod
     def open(
-        cls, path: str | Path, map_path: str | Path, header: MapHeader, device: torch.device, provider: Provider = "auto",
+        cls,
+        path: str | Path,
+        map_path: str | Path,
+        header: MapHeader,
+        device: torch.device,
+        provider: Provider = "auto",
     ) -> OnnxNetwork:
         """Load a file that ``dimm export`` wrote.
 
@@ -92,8 +102,8 @@ class OnnxNetwork:
             path: the ONNX file.
             map_path: the map it must have been exported from, and ``header``, that map's.
             device: where tokens and rays are put.
-            provider: what runs the graph; auto is CUDA where ``device`` and ONNX Runtime allow, else the CPU. TensorRT is never
-                chosen by itself: it builds an engine for each image size first, which takes minutes.
+            provider: what runs the graph; auto is CUDA where ``device`` and ONNX Runtime allow, else the CPU. TensorRT
+                is never chosen by itself: it builds an engine for each image size first, which takes minutes.
 
         Raises:
             MapError: the file is missing, damaged, or of another map.
@@ -104,23 +114,37 @@ class OnnxNetwork:
             import onnxruntime
         except ImportError as error:
             raise InputError(
-                "The back end 'onnx' needs ONNX Runtime: pip install onnxruntime (onnxruntime-gpu for CUDA and TensorRT), or take backend torch."
+                "The back end 'onnx' needs ONNX Runtime: pip install onnxruntime (onnxruntime-gpu for CUDA and "
+                "TensorRT), or take backend torch."
             ) from error
         if not path.is_file():
-            raise MapError(f"The network {path} does not exist; write it with 'dimm export {map_path.name}', or take backend torch.")
+            raise MapError(
+                f"The network {path} does not exist; write it with 'dimm export {map_path.name}', or take backend "
+                "torch."
+            )
         content = path.read_bytes()
         exported = _checked(content, path, map_path)
         providers = choose_providers(provider, device, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as OMP_WAIT_POLICY=PASSIVE: idle threads sleep
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"
+        )  # as OMP_WAIT_POLICY=PASSIVE: idle threads sleep
         options.log_severity_level = 3
         try:
             session = onnxruntime.InferenceSession(content, options, providers=providers)
         except Exception as error:  # noqa: BLE001  ONNX Runtime's own kinds, one for each way to be damaged
-            raise MapError(f"ONNX Runtime cannot load {path} ({first_line(error)}); write it again with 'dimm export {map_path.name}'.") from error
-        if {put.name for put in session.get_inputs()} != set(INPUTS) or not set(OUTPUTS[:5]) <= {put.name for put in session.get_outputs()}:
-            raise MapError(f"{path} does not have the inputs and outputs of an exported map; write it again with 'dimm export {map_path.name}'.")
+            raise MapError(
+                f"ONNX Runtime cannot load {path} ({first_line(error)}); write it again with 'dimm export "
+                f"{map_path.name}'."
+            ) from error
+        if {put.name for put in session.get_inputs()} != set(INPUTS) or not set(OUTPUTS[:5]) <= {
+            put.name for put in session.get_outputs()
+        }:
+            raise MapError(
+                f"{path} does not have the inputs and outputs of an exported map; write it again with 'dimm export "
+                f"{map_path.name}'."
+            )
         return cls(session, exported, path, header, device)
 
     def encode(self, images: Tensor) -> Tokens:
@@ -149,7 +173,10 @@ class OnnxNetwork:
     def _run(self, images: Tensor, camera_rays: np.ndarray, outputs: Sequence[str]) -> dict[str, Tensor]:
         cells = cell_weights(images.shape[-2] // PATCH, images.shape[-1] // PATCH, self.config.context_grid)
         feed = dict(zip(INPUTS, (images.float().cpu().numpy(), np.ascontiguousarray(camera_rays), cells), strict=True))
-        return {name: torch.from_numpy(value).to(self.device) for name, value in zip(outputs, self._session.run(list(outputs), feed), strict=True)}
+        return {
+            name: torch.from_numpy(value).to(self.device)
+            for name, value in zip(outputs, self._session.run(list(outputs), feed), strict=True)
+        }
 
 
 def network_path(map_path: str | Path) -> Path:
@@ -157,7 +184,9 @@ def network_path(map_path: str | Path) -> Path:
     return Path(map_path).with_suffix(SUFFIX)
 
 
-def choose_providers(name: str, device: torch.device, available: Sequence[str]) -> list[str | tuple[str, dict[str, str]]]:
+def choose_providers(
+    name: str, device: torch.device, available: Sequence[str]
+) -> list[str | tuple[str, dict[str, str]]]:
     """ONNX Runtime's providers for a choice, the best first; each falls back on the next for operators that it lacks.
 
     Raises:
@@ -168,10 +197,16 @@ def choose_providers(name: str, device: torch.device, available: Sequence[str]) 
     if name == "auto":
         name = "cuda" if device.type == "cuda" and _PROVIDERS["cuda"] in available else "cpu"
     if _PROVIDERS[name] not in available:
-        raise InputError(f"This ONNX Runtime has no {name} provider; install onnxruntime-gpu in place of onnxruntime, or choose cpu.")
-    chosen = list(_PROVIDERS)[list(_PROVIDERS).index(name)::-1]
+        raise InputError(
+            f"This ONNX Runtime has no {name} provider; install onnxruntime-gpu in place of onnxruntime, or choose cpu."
+        )
+    chosen = list(_PROVIDERS)[list(_PROVIDERS).index(name) :: -1]
     number = {"device_id": str(device.index or 0)}
-    return [_PROVIDERS[each] if each == "cpu" else (_PROVIDERS[each], number) for each in chosen if _PROVIDERS[each] in available]
+    return [
+        _PROVIDERS[each] if each == "cpu" else (_PROVIDERS[each], number)
+        for each in chosen
+        if _PROVIDERS[each] in available
+    ]
 
 
 def _checked(content: bytes, path: Path, map_path: Path) -> Exported:
@@ -202,7 +237,9 @@ def _checked(content: bytes, path: Path, map_path: Path) -> Exported:
 
 
 def _messages(message: Message) -> Iterator[Message]:
-    """All parts of a protobuf message, wherever they are: constants, sparse or not, of the graph, of graphs in it, of functions."""
+    """All parts of a protobuf message, wherever they are: constants, sparse or not, of the graph, of graphs in it, of
+    functions.
+    """
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in value if isinstance(value, Sequence) else (value,):

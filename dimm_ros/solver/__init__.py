@@ -1,4 +1,6 @@
-"""From rays to pose: rotation RANSAC, centre RANSAC, joint refinement, covariance; and focal length from rays or landmarks."""
+"""From rays to pose: rotation RANSAC, centre RANSAC, joint refinement, covariance; and focal length from rays or
+landmarks.
+"""
 
 from dimm_ros.solver.focal import refine_focal, search_focal
 from dimm_ros.solver.pose import PoseSolution, solve_pose, solve_rig

@@ -39,7 +39,9 @@ def quadratic_forms(directions: Tensor, moments: Tensor) -> Tensor:
 
 
 def least_squares_centres(forms: Tensor) -> Tensor:
-    """(K, 3) minima of (K, 10) summed quadratic forms: ``sum w (I - d d^T) c = sum w d x m``; not finite if singular."""
+    """(K, 3) minima of (K, 10) summed quadratic forms: ``sum w (I - d d^T) c = sum w d x m``; not finite if
+    singular.
+    """
     xx, yy, zz, xy, xz, yz = forms[:, :6].unbind(dim=1)
     half = torch.stack([xy, xz, yz], dim=1) / 2.0
     xy, xz, yz = half.unbind(dim=1)

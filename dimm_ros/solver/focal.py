@@ -5,8 +5,8 @@ with p_i the pixels relative to the principal point, a = p1.p2, b_i = |p_i|^2, k
 
     (a + x)^2 = k^2 (b1 + x)(b2 + x)        with a + x of the sign of k,
 
-a quadratic in x. It needs no rotation and no centre, hence works wherever the camera looks. Landmarks whose places are known fix
-the focal length together with the pose, ten times as well.
+a quadratic in x. It needs no rotation and no centre, hence works wherever the camera looks. Landmarks whose places are
+known fix the focal length together with the pose, ten times as well.
 """
 
 from __future__ import annotations
@@ -35,13 +35,17 @@ _AGREEMENT, _SEARCH_STEPS = 5e-4, 8
 
 
 def search_focal(
-    predict: Callable[[float], Tensor], pixels: Tensor, candidates: Sequence[float], *, config: SolverConfig = SolverConfig(),
+    predict: Callable[[float], Tensor],
+    pixels: Tensor,
+    candidates: Sequence[float],
+    *,
+    config: SolverConfig = SolverConfig(),
 ) -> float:
     """Focal length that agrees with the directions that are predicted when the predictor is told that focal length.
 
-    A head is told where its patches are in the camera, so its directions depend on the focal length: it predicts something between
-    what it is told and what it sees. Where both agree, it is told the truth. That point is bracketed by the candidates and found
-    by regula falsi (Illinois).
+    A head is told where its patches are in the camera, so its directions depend on the focal length: it predicts
+    something between what it is told and what it sees. Where both agree, it is told the truth. That point is bracketed
+    by the candidates and found by regula falsi (Illinois).
 
     Args:
         predict: focal length -> (N, 3) predicted directions, world frame.
@@ -62,7 +66,8 @@ def search_focal(
     brackets = [pair for pair in zip(known, known[1:]) if pair[0][1] >= 0 >= pair[1][1]]
     if not brackets:
         raise InputError(
-            f"No focal length between {min(candidates):.0f} and {max(candidates):.0f} pixels explains this image: it does not show the "
+            f"No focal length between {min(candidates):.0f} and {max(candidates):.0f} pixels explains this image: it "
+            "does not show the "
             "mapped place, or its lens is distorted; calibrate the camera."
         )
     (low, above, _), (high, below, _) = max(brackets, key=lambda pair: pair[0][2] + pair[1][2])
@@ -97,7 +102,11 @@ def fit_focal(pixels: Tensor, directions: Tensor, config: SolverConfig = SolverC
         InputError: fewer than four rays agree on a focal length.
     """
     pixels, directions = pixels.detach().to(torch.float64), directions.detach().to(torch.float64)
-    valid = torch.isfinite(pixels).all(dim=1) & torch.isfinite(directions).all(dim=1) & (directions.square().sum(dim=1) > 1e-18)
+    valid = (
+        torch.isfinite(pixels).all(dim=1)
+        & torch.isfinite(directions).all(dim=1)
+        & (directions.square().sum(dim=1) > 1e-18)
+    )
     pixels, directions = pixels[valid], directions[valid]
     directions = directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
     if len(pixels) < _MIN_RAYS:
@@ -109,7 +118,9 @@ def fit_focal(pixels: Tensor, directions: Tensor, config: SolverConfig = SolverC
     candidates = torch.where(apart, two_ray_focals(pixels[pairs[0]], pixels[pairs[1]], cosines), torch.nan)
     found = torch.isfinite(candidates.T).nonzero()[: config.hypotheses]  # (H, 2): pair, root
     if not len(found):
-        raise InputError("No two rays are far enough apart to tell the focal length; use a view with more of the scene.")
+        raise InputError(
+            "No two rays are far enough apart to tell the focal length; use a view with more of the scene."
+        )
     focal, chosen = candidates[found[:, 1], found[:, 0]], pairs[:, found[:, 0]].T
 
     rotations = two_ray_rotations(_bearings(pixels[chosen], focal[:, None]), directions[chosen])
@@ -130,13 +141,16 @@ def fit_focal(pixels: Tensor, directions: Tensor, config: SolverConfig = SolverC
     inliers = int((normalised < 1.0).sum())
     if inliers < _MIN_RAYS or not bool(torch.isfinite(log_focal)):
         raise InputError(
-            f"Only {inliers} of {len(pixels)} rays agree on a focal length; this view is not of the map or its lens is distorted."
+            f"Only {inliers} of {len(pixels)} rays agree on a focal length; this view is not of the map or its lens is "
+            "distorted."
         )
     return math.exp(log_focal.item()), inliers
 
 
 def two_ray_focals(first: Tensor, second: Tensor, cosines: Tensor) -> Tensor:
-    """(2, K) focal lengths from (K, 2) and (K, 2) pixels whose rays have the given (K,) cosines; NaN where none exists."""
+    """(2, K) focal lengths from (K, 2) and (K, 2) pixels whose rays have the given (K,) cosines; NaN where none
+    exists.
+    """
     a, k2 = (first * second).sum(dim=1), cosines.square()
     b1, b2 = first.square().sum(dim=1), second.square().sum(dim=1)
     quadratic, linear, constant = 1.0 - k2, 2.0 * a - k2 * (b1 + b2), a.square() - k2 * b1 * b2
@@ -166,9 +180,10 @@ def _bearings_and_slope(pixels: Tensor, focal: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def refine_focal(
-    pixels: np.ndarray, points: np.ndarray, rotation: np.ndarray, centre: np.ndarray, focal: float, width: float = 2.0,
+    pixels: np.ndarray, points: np.ndarray, rotation: np.ndarray, centre: np.ndarray, focal: float, width: float = 2.0
 ) -> float:
-    """Focal length in pixels that, with the pose, has the least reprojection errors (Cauchy); the given one if none is near it.
+    """Focal length in pixels that, with the pose, has the least reprojection errors (Cauchy); the given one if none is
+    near it.
 
     Args:
         pixels: (N, 2) undistorted pixels relative to the principal point.
@@ -177,6 +192,7 @@ def refine_focal(
         focal: about right.
         width: error from which a match counts less, pixels.
     """
+
     def residuals(state: np.ndarray) -> np.ndarray:
         seen = (points - centre - state[:3]) @ exp_vector(state[3:6]) @ rotation
         return (focal * math.exp(min(state[6], 1.0)) * seen[:, :2] / np.maximum(seen[:, 2:], 1e-6) - pixels).ravel()

@@ -1,7 +1,8 @@
-"""From matched landmarks to a pose: hypotheses (three points; or grown from the prior for lines), the best refined, and how sure.
+"""From matched landmarks to a pose: hypotheses (three points; or grown from the prior for lines), the best refined, and
+how sure.
 
-How sure is told a contrario (Moisan and Stival, IJCV 2004): the number of poses that would agree with as many matches by
-chance, were each match somewhere at random in the region in which it was looked for.
+How sure is told a contrario (Moisan and Stival, IJCV 2004): the number of poses that would agree with as many matches
+by chance, were each match somewhere at random in the region in which it was looked for.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ _FINALISTS, _MIN_MATCHES = 4, 6
 _GROWN, _GROWN_MATCHES, _GROWING = 60, 12, [80.0, 40.0, 20.0, 10.0, 6.0]
 #: So many matches, drawn at random, tell good samples from bad; so many of the clearest polish the good ones.
 _JUDGES, _POLISHED = 200, 200
-#: Share of matches that agree with the pose next to the prior from which no other is looked for.
-_AGREED = 0.5
+#: Share of matches that agree with the pose next to a precise prior from which no other is looked for, and what is
+#: precise: three standard deviations of its rotation, in pixels. Next to others half of the matches may agree with a
+#: worse pose.
+_AGREED, _PRECISE_PX = 0.5, 32.0
 _POLISHING = [12.0, 8.0, 6.0, _WIDTH, _WIDTH, _WIDTH]
 #: Squared Mahalanobis distance (6 degrees of freedom, one in a thousand) from which the prior is contradicted.
 _CONTRADICTED = 22.5
-#: Least variance of a residual's component, square pixels, and least mean slope of psi; matches beyond the reach are plain wrong.
+#: Least variance of a residual's component, square pixels, and least mean slope of psi; matches beyond the reach are
+#: plain wrong.
 _LEAST_VARIANCE, _LEAST_SLOPE, _REACH_PX = 0.01, 0.1, 12.0
 
 
@@ -41,7 +45,8 @@ class LandmarkPose:
         inliers: (N,) bool.
         information: (6, 6) of the landmarks alone, order x, y, z, rx, ry, rz: inverse of the covariance that they give.
         proof: logarithm to base 10 of how many poses would have to be tried until as many matches agree by chance.
-        prior: the prior that the pose rests on as well; None where there was none, or where the landmarks contradict it.
+        prior: the prior that the pose rests on as well; None where there was none, or where the landmarks contradict
+            it.
     """
 
     rotation: np.ndarray
@@ -53,8 +58,7 @@ class LandmarkPose:
 
 
 def solve_landmarks(
-    matches: LandmarkMatches, ratio: np.ndarray, chance: float, prior: Prior | None = None, seed: int = 0,
-    start: tuple[np.ndarray, np.ndarray] | None = None,
+    matches: LandmarkMatches, ratio: np.ndarray, chance: float, prior: Prior | None = None, seed: int = 0
 ) -> LandmarkPose | None:
     """Pose from keypoints matched with landmarks.
 
@@ -64,25 +68,20 @@ def solve_landmarks(
         chance: probability that a wrong match agrees with a pose, see ``chance_of``.
         prior: pose and information to start from and to join.
         seed: of the sampling.
-        start: (3, 3) rotation and (3,) centre known to a few pixels: it is refined and nothing is sampled.
 
     Returns:
         None when no pose agrees with enough matches. Lines without a prior need PoseLib, else the result is None.
     """
     if len(matches) < _MIN_MATCHES:
         return None
-    if start is None:
-        found = _searched(matches, ratio, prior, np.random.default_rng(seed))
-        if found is None:
-            return None
-    else:
-        found = start
+    found = _searched(matches, ratio, prior, np.random.default_rng(seed))
+    if found is None:
+        return None
     rotation, centre = found
     joined = prior
     if prior is not None and _contradicts(rotation, centre, matches, prior):
         joined = None
-    widths = [_WIDTH] * 4 if start is None else _POLISHING
-    rotation, centre = refine(rotation[None], centre[None], matches, widths, joined)
+    rotation, centre = refine(rotation[None], centre[None], matches, [_WIDTH] * 4, joined)
     errors = squared_errors(rotation, centre, matches)[0]
     inliers = errors < INLIER_PX**2
     if inliers.sum() < _MIN_MATCHES:
@@ -91,21 +90,25 @@ def solve_landmarks(
     if not (np.isfinite(rotation).all() and np.isfinite(centre).all()):
         return None
     return LandmarkPose(
-        rotation=rotation, centre=centre, inliers=inliers, information=_information(rotation, centre, errors, matches),
-        proof=best_proof(errors, chance, matches.equations), prior=joined,
+        rotation=rotation,
+        centre=centre,
+        inliers=inliers,
+        information=_information(rotation, centre, errors, matches),
+        proof=best_proof(errors, chance, matches.equations),
+        prior=joined,
     )
 
 
 def _searched(
-    matches: LandmarkMatches, ratio: np.ndarray, prior: Prior | None, generator: np.random.Generator,
+    matches: LandmarkMatches, ratio: np.ndarray, prior: Prior | None, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """The pose (3, 3), (3,) that agrees best with matches and prior."""
     clear = matches.at(np.argsort(ratio, kind="stable")[:_POLISHED])
     near = (np.empty((0, 3, 3)), np.empty((0, 3)))
     if prior is not None:
         near = refine(prior.rotation[None], prior.centre[None], clear, _GROWING + _POLISHING, prior)
-        if np.mean(squared_errors(*near, clear) < INLIER_PX**2) > _AGREED:
-            return near[0][0], near[1][0]  # nothing that is sampled could agree with more
+        if _precise(prior, clear) and np.mean(squared_errors(*near, clear) < INLIER_PX**2) > _AGREED:
+            return near[0][0], near[1][0]
     hypotheses = _point_hypotheses if matches.equations == 2 else _line_hypotheses
     rotation, centre = hypotheses(matches, ratio, prior, generator)
     if len(rotation):
@@ -115,11 +118,18 @@ def _searched(
         return None
     cost = _cost(rotation, centre, matches)
     if prior is not None:
-        # A small flat patch looks nearly alike from two sides: of poses that agree with as many landmarks, the prior chooses.
+        # A small flat patch looks nearly alike from two sides: of poses that agree with as many landmarks, the prior
+        # chooses.
         away = prior.difference(rotation, centre)
         cost = cost + np.minimum(((away @ prior.information) * away).sum(axis=1), _CONTRADICTED)
     best = int(cost.argmin())
     return rotation[best], centre[best]
+
+
+def _precise(prior: Prior, matches: LandmarkMatches) -> bool:
+    """Whether a prior, such as odometry's, leaves no doubt about which of several poses it is."""
+    spread = np.sqrt(np.linalg.eigvalsh(np.linalg.inv(prior.information)[3:, 3:])[-1])
+    return bool(3.0 * spread < _PRECISE_PX * matches.sigma.min())
 
 
 def chance_of(equations: int, region_px: float) -> float:
@@ -142,7 +152,8 @@ def best_proof(errors: np.ndarray, chance: float, equations: int) -> float:
     """
     shares = np.array(_PROOF_PX) / INLIER_PX
     found = [
-        proof(int((errors < (share * INLIER_PX) ** 2).sum()), len(errors), chance * share**equations, equations) for share in shares
+        proof(int((errors < (share * INLIER_PX) ** 2).sum()), len(errors), chance * share**equations, equations)
+        for share in shares
     ]
     return max(found) - math.log10(len(found))  # so many thresholds were tried
 
@@ -167,7 +178,7 @@ def _cost(rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatches) ->
 
 
 def _point_hypotheses(
-    matches: LandmarkMatches, ratio: np.ndarray, prior: Prior | None, generator: np.random.Generator,
+    matches: LandmarkMatches, ratio: np.ndarray, prior: Prior | None, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best poses of three matches each, drawn until a better one is improbable, and the prior's."""
     camera = np.unique(matches.offsets.round(9), axis=0, return_inverse=True)[1].ravel()
@@ -201,14 +212,17 @@ def _point_hypotheses(
 
 
 def _line_hypotheses(
-    matches: LandmarkMatches, ratio: np.ndarray, prior: Prior | None, generator: np.random.Generator,
+    matches: LandmarkMatches, ratio: np.ndarray, prior: Prior | None, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Poses grown from the prior on a few matches each; without a prior, of six matches each (PoseLib)."""
     if prior is None:
         rotation, centre = _six_line_poses(matches, ratio, generator)
     else:
         sample = generator.random((_GROWN, len(matches))).argsort(axis=1)[:, :_GROWN_MATCHES]
-        rotation, centre = np.repeat(prior.rotation[None], _GROWN, axis=0), np.repeat(prior.centre[None], _GROWN, axis=0)
+        rotation, centre = (
+            np.repeat(prior.rotation[None], _GROWN, axis=0),
+            np.repeat(prior.centre[None], _GROWN, axis=0),
+        )
         rotation, centre = refine(rotation, centre, matches.at(sample), _GROWING, prior)
         alone = refine(prior.rotation[None], prior.centre[None], matches, _GROWING)
         rotation, centre = np.concatenate([rotation, alone[0]]), np.concatenate([centre, alone[1]])
@@ -222,9 +236,11 @@ _SIX_LINE_SAMPLES, _SIX_LINE_MATCHES = 200, 200
 
 
 def _six_line_poses(
-    matches: LandmarkMatches, ratio: np.ndarray, generator: np.random.Generator,
+    matches: LandmarkMatches, ratio: np.ndarray, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Six rays of one camera and the six lines they meet are the generalised relative pose problem (Stewenius et al., 2005)."""
+    """Six rays of one camera and the six lines they meet are the generalised relative pose problem (Stewenius et al.,
+    2005).
+    """
     try:
         from poselib import gen_relpose_6pt
     except ImportError:
@@ -262,8 +278,9 @@ def _contradicts(rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatc
 def _information(rotation: np.ndarray, centre: np.ndarray, errors: np.ndarray, matches: LandmarkMatches) -> np.ndarray:
     """(6, 6) inverse covariance of the kernel's estimate (Huber's asymptotic theory), from (N,) squared errors.
 
-    The kernel's psi is w e, with w = (1 + e^2 / width^2)^-2: the variance of psi over the square of its mean slope stands for the
-    noise's variance. It grows with what the kernel leaves out, as in blurred images, where the inliers' own scatter does not.
+    The kernel's psi is w e, with w = (1 + e^2 / width^2)^-2: the variance of psi over the square of its mean slope
+    stands for the noise's variance. It grows with what the kernel leaves out, as in blurred images, where the inliers'
+    own scatter does not.
     """
     equations, near = matches.equations, errors < _REACH_PX**2
     ratio = errors[near] / _WIDTH**2

@@ -2,11 +2,14 @@
 
 With p = R bearing, q = R offset (zero for one camera) and o = c + q the keypoint's own camera centre, world frame:
 
-    point X:            r = (X - o) / |X - o| - p                       three numbers, the angle that the keypoint is off
-    line (l, n = X x l): r = p . N / |N|,  N = n - o x l                 one number, the angle from the plane of centre and line
+    point X:            r = (X - o) / |X - o| - p                       three numbers, the angle that the keypoint is
+        off
+    line (l, n = X x l): r = p . N / |N|,  N = n - o x l                 one number, the angle from the plane of centre
+    and line
 
-Both are ``m = X x d`` written as an angle: c x d = X x d says that X - c is parallel to d, and l.m + n.d = 0 is p . N = 0.
-Perturbation as in ``refine``: c <- c + dc, R <- exp([a]x) R; parameters (dc, a). The prior adds (x - x0)^T S^-1 (x - x0).
+Both are ``m = X x d`` written as an angle: c x d = X x d says that X - c is parallel to d, and l.m + n.d = 0 is p . N =
+0. Perturbation as in ``refine``: c <- c + dc, R <- exp([a]x) R; parameters (dc, a). The prior adds (x - x0)^T S^-1 (x -
+x0).
 """
 
 from __future__ import annotations
@@ -55,9 +58,11 @@ def residuals(rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatches
 
 
 def _linearised(
-    rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatches, derivatives: bool = True,
+    rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatches, derivatives: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Residuals (H, N, k) and their derivatives (H, N, k, 6) by (dc, a), both in pixels; (H, N, k, 0) where not asked for."""
+    """Residuals (H, N, k) and their derivatives (H, N, k, 6) by (dc, a), both in pixels; (H, N, k, 0) where not asked
+    for.
+    """
     turned = matches.bearings @ rotation.swapaxes(-1, -2)
     arm = matches.offsets @ rotation.swapaxes(-1, -2)
     origin = centre[..., None, :] + arm
@@ -115,7 +120,7 @@ class Prior:
 
 
 def refine(
-    rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatches, widths: list[float], prior: Prior | None = None,
+    rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatches, widths: list[float], prior: Prior | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Newton with Geman-McClure's kernel, one step for each width in pixels; all hypotheses at once.
 
@@ -148,7 +153,9 @@ def refine(
 
 
 def information(rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatches, variance: float) -> np.ndarray:
-    """(6, 6) J^T J / variance of inliers, of a pose (3, 3), (3,); ``variance`` of a residual's component, square pixels."""
+    """(6, 6) J^T J / variance of inliers, of a pose (3, 3), (3,); ``variance`` of a residual's component, square
+    pixels.
+    """
     jacobian = _linearised(rotation[None], centre[None], matches)[1][0].reshape(-1, 6)
     return jacobian.T @ jacobian / variance
 
@@ -160,7 +167,8 @@ def squared_errors(rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMa
 
 
 def three_point_poses(bearings: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All poses that see three points in three directions: Grunert's quartic in the form of Haralick et al. (IJCV 1994).
+    """All poses that see three points in three directions: Grunert's quartic in the form of Haralick et al. (IJCV
+    1994).
 
     Args:
         bearings: (H, 3, 3) unit rays, camera frame, one a row.
@@ -173,13 +181,16 @@ def three_point_poses(bearings: np.ndarray, points: np.ndarray) -> tuple[np.ndar
     ca, cb, cg = ((bearings[:, i] * bearings[:, j]).sum(axis=1) for i, j in ((1, 2), (0, 2), (0, 1)))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         p, s, a, c = (a2 - c2) / b2, (a2 + c2) / b2, a2 / b2, c2 / b2
-        quartic = np.stack([
-            (p - 1) ** 2 - 4 * c * ca**2,
-            4 * (p * (1 - p) * cb - (1 - s) * ca * cg + 2 * c * ca**2 * cb),
-            2 * (p**2 - 1 + 2 * p**2 * cb**2 + 2 * (1 - c) * ca**2 - 4 * s * ca * cb * cg + 2 * (1 - a) * cg**2),
-            4 * (-p * (1 + p) * cb + 2 * a * cg**2 * cb - (1 - s) * ca * cg),
-            (1 + p) ** 2 - 4 * a * cg**2,
-        ], axis=1)
+        quartic = np.stack(
+            [
+                (p - 1) ** 2 - 4 * c * ca**2,
+                4 * (p * (1 - p) * cb - (1 - s) * ca * cg + 2 * c * ca**2 * cb),
+                2 * (p**2 - 1 + 2 * p**2 * cb**2 + 2 * (1 - c) * ca**2 - 4 * s * ca * cb * cg + 2 * (1 - a) * cg**2),
+                4 * (-p * (1 + p) * cb + 2 * a * cg**2 * cb - (1 - s) * ca * cg),
+                (1 + p) ** 2 - 4 * a * cg**2,
+            ],
+            axis=1,
+        )
         monic = quartic[:, 1:] / quartic[:, :1]
     companion = np.zeros((len(points), 4, 4))
     companion[:, 1:, :3] = np.eye(3)
@@ -189,7 +200,9 @@ def three_point_poses(bearings: np.ndarray, points: np.ndarray) -> tuple[np.ndar
     sample, which = np.nonzero((np.abs(roots.imag) < 1e-6 * np.maximum(1.0, np.abs(roots.real))) & usable[:, None])
     v = roots.real[sample, which]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        u = ((p[sample] - 1) * v**2 - 2 * p[sample] * cb[sample] * v + 1 + p[sample]) / (2 * (cg[sample] - v * ca[sample]))
+        u = ((p[sample] - 1) * v**2 - 2 * p[sample] * cb[sample] * v + 1 + p[sample]) / (
+            2 * (cg[sample] - v * ca[sample])
+        )
         first = np.sqrt(b2[sample] / (1 + v**2 - 2 * v * cb[sample]))
         depths = np.stack([first, u * first, v * first], axis=1)
     fine = np.isfinite(depths).all(axis=1) & (depths > 0).all(axis=1)
@@ -224,4 +237,8 @@ def _exp(vectors: np.ndarray) -> np.ndarray:
     cross = _skew(vectors)
     small = angle < 1e-8
     safe = np.where(small, 1.0, angle)
-    return _EYE + np.where(small, 1.0, np.sin(safe) / safe) * cross + np.where(small, 0.5, (1 - np.cos(safe)) / safe**2) * (cross @ cross)
+    return (
+        _EYE
+        + np.where(small, 1.0, np.sin(safe) / safe) * cross
+        + np.where(small, 0.5, (1 - np.cos(safe)) / safe**2) * (cross @ cross)
+    )

@@ -41,8 +41,13 @@ class RayMatches:
 
 
 def match_rays(
-    bearings: Tensor, offsets: Tensor | None, directions: Tensor, moments: Tensor,
-    direction_sigma: Tensor | None, moment_sigma: Tensor | None, config: SolverConfig,
+    bearings: Tensor,
+    offsets: Tensor | None,
+    directions: Tensor,
+    moments: Tensor,
+    direction_sigma: Tensor | None,
+    moment_sigma: Tensor | None,
+    config: SolverConfig,
 ) -> RayMatches:
     """Normalise, drop rays that are not finite or have no direction, and set each ray's thresholds.
 
@@ -78,7 +83,10 @@ def match_rays(
         offsets=offsets,
         directions=torch.where(keep, directions / direction_length[:, None], axis),
         moments=torch.where(keep, moments, 0.0),
-        valid=valid, chord_limits=limits[0], moment_limits=limits[1], precision=precision,
+        valid=valid,
+        chord_limits=limits[0],
+        moment_limits=limits[1],
+        precision=precision,
     )
 
 

@@ -54,14 +54,19 @@ class PoseSolution:
 
 
 def solve_pose(
-    camera_rays: Tensor, directions: Tensor, moments: Tensor, *,
-    direction_sigma: Tensor | None = None, moment_sigma: Tensor | None = None,
-    config: SolverConfig = SolverConfig(), covariance_scale: float = 1.0,
+    camera_rays: Tensor,
+    directions: Tensor,
+    moments: Tensor,
+    *,
+    direction_sigma: Tensor | None = None,
+    moment_sigma: Tensor | None = None,
+    config: SolverConfig = SolverConfig(),
+    covariance_scale: float = 1.0,
 ) -> PoseSolution:
     """Pose of one camera.
 
-    The result follows a rotation and a scaling of the world (with its thresholds) exactly. A shift of the world's origin
-    multiplies direction errors into the moments, so the origin should lie among the cameras, where maps put it.
+    The result follows a rotation and a scaling of the world (with its thresholds) exactly. A shift of the world's
+    origin multiplies direction errors into the moments, so the origin should lie among the cameras, where maps put it.
 
     Args:
         camera_rays: (N, 3) rays of the pixels, optical frame, from the calibrated camera.
@@ -70,8 +75,8 @@ def solve_pose(
         direction_sigma: (N,) predicted scale of the direction error, radians, or None.
         moment_sigma: (N,) predicted scale of the moment error, metres, or None.
         config: thresholds, numbers of hypotheses and seed.
-        covariance_scale: factor on the covariance, calibrated on frames with known poses, because errors of neighbouring
-            patches are correlated.
+        covariance_scale: factor on the covariance, calibrated on frames with known poses, because errors of
+            neighbouring patches are correlated.
 
     Returns:
         A PoseSolution; bad data (too few rays, parallel rays, NaN) give ``ok`` false with a reason, never an exception.
@@ -83,10 +88,15 @@ def solve_pose(
 
 
 def solve_rig(
-    camera_rays: Sequence[Tensor], rig_from_camera: Sequence[Tensor],
-    directions: Sequence[Tensor], moments: Sequence[Tensor], *,
-    direction_sigma: Sequence[Tensor] | None = None, moment_sigma: Sequence[Tensor] | None = None,
-    config: SolverConfig = SolverConfig(), covariance_scale: float = 1.0,
+    camera_rays: Sequence[Tensor],
+    rig_from_camera: Sequence[Tensor],
+    directions: Sequence[Tensor],
+    moments: Sequence[Tensor],
+    *,
+    direction_sigma: Sequence[Tensor] | None = None,
+    moment_sigma: Sequence[Tensor] | None = None,
+    config: SolverConfig = SolverConfig(),
+    covariance_scale: float = 1.0,
 ) -> PoseSolution:
     """Pose of cameras with known relative poses: a rig, or frames of one camera linked by odometry.
 
@@ -114,21 +124,35 @@ def solve_rig(
         bearings = [rays.to(torch.float64) @ pose[:3, :3].T for rays, pose in zip(camera_rays, poses)]
         offsets = torch.cat([pose[:3, 3].expand(len(rays), 3) for rays, pose in zip(camera_rays, poses)])
     return _solve(
-        torch.cat(bearings), offsets, torch.cat(list(directions)), torch.cat(list(moments)),
+        torch.cat(bearings),
+        offsets,
+        torch.cat(list(directions)),
+        torch.cat(list(moments)),
         None if direction_sigma is None else torch.cat(list(direction_sigma)),
-        None if moment_sigma is None else torch.cat(list(moment_sigma)), config, covariance_scale,
+        None if moment_sigma is None else torch.cat(list(moment_sigma)),
+        config,
+        covariance_scale,
     )
 
 
 @torch.no_grad()
 def _solve(
-    bearings: Tensor, offsets: Tensor | None, directions: Tensor, moments: Tensor,
-    direction_sigma: Tensor | None, moment_sigma: Tensor | None, config: SolverConfig, covariance_scale: float,
+    bearings: Tensor,
+    offsets: Tensor | None,
+    directions: Tensor,
+    moments: Tensor,
+    direction_sigma: Tensor | None,
+    moment_sigma: Tensor | None,
+    config: SolverConfig,
+    covariance_scale: float,
 ) -> PoseSolution:
     count = len(bearings)
     for name, tensor, shape in (
-        ("rays", bearings, (count, 3)), ("directions", directions, (count, 3)), ("moments", moments, (count, 3)),
-        ("direction_sigma", direction_sigma, (count,)), ("moment_sigma", moment_sigma, (count,)),
+        ("rays", bearings, (count, 3)),
+        ("directions", directions, (count, 3)),
+        ("moments", moments, (count, 3)),
+        ("direction_sigma", direction_sigma, (count,)),
+        ("moment_sigma", moment_sigma, (count,)),
     ):
         if tensor is not None and tuple(tensor.shape) != shape:
             raise ValueError(f"{name} must have shape {shape}, not {tuple(tensor.shape)}")
@@ -164,9 +188,14 @@ def _solve_matches(matches: RayMatches, config: SolverConfig, covariance_scale: 
     pose = torch.eye(4, dtype=torch.float64, device=device)
     pose[:3, :3], pose[:3, 3] = rotation, centre
     return PoseSolution(
-        world_from_camera=pose, covariance=covariance, rotation_inliers=rotation_inliers, centre_inliers=centre_inliers,
+        world_from_camera=pose,
+        covariance=covariance,
+        rotation_inliers=rotation_inliers,
+        centre_inliers=centre_inliers,
         angle_residual=torch.where(matches.valid, angle, torch.nan),
-        centre_residual=torch.where(matches.valid, distance, torch.nan), ok=not reason, reason=reason,
+        centre_residual=torch.where(matches.valid, distance, torch.nan),
+        ok=not reason,
+        reason=reason,
     )
 
 
@@ -216,7 +245,8 @@ def _reason(count: int, checks: list[int], config: SolverConfig) -> str:
         return f"Only {valid} of {count} rays are finite; a pose needs at least {MIN_RAYS}."
     if not (rotation_found and centre_found):
         return (
-            f"No two of the {valid} rays lie {config.min_pair_angle_deg:g} deg apart and keep that angle between camera and map: "
+            f"No two of the {valid} rays lie {config.min_pair_angle_deg:g} deg apart and keep that angle between "
+            "camera and map: "
             "the rays are nearly parallel, or this view is not of the map."
         )
     if rotating < MIN_RAYS:
@@ -226,7 +256,9 @@ def _reason(count: int, checks: list[int], config: SolverConfig) -> str:
         limit = f"{config.centre_threshold:g} m"
         return f"Only {meeting} of {valid} rays meet in a point within {limit}; a pose needs at least {MIN_RAYS}."
     if not finite:
-        return f"The {valid} rays leave the pose undetermined; they are nearly parallel or their moments are out of range."
+        return (
+            f"The {valid} rays leave the pose undetermined; they are nearly parallel or their moments are out of range."
+        )
     return ""
 
 
@@ -236,6 +268,10 @@ def _failure(count: int, device: torch.device, reason: str) -> PoseSolution:
     return PoseSolution(
         world_from_camera=torch.eye(4, dtype=torch.float64, device=device),
         covariance=_UNKNOWN_VARIANCE * torch.eye(6, dtype=torch.float64, device=device),
-        rotation_inliers=nothing, centre_inliers=nothing.clone(), angle_residual=unknown, centre_residual=unknown.clone(),
-        ok=False, reason=reason,
+        rotation_inliers=nothing,
+        centre_inliers=nothing.clone(),
+        angle_residual=unknown,
+        centre_residual=unknown.clone(),
+        ok=False,
+        reason=reason,
     )

@@ -56,15 +56,20 @@ def choose_pairs(pairs: Tensor, usable: Tensor, preferred: Tensor | None, hypoth
 def biweight(squared: Tensor) -> Tensor:
     """Tukey's biweight ``(1 - s)^2`` of squared residuals in units of the squared threshold, zero beyond it.
 
-    At half the threshold it weighs 0.56 (Cauchy's kernel with half the threshold as its scale: 0.5), but it reaches zero
-    continuously, so that gross outliers have no influence at all and the estimator's covariance has no boundary term.
+    At half the threshold it weighs 0.56 (Cauchy's kernel with half the threshold as its scale: 0.5), but it reaches
+    zero continuously, so that gross outliers have no influence at all and the estimator's covariance has no boundary
+    term.
     """
     return (1.0 - squared).clamp(min=0.0).square()
 
 
 def consensus(
-    hypotheses: Tensor, usable: Tensor, precision: Tensor,
-    squared_residuals: Callable[[Tensor], Tensor], fit: Callable[[Tensor], Tensor], local_steps: int,
+    hypotheses: Tensor,
+    usable: Tensor,
+    precision: Tensor,
+    squared_residuals: Callable[[Tensor], Tensor],
+    fit: Callable[[Tensor], Tensor],
+    local_steps: int,
 ) -> Tensor:
     """The model with the best MSAC score after local optimisation, polished by robust reweighting.
 

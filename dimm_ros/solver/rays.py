@@ -37,7 +37,9 @@ def exp_so3(vector: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def identity(device: torch.device) -> Tensor:
-    """(3, 3) identity, float64: made once per device, because each upload would wait for a GPU. Not to be written to."""
+    """(3, 3) identity, float64: made once per device, because each upload would wait for a GPU. Not to be written
+    to.
+    """
     return torch.eye(3, dtype=torch.float64, device=device)
 
 

@@ -111,9 +111,10 @@ def refine_pose(rotation: Tensor, centre: Tensor, matches: RayMatches, steps: in
 def pose_covariance(rotation: Tensor, centre: Tensor, matches: RayMatches) -> Tensor:
     """(6, 6) covariance of (dc, a) at a refined pose: metres and radians, order x, y, z, rx, ry, rz, fixed world axes.
 
-    ``A^-1 B A^-1`` of an M-estimator, with the scatter of directions and moments measured on their inliers. For residuals
-    well below their thresholds this is the familiar s^2 (J^T W J)^-1, one s^2 for directions and one for moments. It holds
-    for errors independent between rays; a head's errors are not, which is what a calibrated scale is for.
+    ``A^-1 B A^-1`` of an M-estimator, with the scatter of directions and moments measured on their inliers. For
+    residuals well below their thresholds this is the familiar s^2 (J^T W J)^-1, one s^2 for directions and one for
+    moments. It holds for errors independent between rays; a head's errors are not, which is what a calibrated scale is
+    for.
     """
     error = residuals(rotation, centre, matches)
     normalised = error.square().sum(dim=2) * matches.precision

@@ -26,8 +26,8 @@ def kabsch(correlation: Tensor) -> Tensor:
 def two_ray_rotations(sources: Tensor, targets: Tensor) -> Tensor:
     """(H, 3, 3) least-squares rotations of H pairs of unit vectors, without an SVD.
 
-    Sum and difference of two unit vectors are orthogonal, so each pair spans a triad symmetric in its two members: where
-    the pairs' angles differ, the misfit is shared equally, which is the least-squares solution.
+    Sum and difference of two unit vectors are orthogonal, so each pair spans a triad symmetric in its two members:
+    where the pairs' angles differ, the misfit is shared equally, which is the least-squares solution.
 
     Args:
         sources: (H, 2, 3) unit vectors.
@@ -43,7 +43,8 @@ def two_ray_rotations(sources: Tensor, targets: Tensor) -> Tensor:
 def estimate_rotation(matches: RayMatches, config: SolverConfig) -> tuple[Tensor, Tensor]:
     """RANSAC over pairs of rays.
 
-    A pair is drawn only if its rays are neither parallel nor opposite (within ``config.min_pair_angle_deg``) and keep the
+    A pair is drawn only if its rays are neither parallel nor opposite (within ``config.min_pair_angle_deg``) and keep
+    the
     angle between them up to the sum of their thresholds: a test of both rays that needs no pose.
 
     Returns:
@@ -54,7 +55,9 @@ def estimate_rotation(matches: RayMatches, config: SolverConfig) -> tuple[Tensor
     angles = _pair_angles(torch.stack([bearings, directions], dim=1))
     apart = torch.minimum(angles, math.pi - angles).amin(dim=0) > math.radians(config.min_pair_angle_deg)
     kept = (angles[0] - angles[1]).abs() < matches.chord_limits[pairs].sum(dim=0)
-    (first, second), usable = choose_pairs(pairs, apart & kept & matches.valid[pairs].all(dim=0), None, config.hypotheses)
+    (first, second), usable = choose_pairs(
+        pairs, apart & kept & matches.valid[pairs].all(dim=0), None, config.hypotheses
+    )
 
     chosen = torch.stack([first, second], dim=1)
     hypotheses = two_ray_rotations(matches.bearings[chosen], matches.directions[chosen])

@@ -1,7 +1,9 @@
 """Covariance of a pose: of one image, of a rig's cameras, or of the frames of a short odometry window.
 
-The errors of a head are nearly the same for all rays of one image, so the solver's covariance, which holds for errors independent
-between rays, is by far too small: the shared part is added, with the size that the map's calibration found on single images. And
+The errors of a head are nearly the same for all rays of one image, so the solver's covariance, which holds for errors
+independent
+between rays, is by far too small: the shared part is added, with the size that the map's calibration found on single
+    images. And
 two images of nearly the same view share their errors, too: so many say less than as many independent ones.
 """
 
@@ -14,17 +16,19 @@ from dimm_ros.geometry.poses import rotation_angle_deg
 
 #: Distance (metres) and turn (degrees) between two views over which the correlation of their errors falls to 1/e.
 CORRELATION_DISTANCE, CORRELATION_ANGLE_DEG = 0.5, 20.0
-#: Neighbouring patches see the same things: so many rays say what one independent ray would, where every patch is asked.
+#: Neighbouring patches see the same things: so many rays say what one independent ray would, where every patch is
+#: asked.
 _ALIKE = 50.0
 
 
 def redundancy(base_from_cameras: np.ndarray, weights: np.ndarray) -> float:
-    """By how much K images say less than K independent ones: Kish's design effect, 1 (independent) to K (the same view).
+    """By how much K images say less than K independent ones: Kish's design effect, 1 (independent) to K (the same
+    view).
 
         sum_ij w_i w_j rho_ij / sum_i w_i^2        rho_ij = exp(-distance_ij / D - angle_ij / A)
 
-    The covariance of the images' joint solution for independent errors, times this, holds for errors with correlation rho. So K
-    images shrink standard deviations by sqrt(K) at most, and by nothing while the camera stands still.
+    The covariance of the images' joint solution for independent errors, times this, holds for errors with correlation
+    rho. So K images shrink standard deviations by sqrt(K) at most, and by nothing while the camera stands still.
 
     Args:
         base_from_cameras: (K, 4, 4) poses of the images in one frame, metres.
@@ -42,7 +46,12 @@ def redundancy(base_from_cameras: np.ndarray, weights: np.ndarray) -> float:
 
 
 def calibrated_covariance(
-    covariance: np.ndarray, arm: np.ndarray, position_sigma: float, rotation_sigma: float, redundant: float = 1.0, images: float = 1.0,
+    covariance: np.ndarray,
+    arm: np.ndarray,
+    position_sigma: float,
+    rotation_sigma: float,
+    redundant: float = 1.0,
+    images: float = 1.0,
     asked: float = 1.0,
 ) -> np.ndarray:
     """Covariance of a pose whose rays err each for itself and, far more, all alike.
@@ -51,9 +60,10 @@ def calibrated_covariance(
 
     Args:
         covariance: (6, 6) of the base for independent rays, order x, y, z, rx, ry, rz about fixed world axes.
-        arm: (3,) from the base's origin to the (mean) camera centre, world axes, metres: L carries the shared error, which holds at
-            the cameras, to the base.
-        position_sigma, rotation_sigma: of the error that all rays of one image share, metres and radians; see ``Calibration``.
+        arm: (3,) from the base's origin to the (mean) camera centre, world axes, metres: L carries the shared error,
+            which holds at the cameras, to the base.
+        position_sigma, rotation_sigma: of the error that all rays of one image share, metres and radians; see
+            ``Calibration``.
         redundant: see ``redundancy``.
         images: number of images that the pose rests on, as weights say: (sum w)^2 / sum w^2.
         asked: share of the patches that gave the rays: the fewer, the less they are alike.

@@ -1,19 +1,23 @@
 """Which accepted estimates are believed: by agreement with odometry and with one another.
 
-A network's answer to a view that it does not know can look certain. What it cannot do is to follow the robot: a pose is believed
-when it agrees with the last believed pose carried on by odometry, or when several of the newest estimates, each carried on by
-odometry, agree with one another (``first_fix`` for a first pose, ``jump`` of ``window`` against the pose believed so far).
+A network's answer to a view that it does not know can look certain. What it cannot do is to follow the robot: a pose is
+believed when it agrees with the last believed pose carried on by odometry, or when several of the newest estimates,
+each carried on by odometry, agree with one another (``first_fix`` for a first pose, ``jump`` of ``window`` against the
+pose believed so far).
 
-Two estimates agree when the innovation passes a chi-square test (6 degrees of freedom) under the sum of both covariances and
-odometry's, and lies within ``agreement_distance`` and ``agreement_angle_deg``. The odds that wrong estimates agree by chance, for
-wrong poses spread over a room of 4 m x 4 m and all headings (the worst case: height, roll and pitch always fit):
+Two estimates agree when the innovation passes a chi-square test (6 degrees of freedom) under the sum of both
+covariances and odometry's, and lies within ``agreement_distance`` and ``agreement_angle_deg``. The odds that wrong
+estimates agree by chance, for wrong poses spread over a room of 4 m x 4 m and all headings (the worst case: height,
+roll and pitch always fit):
 
-* standard deviations of 5 cm and 2 deg: an ellipsoid of 4/3 pi 16.8^1.5 (0.07 m)^2 0.05 rad = 0.07 m^2 rad in 16 m^2 x 2 pi, so
+* standard deviations of 5 cm and 2 deg: an ellipsoid of 4/3 pi 16.8^1.5 (0.07 m)^2 0.05 rad = 0.07 m^2 rad in 16 m^2 x
+    2 pi, so
   7e-4 for two, and 5e-7 for two further ones; with 6 ways to choose 2 of 4 earlier ones that is 3e-6 an image.
-* larger ones are cut to ``position_ceiling``, and the limits leave pi 0.4^2 / 16 * 20 / 360 = 1.7e-3 for two: 2e-5 an image.
+* larger ones are cut to ``position_ceiling``, and the limits leave pi 0.4^2 / 16 * 20 / 360 = 1.7e-3 for two: 2e-5 an
+image.
 
-Wrong estimates of one standing camera are not independent: whatever an unknown view looks like, it looks so again. The gate cannot
-tell them from right ones; the inliers and the out-of-map score of the estimate must.
+Wrong estimates of one standing camera are not independent: whatever an unknown view looks like, it looks so again. The
+gate cannot tell them from right ones; the inliers and the out-of-map score of the estimate must.
 """
 
 from __future__ import annotations
@@ -43,7 +47,8 @@ class Verdict:
     Attributes:
         accepted: whether it may be published.
         reason: one sentence when not accepted, empty when accepted.
-        jumped: accepted although it contradicts the pose believed so far (carried-away robot, another map, reset odometry).
+        jumped: accepted although it contradicts the pose believed so far (carried-away robot, another map, reset
+            odometry).
     """
 
     accepted: bool
@@ -53,7 +58,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Sighting:
-    """One estimate (or the pose believed) with what is needed to carry it on; the covariance holds floor and ceiling."""
+    """One estimate (or the pose believed) with what is needed to carry it on; the covariance holds floor and
+    ceiling.
+    """
 
     map_from_base: np.ndarray
     covariance: np.ndarray
@@ -69,7 +76,8 @@ class _Innovation:
     Attributes:
         predicted: (4, 4) map_from_base, where the earlier one puts the base.
         covariance: (6, 6) of that prediction.
-        error: (6,) shift and turn (radians) from there to the sighting, less what the base may have moved without odometry.
+        error: (6,) shift and turn (radians) from there to the sighting, less what the base may have moved without
+            odometry.
         distance, angle_deg: their lengths, metres and degrees.
         agrees: whether chance explains it.
         certain: whether the prediction is good enough to let a single estimate pass.
@@ -93,8 +101,12 @@ class PoseGate:
 
     def __init__(self, config: GateConfig | None = None) -> None:
         self.config = config or GateConfig()
-        self._limit = float(2.0 * gammaincinv(3.0, self.config.probability))  # chi-square quantile, 6 degrees of freedom
-        self._floor = np.diag(np.repeat([self.config.position_floor, np.radians(self.config.rotation_floor_deg)], 3) ** 2)
+        self._limit = float(
+            2.0 * gammaincinv(3.0, self.config.probability)
+        )  # chi-square quantile, 6 degrees of freedom
+        self._floor = np.diag(
+            np.repeat([self.config.position_floor, np.radians(self.config.rotation_floor_deg)], 3) ** 2
+        )
         self.forget()
 
     @property
@@ -111,9 +123,14 @@ class PoseGate:
         self._stamp_ns: int | None = None
 
     def hint(
-        self, map_from_base: np.ndarray, covariance: np.ndarray, odom_from_base: np.ndarray | None = None, map_name: str | None = None,
+        self,
+        map_from_base: np.ndarray,
+        covariance: np.ndarray,
+        odom_from_base: np.ndarray | None = None,
+        map_name: str | None = None,
     ) -> None:
-        """Somebody says where the base is. What was believed is forgotten; what images say ``jump`` times counts more than a hint.
+        """Somebody says where the base is. What was believed is forgotten; what images say ``jump`` times counts more
+        than a hint.
 
         Args:
             map_from_base: (4, 4), metres.
@@ -126,10 +143,17 @@ class PoseGate:
         unsaid = np.repeat([_UNSAID_POSITION, np.radians(_UNSAID_ROTATION_DEG)], 3)
         given = np.diag(np.asarray(covariance, dtype=np.float64))
         sigma = np.where(given > 0, np.maximum(np.sqrt(np.maximum(given, 0.0)), least), unsaid)
-        self._hint = _Sighting(np.array(map_from_base, dtype=np.float64), np.diag(sigma**2), _optional(odom_from_base), 0, map_name)
+        self._hint = _Sighting(
+            np.array(map_from_base, dtype=np.float64), np.diag(sigma**2), _optional(odom_from_base), 0, map_name
+        )
 
     def judge(
-        self, map_from_base: np.ndarray, covariance: np.ndarray, odom_from_base: np.ndarray | None, stamp_ns: int, map_name: str,
+        self,
+        map_from_base: np.ndarray,
+        covariance: np.ndarray,
+        odom_from_base: np.ndarray | None,
+        stamp_ns: int,
+        map_name: str,
     ) -> Verdict:
         """Whether an estimate that the localizer accepted may be published.
 
@@ -142,8 +166,14 @@ class PoseGate:
         """
         if not self.config.enabled:
             return Verdict(True)
-        if not is_rigid(map_from_base) or not np.isfinite(covariance).all() or (odom_from_base is not None and not is_rigid(odom_from_base)):
-            return Verdict(False, "The pose, its covariance or odometry is not finite or not rigid; it cannot be judged.")
+        if (
+            not is_rigid(map_from_base)
+            or not np.isfinite(covariance).all()
+            or (odom_from_base is not None and not is_rigid(odom_from_base))
+        ):
+            return Verdict(
+                False, "The pose, its covariance or odometry is not finite or not rigid; it cannot be judged."
+            )
         if self._stamp_ns is not None:
             late_s = (self._stamp_ns - stamp_ns) * 1e-9
             if late_s > self.config.clock_jump_s:
@@ -176,7 +206,9 @@ class PoseGate:
         return Verdict(True, jumped=jumped)
 
     def _fused(self, innovation: _Innovation, sighting: _Sighting) -> _Sighting:
-        """Prediction and sighting, each by its certainty (Kalman): one unlucky estimate must not set where the next is expected."""
+        """Prediction and sighting, each by its certainty (Kalman): one unlucky estimate must not set where the next is
+        expected.
+        """
         gain = innovation.covariance @ np.linalg.inv(innovation.covariance + sighting.covariance)
         change = gain @ innovation.error
         pose = make_pose(exp_so3(change[3:]) @ innovation.predicted[:3, :3], innovation.predicted[:3, 3] + change[:3])
@@ -189,11 +221,17 @@ class PoseGate:
         if innovation is None:
             return f"No pose is believed yet: {count}."
         if not contradicted:
-            return f"The last pose is too old to vouch for this one alone: {count}." if self.fixed else f"The hint is being checked: {count}."
+            return (
+                f"The last pose is too old to vouch for this one alone: {count}."
+                if self.fixed
+                else f"The hint is being checked: {count}."
+            )
         if innovation.distance == np.inf:
             return f"The estimate is in another map than the last one: {count}."
         where = "the last pose and odometry put it" if self.fixed else "the hint puts it"
-        return f"The pose is {innovation.distance:.2f} m and {innovation.angle_deg:.1f} deg from where {where}: {count}."
+        return (
+            f"The pose is {innovation.distance:.2f} m and {innovation.angle_deg:.1f} deg from where {where}: {count}."
+        )
 
     def _agreeing(self, sighting: _Sighting) -> int:
         """Size of a set of the newest estimates that were not believed, this one included, of which each two agree."""
@@ -208,8 +246,13 @@ class PoseGate:
         config, hinted = self.config, earlier is self._hint
         if earlier.map_name != later.map_name and not (hinted and earlier.map_name is None):
             return _Innovation(
-                predicted=earlier.map_from_base, covariance=earlier.covariance, error=np.zeros(6), distance=np.inf,
-                angle_deg=np.inf, agrees=False, certain=True,
+                predicted=earlier.map_from_base,
+                covariance=earlier.covariance,
+                error=np.zeros(6),
+                distance=np.inf,
+                angle_deg=np.inf,
+                agrees=False,
+                certain=True,
             )
         predicted, covariance = earlier.map_from_base, earlier.covariance
         drift, turn_drift, reach, turn_reach, certain = 0.0, 0.0, 0.0, 0.0, True
@@ -222,22 +265,34 @@ class PoseGate:
             carry = lever(predicted[:3, 3] - earlier.map_from_base[:3, 3])
             covariance = carry @ covariance @ carry.T + np.diag(np.repeat([drift, turn_drift], 3) ** 2)
             sigma = np.sqrt(np.diag(covariance))
-            certain = sigma[:3].max() < _COASTING * config.position_ceiling and sigma[3:].max() < _COASTING * np.radians(config.rotation_ceiling_deg)
+            certain = sigma[:3].max() < _COASTING * config.position_ceiling and sigma[
+                3:
+            ].max() < _COASTING * np.radians(config.rotation_ceiling_deg)
         elif not hinted:
             seconds = (later.stamp_ns - earlier.stamp_ns) * 1e-9
             reach, turn_reach = config.max_speed * seconds, np.radians(config.max_turn_rate_deg) * seconds
             certain = seconds <= config.max_coast_s
         offset = _beyond(later.map_from_base[:3, 3] - predicted[:3, 3], reach)
         turn = _beyond(rotation_vector(later.map_from_base[:3, :3] @ predicted[:3, :3].T), turn_reach)
-        error, distance, angle = np.concatenate([offset, turn]), float(np.linalg.norm(offset)), float(np.linalg.norm(turn))
+        error, distance, angle = (
+            np.concatenate([offset, turn]),
+            float(np.linalg.norm(offset)),
+            float(np.linalg.norm(turn)),
+        )
         near = hinted or (  # a hint is as wide as its covariance
-            distance < config.agreement_distance + 3.0 * drift and angle < np.radians(config.agreement_angle_deg) + 3.0 * turn_drift
+            distance < config.agreement_distance + 3.0 * drift
+            and angle < np.radians(config.agreement_angle_deg) + 3.0 * turn_drift
         )
         # both matrices hold floors, so their sum is regular
         agrees = near and error @ np.linalg.solve(covariance + later.covariance, error) < self._limit
         return _Innovation(
-            predicted=predicted, covariance=covariance, error=error, distance=distance, angle_deg=np.degrees(angle),
-            agrees=bool(agrees), certain=bool(certain),
+            predicted=predicted,
+            covariance=covariance,
+            error=error,
+            distance=distance,
+            angle_deg=np.degrees(angle),
+            agrees=bool(agrees),
+            certain=bool(certain),
         )
 
     def _bounded(self, covariance: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""Between full localizations: where the camera should be by now, for ``Localizer.track`` to look for landmarks about there.
+"""Between full localizations: where the camera should be by now, for ``Localizer.track`` to look for landmarks about
+there.
 
-With odometry the last believed pose moves as the odometry says. Without, it moves on as it did between the last two believed
-poses (constant velocity in the body frame). Either prediction grows unsure with what was moved and with time, as the gate's
-own rules for odometry and for the fastest motion say.
+With odometry the last believed pose moves as the odometry says. Without, it moves on as it did between the last two
+believed poses (constant velocity in the body frame). Either prediction grows unsure with what was moved and with time,
+as the gate's own rules for odometry and for the fastest motion say.
 """
 
 from __future__ import annotations
@@ -52,7 +53,13 @@ class Tracker:
         self._last = self._before = self._full_ns = None
 
     def believe(
-        self, stamp_ns: int, map_from_body: np.ndarray, covariance: np.ndarray, odom_from_body: np.ndarray | None, *, full: bool,
+        self,
+        stamp_ns: int,
+        map_from_body: np.ndarray,
+        covariance: np.ndarray,
+        odom_from_body: np.ndarray | None,
+        *,
+        full: bool,
     ) -> None:
         """A pose was believed: of a full localization, or of a tracked image."""
         if self._last is not None and stamp_ns <= self._last.stamp_ns:

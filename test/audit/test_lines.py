@@ -20,8 +20,11 @@ def points() -> Landmarks:
     places[wall == 1, 1] = np.sign(rng.normal(size=(wall == 1).sum())) * 2.0
     places[wall == 2, 2] = 0.0
     return Landmarks(
-        kind="points", places=places.astype(np.float32), descriptors=rng.integers(0, 255, (len(places), 128)).astype(np.uint8),
-        views=np.full(len(places), 3, np.uint8), seen_from=np.ones((len(places), 6), np.float16),
+        kind="points",
+        places=places.astype(np.float32),
+        descriptors=rng.integers(0, 255, (len(places), 128)).astype(np.uint8),
+        views=np.full(len(places), 3, np.uint8),
+        seen_from=np.ones((len(places), 6), np.float16),
     )
 
 
@@ -51,6 +54,11 @@ def test_the_audit_says_what_is_in_the_file_and_what_comes_out(points: Landmarks
     found = audit_landmarks(lines, points.chosen(np.arange(1000)), points)
     assert found["nearest_lines"]["landmarks"] == 1000 and found["two_maps"]["within_5cm"] > 0.95
     figures = {
-        "landmarks": found, "path": None, "contexts": None, "membership": {}, "foreign_poses": {}, "structure": [],
+        "landmarks": found,
+        "path": None,
+        "contexts": None,
+        "membership": {},
+        "foreign_poses": {},
+        "structure": [],
     }
     assert "places where lines of two maps meet" in [str(cell) for cell in tables("a map", figures)[0].columns[0].cells]

@@ -76,7 +76,10 @@ def test_surface_figures() -> None:
 
 
 def test_depth_gives_the_true_points_of_patches() -> None:
-    camera, pose = Camera(8, 6, 8.0, 8.0, 3.5, 2.5), make_pose(exp_so3(np.array([0.1, 0.4, -0.2])), np.array([1.0, 2.0, 3.0]))
+    camera, pose = (
+        Camera(8, 6, 8.0, 8.0, 3.5, 2.5),
+        make_pose(exp_so3(np.array([0.1, 0.4, -0.2])), np.array([1.0, 2.0, 3.0])),
+    )
     depth = np.full((6, 8), 2.0, np.float32)
     depth[0] = 0
     frame = Frame("one", 0, camera, pose, lambda: np.zeros((6, 8, 3), np.uint8), lambda: depth, camera)
@@ -85,7 +88,10 @@ def test_depth_gives_the_true_points_of_patches() -> None:
     np.testing.assert_allclose((points[:2] - pose[:3, 3]) @ pose[:3, 2], 2.0, atol=1e-6)
     pixels, _ = camera.project((points[:2] - pose[:3, 3]) @ pose[:3, :3])
     np.testing.assert_allclose(pixels, [[3.5, 2.5], [0.0, 5.0]], atol=1e-6)
-    assert np.isnan(points[2]).all() and surface.shape == (0, 3)  # the top row, which the coarse grid takes, has no depth
+    assert np.isnan(points[2]).all() and surface.shape == (
+        0,
+        3,
+    )  # the top row, which the coarse grid takes, has no depth
 
 
 def test_auc() -> None:
@@ -97,7 +103,9 @@ def test_auc() -> None:
 def _photo(scene_map: SceneMap, seed: int, pose: np.ndarray | None = None) -> Photo:
     """Random tokens in a 4 x 5 grid."""
     generator = torch.Generator().manual_seed(seed)
-    rays, _ = Camera(50, 40, 40.0, 40.0, 24.5, 19.5).bearings(np.stack(np.meshgrid(np.arange(5, 50, 10), np.arange(5, 40, 10)), -1).reshape(-1, 2))
+    rays, _ = Camera(50, 40, 40.0, 40.0, 24.5, 19.5).bearings(
+        np.stack(np.meshgrid(np.arange(5, 50, 10), np.arange(5, 40, 10)), -1).reshape(-1, 2)
+    )
     header = scene_map.header
     patches = torch.randn(20, header.patch_dim, generator=generator)
     context = torch.randn(header.context_dim, generator=generator)
@@ -105,7 +113,9 @@ def _photo(scene_map: SceneMap, seed: int, pose: np.ndarray | None = None) -> Ph
 
 
 class _Knowing(torch.nn.Module):
-    """A head that does hold the scene: it answers the ray to a token's point, whatever is asked for, and is sure of it where it is right."""
+    """A head that does hold the scene: it answers the ray to a token's point, whatever is asked for, and is sure of it
+    where it is right.
+    """
 
     def __init__(self, probe: Probe, points: torch.Tensor) -> None:
         super().__init__()
@@ -117,7 +127,9 @@ class _Knowing(torch.nn.Module):
         view = int((self.probe.contexts - context).square().sum(dim=1).argmin())
         centre = torch.from_numpy(self.probe.path[view, :3, 3]).float()
         directions = torch.nn.functional.normalize(self.points[patches[:, 0].long()] - centre, dim=1)
-        moments = torch.linalg.cross((centre - torch.from_numpy(self.probe.origin).float()).expand_as(directions) / self.probe.radius, directions)
+        moments = torch.linalg.cross(
+            (centre - torch.from_numpy(self.probe.origin).float()).expand_as(directions) / self.probe.radius, directions
+        )
         return Rays(directions, moments, None, None)
 
 
@@ -132,7 +144,9 @@ def test_a_head_that_holds_the_scene_is_found_out() -> None:
     x, y = np.meshgrid(np.linspace(-0.6, 0.6, 41), np.linspace(-0.6, 0.6, 41))
     places = torch.from_numpy(np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)).float()
     meetings = best_fit(probe, tokens, torch.nn.functional.normalize(places, dim=1), np.arange(12))
-    assert np.median(np.linalg.norm(meetings.points - points.numpy(), axis=1)) < 0.12  # a step of the grid, 1.7 degrees, at 3 m
+    assert (
+        np.median(np.linalg.norm(meetings.points - points.numpy(), axis=1)) < 0.12
+    )  # a step of the grid, 1.7 degrees, at 3 m
     assert meetings.support.min() >= 6
 
 
@@ -173,19 +187,38 @@ def test_foreign_frames_are_pictures_of_a_room() -> None:
 
 def test_verb(small_map: Path, walk: Path, other_walk: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("dimm_ros.audit.privacy.Plan", lambda: SMALL)
-    words = ["audit", "privacy", str(small_map), str(walk), "--foreign", str(other_walk), "--images", "4", "--results", str(tmp_path)]
+    words = [
+        "audit",
+        "privacy",
+        str(small_map),
+        str(walk),
+        "--foreign",
+        str(other_walk),
+        "--images",
+        "4",
+        "--results",
+        str(tmp_path),
+    ]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     figures = json.loads((tmp_path / "latest" / "audit.json").read_text())
-    assert figures["path"]["images"] == 24 and figures["path"]["median_error_m"] < 1e-3 and figures["path"]["in_order"] == 1
+    assert (
+        figures["path"]["images"] == 24
+        and figures["path"]["median_error_m"] < 1e-3
+        and figures["path"]["in_order"] == 1
+    )
     assert figures["contexts"]["matched_to_its_image"] == 1 and figures["contexts"]["cosine"] > 0.95
-    assert figures["membership"]["this place was mapped"]["novelty"] == 1  # the foreign images are of the same room, but are not mapped
+    assert (
+        figures["membership"]["this place was mapped"]["novelty"] == 1
+    )  # the foreign images are of the same room, but are not mapped
     assert {row["attack"] for row in figures["structure"]} >= {"foreign images, same place", "rebuilt tokens, best fit"}
     for name in ("path.png", "structure.png", "tokens.png"):
         assert cv2.imread(str(tmp_path / "latest" / name)).std() > 5
     assert "24 images recovered" in result.output
 
-    result = CliRunner().invoke(app, ["audit", "privacy", str(small_map), "--unseen", "near:val", "--results", str(tmp_path / "no")])
+    result = CliRunner().invoke(
+        app, ["audit", "privacy", str(small_map), "--unseen", "near:val", "--results", str(tmp_path / "no")]
+    )
     assert result.exit_code == 1 and "give DATA" in result.output and not (tmp_path / "no").exists()
 
 
@@ -221,7 +254,9 @@ def test_verb_refuses_another_places_recording(small_map: Path, tmp_path: Path) 
     bag = record_frames(tmp_path / "noise_bag", frames)
     words = ["audit", "privacy", str(small_map), str(bag), "--images", "4", "--results", str(tmp_path / "results")]
     result = CliRunner().invoke(app, words)
-    assert result.exit_code == 1 and "noise_bag' is of another place than map 'gallery'" in " ".join(result.stderr.split())
+    assert result.exit_code == 1 and "noise_bag' is of another place than map 'gallery'" in " ".join(
+        result.stderr.split()
+    )
     assert not (tmp_path / "results").exists()
 
 
@@ -238,7 +273,10 @@ def test_tables_say_why_nothing_is_judged() -> None:
     unjudged = text(structure_unjudged="the recording has no depth images")
     assert "is not known: the recording has no depth images" in unjudged
     assert "within 10 cm" not in unjudged and " - " not in unjudged
-    judged = [rows[0] | {"within_10cm": 0.5, "median_m": 0.2, "covered": 0.1}, {"attack": "none", "points": 0, "covered": 0.0}]
+    judged = [
+        rows[0] | {"within_10cm": 0.5, "median_m": 0.2, "covered": 0.1},
+        {"attack": "none", "points": 0, "covered": 0.0},
+    ]
     shown = text(structure=judged, structure_unjudged=None)
     assert "50.0%" in shown and "no point came back" in shown
 

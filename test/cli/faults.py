@@ -1,4 +1,6 @@
-"""A computer's faults, made for the length of a block: a full disk, permissions that count for root too, Ctrl-C at a terminal."""
+"""A computer's faults, made for the length of a block: a full disk, permissions that count for root too, Ctrl-C at a
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +43,21 @@ def tree(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def permissions_count() -> Iterator[None]:
-    """Root's right to pass over permission bits is put down; without that right there is nothing to do. Threads begun within inherit it."""
+    """Root's right to pass over permission bits is put down; without that right there is nothing to do. Threads begun
+    within inherit it.
+    """
     if os.geteuid() != 0:
         yield
         return
     libc = ctypes.CDLL(None, use_errno=True)
-    header, sets = (ctypes.c_uint32 * 2)(_VERSION, 0), (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; then their upper halves
+    header, sets = (
+        (ctypes.c_uint32 * 2)(_VERSION, 0),
+        (ctypes.c_uint32 * 6)(),
+    )  # effective, permitted, inheritable; then their upper halves
     if libc.capget(header, sets):
-        pytest.skip(f"capabilities cannot be read here ({os.strerror(ctypes.get_errno())}), and root may read everything")
+        pytest.skip(
+            f"capabilities cannot be read here ({os.strerror(ctypes.get_errno())}), and root may read everything"
+        )
     before = sets[0]
     sets[0] = before & ~_OVERRIDES
     assert libc.capset(header, sets) == 0, os.strerror(ctypes.get_errno())
@@ -61,14 +70,18 @@ def permissions_count() -> Iterator[None]:
 
 @contextmanager
 def full_disk(place: Path, fill: Callable[[Path], object]) -> Iterator[None]:
-    """A folder on a disk that has no room left: a small tmpfs, or, where none may be mounted, a limit on the size of new files.
+    """A folder on a disk that has no room left: a small tmpfs, or, where none may be mounted, a limit on the size of
+    new files.
 
     Args:
         place: the folder to be.
         fill: puts there what there was before.
     """
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], capture_output=True).returncode == 0
+    mounted = (
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], capture_output=True).returncode
+        == 0
+    )
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         fill(place)
@@ -107,7 +120,12 @@ def interrupted(words: list[str], at: str, cwd: Path, limit_s: float = 400.0) ->
     deadline, seen, pressed = time.monotonic() + limit_s, b"", False
     with tempfile.TemporaryFile() as stdout:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dimm_ros.cli.main", *words], stdin=subprocess.DEVNULL, stdout=stdout, stderr=end, cwd=cwd, env=environment,
+            [sys.executable, "-m", "dimm_ros.cli.main", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=end,
+            cwd=cwd,
+            env=environment,
         )
         os.close(end)
         try:

@@ -1,6 +1,8 @@
-"""Every verb against every fault: one clear sentence on stderr, the right exit code, no traceback, and nothing half-written.
+"""Every verb against every fault: one clear sentence on stderr, the right exit code, no traceback, and nothing
+half-written.
 
-The verbs run in this process, through the handler of errors that the command has, except where Ctrl-C must hit a real one.
+The verbs run in this process, through the handler of errors that the command has, except where Ctrl-C must hit a real
+one.
 """
 
 from __future__ import annotations
@@ -26,7 +28,6 @@ from dimm_ros.data.seven_scenes import read_seven_scenes
 
 IMAGES, BROKEN = 12, 4  # of the small recording, and which of it is damaged
 FAULTS = ("missing", "empty", "unreadable", "forbidden", "full disk", "Ctrl-C")
-
 
 
 def _verbs(command, name: str = "") -> Iterator[str]:
@@ -97,7 +98,10 @@ EMPTY = [
 ]
 UNREADABLE = [
     (["map", "broken", "-o", "out.dimm", "--input-size", "112", "--passes", "1"], "frame-000004.color.jpg"),
-    (["map", "broken", "-o", "out.dimm", "--input-size", "112", "--passes", "1", "--landmarks", "none"], "frame-000004.color.jpg"),
+    (
+        ["map", "broken", "-o", "out.dimm", "--input-size", "112", "--passes", "1", "--landmarks", "none"],
+        "frame-000004.color.jpg",
+    ),
     (["map", "broken_first", "-o", "out.dimm", "--input-size", "112", "--passes", "1"], "frame-000000.color.jpg"),
     (["map", "report", "room.dimm", "broken", "-o", "out.html"], "frame-000004.color.jpg"),
     (["map", "update", "room.dimm", "broken_first", "-o", "out.dimm", "--passes", "1"], "frame-000000.color.jpg"),
@@ -110,7 +114,10 @@ UNREADABLE = [
 ]
 FORBIDDEN = [
     (["map", "secret", "-o", "out.dimm"], "secret"),
-    (["map", "scene", "-o", "readonly/out.dimm"], "readonly/out.dimm.work/features cannot be opened (Permission denied)"),
+    (
+        ["map", "scene", "-o", "readonly/out.dimm"],
+        "readonly/out.dimm.work/features cannot be opened (Permission denied)",
+    ),
     (["map", "scene", "-o", "out.dimm", "--weights", "secret.dimm"], "secret.dimm"),
     (["eval", "secret.dimm", "scene"], "The map secret.dimm cannot be read (Permission denied)"),
     (["eval", "room.dimm", "secret"], "secret"),
@@ -139,7 +146,10 @@ FORBIDDEN = [
     (["gallery", "readonly/out_bag"], "Bag 'readonly/out_bag' cannot be written: Permission denied"),
 ]
 FULL = [
-    (["map", "scene", "-o", "full/room.dimm", "--input-size", "112", "--passes", "1", "--overwrite"], "full/room.dimm.work"),
+    (
+        ["map", "scene", "-o", "full/room.dimm", "--input-size", "112", "--passes", "1", "--overwrite"],
+        "full/room.dimm.work",
+    ),
     (["eval", "room.dimm", "scene", "--results", "full/results"], ""),
     (["convert", "scene", "full/old_bag", "--overwrite", "--images", "raw"], "Bag 'full/old_bag' cannot be written"),
     (["doctor", "scene", "--results", "full/results"], ""),
@@ -152,7 +162,10 @@ FULL = [
     (["gallery", "full/out_bag", "--seconds", "2", "--raw"], "Bag 'full/out_bag' cannot be written"),
 ]
 PIPED = [
-    ["map", "info", "room.dimm"], ["localize", "room.dimm", "good.jpg", "--focal", "150", "--json"], ["weights"], ["weights", "--json"],
+    ["map", "info", "room.dimm"],
+    ["localize", "room.dimm", "good.jpg", "--focal", "150", "--json"],
+    ["weights"],
+    ["weights", "--json"],
     ["--version"],
 ]
 INTERRUPTED = [
@@ -248,24 +261,37 @@ def check(result, expected: str) -> None:
 
 
 def test_every_verb_meets_every_fault() -> None:
-    met = {(verb_of(words), fault) for fault, rows in zip(FAULTS, (MISSING, EMPTY, UNREADABLE, FORBIDDEN, FULL, INTERRUPTED)) for words, _ in rows}
-    met |= {(verb_of(words), "full disk") for words in PIPED} | {(verb_of(words), "Ctrl-C") for words, _ in BLIND} | {("doctor", "unreadable")}
+    met = {
+        (verb_of(words), fault)
+        for fault, rows in zip(FAULTS, (MISSING, EMPTY, UNREADABLE, FORBIDDEN, FULL, INTERRUPTED))
+        for words, _ in rows
+    }
+    met |= (
+        {(verb_of(words), "full disk") for words in PIPED}
+        | {(verb_of(words), "Ctrl-C") for words, _ in BLIND}
+        | {("doctor", "unreadable")}
+    )
     assert {(verb, fault) for verb in VERBS for fault in FAULTS} - met == set(IMPOSSIBLE)
 
 
-@pytest.mark.parametrize(("words", "expected"), MISSING + EMPTY, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("words", "expected"), MISSING + EMPTY, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
 def test_missing_and_empty(words: list[str], expected: str, place: Path) -> None:
     before = tree(place)
     check(dimm(words), expected)
     assert tree(place) == before
 
 
-@pytest.mark.parametrize(("words", "expected"), UNREADABLE, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("words", "expected"), UNREADABLE, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
 def test_unreadable_image(words: list[str], expected: str, place: Path) -> None:
     before = tree(place)
     result = dimm(words)
     check(result, expected)
-    # Landmarks come first, and see it before there is anything to keep; without them half an hour's work may be in there.
+    # Landmarks come first, and see it before there is anything to keep; without them half an hour's work may be in
+    # there.
     if words[:2] == ["map", "broken"] and "none" in words:
         assert "the work so far is kept in out.dimm.work" in result.stderr
         shutil.rmtree("out.dimm.work")
@@ -277,7 +303,9 @@ def test_the_doctor_finds_an_unreadable_image(place: Path) -> None:
     assert result.exit_code == 3 and "frame-000004" in result.stdout and "Traceback" not in result.output
 
 
-@pytest.mark.parametrize(("words", "expected"), FORBIDDEN, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("words", "expected"), FORBIDDEN, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
 def test_forbidden(words: list[str], expected: str, place: Path, shelf: Path) -> None:
     (place / "readonly").mkdir(mode=0o555)
     before = tree(place)
@@ -286,7 +314,9 @@ def test_forbidden(words: list[str], expected: str, place: Path, shelf: Path) ->
         secret.chmod(0)
     try:
         with permissions_count():
-            assert not os.access(secrets[1], os.R_OK, effective_ids=True) and not os.access("readonly", os.W_OK, effective_ids=True)
+            assert not os.access(secrets[1], os.R_OK, effective_ids=True) and not os.access(
+                "readonly", os.W_OK, effective_ids=True
+            )
             check(dimm(words), expected)
     finally:
         for secret in secrets:
@@ -294,7 +324,9 @@ def test_forbidden(words: list[str], expected: str, place: Path, shelf: Path) ->
     assert tree(place) == before
 
 
-@pytest.mark.parametrize(("words", "expected"), FULL, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("words", "expected"), FULL, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
 def test_full_disk(words: list[str], expected: str, place: Path) -> None:
     def fill(folder: Path) -> None:
         (folder / "room.dimm").write_bytes(b"an old map")
@@ -314,11 +346,15 @@ def test_full_disk_behind_stdout(words: list[str], place: Path, monkeypatch: pyt
             app(words)
         monkeypatch.undo()
     complaints = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
-    assert end.value.code == 1 and complaints == ["error: No space left on device; free some space or write to another disk."]
+    assert end.value.code == 1 and complaints == [
+        "error: No space left on device; free some space or write to another disk."
+    ]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("words", "at"), INTERRUPTED, ids=lambda value: verb_of(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("words", "at"), INTERRUPTED, ids=lambda value: verb_of(value) if isinstance(value, list) else ""
+)
 def test_ctrl_c(words: list[str], at: str, place: Path) -> None:
     if words[0] == "demo" and importlib.util.find_spec("rclpy") is None:
         pytest.skip("ROS 2 is not installed")
@@ -336,8 +372,12 @@ def test_ctrl_c(words: list[str], at: str, place: Path) -> None:
     assert tree(place) == before
 
 
-@pytest.mark.parametrize(("words", "during"), BLIND, ids=lambda value: verb_of(value) if isinstance(value, list) else "")
-def test_ctrl_c_of_verbs_without_progress(words: list[str], during: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("words", "during"), BLIND, ids=lambda value: verb_of(value) if isinstance(value, list) else ""
+)
+def test_ctrl_c_of_verbs_without_progress(
+    words: list[str], during: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def press(*_, **__) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -36,10 +36,14 @@ def convert(*words: object):
     return CliRunner().invoke(app, ["convert", *map(str, words)], catch_exceptions=True)
 
 
-@pytest.mark.parametrize(("words", "images", "topic"), [
-    ([], 5, "/camera/image_raw/compressed"), (["--split", "val", "--images", "png"], 2, "/camera/image_raw/compressed"),
-    (["--images", "raw", "--storage", "sqlite3"], 5, "/camera/image_raw"),
-])
+@pytest.mark.parametrize(
+    ("words", "images", "topic"),
+    [
+        ([], 5, "/camera/image_raw/compressed"),
+        (["--split", "val", "--images", "png"], 2, "/camera/image_raw/compressed"),
+        (["--images", "raw", "--storage", "sqlite3"], 5, "/camera/image_raw"),
+    ],
+)
 def test_converts(words, images, topic, tmp_path):
     source, bag = scene(tmp_path / "kitchen"), tmp_path / "bags" / "kitchen_bag"
     result = convert(source, bag, *words)
@@ -64,7 +68,10 @@ def test_another_unit_becomes_metres(tmp_path):
 
 def test_wrong_source_writes_nothing(tmp_path):
     (tmp_path / "empty").mkdir()
-    for source, words in (("empty", "is empty; give a ROS bag or a folder in a known layout (7-Scenes, 12-Scenes"), ("absent", "does not exist")):
+    for source, words in (
+        ("empty", "is empty; give a ROS bag or a folder in a known layout (7-Scenes, 12-Scenes"),
+        ("absent", "does not exist"),
+    ):
         result = convert(tmp_path / source, tmp_path / "bag")
         assert result.exit_code == 1 and words in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]

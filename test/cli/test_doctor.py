@@ -34,13 +34,18 @@ def test_problems_give_exit_code_3_and_json(walk: Path, tmp_path: Path) -> None:
     assert content["verdict"] == "problem" and any("moon" in finding["what"] for finding in content["findings"])
 
 
-@pytest.mark.parametrize(("words", "expected"), [
-    (["absent_bag"], "absent_bag"),
-    (["EMPTY"], "EMPTY"),
-    (["WALK", "--image-topic", "/nowhere"], "/camera/image_raw/compressed"),
-    (["WALK", "--results", "/proc/nowhere"], "/proc/nowhere"),
-])
-def test_bad_input_is_one_sentence_and_exit_code_1(words: list[str], expected: str, tmp_path: Path, walk: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["absent_bag"], "absent_bag"),
+        (["EMPTY"], "EMPTY"),
+        (["WALK", "--image-topic", "/nowhere"], "/camera/image_raw/compressed"),
+        (["WALK", "--results", "/proc/nowhere"], "/proc/nowhere"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_1(
+    words: list[str], expected: str, tmp_path: Path, walk: Path, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     empty = tmp_path / "EMPTY"
     empty.mkdir()
@@ -61,7 +66,11 @@ def test_live_without_ros_says_so(tmp_path: Path) -> None:
     shadow.write_text("raise ImportError(\"No module named 'rclpy'\", name='rclpy')\n")
     root = Path(__file__).resolve().parents[2]
     result = subprocess.run(
-        [sys.executable, "-m", "dimm_ros.cli.main", "doctor", "--live"], capture_output=True, text=True, timeout=300, cwd=tmp_path,
+        [sys.executable, "-m", "dimm_ros.cli.main", "doctor", "--live"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=tmp_path,
         env=os.environ | {"COLUMNS": "120", "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
     )
     assert result.returncode == 1 and "Traceback" not in result.stderr

@@ -20,7 +20,11 @@ OPERATORS = {"|", "||", "&&", ";", ">", ">>", "2>", "<", "&"}
 
 def blocks(text: str) -> list[str]:
     """The lines of the fenced blocks, continued ones joined."""
-    return [line for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL) for line in block.replace("\\\n", " ").splitlines()]
+    return [
+        line
+        for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
 
 
 def commands(lines: list[str]) -> Iterator[list[str]]:
@@ -59,7 +63,9 @@ def shown(pages: list[Path]) -> list[tuple[str, list[str]]]:
     return [(page.name, words) for page in pages for words in commands(blocks(page.read_text(encoding="utf-8")))]
 
 
-@pytest.mark.parametrize(("page", "words"), shown(PAGES), ids=lambda value: value if isinstance(value, str) else " ".join(value))
+@pytest.mark.parametrize(
+    ("page", "words"), shown(PAGES), ids=lambda value: value if isinstance(value, str) else " ".join(value)
+)
 def test_commands_in_blocks(page: str, words: list[str]) -> None:
     parse(words)
 
@@ -106,7 +112,16 @@ def test_every_verb_has_json(verb) -> None:
 def test_wrong_commands_are_noticed() -> None:
     usage_error = typer.BadParameter.__mro__[1]  # click's, or that of the click in newer typers
 
-    for words in (["fly"], ["map", "bag"], ["map", "bag", "-o", "a.dimm", "--fly"], ["eval", "a.dimm"], ["gallery", "bag", "--storage", "tape"]):
+    for words in (
+        ["fly"],
+        ["map", "bag"],
+        ["map", "bag", "-o", "a.dimm", "--fly"],
+        ["eval", "a.dimm"],
+        ["gallery", "bag", "--storage", "tape"],
+    ):
         with pytest.raises(usage_error):
             parse(words)
-    assert list(commands(["$ dimm map a -o b  # why", "cd x && dimm doctor a | head", "run dimm"])) == [["map", "a", "-o", "b"], ["doctor", "a"]]
+    assert list(commands(["$ dimm map a -o b  # why", "cd x && dimm doctor a | head", "run dimm"])) == [
+        ["map", "a", "-o", "b"],
+        ["doctor", "a"],
+    ]

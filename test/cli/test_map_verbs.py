@@ -18,14 +18,18 @@ def dimm(*words: object):
     return CliRunner().invoke(app, ["map", *map(str, words)], env={"COLUMNS": "200"})
 
 
-def test_a_recording_is_mapped_with_and_without_the_verb(walk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recording_is_mapped_with_and_without_the_verb(
+    walk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("info").symlink_to(walk)
     short = ("--preset", "demo", "--steps", "2", "--passes", "1", "--input-size", "112")
     made = dimm(walk, "-o", "a.dimm", *short, "--licence", "CC-BY-4.0", "--name", "room", "--keep-features")
     assert made.exit_code == 0, made.stderr
     header = SceneMap.load("a.dimm").header
-    assert header.name == "room" and header.sources[0].licence == "CC-BY-4.0" and features_path(Path("a.dimm")).is_file()
+    assert (
+        header.name == "room" and header.sources[0].licence == "CC-BY-4.0" and features_path(Path("a.dimm")).is_file()
+    )
     made = dimm("-o", "b.dimm", *short, "./info")  # options first, and a folder called as a verb
     assert made.exit_code == 0 and SceneMap.load("b.dimm").header.sources[0].frames == 24, made.stderr
     assert not features_path(Path("b.dimm")).exists()
@@ -35,7 +39,15 @@ def test_a_recording_is_mapped_with_and_without_the_verb(walk: Path, tmp_path: P
 
 def test_help_tells_of_both(walk: Path) -> None:
     text = " ".join(dimm("--help").stdout.split())
-    for words in ("Train a map from a recording", "--keep-features", "dimm map tour_bag -o office.dimm", "info", "report", "update", "merge"):
+    for words in (
+        "Train a map from a recording",
+        "--keep-features",
+        "dimm map tour_bag -o office.dimm",
+        "info",
+        "report",
+        "update",
+        "merge",
+    ):
         assert words in text
     assert "--as-json" not in text and "dimm map new [OPTIONS]" not in text
 
@@ -46,7 +58,11 @@ def test_info_report_update_and_merge(small_map: Path, other_walk: Path, tmp_pat
     assert told.exit_code == 0 and "24 images" in told.stdout and "licence: not said" in told.stdout
     assert json.loads(dimm("info", path, "--json").stdout)["images"] == 24
     drawn = dimm("report", path, "--json")
-    assert drawn.exit_code == 0 and json.loads(drawn.stdout)["report"] == str(tmp_path / "room.dimm.html") and (tmp_path / "room.dimm.html").is_file()
+    assert (
+        drawn.exit_code == 0
+        and json.loads(drawn.stdout)["report"] == str(tmp_path / "room.dimm.html")
+        and (tmp_path / "room.dimm.html").is_file()
+    )
     old = path.read_bytes()
     made = dimm("update", path, other_walk, "-o", tmp_path / "new.dimm", "--steps", "3", "--licence", "mine", "--json")
     assert made.exit_code == 0, made.stderr

@@ -24,8 +24,14 @@ from dimm_ros.scene_map import SceneMap
 def dimm(*words: str | Path, **options) -> subprocess.CompletedProcess:
     """Run the command in a process of its own, as a shell would."""
     return subprocess.run(
-        [sys.executable, "-m", "dimm_ros.cli.main", *map(str, words)], capture_output=True, text=True, timeout=300,
-        env=os.environ | {"COLUMNS": "200", "PYTHONPATH": str(Path(__file__).resolve().parents[2])} | options.pop("env", {}), **options,
+        [sys.executable, "-m", "dimm_ros.cli.main", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ
+        | {"COLUMNS": "200", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+        | options.pop("env", {}),
+        **options,
     )
 
 
@@ -34,22 +40,35 @@ def in_process(*words: str | Path) -> Result:
     return CliRunner().invoke(app, list(map(str, words)), env={"COLUMNS": "200"})
 
 
-@pytest.mark.parametrize(("module", "package", "old", "needed"), [
-    ("dimm_ros.cli.main", "typer", "0.9.0", "0.9.4"), ("dimm_ros.cli.main", "typer", "0.7.0", "0.9.4"),
-    ("dimm_ros.cli.main", "pydantic", "1.10.14", "2"), ("dimm_ros.replay.player", "pydantic", "1.10.14", "2"),
-])
+@pytest.mark.parametrize(
+    ("module", "package", "old", "needed"),
+    [
+        ("dimm_ros.cli.main", "typer", "0.9.0", "0.9.4"),
+        ("dimm_ros.cli.main", "typer", "0.7.0", "0.9.4"),
+        ("dimm_ros.cli.main", "pydantic", "1.10.14", "2"),
+        ("dimm_ros.replay.player", "pydantic", "1.10.14", "2"),
+    ],
+)
 def test_a_package_that_is_too_old_is_named(tmp_path: Path, module: str, package: str, old: str, needed: str) -> None:
     """As on Ubuntu 24.04, whose own come before pip's; what is found there would fail at import."""
     (tmp_path / package).mkdir()
     (tmp_path / package / "__init__.py").write_text("raise ImportError('imported all the same')")
     (tmp_path / f"{package}-{old}.dist-info").mkdir()
-    (tmp_path / f"{package}-{old}.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {old}\n")
+    (tmp_path / f"{package}-{old}.dist-info" / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {package}\nVersion: {old}\n"
+    )
     root = Path(__file__).resolve().parents[2]
     ended = subprocess.run(
-        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": f"{tmp_path}:{root}"},
+        [sys.executable, "-m", module, "--help"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{root}"},
     )
     assert ended.returncode == 1 and ended.stdout == ""
-    assert ended.stderr == f"error: {package} {old} is too old for dimm_ros, which needs {needed}: pip install '{package}>={needed}'\n"
+    assert (
+        ended.stderr
+        == f"error: {package} {old} is too old for dimm_ros, which needs {needed}: pip install '{package}>={needed}'\n"
+    )
 
 
 @pytest.mark.long
@@ -105,7 +124,9 @@ def test_localize_turns_a_photograph_as_its_exif_says(small_map: Path, walk: Pat
 
 
 def test_map_says_what_the_doctor_finds_before_it_trains(tmp_path: Path, walk: Path) -> None:
-    converted = CliRunner().invoke(app, ["convert", str(walk), str(tmp_path / "mm"), "--scale", "1000", "--images", "png"])
+    converted = CliRunner().invoke(
+        app, ["convert", str(walk), str(tmp_path / "mm"), "--scale", "1000", "--images", "png"]
+    )
     assert converted.exit_code == 0, converted.stderr
     words = ["--input-size", "112", "--passes", "1", "--steps", "2"]
     result = CliRunner().invoke(app, ["map", str(tmp_path / "mm"), "-o", str(tmp_path / "mm.dimm"), *words])
@@ -136,16 +157,19 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(tmp_path: Path,
     assert (tmp_path / "room.dimm").is_file()
 
 
-@pytest.mark.parametrize(("words", "expected"), [
-    (["map", "WALK", "-o", "a.dimm", "--image-topic", "/nowhere"], "/camera/image_raw/compressed"),
-    (["map", "WALK", "-o", "a.dimm", "--map-frame", "moon"], "moon"),
-    (["eval", "MAP", "WALK", "--split", "near:val"], "near:val"),
-    (["weights", "resnet"], "'resnet' is not known"),
-    (["gallery", "WALK"], "exists already"),
-    (["map", "WALK", "-o", "/proc/nowhere/a.dimm", "--preset", "demo"], "/proc/nowhere"),
-])
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["map", "WALK", "-o", "a.dimm", "--image-topic", "/nowhere"], "/camera/image_raw/compressed"),
+        (["map", "WALK", "-o", "a.dimm", "--map-frame", "moon"], "moon"),
+        (["eval", "MAP", "WALK", "--split", "near:val"], "near:val"),
+        (["weights", "resnet"], "'resnet' is not known"),
+        (["gallery", "WALK"], "exists already"),
+        (["map", "WALK", "-o", "/proc/nowhere/a.dimm", "--preset", "demo"], "/proc/nowhere"),
+    ],
+)
 def test_bad_input_is_one_sentence_and_exit_code_1(
-    words: list[str], expected: str, tmp_path: Path, walk: Path, small_map: Path, monkeypatch: pytest.MonkeyPatch,
+    words: list[str], expected: str, tmp_path: Path, walk: Path, small_map: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside what test_bad_input_matrix.py tries."""
     monkeypatch.chdir(tmp_path)
@@ -169,10 +193,19 @@ def test_version_help_and_completion() -> None:
     assert {"auto", "cpu", "gpu", "demo"} <= set(offered.stdout.split())
 
 
-@pytest.mark.parametrize("words", [
-    [], ["fly"], ["-v"], ["weights", "--fly"], ["gallery", "bag", "--seed", "one"], ["convert", "a", "b", "--storage", "tape"],
-    ["map", "bag", "-o", "a.dimm", "--preset", "huge"], ["map", "bag", "-o", "a.dimm", "--input-size", "100"],
-])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["fly"],
+        ["-v"],
+        ["weights", "--fly"],
+        ["gallery", "bag", "--seed", "one"],
+        ["convert", "a", "b", "--storage", "tape"],
+        ["map", "bag", "-o", "a.dimm", "--preset", "huge"],
+        ["map", "bag", "-o", "a.dimm", "--input-size", "100"],
+    ],
+)
 def test_wrong_usage_is_exit_code_2(words: list[str]) -> None:
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 2 and "Usage: dimm" in result.output
@@ -187,7 +220,11 @@ def test_json_is_all_there_is_on_stdout(tmp_path: Path, walk: Path, small_map: P
         (["localize", small_map, tmp_path / "frame.png", "--focal", "150", "--json"], "frame_id", "map"),
         (["weights", "--json"], "encoder", "dinov2-small"),
         (["doctor", walk, "--json", "--results", tmp_path / "results"], "frames", 24),
-        (["map", walk, "-o", tmp_path / "a.dimm", "--passes", "1", "--steps", "2", "--input-size", "112", "--json"], "complete", True),
+        (
+            ["map", walk, "-o", tmp_path / "a.dimm", "--passes", "1", "--steps", "2", "--input-size", "112", "--json"],
+            "complete",
+            True,
+        ),
     ):
         result = CliRunner().invoke(app, list(map(str, words)))
         assert result.exit_code == 0, result.stderr

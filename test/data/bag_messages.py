@@ -61,7 +61,9 @@ def image(ns: int, pixels: np.ndarray, frame_id: str = "optical", encoding: str 
 
 def compressed(ns: int, pixels: np.ndarray, frame_id: str = "optical"):
     data = cv2.imencode(".png", pixels[..., ::-1])[1].reshape(-1)
-    return T["sensor_msgs/msg/CompressedImage"](header=header(ns, frame_id), format="rgb8; png compressed bgr8", data=data)
+    return T["sensor_msgs/msg/CompressedImage"](
+        header=header(ns, frame_id), format="rgb8; png compressed bgr8", data=data
+    )
 
 
 def camera_info(
@@ -126,7 +128,12 @@ def _of_ros1(value):
         return value
     kind = STORE1.types[value.__msgtype__]
     names = [entry.name for entry in fields(kind)]
-    return kind(**{name: 77 if name == "seq" else _of_ros1(getattr(value, name.lower() if len(name) == 1 else name)) for name in names})
+    return kind(
+        **{
+            name: 77 if name == "seq" else _of_ros1(getattr(value, name.lower() if len(name) == 1 else name))
+            for name in names
+        }
+    )
 
 
 START = 1_700_000_000_000_000_000

@@ -1,4 +1,6 @@
-"""Tiny data sets in the published layouts, written from random truth: every convention that a reader could mistake shows."""
+"""Tiny data sets in the published layouts, written from random truth: every convention that a reader could mistake
+shows.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,14 @@ class Draw:
     def camera(self, model: str = "plumb_bob", coefficients: int = 0) -> Camera:
         distortion = tuple(float(value) for value in self.rng.uniform(-0.05, 0.05, coefficients))
         return Camera(
-            WIDTH, HEIGHT, self.number(25, 40), self.number(25, 40), self.number(12, 18), self.number(9, 14), model, distortion,
+            WIDTH,
+            HEIGHT,
+            self.number(25, 40),
+            self.number(25, 40),
+            self.number(12, 18),
+            self.number(9, 14),
+            model,
+            distortion,
         )
 
 
@@ -98,7 +107,12 @@ def metres(depth: np.ndarray, unit: float) -> np.ndarray:
 
 def seven_scenes(folder: Path, draw: Draw) -> Truth:
     camera, depth_camera = draw.camera(), draw.camera()
-    truth = Truth(draw.many(4), [camera] * 4, [HOUR, HOUR + round(2e9 / 30), 2 * HOUR, 2 * HOUR + round(2e9 / 30)], depth_camera=depth_camera)
+    truth = Truth(
+        draw.many(4),
+        [camera] * 4,
+        [HOUR, HOUR + round(2e9 / 30), 2 * HOUR, 2 * HOUR + round(2e9 / 30)],
+        depth_camera=depth_camera,
+    )
     truth.parts, truth.depth = {"train": [2, 3], "val": [0, 1]}, [None, levels(draw), None, None]
     for index, (sequence, number) in enumerate([(1, 0), (1, 2), (2, 0), (2, 2)]):
         stem = folder / f"seq-{sequence:02d}" / f"frame-{number:06d}"
@@ -130,9 +144,11 @@ def twelve_scenes(folder: Path, draw: Draw) -> Truth:
 
     text(
         folder / "info.txt",
-        f"m_versionNumber = 4\nm_sensorName = StructureSensor\nm_colorWidth = {WIDTH}\nm_colorHeight = {HEIGHT}\nm_depthWidth = {WIDTH}\n"
+        f"m_versionNumber = 4\nm_sensorName = StructureSensor\nm_colorWidth = {WIDTH}\nm_colorHeight = "
+        f"{HEIGHT}\nm_depthWidth = {WIDTH}\n"
         f"m_depthHeight = {HEIGHT}\nm_depthShift = 1000\nm_calibrationColorIntrinsic = {four(camera)} \n"
-        f"m_calibrationColorExtrinsic = {line(np.eye(4).ravel())} \nm_calibrationDepthIntrinsic = {four(depth_camera)} \n"
+        f"m_calibrationColorExtrinsic = {line(np.eye(4).ravel())} \nm_calibrationDepthIntrinsic = {four(depth_camera)} "
+        "\n"
         f"m_calibrationDepthExtrinsic = {line(np.eye(4).ravel())} \nm_frames.size = 4\n",
     )
     text(folder / "split.txt", "sequence0 [frames=2] [start=0 ; end=1]\nsequence1 [frames=2] [start=3 ; end=4]\n")
@@ -149,14 +165,18 @@ def indoor6(folder: Path, draw: Draw) -> Truth:
         truth.cameras.append(Camera(WIDTH, HEIGHT, f, f, cx - 0.5, cy - 0.5, distortion=(k, 0.0, 0.0, 0.0)))
         write_image(Path(f"{stem}.color.jpg"), index)
         text(Path(f"{stem}.pose.txt"), matrix(np.linalg.inv(truth.world_from_camera[index])[:3]))
-        text(Path(f"{stem}.intrinsics.txt"), f"{WIDTH} {HEIGHT} {f!r} {cx!r} {cy!r} {k!r} session/original_{index}.png\n")
+        text(
+            Path(f"{stem}.intrinsics.txt"), f"{WIDTH} {HEIGHT} {f!r} {cx!r} {cy!r} {k!r} session/original_{index}.png\n"
+        )
     for part, members in (("train", (0, 5)), ("val", (1,)), ("test", (2,))):
         text(folder / f"{folder.name}_{part}.txt", "".join(f"image-{number:06d}.color.jpg\n" for number in members))
     return truth
 
 
 def cambridge(folder: Path, draw: Draw) -> Truth:
-    truth = Truth(draw.many(4), [], [0, round(1e9 / 30), HOUR, HOUR + round(1e9 / 30)], {"train": [0, 1, 3], "val": [2]})
+    truth = Truth(
+        draw.many(4), [], [0, round(1e9 / 30), HOUR, HOUR + round(1e9 / 30)], {"train": [0, 1, 3], "val": [2]}
+    )
     names = ["seq1/frame00001.png", "seq1/frame00007.png", "seq2/frame00001.png", "seq2/frame00002.png"]
     rows, nvm = [], []
     for index, (name, pose) in enumerate(zip(names, truth.world_from_camera)):
@@ -169,12 +189,17 @@ def cambridge(folder: Path, draw: Draw) -> Truth:
     heading = "Visual Landmark Dataset V1\nImageFile, Camera Position [X Y Z W P Q R]\n\n"
     text(folder / "dataset_train.txt", heading + "\n".join(rows[index] for index in truth.parts["train"]) + "\n")
     text(folder / "dataset_test.txt", heading + rows[2] + "\n")
-    text(folder / "reconstruction.nvm", "NVM_V3 \n\n4\n" + "\n".join(reversed(nvm)) + "\n\n1\n0.1 0.2 0.3 255 0 0 1 0 7 1.5 2.5\n")
+    text(
+        folder / "reconstruction.nvm",
+        "NVM_V3 \n\n4\n" + "\n".join(reversed(nvm)) + "\n\n1\n0.1 0.2 0.3 255 0 0 1 0 7 1.5 2.5\n",
+    )
     return truth
 
 
 def ace(folder: Path, draw: Draw) -> Truth:
-    truth = Truth(draw.many(4), [], [0, round(1e9 / 30), HOUR, HOUR + round(1e9 / 30)], {"train": [0, 1], "val": [2, 3]})
+    truth = Truth(
+        draw.many(4), [], [0, round(1e9 / 30), HOUR, HOUR + round(1e9 / 30)], {"train": [0, 1], "val": [2, 3]}
+    )
     for index in range(4):
         place, stem = folder / ("train" if index < 2 else "test"), f"frame_{index:05d}"
         write_image(place / "rgb" / f"{stem}.jpg", index)
@@ -191,7 +216,9 @@ def ace(folder: Path, draw: Draw) -> Truth:
 
 def map_free(folder: Path, draw: Draw) -> Truth:
     numbers = [(0, 0), (0, 3), (1, 0), (1, 5)]
-    truth = Truth(draw.many(4), [], [s * HOUR + round(n * 1e9 / 30) for s, n in numbers], {"train": [0, 1], "val": [2, 3]})
+    truth = Truth(
+        draw.many(4), [], [s * HOUR + round(n * 1e9 / 30) for s, n in numbers], {"train": [0, 1], "val": [2, 3]}
+    )
     rows, lenses = [], []
     for index, (sequence, number) in enumerate(numbers):
         name = f"seq{sequence}/frame_{number:05d}.jpg"
@@ -212,25 +239,43 @@ def map_free(folder: Path, draw: Draw) -> Truth:
 def nerfstudio(folder: Path, draw: Draw) -> Truth:
     shared, own = draw.camera("plumb_bob", 4), draw.camera()
     truth = Truth(
-        draw.many(3), [], [round(n * 1e9 / 30) for n in range(3)], {"train": [0, 2], "val": [1]}, [None, None, levels(draw, (12, 16))],
+        draw.many(3),
+        [],
+        [round(n * 1e9 / 30) for n in range(3)],
+        {"train": [0, 2], "val": [1]},
+        [None, None, levels(draw, (12, 16))],
     )
     lens = {"fl_x": shared.fx, "fl_y": shared.fy, "cx": shared.cx + 0.5, "cy": shared.cy + 0.5, "w": WIDTH, "h": HEIGHT}
     lens |= dict(zip(("k1", "k2", "p1", "p2"), shared.distortion))
-    truth.cameras = [Camera(WIDTH, HEIGHT, shared.fx, shared.fy, shared.cx, shared.cy, distortion=(*shared.distortion, 0.0)) for _ in range(2)]
+    truth.cameras = [
+        Camera(WIDTH, HEIGHT, shared.fx, shared.fy, shared.cx, shared.cy, distortion=(*shared.distortion, 0.0))
+        for _ in range(2)
+    ]
     truth.cameras.append(Camera(WIDTH, HEIGHT, own.fx, own.fy, own.cx, own.cy, distortion=(*shared.distortion, 0.0)))
     frames = []
     for index, pose in enumerate(truth.world_from_camera):
         write_image(folder / f"images/frame_{index + 1:05d}.png", index)
         right, down, ahead, centre = pose[:3].T
-        frames.append({
-            "file_path": f"images/frame_{index + 1:05d}.png",
-            "transform_matrix": [*np.column_stack([right, -down, -ahead, centre]).tolist(), [0, 0, 0, 1]],
-        })
-    frames[2] |= {"fl_x": own.fx, "fl_y": own.fy, "cx": own.cx + 0.5, "cy": own.cy + 0.5, "depth_file_path": "depths/frame_00003.png"}
+        frames.append(
+            {
+                "file_path": f"images/frame_{index + 1:05d}.png",
+                "transform_matrix": [*np.column_stack([right, -down, -ahead, centre]).tolist(), [0, 0, 0, 1]],
+            }
+        )
+    frames[2] |= {
+        "fl_x": own.fx,
+        "fl_y": own.fy,
+        "cx": own.cx + 0.5,
+        "cy": own.cy + 0.5,
+        "depth_file_path": "depths/frame_00003.png",
+    }
     write_depth(folder / "depths/frame_00003.png", truth.depth[2])
     truth.depth[2], truth.depth_camera = metres(truth.depth[2], 1e-3), truth.cameras[2].scaled(16, 12)
     content = {"camera_model": "OPENCV", **lens, "frames": frames[::-1]}
-    content |= {"train_filenames": ["images/frame_00001.png", "images/frame_00003.png"], "val_filenames": ["images/frame_00002.png"]}
+    content |= {
+        "train_filenames": ["images/frame_00001.png", "images/frame_00003.png"],
+        "val_filenames": ["images/frame_00002.png"],
+    }
     text(folder / "transforms.json", json.dumps(content))
     return truth
 
@@ -266,9 +311,14 @@ def euroc(folder: Path, draw: Draw) -> Truth:
     camera = draw.camera("plumb_bob", 4)
     body_from_camera, body_from_sensor = draw.pose(), draw.pose()
     world_from_sensor = draw.many(3)
-    truth = Truth([pose @ np.linalg.inv(body_from_sensor) @ body_from_camera for pose in world_from_sensor], [camera] * 3, stamps)
+    truth = Truth(
+        [pose @ np.linalg.inv(body_from_sensor) @ body_from_camera for pose in world_from_sensor], [camera] * 3, stamps
+    )
     root = folder / "mav0"
-    listing, rows = ["#timestamp [ns],filename"], ["#timestamp, p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z [m], q_RS_w [], q_RS_x [], q_RS_y [], q_RS_z []"]
+    listing, rows = (
+        ["#timestamp [ns],filename"],
+        ["#timestamp, p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z [m], q_RS_w [], q_RS_x [], q_RS_y [], q_RS_z []"],
+    )
     for index, stamp in enumerate(stamps):
         write_image(root / "cam0" / "data" / f"{stamp}.png", index)
         listing.append(f"{stamp},{stamp}.png")
@@ -278,16 +328,25 @@ def euroc(folder: Path, draw: Draw) -> Truth:
     text(root / "state_groundtruth_estimate0" / "data.csv", "\n".join(rows) + "\n")
 
     def transform(pose: np.ndarray) -> str:
-        return "T_BS:\n  cols: 4\n  rows: 4\n  data: [" + ",\n         ".join(", ".join(repr(float(v)) for v in row) for row in pose) + "]\n"
+        return (
+            "T_BS:\n  cols: 4\n  rows: 4\n  data: ["
+            + ",\n         ".join(", ".join(repr(float(v)) for v in row) for row in pose)
+            + "]\n"
+        )
 
     text(
         root / "cam0" / "sensor.yaml",
-        "# General sensor definitions.\nsensor_type: camera\ncomment: VI-Sensor cam0 (MT9M034)\n\n" + transform(body_from_camera)
+        "# General sensor definitions.\nsensor_type: camera\ncomment: VI-Sensor cam0 (MT9M034)\n\n"
+        + transform(body_from_camera)
         + f"\nrate_hz: 20\nresolution: [{WIDTH}, {HEIGHT}]\ncamera_model: pinhole\n"
-        + f"intrinsics: [{camera.fx!r}, {camera.fy!r}, {camera.cx!r}, {camera.cy!r}] #fu, fv, cu, cv\ndistortion_model: radial-tangential\n"
+        + f"intrinsics: [{camera.fx!r}, {camera.fy!r}, {camera.cx!r}, {camera.cy!r}] #fu, fv, cu, cv\n"
+        + "distortion_model: radial-tangential\n"
         + f"distortion_coefficients: {list(camera.distortion)}\n",
     )
-    text(root / "state_groundtruth_estimate0" / "sensor.yaml", "sensor_type: visual-inertial\n" + transform(body_from_sensor))
+    text(
+        root / "state_groundtruth_estimate0" / "sensor.yaml",
+        "sensor_type: visual-inertial\n" + transform(body_from_sensor),
+    )
     return truth
 
 
@@ -297,24 +356,38 @@ def kitti(folder: Path, draw: Draw) -> Truth:
     two_from_zero = np.eye(4)
     two_from_zero[:3, 3] = offset
     world_from_zero = draw.many(3)
-    truth = Truth([pose @ np.linalg.inv(two_from_zero) for pose in world_from_zero], [camera] * 3, [0, 103_735_900, 207_339_300])
+    truth = Truth(
+        [pose @ np.linalg.inv(two_from_zero) for pose in world_from_zero], [camera] * 3, [0, 103_735_900, 207_339_300]
+    )
     for index in range(3):
         write_image(folder / "image_2" / f"{index:06d}.png", index)
-    text(folder.parent.parent / "poses" / f"{folder.name}.txt", "".join(line(pose[:3].ravel()) + "\n" for pose in world_from_zero))
+    text(
+        folder.parent.parent / "poses" / f"{folder.name}.txt",
+        "".join(line(pose[:3].ravel()) + "\n" for pose in world_from_zero),
+    )
     text(folder / "times.txt", "0.000000e+00\n1.037359e-01\n2.073393e-01\n")
     projection = camera.matrix @ np.hstack([np.eye(3), offset[:, None]])
-    text(folder / "calib.txt", f"P0: {line(np.eye(3, 4).ravel())}\nP1: {line(np.eye(3, 4).ravel())}\nP2: {line(projection.ravel())}\n")
+    text(
+        folder / "calib.txt",
+        f"P0: {line(np.eye(3, 4).ravel())}\nP1: {line(np.eye(3, 4).ravel())}\nP2: {line(projection.ravel())}\n",
+    )
     return truth
 
 
 def colmap_rig(folder: Path, draw: Draw, binary: bool) -> Truth:
-    """Two cameras on a rig, two frames; the poses in images.* are wrong, as COLMAP itself does not read them beside frames.*."""
+    """Two cameras on a rig, two frames; the poses in images.* are wrong, as COLMAP itself does not read them beside
+    frames.*.
+    """
     cameras = [draw.camera("plumb_bob", 4), draw.camera("equidistant", 4)]
     right_from_rig = draw.pose()
     rig_from_world = draw.many(2)
     names = ["left/0.png", "left/1.png", "right/0.png", "right/1.png"]
     camera_from_world = [*rig_from_world, *(right_from_rig @ pose for pose in rig_from_world)]
-    truth = Truth([np.linalg.inv(pose) for pose in camera_from_world], [cameras[0]] * 2 + [cameras[1]] * 2, [round(n * 1e9 / 30) for n in range(4)])
+    truth = Truth(
+        [np.linalg.inv(pose) for pose in camera_from_world],
+        [cameras[0]] * 2 + [cameras[1]] * 2,
+        [round(n * 1e9 / 30) for n in range(4)],
+    )
     model = folder / "sparse" / "0"
     model.mkdir(parents=True)
     for index, name in enumerate(names):
@@ -326,26 +399,49 @@ def colmap_rig(folder: Path, draw: Draw, binary: bool) -> Truth:
     images_of = [(11, 13), (12, 14)]  # of each frame: left, right
     if binary:
         (model / "cameras.bin").write_bytes(
-            struct.pack("<Q", 2) + b"".join(struct.pack("<iiQQ8d", 3 + n, 4 + n, WIDTH, HEIGHT, *lens) for n, lens in enumerate(lenses)),
+            struct.pack("<Q", 2)
+            + b"".join(struct.pack("<iiQQ8d", 3 + n, 4 + n, WIDTH, HEIGHT, *lens) for n, lens in enumerate(lenses))
         )
-        (model / "images.bin").write_bytes(struct.pack("<Q", 4) + b"".join(
-            struct.pack("<I7dI", 11 + n, *wrong, 3 + n // 2) + name.encode() + b"\0" + struct.pack("<QddQ", 1, 1.5, 2.5, 2**64 - 1)
-            for n, name in enumerate(names)
-        ))
+        (model / "images.bin").write_bytes(
+            struct.pack("<Q", 4)
+            + b"".join(
+                struct.pack("<I7dI", 11 + n, *wrong, 3 + n // 2)
+                + name.encode()
+                + b"\0"
+                + struct.pack("<QddQ", 1, 1.5, 2.5, 2**64 - 1)
+                for n, name in enumerate(names)
+            )
+        )
         (model / "rigs.bin").write_bytes(struct.pack("<QIIiI", 1, 7, 2, 0, 3) + struct.pack("<iIB7d", 0, 4, 1, *right))
-        (model / "frames.bin").write_bytes(struct.pack("<Q", 2) + b"".join(
-            struct.pack("<II7dI", 21 + n, 7, *pose, 2) + struct.pack("<iIQiIQ", 0, 3, images_of[n][0], 0, 4, images_of[n][1])
-            for n, pose in enumerate(rig)
-        ))
+        (model / "frames.bin").write_bytes(
+            struct.pack("<Q", 2)
+            + b"".join(
+                struct.pack("<II7dI", 21 + n, 7, *pose, 2)
+                + struct.pack("<iIQiIQ", 0, 3, images_of[n][0], 0, 4, images_of[n][1])
+                for n, pose in enumerate(rig)
+            )
+        )
     else:
-        text(model / "cameras.txt", "".join(
-            f"{3 + n} {kind} {WIDTH} {HEIGHT} {line(lens)}\n" for n, (kind, lens) in enumerate(zip(("OPENCV", "OPENCV_FISHEYE"), lenses))
-        ))
-        text(model / "images.txt", "".join(f"{11 + n} {line(wrong)} {3 + n // 2} {name}\n1.5 2.5 -1\n" for n, name in enumerate(names)))
+        text(
+            model / "cameras.txt",
+            "".join(
+                f"{3 + n} {kind} {WIDTH} {HEIGHT} {line(lens)}\n"
+                for n, (kind, lens) in enumerate(zip(("OPENCV", "OPENCV_FISHEYE"), lenses))
+            ),
+        )
+        text(
+            model / "images.txt",
+            "".join(f"{11 + n} {line(wrong)} {3 + n // 2} {name}\n1.5 2.5 -1\n" for n, name in enumerate(names)),
+        )
         text(model / "rigs.txt", f"# Rig calib list\n7 2 CAMERA 3 CAMERA 4 1 {line(right)}\n")
-        text(model / "frames.txt", "# Frame list\n" + "".join(
-            f"{21 + n} 7 {line(pose)} 2 CAMERA 3 {images_of[n][0]} CAMERA 4 {images_of[n][1]}\n" for n, pose in enumerate(rig)
-        ))
+        text(
+            model / "frames.txt",
+            "# Frame list\n"
+            + "".join(
+                f"{21 + n} 7 {line(pose)} 2 CAMERA 3 {images_of[n][0]} CAMERA 4 {images_of[n][1]}\n"
+                for n, pose in enumerate(rig)
+            ),
+        )
     return truth
 
 

@@ -28,7 +28,13 @@ def camera_x(recording) -> np.ndarray:
 def test_images_cameras_and_poses(drive, tmp_path, storage):
     recording = read_bag(drive.write(tmp_path / "drive", storage))
     assert recording.frame_id == "map" and recording.notes == () and recording.name == "drive"
-    assert [frame.stamp_ns - START for frame in recording.frames] == [0, 100_000_000, 190_000_000, 300_000_000, 400_000_000]
+    assert [frame.stamp_ns - START for frame in recording.frames] == [
+        0,
+        100_000_000,
+        190_000_000,
+        300_000_000,
+        400_000_000,
+    ]
     np.testing.assert_allclose(camera_x(recording), 100.2 + np.array([0, 0.1, 0.19, 0.3, 0.4]), atol=1e-9)
     order = [3, 0, 4, 2, 1]
     with ThreadPoolExecutor(4) as pool:  # frames are loaded by several threads, in any order
@@ -66,8 +72,14 @@ def test_depth_in_the_frame_of_the_camera(drive, tmp_path):
     for k in range(5):
         shift = 5_000_000 if k < 4 else 40_000_000  # the last is too far from its image
         depth = np.full((12, 16), 1000 + k, np.uint16)
-        drive.add(ns(0.1 * k) + 9_000_000, "/camera/depth/image_raw", image(ns(0.1 * k) + shift, depth, encoding="16UC1"))
-        drive.add(ns(0.1 * k) + 9_000_000, "/camera/depth/camera_info", camera_info(ns(0.1 * k) + shift, width=16, height=12, focal=15.0))
+        drive.add(
+            ns(0.1 * k) + 9_000_000, "/camera/depth/image_raw", image(ns(0.1 * k) + shift, depth, encoding="16UC1")
+        )
+        drive.add(
+            ns(0.1 * k) + 9_000_000,
+            "/camera/depth/camera_info",
+            camera_info(ns(0.1 * k) + shift, width=16, height=12, focal=15.0),
+        )
     frames = read_bag(drive.write(tmp_path / "b")).frames
     assert frames[0].depth_camera.fx == 15 and frames[0].camera.fx == 30
     assert [frame.load_depth().mean() for frame in frames] == pytest.approx([1.0, 1.001, 1.002, 1.003, 0.0])
@@ -118,7 +130,8 @@ def test_images_outside_tf_are_left_out_with_a_note(drive, tmp_path):
     recording = read_bag(path)
     assert len(recording.frames) == 5
     assert recording.notes == (
-        "3 of 8 images have no pose at their stamp and were left out (Transform 'odom' -> 'base_link' begins 0.500 s after the "
+        "3 of 8 images have no pose at their stamp and were left out (Transform 'odom' -> 'base_link' begins 0.500 s "
+        "after the "
         "requested time 1699999999.500 s; its first is of 1700000000.000 s).",
     )
     everything = read_bag(path, require_poses=False)
@@ -126,7 +139,11 @@ def test_images_outside_tf_are_left_out_with_a_note(drive, tmp_path):
 
 
 def test_gap_in_tf(drive, tmp_path):
-    drive.add(ns(10), "/tf", tf(transform(ns(10), "map", "odom", (0, 0, 0)), transform(ns(10), "odom", "base_link", (0, 0, 0))))
+    drive.add(
+        ns(10),
+        "/tf",
+        tf(transform(ns(10), "map", "odom", (0, 0, 0)), transform(ns(10), "odom", "base_link", (0, 0, 0))),
+    )
     drive.add(ns(5), "/camera/image_raw", image(ns(5), np.zeros((24, 32, 3), np.uint8)))
     path = drive.write(tmp_path / "b")
     assert len(read_bag(path).frames) == 5
@@ -138,7 +155,8 @@ def test_camera_frame_can_be_named(drive, tmp_path):
     bag.add(ns(0.1), "/camera/image_raw", image(ns(0.1), np.zeros((24, 32, 3), np.uint8), frame_id="wrong"))
     path = bag.write(tmp_path / "b")
     with pytest.raises(
-        DataError, match="Frame 'wrong' does not exist in TF; the frames are 'base_link', 'map', 'odom', 'optical'; record /tf"
+        DataError,
+        match="Frame 'wrong' does not exist in TF; the frames are 'base_link', 'map', 'odom', 'optical'; record /tf",
     ):
         read_bag(path)
     assert camera_x(read_bag(path, camera_frame="optical")) == pytest.approx(100.3)
@@ -158,7 +176,9 @@ def pose_message(seconds: float, x: float, kind: str, frame_id: str = "map"):
     twist = T["geometry_msgs/msg/TwistWithCovariance"](
         twist=T["geometry_msgs/msg/Twist"](linear=zero, angular=zero), covariance=np.zeros(36)
     )
-    return T["nav_msgs/msg/Odometry"](header=header(ns(seconds), frame_id), child_frame_id="base_link", pose=covered, twist=twist)
+    return T["nav_msgs/msg/Odometry"](
+        header=header(ns(seconds), frame_id), child_frame_id="base_link", pose=covered, twist=twist
+    )
 
 
 @pytest.mark.parametrize("kind", ["PoseStamped", "PoseWithCovarianceStamped", "Odometry", "TransformStamped"])
@@ -187,7 +207,8 @@ def test_pose_topic_without_extrinsics(drive, tmp_path):
     bag = drive.without("/tf_static")
     bag.add(ns(0), "/odom", pose_message(0, 0, "Odometry"))
     with pytest.raises(
-        DataError, match="no extrinsics from 'base_link' .the child frame of /odom. to the camera: Frame 'optical' does not exist"
+        DataError,
+        match="no extrinsics from 'base_link' .the child frame of /odom. to the camera: Frame 'optical' does not exist",
     ):
         read_bag(bag.write(tmp_path / "b"), pose_topic="/odom")
 
@@ -212,7 +233,8 @@ def test_pose_topic_without_extrinsics(drive, tmp_path):
         (
             "/tf",
             {},
-            "cannot give the camera's poses: Frame 'map' does not exist in TF; the frames are 'base_link', 'optical'; record /tf",
+            "cannot give the camera's poses: Frame 'map' does not exist in TF; the frames are 'base_link', 'optical'; "
+            "record /tf",
         ),
         ("/tf_static", {}, "Frame 'optical' does not exist in TF; the frames are 'base_link', 'map', 'odom'"),
         ("", {"map_frame": "world"}, "Frame 'world' does not exist in TF"),
@@ -230,11 +252,15 @@ def test_broken_link_names_both_sides(drive, tmp_path):
         bag.add(
             ns(seconds),
             "/tf",
-            tf(transform(ns(seconds), "map", "odom", (0, 0, 0)), transform(ns(seconds), "footprint", "base_link", (0, 0, 0))),
+            tf(
+                transform(ns(seconds), "map", "odom", (0, 0, 0)),
+                transform(ns(seconds), "footprint", "base_link", (0, 0, 0)),
+            ),
         )
     with pytest.raises(
         DataError,
-        match="link 'map' to 'optical': 'map', 'odom' and 'base_link', 'footprint', 'optical' are two separate trees; record",
+        match="link 'map' to 'optical': 'map', 'odom' and 'base_link', 'footprint', 'optical' are two separate trees; "
+        "record",
     ):
         read_bag(bag.write(tmp_path / "b"))
 
@@ -310,7 +336,8 @@ def test_bags_of_rosbag2_itself(name):
     if not (SHARED / name).exists():
         pytest.skip("shared data are not on this machine")
     with pytest.raises(
-        DataError, match="choose one with --image-topic among /test/sensor_msgs/compressed_image, /test/sensor_msgs/image"
+        DataError,
+        match="choose one with --image-topic among /test/sensor_msgs/compressed_image, /test/sensor_msgs/image",
     ):
         open_recording(SHARED / name)
     recording = open_recording(SHARED / name, image_topic="/test/sensor_msgs/image", require_poses=False)

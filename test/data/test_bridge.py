@@ -30,7 +30,9 @@ CRASHES = """
 """
 
 #: Noise on stdout, one encoding refused, one wrong, one of another type.
-PARTLY = RIGHT + """
+PARTLY = (
+    RIGHT
+    + """
     print("built for another NumPy")
     Right = CvBridge
 
@@ -41,6 +43,7 @@ PARTLY = RIGHT + """
             image = super().imgmsg_to_cv2(one, wanted)
             return {"bgr8": image[..., ::-1], "rgb16": image.astype("uint16")}.get(one.encoding, image)
 """
+)
 
 
 @pytest.fixture
@@ -66,13 +69,18 @@ def doctor() -> tuple[str, str]:
 def test_a_right_one_is_used(installed) -> None:
     installed(RIGHT)
     assert bridge().converts == set(PIXEL_BYTES) and bridge().trouble == ""
-    assert doctor() == ("OK", f"NumPy {np.__version__}, cv_bridge works, for {len(PIXEL_BYTES)} encodings; rmw_fastrtps_cpp, domain 0")
+    assert doctor() == (
+        "OK",
+        f"NumPy {np.__version__}, cv_bridge works, for {len(PIXEL_BYTES)} encodings; rmw_fastrtps_cpp, domain 0",
+    )
 
 
 def test_one_that_crashes_is_named_and_this_process_lives(installed) -> None:
     installed(CRASHES)
     assert bridge().converts == set() and bridge().installed
-    assert bridge().trouble.startswith("cv_bridge is installed but cannot be used (it ends its process by SIGSEGV under NumPy")
+    assert bridge().trouble.startswith(
+        "cv_bridge is installed but cannot be used (it ends its process by SIGSEGV under NumPy"
+    )
     assert doctor() == ("WARNING", bridge().trouble)
 
 

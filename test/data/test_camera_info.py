@@ -13,7 +13,13 @@ TYPES = get_typestore(Stores.ROS2_JAZZY).types
 
 
 def info(
-    width=640, height=480, k=(500.0, 0, 320, 0, 510, 240, 0, 0, 1), d=(), model="plumb_bob", roi=(0, 0, 0, 0), binning=(0, 0)
+    width=640,
+    height=480,
+    k=(500.0, 0, 320, 0, 510, 240, 0, 0, 1),
+    d=(),
+    model="plumb_bob",
+    roi=(0, 0, 0, 0),
+    binning=(0, 0),
 ):
     x, y, w, h = roi
     region = TYPES["sensor_msgs/msg/RegionOfInterest"](x_offset=x, y_offset=y, height=h, width=w, do_rectify=False)
@@ -127,22 +133,31 @@ roi: {x_offset: 100, y_offset: 40, height: 240, width: 320, do_rectify: false}
 
 def test_calibration_files(tmp_path):
     d = (0.1, -0.2, 0.001, 0.002, 0.05)
-    for text, message in ((CALIBRATION, info(d=d, k=(500.0, 0, 320, 0, 510, 240, 0, 0, 1))), (
-        ECHOED, info(d=d, k=(500.0, 0, 320, 0, 510, 240, 0, 0, 1), roi=(100, 40, 320, 240), binning=(2, 2)),
-    )):
+    for text, message in (
+        (CALIBRATION, info(d=d, k=(500.0, 0, 320, 0, 510, 240, 0, 0, 1))),
+        (ECHOED, info(d=d, k=(500.0, 0, 320, 0, 510, 240, 0, 0, 1), roi=(100, 40, 320, 240), binning=(2, 2))),
+    ):
         (tmp_path / "camera.yaml").write_text(text)
         assert camera_from_file(tmp_path / "camera.yaml") == camera_from_info(message)
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("", "holds no calibration"), ("[1, 2]", "holds no calibration"), ("a: [", "is not YAML"), ("\x00", "is not YAML"),
-    (CALIBRATION.replace("image_width: 640", "image_width: wide"), "is no ROS calibration"),
-    (CALIBRATION.replace("image_height: 480\n", ""), "is no ROS calibration"),
-    (CALIBRATION.replace("500.0, 0.0, ", ""), "is no ROS calibration"), (CALIBRATION.replace("[0.1,", "[x,"), "is no ROS calibration"),
-    (CALIBRATION.replace("500.0", "0.0"), "cannot be used: The camera's focal length"),
-    (CALIBRATION.replace("plumb_bob", "magic"), "cannot be used: Distortion model 'magic'"), ("[" * 5000, "is not YAML"),
-    ("!!python/object/apply:os.getcwd []", "is not YAML"),
-])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "holds no calibration"),
+        ("[1, 2]", "holds no calibration"),
+        ("a: [", "is not YAML"),
+        ("\x00", "is not YAML"),
+        (CALIBRATION.replace("image_width: 640", "image_width: wide"), "is no ROS calibration"),
+        (CALIBRATION.replace("image_height: 480\n", ""), "is no ROS calibration"),
+        (CALIBRATION.replace("500.0, 0.0, ", ""), "is no ROS calibration"),
+        (CALIBRATION.replace("[0.1,", "[x,"), "is no ROS calibration"),
+        (CALIBRATION.replace("500.0", "0.0"), "cannot be used: The camera's focal length"),
+        (CALIBRATION.replace("plumb_bob", "magic"), "cannot be used: Distortion model 'magic'"),
+        ("[" * 5000, "is not YAML"),
+        ("!!python/object/apply:os.getcwd []", "is not YAML"),
+    ],
+)
 def test_files_that_are_no_calibration_are_named(text, expected, tmp_path):
     (tmp_path / "camera.yaml").write_bytes(text.encode())
     with pytest.raises(InputError, match="The camera file .*camera.yaml") as error:

@@ -34,7 +34,8 @@ def write_frame(folder: Path, number: int, size=(64, 48), pose=None, depth=False
     np.savetxt(f"{stem}.pose.txt", world_from_camera(number) if pose is None else pose)
     if depth:
         cv2.imwrite(
-            f"{stem}.depth.png", np.array([[0, 1500], [65535, 2000]], np.uint16).repeat(size[1] // 2, 0).repeat(size[0] // 2, 1)
+            f"{stem}.depth.png",
+            np.array([[0, 1500], [65535, 2000]], np.uint16).repeat(size[1] // 2, 0).repeat(size[0] // 2, 1),
         )
 
 
@@ -64,14 +65,20 @@ def test_seven_scenes(scene):
     assert (frame.camera.fx, frame.camera.fy, frame.camera.cx, frame.stamp_ns) == (60, 61, 31.5, 100_000_000)
     np.testing.assert_array_equal(frame.load(), colour(3))
     np.testing.assert_allclose(np.unique(frame.load_depth()), [0, 1.5, 2])
-    assert frame.depth_camera.fx == 70 and recording.frames[0].load_depth is None and recording.frames[0].depth_camera is None
+    assert (
+        frame.depth_camera.fx == 70
+        and recording.frames[0].load_depth is None
+        and recording.frames[0].depth_camera is None
+    )
 
 
 def test_part_of_a_split(scene):
     part = open_recording(scene, split="near:val")
     assert [frame.name for frame in part.frames] == ["frame-000003", "frame-000008"]
     assert part.name == "kitchen-near-val" and part.splits == {}
-    with pytest.raises(DataError, match="'kitchen' has no split 'mid:val'; it has near:train, near:val, far:train, far:val"):
+    with pytest.raises(
+        DataError, match="'kitchen' has no split 'mid:val'; it has near:train, near:val, far:train, far:val"
+    ):
         open_recording(scene, split="mid:val")
     with pytest.raises(DataError, match="Split 'far:val' of 'kitchen' holds no frame"):
         open_recording(scene, split="far:val")
@@ -89,7 +96,8 @@ def test_split_of_one_name(scene):
 
 
 @pytest.mark.parametrize(
-    "bad", [np.full((4, 4), np.nan), np.full((4, 4), -np.inf), np.diag([2.0, 2, 2, 1]), np.diag([1.0, 1, -1, 1]), np.eye(3)]
+    "bad",
+    [np.full((4, 4), np.nan), np.full((4, 4), -np.inf), np.diag([2.0, 2, 2, 1]), np.diag([1.0, 1, -1, 1]), np.eye(3)],
 )
 def test_frames_with_bad_poses_are_left_out(scene, bad):
     write_frame(scene, 9, pose=bad)
@@ -138,7 +146,9 @@ def test_seven_scenes_errors(scene):
 def test_folders_without_frames(scene, missing):
     for path in scene.glob(missing):
         path.unlink()
-    with pytest.raises(DataError, match="has no image with a valid pose: .* and 4 have no pose" if "pose" in missing else "is empty"):
+    with pytest.raises(
+        DataError, match="has no image with a valid pose: .* and 4 have no pose" if "pose" in missing else "is empty"
+    ):
         open_recording(scene)
 
 
@@ -185,7 +195,9 @@ def write_colmap(folder: Path, model: str, binary: bool, images=("b.png", "a.png
         cv2.imwrite(str(path), colour(index)[..., ::-1])
     if binary:
         cameras = (
-            struct.pack("<Q", 1) + struct.pack("<iiQQ", 7, identifier, 64, 48) + struct.pack(f"<{len(parameters)}d", *parameters)
+            struct.pack("<Q", 1)
+            + struct.pack("<iiQQ", 7, identifier, 64, 48)
+            + struct.pack(f"<{len(parameters)}d", *parameters)
         )
         body = struct.pack("<Q", len(rows))
         for index, (numbers, name) in enumerate(rows):
@@ -271,7 +283,9 @@ def test_shared_redkitchen():
         "far": (605, 100),
     }
     numbers = json.loads((folder / "split.json").read_text())["mid"]["val"]
-    assert [frame.name for frame in open_recording(folder, split="mid:val").frames] == [f"frame-{n:06d}" for n in sorted(numbers)]
+    assert [frame.name for frame in open_recording(folder, split="mid:val").frames] == [
+        f"frame-{n:06d}" for n in sorted(numbers)
+    ]
     assert (recording.frames[0].camera.fx, recording.frames[0].depth_camera.fx) == (525, 585)
 
 
@@ -281,7 +295,8 @@ def test_shared_bonsai():
     camera = recording.frames[0].camera
     assert (camera.cx, camera.cy) == (399.5, 266) and camera.distortion[0] == pytest.approx(-0.00752, abs=1e-5)
     assert recording.frames[0].load().shape == (533, 800, 3)
-    # An orbit of a table: the optical axes of an inward-looking camera nearly meet, so poses are inverted the right way.
+    # An orbit of a table: the optical axes of an inward-looking camera nearly meet, so poses are inverted the right
+    # way.
     axes, centres = recording.poses()[:, :3, 2], recording.poses()[:, :3, 3]
     projectors = np.eye(3) - axes[:, :, None] * axes[:, None]
     middle = np.linalg.solve(projectors.sum(0), (projectors @ centres[:, :, None]).sum(0))[:, 0]

@@ -60,7 +60,13 @@ def test_grey_fills_three_channels(picture, encoding):
 @pytest.mark.parametrize("bigendian", [False, True])
 @pytest.mark.parametrize(
     ("encoding", "channels"),
-    [("rgb16", [0, 1, 2]), ("bgr16", [2, 1, 0]), ("rgba16", [0, 1, 2, 1]), ("bgra16", [2, 1, 0, 1]), ("16UC3", [2, 1, 0])],
+    [
+        ("rgb16", [0, 1, 2]),
+        ("bgr16", [2, 1, 0]),
+        ("rgba16", [0, 1, 2, 1]),
+        ("bgra16", [2, 1, 0, 1]),
+        ("16UC3", [2, 1, 0]),
+    ],
 )
 def test_sixteen_bits_are_swapped_and_scaled(picture, encoding, channels, bigendian):
     stored = (picture.astype(np.uint16) * 257)[..., channels].astype(">u2" if bigendian else "<u2")
@@ -94,7 +100,9 @@ def yuv444(picture: np.ndarray) -> np.ndarray:
     return np.rint(np.stack([y, u, v], axis=-1)).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("encoding", "luma_first"), [("yuv422", False), ("uyvy", False), ("yuv422_yuy2", True), ("yuyv", True)])
+@pytest.mark.parametrize(
+    ("encoding", "luma_first"), [("yuv422", False), ("uyvy", False), ("yuv422_yuy2", True), ("yuyv", True)]
+)
 def test_packed_yuv(picture, encoding, luma_first):
     yuv = yuv444(picture)
     chroma = yuv[..., 1].copy()
@@ -157,7 +165,9 @@ def test_every_listed_encoding_is_decoded():
 
 @pytest.mark.parametrize("format", ["png", "rgb8; png compressed bgr8", "bgr8; png compressed bgr8"])
 def test_compressed(picture, format):
-    np.testing.assert_array_equal(decode_compressed(format, cv2.imencode(".png", picture[..., ::-1])[1].tobytes()), picture)
+    np.testing.assert_array_equal(
+        decode_compressed(format, cv2.imencode(".png", picture[..., ::-1])[1].tobytes()), picture
+    )
 
 
 def test_compressed_with_swapped_channels(picture):

@@ -1,4 +1,6 @@
-"""Data set -> bag -> data set keeps stamps, intrinsics and poses; images and depth too, where the bag stores them losslessly."""
+"""Data set -> bag -> data set keeps stamps, intrinsics and poses; images and depth too, where the bag stores them
+losslessly.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +34,18 @@ def assert_same(one: Recording, other: Recording, lossless: bool) -> None:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 @settings(max_examples=2, deadline=None, database=None)
-@given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(["jpeg", "png", "raw"]), storage=st.sampled_from(["mcap", "sqlite3"]))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    kind=st.sampled_from(["jpeg", "png", "raw"]),
+    storage=st.sampled_from(["mcap", "sqlite3"]),
+)
 def test_round_trip(name, seed, kind, storage):
     with TemporaryDirectory() as place:
         folder, _ = write(name, Path(place) / "data", seed)
         recording = open_recording(folder)
-        bag = record_frames(Path(place) / "bag", recording.frames, compressed=kind != "raw", lossless=kind == "png", storage=storage)
+        bag = record_frames(
+            Path(place) / "bag", recording.frames, compressed=kind != "raw", lossless=kind == "png", storage=storage
+        )
         again = open_recording(bag)
         assert_same(recording, again, lossless=kind != "jpeg")
         assert again.frame_id == "map" and again.notes == ()
@@ -57,7 +65,9 @@ def test_odometry_drifts_but_the_camera_does_not(tmp_path):
     np.testing.assert_allclose(open_recording(bag).poses(), recording.poses(), atol=1e-9)
     base = open_recording(bag, map_frame="odom").poses()
     np.testing.assert_allclose(base[:, :3, 3], odometry[:, :3, 3], atol=1e-9)
-    np.testing.assert_allclose(base[0][:3, :3] @ [0, 0, 1], [1, 0, 0], atol=1e-12)  # the camera looks along base_link's x
+    np.testing.assert_allclose(
+        base[0][:3, :3] @ [0, 0, 1], [1, 0, 0], atol=1e-12
+    )  # the camera looks along base_link's x
 
 
 def test_nothing_is_left_of_a_bag_that_failed(tmp_path):
@@ -68,8 +78,10 @@ def test_nothing_is_left_of_a_bag_that_failed(tmp_path):
         record_frames(tmp_path / "bags" / "bag", frames)
     assert list((tmp_path / "bags").iterdir()) == []
     for wrong, words in (
-        ([], "at least one frame"), ([replace(frames[0], world_from_camera=None)], "a pose for each"),
-        ([frames[1], frames[0]], "the stamps must increase"), ([frames[0], replace(frames[1], stamp_ns=2**31 * 10**9)], "stay below"),
+        ([], "at least one frame"),
+        ([replace(frames[0], world_from_camera=None)], "a pose for each"),
+        ([frames[1], frames[0]], "the stamps must increase"),
+        ([frames[0], replace(frames[1], stamp_ns=2**31 * 10**9)], "stay below"),
     ):
         with pytest.raises(DataError, match=words):
             record_frames(tmp_path / "bag", wrong)
@@ -84,4 +96,9 @@ def test_depth_is_written_exactly(tmp_path):
         frame = open_recording(bag).frames[1]
         np.testing.assert_allclose(frame.load_depth(), truth.depth[1], atol=1e-6)
         assert encoding.encode() in (bag / f"{bag.name}.mcap").read_bytes()
-    assert open_recording(record_frames(tmp_path / "plain", open_recording(folder).frames, depth=False)).frames[1].load_depth is None
+    assert (
+        open_recording(record_frames(tmp_path / "plain", open_recording(folder).frames, depth=False))
+        .frames[1]
+        .load_depth
+        is None
+    )

@@ -73,7 +73,8 @@ def test_latest_is_the_latest_common_time(tree):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(1.25, "'odom' -> 'base' ends 0.250 s before"), (-0.5, "'odom' -> 'base' begins 0.500 s after")]
+    ("seconds", "words"),
+    [(1.25, "'odom' -> 'base' ends 0.250 s before"), (-0.5, "'odom' -> 'base' begins 0.500 s after")],
 )
 def test_never_extrapolates_and_says_by_how_much(tree, seconds, words):
     with pytest.raises(TransformStampError, match=words):
@@ -92,7 +93,8 @@ def test_gap():
 
 def test_unknown_frame_lists_the_frames(tree):
     with pytest.raises(
-        TransformError, match="Frame 'world' does not exist in TF; the frames are 'base', 'camera', 'lidar', 'map', 'odom'"
+        TransformError,
+        match="Frame 'world' does not exist in TF; the frames are 'base', 'camera', 'lidar', 'map', 'odom'",
     ) as caught:
         tree.lookup("world", "camera", at(0))
     assert not isinstance(caught.value, TransformStampError)
@@ -104,7 +106,8 @@ def test_broken_link_names_both_trees(tree):
     tree.add("earth", "world", at(0), pose(), static=True)
     with pytest.raises(
         TransformError,
-        match="does not link 'world' to 'camera': 'earth', 'world' and 'base', 'camera', 'lidar', 'map', 'odom' are two",
+        match="does not link 'world' to 'camera': 'earth', 'world' and 'base', 'camera', 'lidar', 'map', 'odom' are "
+        "two",
     ):
         tree.lookup("world", "camera", at(0))
 

@@ -142,7 +142,8 @@ def test_the_largest_of_several_models(tmp_path):
     recording = open_recording(folder)
     assert [frame.name for frame in recording.frames] == names["1"]
     assert recording.notes == (
-        "Of the models in 'sparse', 1 (5 images) was read and 0 (1 images), 10 (2 images) left out: each has a world of its own.",
+        "Of the models in 'sparse', 1 (5 images) was read and 0 (1 images), 10 (2 images) left out: each has a world "
+        "of its own.",
         OWN_UNIT,
     )
     assert [frame.name for frame in open_recording(folder / "sparse" / "10").frames] == ["y.png", "z.png"]

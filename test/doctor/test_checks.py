@@ -40,15 +40,22 @@ def picture(seed: int) -> np.ndarray:
 def drive(count: int = 60, step_m: float = 0.05) -> Recording:
     """A camera that drives along x, up being z."""
     frames = [
-        Frame(str(place), T0 + place * 100_000_000, CAMERA, make_pose(LOOKING_ALONG_X.as_matrix(), np.array([step_m * place, 0, 1.0])),
-              lambda place=place: picture(place))
+        Frame(
+            str(place),
+            T0 + place * 100_000_000,
+            CAMERA,
+            make_pose(LOOKING_ALONG_X.as_matrix(), np.array([step_m * place, 0, 1.0])),
+            lambda place=place: picture(place),
+        )
         for place in range(count)
     ]
     return Recording("drive", "test", frames)
 
 
 def changed(recording: Recording, changes: dict[int, dict]) -> Recording:
-    return replace(recording, frames=[replace(frame, **changes.get(place, {})) for place, frame in enumerate(recording.frames)])
+    return replace(
+        recording, frames=[replace(frame, **changes.get(place, {})) for place, frame in enumerate(recording.frames)]
+    )
 
 
 def by_check(findings: list[Finding]) -> dict[str, Finding]:
@@ -64,8 +71,13 @@ def test_blur_exposure_duplicates_and_damage() -> None:
     def broken() -> np.ndarray:
         raise DataError("Image 'x.png' cannot be decoded; it is truncated or not an image.")
 
-    blurred = {place: {"load": lambda place=place: cv2.GaussianBlur(picture(place), (0, 0), 3)} for place in (10, 11, 30)}
-    dark = {place: {"load": lambda: np.zeros((48, 64, 3), np.uint8) + np.arange(64, dtype=np.uint8)[:, None] % 4} for place in (20, 21, 22, 23)}
+    blurred = {
+        place: {"load": lambda place=place: cv2.GaussianBlur(picture(place), (0, 0), 3)} for place in (10, 11, 30)
+    }
+    dark = {
+        place: {"load": lambda: np.zeros((48, 64, 3), np.uint8) + np.arange(64, dtype=np.uint8)[:, None] % 4}
+        for place in (20, 21, 22, 23)
+    }
     repeated = {place: {"load": lambda: picture(40)} for place in (41, 42)}
     findings, figures = check_images(changed(drive(), blurred | dark | repeated | {50: {"load": broken}}))
     found = by_check(findings)
@@ -99,43 +111,76 @@ def test_gaps() -> None:
 def test_jumps() -> None:
     assert check_jumps(drive()).severity == Severity.OK
     recording = drive()
-    moved = {place: {"world_from_camera": make_pose(np.eye(3), [0, 0.8, 0]) @ recording.frames[place].world_from_camera} for place in range(33, 60)}
+    moved = {
+        place: {"world_from_camera": make_pose(np.eye(3), [0, 0.8, 0]) @ recording.frames[place].world_from_camera}
+        for place in range(33, 60)
+    }
     finding = check_jumps(changed(recording, moved))
     assert finding.severity == Severity.WARNING and finding.figures["frames"] == [33] and "0.80 m" in finding.what
-    turned = {place: {"world_from_camera": recording.frames[place].world_from_camera @ make_pose(
-        Rotation.from_euler("y", 25, degrees=True).as_matrix(), np.zeros(3))} for place in range(33, 60)}
+    turned = {
+        place: {
+            "world_from_camera": recording.frames[place].world_from_camera
+            @ make_pose(Rotation.from_euler("y", 25, degrees=True).as_matrix(), np.zeros(3))
+        }
+        for place in range(33, 60)
+    }
     assert check_jumps(changed(recording, turned)).figures["frames"] == [33]
 
 
 def test_coverage() -> None:
     findings, coverage = check_coverage(drive())
-    assert by_check(findings)["coverage"].severity == Severity.OK and coverage.axes == (0, 1, 2) and coverage.up_sign == 1
+    assert (
+        by_check(findings)["coverage"].severity == Severity.OK and coverage.axes == (0, 1, 2) and coverage.up_sign == 1
+    )
     assert by_check(findings)["headings"].figures["cells_seen_both_ways"] == 0
     recording = drive()
-    far = {place: {"world_from_camera": make_pose(np.eye(3), [1.5, 0, 0]) @ recording.frames[place].world_from_camera} for place in range(58, 60)}
+    far = {
+        place: {"world_from_camera": make_pose(np.eye(3), [1.5, 0, 0]) @ recording.frames[place].world_from_camera}
+        for place in range(58, 60)
+    }
     finding = by_check(check_coverage(changed(recording, far))[0])["coverage"]
-    assert finding.severity == Severity.WARNING and finding.figures["thin_views"] == 2 and "(4.4, 0.0) m" in finding.what
-    back = {place: {"world_from_camera": recording.frames[place].world_from_camera @ make_pose(
-        Rotation.from_euler("y", 180, degrees=True).as_matrix(), np.zeros(3))} for place in range(1, 60, 2)}
+    assert (
+        finding.severity == Severity.WARNING and finding.figures["thin_views"] == 2 and "(4.4, 0.0) m" in finding.what
+    )
+    back = {
+        place: {
+            "world_from_camera": recording.frames[place].world_from_camera
+            @ make_pose(Rotation.from_euler("y", 180, degrees=True).as_matrix(), np.zeros(3))
+        }
+        for place in range(1, 60, 2)
+    }
     assert by_check(check_coverage(changed(recording, back))[0])["headings"].figures["cells_seen_both_ways"] == 1
 
 
 def test_the_doctor_and_the_map_count_headings_alike() -> None:
     """Views within 22.5 degrees of an axis look into one direction, on either side of it."""
     recording = drive()
-    sways = {place: {"world_from_camera": make_pose(
-        Rotation.from_euler("z", 20 * np.sin(place), degrees=True).as_matrix() @ recording.frames[0].world_from_camera[:3, :3],
-        recording.frames[place].world_from_camera[:3, 3],
-    )} for place in range(60)}
+    sways = {
+        place: {
+            "world_from_camera": make_pose(
+                Rotation.from_euler("z", 20 * np.sin(place), degrees=True).as_matrix()
+                @ recording.frames[0].world_from_camera[:3, :3],
+                recording.frames[place].world_from_camera[:3, 3],
+            )
+        }
+        for place in range(60)
+    }
     swaying = changed(recording, sways)
     figures = by_check(check_coverage(swaying)[0])["headings"].figures
-    assert figures["sectors_in_all"] == figures["sectors_per_cell"] == np.count_nonzero(coverage_of(swaying).headings) == 1
+    assert (
+        figures["sectors_in_all"] == figures["sectors_per_cell"] == np.count_nonzero(coverage_of(swaying).headings) == 1
+    )
 
 
-@pytest.mark.parametrize(("step_m", "seen", "words"), [
-    (0.05, 2.2, ""), (0.3, 2.2, "14 % of the distance of what is seen (2.2 m): sparse everywhere"), (0.3, 15.0, ""),
-    (300.0, 2200.0, "a view each 300 m, 14 % of the distance of what is seen (2200 m): sparse everywhere"),
-])
+@pytest.mark.parametrize(
+    ("step_m", "seen", "words"),
+    [
+        (0.05, 2.2, ""),
+        (0.3, 2.2, "14 % of the distance of what is seen (2.2 m): sparse everywhere"),
+        (0.3, 15.0, ""),
+        (300.0, 2200.0, "a view each 300 m, 14 % of the distance of what is seen (2200 m): sparse everywhere"),
+    ],
+)
 def test_a_step_is_judged_by_how_far_away_is_what_is_seen(step_m: float, seen: float, words: str) -> None:
     """The camera looks along its path, so its second-nearest view is one step behind or ahead."""
     findings, coverage = check_coverage(drive(step_m=step_m), seen)
@@ -149,18 +194,26 @@ def test_numbers_that_are_missing_are_no_fault_of_the_network_where_there_are_no
     missing = replace(drive(), frames=[frame for place, frame in enumerate(drive().frames) if not 20 <= place < 26])
     assert "DDS" in check_gaps(missing).cause
     untimed = check_gaps(replace(missing, timed=False))
-    assert untimed.severity == Severity.OK and untimed.what == "54 images without times; 6 of their numbers are not there"
+    assert (
+        untimed.severity == Severity.OK and untimed.what == "54 images without times; 6 of their numbers are not there"
+    )
     assert untimed.cause == untimed.cure == ""
 
 
 def test_main_findings_are_those_of_poses_and_cameras_worst_first(walk: Path, shared_data: Path) -> None:
     assert main_findings(open_recording(walk)) == []
     mirrored = open_recording(walk).scaled(1000.0)
-    mirrored = replace(mirrored, frames=[
-        replace(frame, world_from_camera=frame.world_from_camera @ np.diag([1.0, -1.0, -1.0, 1.0])) for frame in mirrored.frames
-    ])
+    mirrored = replace(
+        mirrored,
+        frames=[
+            replace(frame, world_from_camera=frame.world_from_camera @ np.diag([1.0, -1.0, -1.0, 1.0]))
+            for frame in mirrored.frames
+        ],
+    )
     found = main_findings(mirrored)
-    assert [finding.check for finding in found][:2] == ["pose convention", "scale"] and found[0].severity == Severity.PROBLEM
+    assert [finding.check for finding in found][:2] == ["pose convention", "scale"] and found[
+        0
+    ].severity == Severity.PROBLEM
     if (shared_data / "herzjesu").is_dir():
         found = by_check(main_findings(open_recording(shared_data / "herzjesu")))
         assert "sparse everywhere" in found["coverage"].what and "16 % of the distance" in found["coverage"].what
@@ -182,7 +235,12 @@ def test_cameras() -> None:
 
 
 def write_bag(
-    path: Path, *, image_late_s: float = 0.0, tf_gap: bool = False, parents: tuple[str, ...] = ("odom",), camera_clock_s: float = 0.0,
+    path: Path,
+    *,
+    image_late_s: float = 0.0,
+    tf_gap: bool = False,
+    parents: tuple[str, ...] = ("odom",),
+    camera_clock_s: float = 0.0,
 ) -> Path:
     """Two seconds of a bag; what is late is stamped earlier than it is recorded."""
     with new_bag(path) as bag:
@@ -201,15 +259,18 @@ def write_bag(
     return path
 
 
-@pytest.mark.parametrize(("faults", "check", "severity", "words"), [
-    ({}, "clocks", Severity.OK, "0.010 s after"),
-    ({}, "TF", Severity.OK, "odom -> base_link 20 Hz"),
-    ({"image_late_s": 0.3}, "clocks", Severity.WARNING, "0.310 s"),
-    ({"image_late_s": -0.09}, "clocks", Severity.WARNING, "0.080 s after they were recorded"),
-    ({"camera_clock_s": 1e6}, "clocks", Severity.PROBLEM, "different clocks"),
-    ({"tf_gap": True}, "TF gaps", Severity.WARNING, "longest 1.05 s"),
-    ({"parents": ("odom", "footprint")}, "TF parents", Severity.PROBLEM, "footprint, odom"),
-])
+@pytest.mark.parametrize(
+    ("faults", "check", "severity", "words"),
+    [
+        ({}, "clocks", Severity.OK, "0.010 s after"),
+        ({}, "TF", Severity.OK, "odom -> base_link 20 Hz"),
+        ({"image_late_s": 0.3}, "clocks", Severity.WARNING, "0.310 s"),
+        ({"image_late_s": -0.09}, "clocks", Severity.WARNING, "0.080 s after they were recorded"),
+        ({"camera_clock_s": 1e6}, "clocks", Severity.PROBLEM, "different clocks"),
+        ({"tf_gap": True}, "TF gaps", Severity.WARNING, "longest 1.05 s"),
+        ({"parents": ("odom", "footprint")}, "TF parents", Severity.PROBLEM, "footprint, odom"),
+    ],
+)
 def test_bag(tmp_path: Path, faults: dict, check: str, severity: Severity, words: str) -> None:
     found = by_check(check_bag(write_bag(tmp_path / "bag", **faults)))
     assert found[check].severity == severity and words in found[check].what
@@ -232,13 +293,24 @@ def test_examination_of_a_walk(walk: Path, tmp_path: Path) -> None:
     assert isinstance(examination, Examination) and examination.worst < Severity.PROBLEM
     assert {("geometry", True), ("images", True)} <= stages
     found = by_check(examination.findings)
-    for check in ("pose convention", "time of images and poses", "focal length", "clocks", "TF", "blur", "exposure", "intrinsics"):
+    for check in (
+        "pose convention",
+        "time of images and poses",
+        "focal length",
+        "clocks",
+        "TF",
+        "blur",
+        "exposure",
+        "intrinsics",
+    ):
         assert found[check].severity == Severity.OK, found[check]
     with new_results("run", tmp_path) as folder:
         write_report(folder, examination)
     assert (tmp_path / "latest").resolve() == folder.resolve()
     content = json.loads((folder / "findings.json").read_text())
-    assert content["frames"] == len(open_recording(walk).frames) and len(content["findings"]) == len(examination.findings)
+    assert content["frames"] == len(open_recording(walk).frames) and len(content["findings"]) == len(
+        examination.findings
+    )
     drawn = cv2.imread(str(folder / "doctor.png"))
     assert drawn.shape[0] > 500 and len(np.unique(drawn.reshape(-1, 3), axis=0)) > 50
     assert not [path for path in folder.iterdir() if ".part" in path.name]

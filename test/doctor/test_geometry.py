@@ -33,12 +33,16 @@ class Matched:
     matches: Matches
 
     def findings(
-        self, poses: Callable[[np.ndarray], np.ndarray] = lambda poses: poses, focal: float = 1.0, shift: int = 0,
+        self, poses: Callable[[np.ndarray], np.ndarray] = lambda poses: poses, focal: float = 1.0, shift: int = 0
     ) -> dict[str, Finding]:
         """What the doctor says with a fault put in; shift gives every image the pose of so many frames before."""
         given = np.roll(poses(self.recording.poses()), shift, axis=0)
         frames = [
-            replace(frame, world_from_camera=pose, camera=replace(frame.camera, fx=frame.camera.fx * focal, fy=frame.camera.fy * focal))
+            replace(
+                frame,
+                world_from_camera=pose,
+                camera=replace(frame.camera, fx=frame.camera.fx * focal, fy=frame.camera.fy * focal),
+            )
             for frame, pose in zip(self.recording.frames, given, strict=True)
         ]
         recording = replace(self.recording, frames=frames)
@@ -77,14 +81,17 @@ def test_a_good_recording_is_not_accused(gallery: Matched) -> None:
     assert findings["focal length"].figures["factor"] == pytest.approx(1.0, abs=0.01)
 
 
-@pytest.mark.parametrize(("poses", "name"), [
-    (invert, "inverted poses"),
-    (lambda poses: poses @ GL, "OpenGL axes"),
-    (lambda poses: invert(poses @ GL), "inverted poses (camera_from_world) and OpenGL axes"),
-    (lambda poses: poses @ invert(BODY), "body axes (x forward, y left, z up)"),
-    (lambda poses: np.diag([-1.0, 1, 1, 1]) @ poses @ np.diag([-1.0, 1, 1, 1]), "mirrored images"),
-    (lambda poses: poses @ np.diag([-1.0, -1, 1, 1]), "upside down"),
-])
+@pytest.mark.parametrize(
+    ("poses", "name"),
+    [
+        (invert, "inverted poses"),
+        (lambda poses: poses @ GL, "OpenGL axes"),
+        (lambda poses: invert(poses @ GL), "inverted poses (camera_from_world) and OpenGL axes"),
+        (lambda poses: poses @ invert(BODY), "body axes (x forward, y left, z up)"),
+        (lambda poses: np.diag([-1.0, 1, 1, 1]) @ poses @ np.diag([-1.0, 1, 1, 1]), "mirrored images"),
+        (lambda poses: poses @ np.diag([-1.0, -1, 1, 1]), "upside down"),
+    ],
+)
 def test_conventions_are_named(gallery: Matched, poses: Callable, name: str) -> None:
     findings = gallery.findings(poses)
     assert problems(findings) == {"pose convention"}
@@ -123,7 +130,9 @@ RAW = (-0.3, 0.1, 0.0, 0.0, 0.0)
 
 
 def with_camera(recording: Recording, **changes) -> Recording:
-    return replace(recording, frames=[replace(frame, camera=replace(frame.camera, **changes)) for frame in recording.frames])
+    return replace(
+        recording, frames=[replace(frame, camera=replace(frame.camera, **changes)) for frame in recording.frames]
+    )
 
 
 def taken_through(recording: Recording, distortion: tuple[float, ...]) -> Recording:
@@ -133,7 +142,10 @@ def taken_through(recording: Recording, distortion: tuple[float, ...]) -> Record
         lens = replace(frame.camera, distortion=distortion)
         columns, rows = np.meshgrid(np.arange(lens.width), np.arange(lens.height))
         rays, _ = lens.bearings(np.column_stack([columns.ravel(), rows.ravel()]))
-        x, y = (frame.camera.project(rays)[0].reshape(lens.height, lens.width, 2).astype(np.float32)[..., axis] for axis in (0, 1))
+        x, y = (
+            frame.camera.project(rays)[0].reshape(lens.height, lens.width, 2).astype(np.float32)[..., axis]
+            for axis in (0, 1)
+        )
         image = cv2.remap(frame.load(), x, y, cv2.INTER_CUBIC)
         frames.append(replace(frame, camera=lens, load=lambda image=image: image))
     return replace(recording, frames=frames)
@@ -144,7 +156,9 @@ def test_rectified_images_with_the_raw_lens(gallery: Matched) -> None:
     recording = with_camera(gallery.recording, fx=150 * 130 / 110, fy=150 * 130 / 110, cx=114.5, distortion=RAW)
     findings = {finding.check: finding for finding in check_geometry(recording).findings}
     assert problems(findings) == {"lens"} and findings["lens"].what.startswith("rectified images: no distortion")
-    assert findings["lens"].figures["k1"] == 0.0 and findings["lens"].figures["factor"] == pytest.approx(110 / 130, abs=0.01)
+    assert findings["lens"].figures["k1"] == 0.0 and findings["lens"].figures["factor"] == pytest.approx(
+        110 / 130, abs=0.01
+    )
     assert "P of camera_info" in findings["lens"].cure
 
 
@@ -157,10 +171,13 @@ def test_raw_images_with_the_rectified_lens(gallery: Matched) -> None:
     assert "K and D of camera_info" in findings["lens"].cure
 
 
-@pytest.mark.parametrize(("final_px", "floor_px", "alarms"), [
-    (2.5, 0.3, True), (2.0, 0.4, False), (4.5, 0.8, True), (4.5, 1.0, False), (0.9, 0.1, False), (3.9, 0.6, False),
-])
-def test_an_error_far_above_the_features_own_alarms(gallery: Matched, final_px: float, floor_px: float, alarms: bool) -> None:
+@pytest.mark.parametrize(
+    ("final_px", "floor_px", "alarms"),
+    [(2.5, 0.3, True), (2.0, 0.4, False), (4.5, 0.8, True), (4.5, 1.0, False), (0.9, 0.1, False), (3.9, 0.6, False)],
+)
+def test_an_error_far_above_the_features_own_alarms(
+    gallery: Matched, final_px: float, floor_px: float, alarms: bool
+) -> None:
     test = EpipolarTest(gallery.recording, gallery.matches)
     test.image_size = 640
     diagnosis = Diagnosis(final_px, final_px, floor_px, State(conventions()[0]))
@@ -184,11 +201,15 @@ def test_poses_in_metres_or_not(gallery: Matched) -> None:
 @pytest.mark.parametrize(("factor", "severity"), [(1.0, Severity.OK), (20.0, Severity.PROBLEM)])
 def test_depth_images_tell_the_unit(gallery: Matched, factor: float, severity: Severity) -> None:
     """Depth that is the gallery's own as far as one number can say it: what is seen there is so far away."""
-    away = next(finding for finding in check_geometry(gallery.recording).findings if finding.check == "scale").figures["seen"]
+    away = next(finding for finding in check_geometry(gallery.recording).findings if finding.check == "scale").figures[
+        "seen"
+    ]
     depth = np.full((84, 112), away, np.float32)
     depth[::2] = 0.0  # where nothing was measured
     (scale,) = (
-        finding for finding in check_geometry(scaled(gallery, factor, load_depth=lambda: depth)).findings if finding.check == "scale"
+        finding
+        for finding in check_geometry(scaled(gallery, factor, load_depth=lambda: depth)).findings
+        if finding.check == "scale"
     )
     assert scale.severity == severity and scale.figures["metres_per_unit"] == pytest.approx(1 / factor, rel=0.25)
     assert ("--scale 0.05" in scale.cure or "--scale 0.04" in scale.cure) is (factor == 20.0)
@@ -199,7 +220,9 @@ def test_poses_of_other_frames_without_times(gallery: Matched) -> None:
     fault = Fault("time", State(conventions()[0], shift_frames=5), 1.0, 0.1, 0.5)
     diagnosis = Diagnosis(9.0, 0.5, 0.3, fault.state, faults=[fault])
     for timed, words in ((True, "stamps"), (False, "pair images and poses anew")):
-        (found,) = (finding for finding in findings_of(diagnosis, test, timed) if finding.check == "time of images and poses")
+        (found,) = (
+            finding for finding in findings_of(diagnosis, test, timed) if finding.check == "time of images and poses"
+        )
         assert words in found.cure and ("stamps" in found.cure + found.cause) is timed and "5.0 frames" in found.what
 
 
@@ -226,10 +249,18 @@ def test_motion_without_turning_leaves_the_focal_length_open(gallery: Matched) -
         frames.append((first, first + 5))
     count = len(frames)
     matches = Matches(
-        np.array(frames), np.arange(count) // 3, np.array(pair), np.concatenate(pixels, axis=1), dict.fromkeys(range(24), camera),
-        np.full(count, 0.2), np.full(count, 8.0), count,
+        np.array(frames),
+        np.arange(count) // 3,
+        np.array(pair),
+        np.concatenate(pixels, axis=1),
+        dict.fromkeys(range(24), camera),
+        np.full(count, 0.2),
+        np.full(count, 8.0),
+        count,
     )
-    recording = replace(gallery.recording, frames=[replace(gallery.recording.frames[i], world_from_camera=poses[i]) for i in range(24)])
+    recording = replace(
+        gallery.recording, frames=[replace(gallery.recording.frames[i], world_from_camera=poses[i]) for i in range(24)]
+    )
     test = EpipolarTest(recording, matches)
     findings = {finding.check: finding for finding in findings_of(diagnose(test), test)}
     assert not problems(findings)

@@ -13,7 +13,11 @@ from dimm_ros.errors import WeightsError
 
 def test_tokens_have_the_shape_of_the_patch_grid(encoder: Encoder) -> None:
     tokens = encoder.encode(torch.zeros(2, 3, 84, 112))
-    assert tokens.patches.shape == (2, 6 * 8, 384) and tokens.cls.shape == (2, 384) and tokens.context.shape == (2, (1 + 3 * 5) * 384)
+    assert (
+        tokens.patches.shape == (2, 6 * 8, 384)
+        and tokens.cls.shape == (2, 384)
+        and tokens.context.shape == (2, (1 + 3 * 5) * 384)
+    )
 
 
 def test_a_view_gives_the_same_tokens_alone_and_in_a_batch(encoder: Encoder) -> None:
@@ -30,7 +34,7 @@ def test_the_last_layer_is_what_transformers_itself_returns(encoder: Encoder) ->
     torch.testing.assert_close(tokens.patches.float(), reference[:, 1:], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(tokens.cls.float(), reference[:, 0], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(tokens.context[:, :384], tokens.cls)
-    whole, parts = tokens.context[:, -5 * 384:-4 * 384], tokens.context[:, -4 * 384:].unflatten(1, (4, 384))
+    whole, parts = tokens.context[:, -5 * 384 : -4 * 384], tokens.context[:, -4 * 384 :].unflatten(1, (4, 384))
     torch.testing.assert_close(whole.float(), reference[:, 1:].mean(dim=1), atol=1e-4, rtol=1e-4)
     upper_right = reference[:, 1:].unflatten(1, (6, 8))[:, :3, 4:].mean(dim=(1, 2))
     torch.testing.assert_close(parts[:, 1].float(), upper_right, atol=1e-4, rtol=1e-4)
@@ -61,7 +65,13 @@ def test_every_variant_runs(name: str, tmp_path) -> None:
     spec = MODELS[name]
     if spec.dim > 768:
         pytest.skip("1.2 GB of random weights; the base variant covers the code")
-    shape = dict(hidden_size=spec.dim, num_hidden_layers=spec.layers, num_attention_heads=spec.heads, image_size=518, patch_size=14)
+    shape = dict(
+        hidden_size=spec.dim,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        image_size=518,
+        patch_size=14,
+    )
     if spec.registers:
         model = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(num_register_tokens=spec.registers, **shape))
     else:

@@ -48,7 +48,9 @@ def test_a_damaged_cache_is_not_used(empty_cache: Path, encoder: Encoder, caplog
     assert "damaged" in caplog.text
 
 
-def test_the_cache_is_used_and_the_log_says_which_weights(empty_cache: Path, encoder: Encoder, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_cache_is_used_and_the_log_says_which_weights(
+    empty_cache: Path, encoder: Encoder, caplog: pytest.LogCaptureFixture
+) -> None:
     name = "stand-in" if encoder.weights.sha256 == stand_in.CONVERTED_SHA256 else "published"
     file = cache_folder() / "dinov2-small" / f"{name}.safetensors"
     weights.store(encoder.weights.path, file)
@@ -65,14 +67,19 @@ def test_the_cache_is_used_and_the_log_says_which_weights(empty_cache: Path, enc
 def test_a_map_for_other_weights_refuses_these(encoder: Encoder, empty_cache: Path) -> None:
     with pytest.raises(WeightsError, match="which the map was trained with"):
         find_weights("dinov2-small", sha256="0" * 64)
-    with pytest.raises(WeightsError, match="the map was trained with encoder weights of SHA-256 000000000000".replace("the map", "The map")):
+    with pytest.raises(
+        WeightsError,
+        match="the map was trained with encoder weights of SHA-256 000000000000".replace("the map", "The map"),
+    ):
         find_weights("dinov2-small", path=encoder.weights.path, sha256="0" * 64)
 
 
 def test_an_explicit_path_comes_first(encoder: Encoder, tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
     shutil.copyfile(encoder.weights.path, file)
-    assert find_weights("dinov2-small", path=file) == Weights(file, encoder.weights.sha256, "explicit file mine.safetensors")
+    assert find_weights("dinov2-small", path=file) == Weights(
+        file, encoder.weights.sha256, "explicit file mine.safetensors"
+    )
     with pytest.raises(WeightsError, match="does not exist; check --weights"):
         find_weights("dinov2-small", path=tmp_path / "absent.safetensors")
 

@@ -44,7 +44,11 @@ def test_info_says_what_the_map_is(small_map: Path, walk: Path, encoder) -> None
     assert info["images"] == 24 and "walk" in info["sources"][0]["name"]
     assert info["format"] == 6 and info["name"] == "gallery"
     assert info["encoder"]["sha256"] == encoder.weights.sha256 and info["encoder"]["input_size"] == 224
-    assert info["preset"] in PRESETS and info["preset_changes"]["training.steps"] == 400 and info["preset_changes"]["head.width"] == 128
+    assert (
+        info["preset"] in PRESETS
+        and info["preset_changes"]["training.steps"] == 400
+        and info["preset_changes"]["head.width"] == 128
+    )
     np.testing.assert_allclose(info["coverage"]["extent_m"], np.ptp(centres, axis=0))
     assert info["coverage"]["path_m"] == pytest.approx(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())
     assert sum(info["coverage"]["headings"]) == 24 and info["coverage"]["up"] == "+z"
@@ -54,7 +58,14 @@ def test_info_says_what_the_map_is(small_map: Path, walk: Path, encoder) -> None
     assert json.loads(json.dumps(info)) == json.loads(json.dumps(info, allow_nan=False))
     console = Console(file=StringIO(), width=160)
     console.print(table(info))
-    for words in ("licence: not said", "no frames were held out", "dinov2-small", "training.steps = 400", "whole image", "24 images"):
+    for words in (
+        "licence: not said",
+        "no frames were held out",
+        "dinov2-small",
+        "training.steps = 400",
+        "whole image",
+        "24 images",
+    ):
         assert words in console.file.getvalue()
 
 
@@ -75,7 +86,9 @@ def test_a_recording_with_times_gives_dates_and_licence(walk: Path) -> None:
     counted = [replace(frame, stamp_ns=number) for number, frame in enumerate(recording.frames)]
     assert source_of(replace(recording, frames=counted)).recorded is None and source_of(recording).licence is None
     day = 86400 * 10**9
-    frames = [replace(frame, stamp_ns=20000 * day + number * day // 12) for number, frame in enumerate(recording.frames)]
+    frames = [
+        replace(frame, stamp_ns=20000 * day + number * day // 12) for number, frame in enumerate(recording.frames)
+    ]
     source = source_of(replace(recording, frames=frames), "CC-BY-4.0")
     assert source.recorded == ("2024-10-04", "2024-10-05") and source.licence == "CC-BY-4.0"
 
@@ -87,7 +100,13 @@ def sectors(forward: np.ndarray, axes: tuple[int, int, int], up_sign: int) -> np
 def test_headings_turn_counter_clockwise_about_up() -> None:
     angle = np.radians([0, 44, 90, 180, -90])
     flat = np.stack([np.cos(angle), np.sin(angle), np.zeros(5)], axis=1)
-    assert sectors(flat, (0, 1, 2), 1).tolist() == [0, 1, 2, 4, 6] and sectors(flat, (0, 1, 2), -1).tolist() == [0, 7, 6, 4, 2]
+    assert sectors(flat, (0, 1, 2), 1).tolist() == [0, 1, 2, 4, 6] and sectors(flat, (0, 1, 2), -1).tolist() == [
+        0,
+        7,
+        6,
+        4,
+        2,
+    ]
     lying = flat[:, [0, 2, 1]]  # y is up: x, z, y is left-handed
     assert sectors(lying, (0, 2, 1), 1).tolist() == [0, 7, 6, 4, 2]
 
@@ -98,9 +117,19 @@ def test_maps_with_what_has_since_been_dropped_localize(small_map: Path, tmp_pat
         header = json.loads(file.metadata()["dimm_map"])
     header["format_version"] = 5
     header["head"] |= {"turn_width": 16, "turn_least": 0.6}
-    header["training"] |= {"context_noise": 0.1, "context_dropout": 0.1, "context_mix": 0.0, "loss": "laplace", "average": 0.99}
+    header["training"] |= {
+        "context_noise": 0.1,
+        "context_dropout": 0.1,
+        "context_mix": 0.0,
+        "loss": "laplace",
+        "average": 0.99,
+    }
     width, path = header["head"]["width"], tmp_path / "old.dimm"
-    turn = {"turn.0.weight": torch.ones(2 * width), "turn.2.weight": torch.ones(16, 2 * width), "turn.5.bias": torch.zeros(9)}
+    turn = {
+        "turn.0.weight": torch.ones(2 * width),
+        "turn.2.weight": torch.ones(16, 2 * width),
+        "turn.5.bias": torch.zeros(9),
+    }
     save_file(load_file(small_map) | turn, path, {"dimm_map": json.dumps(header)})
     old, frame = SceneMap.load(path), open_recording(walk).frames[8]
     estimate = Localizer(old, encoder).localize(frame.load(), frame.camera)
@@ -112,7 +141,13 @@ def test_maps_of_the_first_readable_format_are_read(small_map: Path, tmp_path: P
     with safe_open(str(small_map), "pt") as file:
         header = json.loads(file.metadata()["dimm_map"])
     header |= {"format_version": 2, "sources": [{"name": "walk", "frames": 24}]}
-    header["calibration"] = {"position_factor": 3.0, "rotation_factor": 2.0, "position_growth": 1.0, "max_novelty": 0.5, "frames": 40}
+    header["calibration"] = {
+        "position_factor": 3.0,
+        "rotation_factor": 2.0,
+        "position_growth": 1.0,
+        "max_novelty": 0.5,
+        "frames": 40,
+    }
     for field in ("curves", "parts"):
         del header[field]
     later = ("whole.ridge", "whole.bandwidth")
@@ -144,10 +179,17 @@ def test_report_with_data_judges_it(small_map: Path, walk: Path, tmp_path: Path)
     figures = info["data"][0]
     assert figures["frames"] == 6 and figures["answered"] >= 4 and figures["median_translation_m"] < 0.3
     text = page.read_text()
-    assert len(pictures(page)) == 2 + 2 + 3 and "a &lt;b&gt; walk" in text and "median error" in text and "Worst frames" in text
+    assert (
+        len(pictures(page)) == 2 + 2 + 3
+        and "a &lt;b&gt; walk" in text
+        and "median error" in text
+        and "Worst frames" in text
+    )
 
 
-def test_coverage_comes_from_the_map_itself_where_nothing_is_beside_it(small_map: Path, walk: Path, tmp_path: Path) -> None:
+def test_coverage_comes_from_the_map_itself_where_nothing_is_beside_it(
+    small_map: Path, walk: Path, tmp_path: Path
+) -> None:
     poses = open_recording(walk).poses()
     header = SceneMap.load(small_map).header
     beside = mapped_poses(SceneMap.load(small_map), ReferenceViews.load(small_map, header))

@@ -31,7 +31,9 @@ def test_errors_are_distance_and_angle() -> None:
 def test_recalls_count_unanswered_frames_as_failures() -> None:
     figures = summarise([answer(0.04, 4.0), answer(0.08, 1.0), answer(0.2, 1.5), LOST])
     assert (figures["frames"], figures["answered"], figures["rejected"]) == (4, 3, 1)
-    assert figures["recall_5cm_5deg"] == 0.25 and figures["recall_10cm_5deg"] == 0.5 and figures["recall_25cm_2deg"] == 0.5
+    assert (
+        figures["recall_5cm_5deg"] == 0.25 and figures["recall_10cm_5deg"] == 0.5 and figures["recall_25cm_2deg"] == 0.5
+    )
 
 
 def test_medians_count_unanswered_frames_as_infinitely_far() -> None:
@@ -39,7 +41,9 @@ def test_medians_count_unanswered_frames_as_infinitely_far() -> None:
     assert summarise([answer(0.01), answer(0.02), LOST])["median_translation_m"] == pytest.approx(0.02)
     assert summarise([answer(0.01), LOST, LOST])["median_translation_m"] is None
     assert summarise([answer(0.01 * index) for index in range(1, 12)])["p90_translation_m"] == pytest.approx(0.10)
-    assert summarise([answer(0.01), answer(0.02), answer(0.03), answer(0.10)])["median_translation_m"] == pytest.approx(0.03)  # the upper one
+    assert summarise([answer(0.01), answer(0.02), answer(0.03), answer(0.10)])["median_translation_m"] == pytest.approx(
+        0.03
+    )  # the upper one
 
 
 def test_a_run_without_frames_has_no_figures() -> None:
@@ -49,9 +53,13 @@ def test_a_run_without_frames_has_no_figures() -> None:
 
 def test_retrieval_is_judged_like_an_answer() -> None:
     far = answer(0.5, 10.0)
-    others = [answer(0.01, retrieved=answer(metres, degrees).estimated) for metres, degrees in ((0.3, 20.0), (0.4, 15.0))]
+    others = [
+        answer(0.01, retrieved=answer(metres, degrees).estimated) for metres, degrees in ((0.3, 20.0), (0.4, 15.0))
+    ]
     figures = summarise([answer(0.01, retrieved=far.estimated), *others])
-    assert figures["retrieval_median_translation_m"] == pytest.approx(0.4) and figures["retrieval_median_rotation_deg"] == pytest.approx(15.0)
+    assert figures["retrieval_median_translation_m"] == pytest.approx(0.4) and figures[
+        "retrieval_median_rotation_deg"
+    ] == pytest.approx(15.0)
 
 
 def test_nees_is_six_when_the_covariance_is_right() -> None:
@@ -70,8 +78,15 @@ def test_nees_is_six_when_the_covariance_is_right() -> None:
 
 
 def test_the_nearest_mapped_image_is_found_by_its_place() -> None:
-    views = np.stack([make_pose(exp_so3(np.array([0, 0, angle])), np.array([x, 0.0, 0.0])) for x, angle in ((0.0, 0.0), (1.0, 0.2), (2.0, 0.0))])
+    views = np.stack(
+        [
+            make_pose(exp_so3(np.array([0, 0, angle])), np.array([x, 0.0, 0.0]))
+            for x, angle in ((0.0, 0.0), (1.0, 0.2), (2.0, 0.0))
+        ]
+    )
     distance, angle = ReferenceViews(np.eye(3), views).distance(make_pose(np.eye(3), np.array([1.1, 0.0, 0.0])))
     assert distance == pytest.approx(0.1) and angle == pytest.approx(np.degrees(0.2))
     figures = summarise([answer(0.01, from_mapped=(metres, 10 * metres)) for metres in (0.1, 0.2, 0.4)])
-    assert figures["nearest_mapped_median_m"] == pytest.approx(0.2) and figures["nearest_mapped_median_deg"] == pytest.approx(2.0)
+    assert figures["nearest_mapped_median_m"] == pytest.approx(0.2) and figures[
+        "nearest_mapped_median_deg"
+    ] == pytest.approx(2.0)

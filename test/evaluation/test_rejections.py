@@ -31,10 +31,19 @@ def test_every_reason_of_localizer_and_solver_is_known(small_map: Path, encoder)
     position, rotation = np.diag([9.0, 1e-4, 1e-4, 1e-4, 1e-4, 1e-4]), np.diag([1e-4, 1e-4, 1e-4, 1e-4, 1e-4, 1.0])
     said = []
     for inliers, covariance, novelty in (
-        (90, good, 99.0), (90, bad, 0.0), (10, good, 0.0), (90, position, 0.0), (90, rotation, 0.0),
+        (90, good, 99.0),
+        (90, bad, 0.0),
+        (10, good, 0.0),
+        (90, position, 0.0),
+        (90, rotation, 0.0),
     ):
         estimate = Estimate(
-            world_from_camera=np.eye(4), covariance=covariance, accepted=True, reason="", inliers=inliers, rays=100,
+            world_from_camera=np.eye(4),
+            covariance=covariance,
+            accepted=True,
+            reason="",
+            inliers=inliers,
+            rays=100,
             novelty=novelty,
         )
         said.append(localizer.accept(estimate).reason)

@@ -21,7 +21,10 @@ def walk() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def images(room: Scene, walk: tuple[np.ndarray, np.ndarray]) -> dict[str, list[np.ndarray]]:
-    return {condition: [frame.load() for frame in film(room, CAMERA, *walk, condition, every=20).frames] for condition in CONDITIONS}
+    return {
+        condition: [frame.load() for frame in film(room, CAMERA, *walk, condition, every=20).frames]
+        for condition in CONDITIONS
+    }
 
 
 def _sharpness(image: np.ndarray) -> float:
@@ -40,14 +43,18 @@ def test_low_light_is_darker_and_noisier(images: dict[str, list[np.ndarray]]) ->
 
 
 def test_motion_blurs_and_moves_nothing_far(images: dict[str, list[np.ndarray]]) -> None:
-    sharp, blurred = (np.mean([_sharpness(image) for image in images[condition]]) for condition in ("clean", "motion_blur"))
+    sharp, blurred = (
+        np.mean([_sharpness(image) for image in images[condition]]) for condition in ("clean", "motion_blur")
+    )
     assert blurred < 0.88 * sharp
     for clean, image in zip(images["clean"], images["motion_blur"], strict=True):
         assert _difference(clean, image).mean() < 25
 
 
 def test_people_hide_a_part_of_the_image_alone(images: dict[str, list[np.ndarray]]) -> None:
-    hidden = [np.mean(_difference(clean, image) > 15) for clean, image in zip(images["clean"], images["people"], strict=True)]
+    hidden = [
+        np.mean(_difference(clean, image) > 15) for clean, image in zip(images["clean"], images["people"], strict=True)
+    ]
     assert 0.05 < np.mean(hidden) < 0.8 and min(hidden) < 0.6
 
 
@@ -60,7 +67,9 @@ def test_fisheye_sees_further_to_the_side(room: Scene, walk: tuple[np.ndarray, n
 
 def test_the_same_seed_films_the_same(room: Scene, walk: tuple[np.ndarray, np.ndarray]) -> None:
     for condition in ("low_light", "motion_blur", "people"):
-        one, same, other = (film(room, CAMERA, *walk, condition, every=20, seed=seed).frames[1].load() for seed in (1, 1, 2))
+        one, same, other = (
+            film(room, CAMERA, *walk, condition, every=20, seed=seed).frames[1].load() for seed in (1, 1, 2)
+        )
         assert np.array_equal(one, same) and not np.array_equal(one, other)
 
 

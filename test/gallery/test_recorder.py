@@ -58,7 +58,10 @@ def test_round_trip(room, walk, tmp_path, storage, compressed):
 
 @pytest.mark.parametrize(
     "model",
-    [("rational_polynomial", (0.5, -0.1, 1e-3, 2e-3, 0.02, 0.7, -0.05, 0.03)), ("equidistant", (0.02, -0.01, 0.003, 0.0))],
+    [
+        ("rational_polynomial", (0.5, -0.1, 1e-3, 2e-3, 0.02, 0.7, -0.05, 0.03)),
+        ("equidistant", (0.02, -0.01, 0.003, 0.0)),
+    ],
 )
 def test_other_lenses(room, walk, tmp_path, model):
     camera = Camera(80, 60, 40, 40, 39.5, 29.5, *model)
@@ -77,10 +80,18 @@ def test_topics_and_quality_of_service(room, walk, tmp_path):
             if c.topic == "/tf"
         ]
         (static,) = [
-            reader.deserialize(data, c.msgtype).transforms[0] for c, _, data in reader.messages() if c.topic == "/tf_static"
+            reader.deserialize(data, c.msgtype).transforms[0]
+            for c, _, data in reader.messages()
+            if c.topic == "/tf_static"
         ]
         odometry = [reader.deserialize(data, c.msgtype) for c, _, data in reader.messages() if c.topic == "/odom"]
-    assert counts == {"/camera/image_raw/compressed": 4, "/camera/camera_info": 4, "/tf": 40, "/tf_static": 1, "/odom": 20}
+    assert counts == {
+        "/camera/image_raw/compressed": 4,
+        "/camera/camera_info": 4,
+        "/tf": 40,
+        "/tf_static": 1,
+        "/odom": 20,
+    }
     assert profiles["/tf_static"].durability == QosDurability.TRANSIENT_LOCAL
     assert profiles["/camera/camera_info"].reliability == QosReliability.BEST_EFFORT
     assert profiles["/tf"].reliability == QosReliability.RELIABLE

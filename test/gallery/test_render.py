@@ -1,4 +1,6 @@
-"""Pictures against geometry that the renderer does not use: projection of known points, and views against each other."""
+"""Pictures against geometry that the renderer does not use: projection of known points, and views against each
+other.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ CAMERAS = {
 
 
 def board_of_discs(spots: np.ndarray, radius: int = 40) -> tuple[Scene, np.ndarray]:
-    """A white 1.2 x 0.9 m board 1.5 m before the world's origin, black discs on it; outlines (N, 72, 3) of the discs."""
+    """A white 1.2 x 0.9 m board 1.5 m before the world's origin, black discs on it; outlines (N, 72, 3) of the
+    discs.
+    """
     texture = np.full((900, 1200, 3), 255, np.uint8)
     for x, y in spots:
         cv2.circle(texture, (int(x), int(y)), radius, (0, 0, 0), -1, cv2.LINE_AA)
@@ -32,7 +36,9 @@ def board_of_discs(spots: np.ndarray, radius: int = 40) -> tuple[Scene, np.ndarr
     right, down = turn @ [0, -1.2, 0], turn @ [0, 0, -0.9]
     origin = np.array([1.5, 0, 0]) - (right + down) / 2
     angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
-    texels = spots[:, None] + 0.5 + radius * np.stack([np.cos(angle), np.sin(angle)], axis=-1)  # texel x spans [x, x + 1]
+    texels = (
+        spots[:, None] + 0.5 + radius * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    )  # texel x spans [x, x + 1]
     return Scene((Rectangle(origin, right, down, texture),)), origin + texels / [1200, 900] @ np.stack([right, down])
 
 
@@ -51,7 +57,10 @@ def test_discs_appear_where_their_outlines_project(lens):
         assert front.all()
         moments = cv2.moments(pixels.astype(np.float32)[:, None])
         expected = np.array([moments["m10"], moments["m01"]]) / moments["m00"]
-        (left, top), (right, bottom) = np.floor(pixels.min(axis=0)).astype(int) - 2, np.ceil(pixels.max(axis=0)).astype(int) + 3
+        (left, top), (right, bottom) = (
+            np.floor(pixels.min(axis=0)).astype(int) - 2,
+            np.ceil(pixels.max(axis=0)).astype(int) + 3,
+        )
         window = darkness[top:bottom, left:right]
         rows, columns = np.mgrid[top:bottom, left:right]
         centre = np.array([(window * columns).sum(), (window * rows).sum()]) / window.sum()
@@ -66,13 +75,17 @@ def test_no_texture_is_mirrored(room):
         middle = rectangle.corners.mean(axis=0)
         forward = -rectangle.normal
         down = rectangle.down / np.linalg.norm(rectangle.down)
-        world_from_camera = poses.make_pose(np.column_stack([np.cross(down, forward), down, forward]), middle - 0.3 * forward)
+        world_from_camera = poses.make_pose(
+            np.column_stack([np.cross(down, forward), down, forward]), middle - 0.3 * forward
+        )
         pixels, front = camera.project((rectangle.corners - world_from_camera[:3, 3]) @ world_from_camera[:3, :3])
         assert front.all() and pixels[1, 0] > pixels[0, 0] and pixels[3, 1] > pixels[0, 1]
 
 
 def test_room_is_closed_and_depth_is_exact(room):
-    """From the middle, looking level along x, the wall's depth is half the room's length at every pixel that sees it."""
+    """From the middle, looking level along x, the wall's depth is half the room's length at every pixel that sees
+    it.
+    """
     camera = CAMERAS["pinhole"]
     image, depth = render(room, camera, camera_mount((-0.3, 0, 2.2), pitch_down_deg=0), with_depth=True)
     assert depth.min() > 0 and image.reshape(-1, 3).max(axis=1).mean() > 40
@@ -117,13 +130,17 @@ def test_fisheye_sees_beyond_a_right_angle(room):
 
 
 def test_pixels_without_a_ray_are_black(room):
-    folded = Camera(320, 240, 150, 150, 159.5, 119.5, "plumb_bob", (-0.5, 0.0, 0.0, 0.0))  # the corners lie beyond its fold
+    folded = Camera(
+        320, 240, 150, 150, 159.5, 119.5, "plumb_bob", (-0.5, 0.0, 0.0, 0.0)
+    )  # the corners lie beyond its fold
     image, depth = render(room, folded, camera_mount((0, 0.8, 1.4)), with_depth=True)
     assert (image[0, 0] == 0).all() and depth[0, 0] == 0 and image[120, 160].max() > 0
 
 
 def test_edges_are_smooth_and_small_textures_do_not_flicker():
-    """A board of fine black and white lines far away is grey, and its border takes values between board and background."""
+    """A board of fine black and white lines far away is grey, and its border takes values between board and
+    background.
+    """
     texture = np.zeros((512, 512, 3), np.uint8)
     texture[:, ::2] = 255
     board = Rectangle(np.array([20.0, 4, 4]), np.array([0, -8.0, 0]), np.array([0, 0, -8.0]), texture)
@@ -144,13 +161,16 @@ def test_one_seed_is_one_room(room):
 
 
 def test_the_walk_meets_no_furniture(room):
-    """Along walks of both styles nothing is nearer than 15 cm in front of the camera, and the four walls look unlike."""
+    """Along walks of both styles nothing is nearer than 15 cm in front of the camera, and the four walls look
+    unlike.
+    """
     camera = Camera(80, 60, 55, 55, 39.5, 29.5)
     for style, mount in (("handheld", camera_mount()), ("robot", camera_mount((0.12, 0, 0.95), -2))):
         for pose in trajectory(5, 28, 1, style=style)[1]:
             assert render(room, camera, pose @ mount, with_depth=True)[1].min() > 0.15
     walls = [
-        render(room, camera, camera_mount((0, 0, 1.6), 0, yaw_deg=yaw)).reshape(-1, 3).mean(axis=0) for yaw in (0, 90, 180, 270)
+        render(room, camera, camera_mount((0, 0, 1.6), 0, yaw_deg=yaw)).reshape(-1, 3).mean(axis=0)
+        for yaw in (0, 90, 180, 270)
     ]
     assert min(np.linalg.norm(a - b) for i, a in enumerate(walls) for b in walls[:i]) > 10
 

@@ -33,7 +33,12 @@ def test_two_walks_differ_but_see_the_same(style, seeds):
 @pytest.mark.parametrize("style", ["handheld", "robot"])
 def test_motion_is_smooth_and_stays_in_the_room(style):
     stamps, walk = trajectory(4, 60, 50, style=style)
-    assert stamps.dtype == np.int64 and stamps[0] == START_NS and np.all(np.diff(stamps) == 20_000_000) and len(stamps) == 3001
+    assert (
+        stamps.dtype == np.int64
+        and stamps[0] == START_NS
+        and np.all(np.diff(stamps) == 20_000_000)
+        and len(stamps) == 3001
+    )
     speed = np.linalg.norm(np.diff(walk[:, :3, 3], axis=0), axis=1) * 50
     turn = poses.rotation_angle_deg(walk[:-1, :3, :3], walk[1:, :3, :3]) * 50
     assert 0.2 < speed.mean() < 0.8 and speed.max() < 1.2 and turn.max() < 90
@@ -59,7 +64,9 @@ def test_a_seed_is_a_walk():
 
 def test_camera_mount_looks_forward_and_down():
     mount = camera_mount((0.1, 0.2, 0.3), pitch_down_deg=10, yaw_deg=90)
-    np.testing.assert_allclose(mount[:3, 2], [0, np.cos(np.radians(10)), -np.sin(np.radians(10))], atol=1e-12)  # optical z
+    np.testing.assert_allclose(
+        mount[:3, 2], [0, np.cos(np.radians(10)), -np.sin(np.radians(10))], atol=1e-12
+    )  # optical z
     np.testing.assert_allclose(mount[:3, 0], [1, 0, 0], atol=1e-12)  # optical x: to the right of a view along +y
     assert mount[2, 1] < -0.9 and np.linalg.det(mount[:3, :3]) == pytest.approx(1)
 

@@ -33,7 +33,8 @@ LENSES = {
     "plumb_bob 5": st.tuples(st.just("plumb_bob"), tuples(0.12, 0.03, 0.003, 0.003, 0.01)),
     "rational 8": st.tuples(st.just("rational_polynomial"), tuples(0.08, 0.03, 0.003, 0.003, 0.01, 0.08, 0.03, 0.01)),
     "rational 12": st.tuples(
-        st.just("rational_polynomial"), tuples(0.08, 0.03, 0.003, 0.003, 0.01, 0.08, 0.03, 0.01, 0.003, 0.003, 0.003, 0.003),
+        st.just("rational_polynomial"),
+        tuples(0.08, 0.03, 0.003, 0.003, 0.01, 0.08, 0.03, 0.01, 0.003, 0.003, 0.003, 0.003),
     ),
     "equidistant": st.tuples(st.just("equidistant"), tuples(0.1, 0.02, 0.005, 0.001)),
     "equidistant 0": st.just(("equidistant", ())),
@@ -69,7 +70,9 @@ def test_pixel_to_ray_to_pixel(lens: str, data: st.DataObject, seed: int) -> Non
     rays, valid = camera.bearings(pixels)
     assert rays.shape == (len(pixels), 3) and valid.all()
     np.testing.assert_allclose(np.linalg.norm(rays, axis=1), 1.0, atol=1e-12)
-    projected, front = camera.project(rays * np.random.default_rng(seed).uniform(0.1, 50, (len(rays), 1)))  # at any distance
+    projected, front = camera.project(
+        rays * np.random.default_rng(seed).uniform(0.1, 50, (len(rays), 1))
+    )  # at any distance
     assert front.all()
     np.testing.assert_allclose(projected, pixels, atol=1e-5)
     np.testing.assert_allclose(rays[-1], [0, 0, 1], atol=1e-9)  # the principal point looks along the axis
@@ -98,14 +101,18 @@ def test_fisheye_projection_is_opencvs(lens: str, data: st.DataObject, seed: int
     pixels, front = camera.project(points)
     theta = np.arctan2(np.linalg.norm(points[:, :2], axis=1), points[:, 2])
     powers = np.linspace(0, theta, 200)[..., None] ** [0, 2, 4, 6, 8]
-    rising = (powers @ (np.array([1, 3, 5, 7, 9]) * [1, *coefficients])).min(axis=0)  # the image turns back where this is negative
+    rising = (powers @ (np.array([1, 3, 5, 7, 9]) * [1, *coefficients])).min(
+        axis=0
+    )  # the image turns back where this is negative
     assert front[rising > 0.01].all() and not front[rising < -0.01].any()
     np.testing.assert_allclose(pixels[front], expected[front, 0], atol=1e-8)
 
 
 @PROPERTY
 @given(distortion=tuples(0.3, 0.1, 0.03, 0.01), focal=number(50, 400))
-def test_a_fisheye_finds_every_ray_up_to_where_its_image_turns_back(distortion: tuple[float, ...], focal: float) -> None:
+def test_a_fisheye_finds_every_ray_up_to_where_its_image_turns_back(
+    distortion: tuple[float, ...], focal: float
+) -> None:
     camera = Camera(WIDTH, HEIGHT, focal, focal, 320.0, 240.0, "equidistant", distortion)
     fine = np.linspace(0.0, math.pi, 20001)
     powers = fine[:, None] ** np.array([3, 5, 7, 9])
@@ -123,7 +130,9 @@ def test_a_fisheye_finds_every_ray_up_to_where_its_image_turns_back(distortion: 
 
 @pytest.mark.parametrize("k1", [-0.05, -0.1, -0.3])
 def test_a_fisheye_sees_nothing_beyond_the_angle_where_its_image_turns_back(k1: float) -> None:
-    """theta (1 + k1 theta^2) grows until theta = 1 / sqrt(-3 k1); points beyond would be drawn among those before it."""
+    """theta (1 + k1 theta^2) grows until theta = 1 / sqrt(-3 k1); points beyond would be drawn among those before
+    it.
+    """
     camera = Camera(WIDTH, HEIGHT, 150.0, 150.0, 320.0, 240.0, "equidistant", (k1, 0.0, 0.0, 0.0))
     turn = 1.0 / math.sqrt(-3.0 * k1)
     angles = np.linspace(0.02, math.pi, 200)
@@ -154,13 +163,17 @@ def test_barrel_distortion_is_inverted_up_to_its_fold_and_not_beyond(k1: float, 
 
 
 def test_a_lens_that_unfolds_again_has_no_ray_behind_its_fold() -> None:
-    """r (1 - 0.7 r^2 + 0.17 r^4) rises to 0.50, falls, and rises again beyond r = 1.35; that image is not the lens's."""
+    """r (1 - 0.7 r^2 + 0.17 r^4) rises to 0.50, falls, and rises again beyond r = 1.35; that image is not the
+    lens's.
+    """
     camera = Camera(WIDTH, HEIGHT, 300.0, 300.0, 320.0, 240.0, "plumb_bob", (-0.7, 0.17, 0.0, 0.0))
     outside = np.linspace(0.52, 1.8, 60)
     rays, valid = camera.bearings(np.column_stack([320.0 + 300.0 * outside, np.full(60, 240.0)]))
     assert not valid.any()
     assert np.isfinite(rays).all()
-    assert camera.project(rays_at(np.arctan([1.9]), azimuth=0.0))[0][0, 0] > 320 + 300 * 0.52  # although points there would project to it
+    assert (
+        camera.project(rays_at(np.arctan([1.9]), azimuth=0.0))[0][0, 0] > 320 + 300 * 0.52
+    )  # although points there would project to it
 
 
 @lenses
@@ -185,7 +198,9 @@ def test_a_cut_image_has_the_same_rays(lens: str, data: st.DataObject, seed: int
     cut = camera.cropped(x, y, WIDTH - 300, HEIGHT - 200)
     pixels = some_pixels(seed, cut)
     np.testing.assert_allclose(cut.bearings(pixels)[0], camera.bearings(pixels + [x, y])[0], atol=1e-8)
-    np.testing.assert_array_equal(cut.contains(pixels)[:-1], True)  # the last is the principal point, which may be cut away
+    np.testing.assert_array_equal(
+        cut.contains(pixels)[:-1], True
+    )  # the last is the principal point, which may be cut away
     assert camera.contains(pixels + [x, y]).all()
 
 
@@ -225,19 +240,28 @@ def test_a_pixel_belongs_to_the_image_up_to_its_edge() -> None:
     np.testing.assert_array_equal(camera.contains(pixels), [True, True, False, False, True])
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"fx": math.nan}, "intrinsics hold NaN or infinite values; check the camera_info"),
-    ({"cy": math.inf}, "intrinsics hold NaN or infinite values"),
-    ({"distortion": (0.1, math.nan, 0.0, 0.0)}, "intrinsics hold NaN or infinite values"),
-    ({"width": 0}, "image size is 0x480; camera_info must give"),
-    ({"height": -3}, "image size is 640x-3"),
-    ({"fx": 0.0}, r"focal length is \(0, 500\) pixels, so it is not calibrated; run camera_calibration"),
-    ({"fy": -500.0}, r"focal length is \(500, -500\)"),
-    ({"distortion_model": "swirl"}, "'swirl' is not known; use one of plumb_bob, rational_polynomial, equidistant"),
-    ({"distortion": (0.1,)}, "'plumb_bob' takes 0 or 4 or 5 coefficients, camera_info gives 1"),
-    ({"distortion_model": "rational_polynomial", "distortion": (0.1,) * 5}, "takes 0 or 8 or 12 coefficients, camera_info gives 5"),
-    ({"distortion_model": "equidistant", "distortion": (0.1,) * 5}, "takes 0 or 4 coefficients, camera_info gives 5"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"fx": math.nan}, "intrinsics hold NaN or infinite values; check the camera_info"),
+        ({"cy": math.inf}, "intrinsics hold NaN or infinite values"),
+        ({"distortion": (0.1, math.nan, 0.0, 0.0)}, "intrinsics hold NaN or infinite values"),
+        ({"width": 0}, "image size is 0x480; camera_info must give"),
+        ({"height": -3}, "image size is 640x-3"),
+        ({"fx": 0.0}, r"focal length is \(0, 500\) pixels, so it is not calibrated; run camera_calibration"),
+        ({"fy": -500.0}, r"focal length is \(500, -500\)"),
+        ({"distortion_model": "swirl"}, "'swirl' is not known; use one of plumb_bob, rational_polynomial, equidistant"),
+        ({"distortion": (0.1,)}, "'plumb_bob' takes 0 or 4 or 5 coefficients, camera_info gives 1"),
+        (
+            {"distortion_model": "rational_polynomial", "distortion": (0.1,) * 5},
+            "takes 0 or 8 or 12 coefficients, camera_info gives 5",
+        ),
+        (
+            {"distortion_model": "equidistant", "distortion": (0.1,) * 5},
+            "takes 0 or 4 coefficients, camera_info gives 5",
+        ),
+    ],
+)
 def test_a_camera_that_cannot_be_is_refused(change: dict, words: str) -> None:
     good = Camera(WIDTH, HEIGHT, 500.0, 500.0, 320.0, 240.0)
     with pytest.raises(InputError, match=words):

@@ -27,9 +27,15 @@ from dimm_ros.geometry.poses import (
 PROPERTY = settings(max_examples=80, deadline=None)
 
 translations = arrays(float, 3, elements=st.floats(-100, 100))
-unit_vectors = arrays(float, 3, elements=st.floats(-1, 1)).filter(lambda v: np.linalg.norm(v) > 0.1).map(lambda v: v / np.linalg.norm(v))
+unit_vectors = (
+    arrays(float, 3, elements=st.floats(-1, 1))
+    .filter(lambda v: np.linalg.norm(v) > 0.1)
+    .map(lambda v: v / np.linalg.norm(v))
+)
 #: Rotation vectors of up to half a turn, very small ones among them.
-turns = st.builds(lambda axis, angle: axis * angle, unit_vectors, st.one_of(st.floats(0, math.pi - 1e-3), st.floats(0, 1e-7)))
+turns = st.builds(
+    lambda axis, angle: axis * angle, unit_vectors, st.one_of(st.floats(0, math.pi - 1e-3), st.floats(0, 1e-7))
+)
 poses = st.builds(lambda turn, translation: make_pose(exp_so3(turn), translation), turns, translations)
 
 
@@ -83,7 +89,9 @@ def test_errors_are_the_distance_and_the_angle_between(pose: np.ndarray, turn: n
     other = make_pose(pose[:3, :3] @ exp_so3(turn), pose[:3, 3] + shift)
     distance, angle = pose_errors(other, pose)
     assert distance == pytest.approx(np.linalg.norm(shift), abs=1e-9)
-    assert math.radians(angle) == pytest.approx(np.linalg.norm(turn), rel=1e-6, abs=1e-12)  # exact also for a millionth of a degree
+    assert math.radians(angle) == pytest.approx(
+        np.linalg.norm(turn), rel=1e-6, abs=1e-12
+    )  # exact also for a millionth of a degree
     distances, angles = pose_errors(np.stack([other, pose]), np.stack([pose, pose]))
     np.testing.assert_allclose(distances, [distance, 0], atol=1e-12)
     np.testing.assert_allclose(angles, [angle, 0], atol=1e-10)
@@ -102,7 +110,9 @@ def test_angles_of_stacks(a: np.ndarray, b: np.ndarray) -> None:
 
 @PROPERTY
 @given(start=poses, end=poses, fraction=st.floats(0, 1))
-def test_interpolation_turns_at_constant_speed_along_a_straight_line(start: np.ndarray, end: np.ndarray, fraction: float) -> None:
+def test_interpolation_turns_at_constant_speed_along_a_straight_line(
+    start: np.ndarray, end: np.ndarray, fraction: float
+) -> None:
     total = float(rotation_angle_deg(start[:3, :3], end[:3, :3]))
     assume(total < 179)  # at half a turn there is no one way
     at = 5.0 + 2.0 * fraction
@@ -117,7 +127,9 @@ def test_interpolation_turns_at_constant_speed_along_a_straight_line(start: np.n
 
 def test_interpolation_takes_the_two_samples_around_a_time() -> None:
     stamps = np.array([0, 10, 30, 40], dtype=np.int64)
-    samples = np.stack([make_pose(exp_so3(np.array([0, 0, angle])), [x, 0, 0]) for x, angle in ((0, 0), (1, 0.2), (5, 0.8), (5, 0.8))])
+    samples = np.stack(
+        [make_pose(exp_so3(np.array([0, 0, angle])), [x, 0, 0]) for x, angle in ((0, 0), (1, 0.2), (5, 0.8), (5, 0.8))]
+    )
     middle = interpolate(stamps, samples, 20)
     np.testing.assert_allclose(middle, make_pose(exp_so3(np.array([0, 0, 0.5])), [3, 0, 0]), atol=1e-12)
     for stamp, sample in zip(stamps, samples, strict=True):

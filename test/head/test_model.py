@@ -10,11 +10,14 @@ from dimm_ros.head.loss import ray_loss
 from dimm_ros.head.model import DimmHead, MapHead, Rays, fourier
 
 
-def make_inputs(count: int = 40, patch_dim: int = 24, context_dim: int = 16) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def make_inputs(
+    count: int = 40, patch_dim: int = 24, context_dim: int = 16
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     rays = torch.randn(count, 3, generator=generator) * torch.tensor([0.3, 0.3, 0.0]) + torch.tensor([0.0, 0.0, 1.0])
     return (
-        torch.randn(count, patch_dim, generator=generator), torch.randn(count, context_dim, generator=generator),
+        torch.randn(count, patch_dim, generator=generator),
+        torch.randn(count, context_dim, generator=generator),
         torch.nn.functional.normalize(rays, dim=-1),
     )
 
@@ -56,7 +59,9 @@ def test_patches_are_independent() -> None:
     torch.manual_seed(0)
     head = DimmHead(24, 16, HeadConfig(mappers=3, width=32))
     patches, context, camera_rays = make_inputs()
-    torch.testing.assert_close(head(patches, context, camera_rays).moments[7:9], head(patches[7:9], context[7:9], camera_rays[7:9]).moments)
+    torch.testing.assert_close(
+        head(patches, context, camera_rays).moments[7:9], head(patches[7:9], context[7:9], camera_rays[7:9]).moments
+    )
 
 
 def test_mappers_are_independent_mlps() -> None:

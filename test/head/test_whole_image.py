@@ -49,10 +49,14 @@ def test_novelty_tells_mapped_views_from_others() -> None:
 
 
 def test_what_lies_outside_the_mapped_views_axes_is_new() -> None:
-    """Twenty views span at most twenty of the context's directions; an image that differs from one of them in the others alone is new, too."""
+    """Twenty views span at most twenty of the context's directions; an image that differs from one of them in the
+    others alone is new, too.
+    """
     context, rotations, centres = _world(20, 0)
     whole = WholeImage.fit(context, rotations, centres)
-    across = torch.linalg.svd(whole.basis, full_matrices=True)[0][:, whole.basis.shape[1]:]  # no view has a share of these
+    across = torch.linalg.svd(whole.basis, full_matrices=True)[0][
+        :, whole.basis.shape[1] :
+    ]  # no view has a share of these
     assert across.shape[1] >= CONTEXT - 20
     for size in (0.5, 2.0, 8.0):
         moved = context + whole.deviation * (size * across[:, 0])
@@ -73,7 +77,10 @@ def test_a_virtual_view_that_is_wrong_does_little_harm_and_a_recorded_one_is_met
     context, rotations, centres = _world(200, 0)
     recorded = torch.arange(200) < 150
     shifted = centres + torch.where(recorded, 0.0, 0.3)[:, None] * torch.tensor([0.0, 0.0, 1.0])
-    trusting, careful = WholeImage.fit(context, rotations, shifted), WholeImage.fit(context, rotations, shifted, recorded)
+    trusting, careful = (
+        WholeImage.fit(context, rotations, shifted),
+        WholeImage.fit(context, rotations, shifted, recorded),
+    )
     new, _, truth = _world(60, 1)
     trusted, cared = ((whole(new)[1] - truth).norm(dim=1).median() for whole in (trusting, careful))
     assert cared < 0.5 * trusted
@@ -89,10 +96,14 @@ def test_what_a_map_holds_of_its_views() -> None:
     assert (held - context).norm() < 0.02 * context.norm()
 
 
-def _posed(rotations: torch.Tensor, centres: torch.Tensor, camera_rays: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _posed(
+    rotations: torch.Tensor, centres: torch.Tensor, camera_rays: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Rays of an equal number of camera rays for each pose."""
     directions = torch.einsum("vij,vbj->vbi", rotations, camera_rays.unflatten(0, (len(rotations), -1)))
-    return directions.flatten(0, 1), torch.linalg.cross(centres[:, None].expand_as(directions), directions).flatten(0, 1)
+    return directions.flatten(0, 1), torch.linalg.cross(centres[:, None].expand_as(directions), directions).flatten(
+        0, 1
+    )
 
 
 def test_blended_rays_lie_between_those_of_the_two_poses() -> None:
@@ -100,13 +111,19 @@ def test_blended_rays_lie_between_those_of_the_two_poses() -> None:
     camera_rays = torch.nn.functional.normalize(torch.randn(20, 3, generator=generator), dim=1)
     one, other = torch.randn(2, 2, 3, generator=generator)
     angles = torch.tensor([[10.0, -20, 5], [3, 8, -15]])
-    rotations, near = (torch.from_numpy(Rotation.from_euler("xyz", turn.numpy(), degrees=True).as_matrix()).float() for turn in (angles, angles + 2))
+    rotations, near = (
+        torch.from_numpy(Rotation.from_euler("xyz", turn.numpy(), degrees=True).as_matrix()).float()
+        for turn in (angles, angles + 2)
+    )
     rays = _posed(rotations, one, camera_rays)
     none, some, all_ = torch.zeros(2), torch.tensor([0.25, 0.5]), torch.ones(2)
     for mixed, expected in (
         (blend(*rays, camera_rays, near, other, none), rays),
         (blend(*rays, camera_rays, near, other, all_), _posed(near, other, camera_rays)),
-        (blend(*rays, camera_rays, rotations, other, some), _posed(rotations, torch.lerp(one, other, some[:, None]), camera_rays)),
+        (
+            blend(*rays, camera_rays, rotations, other, some),
+            _posed(rotations, torch.lerp(one, other, some[:, None]), camera_rays),
+        ),
     ):
         torch.testing.assert_close(mixed[0], expected[0], atol=1e-5, rtol=0)
         torch.testing.assert_close(mixed[1], expected[1], atol=1e-5, rtol=0)

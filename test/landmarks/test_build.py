@@ -1,4 +1,6 @@
-"""Landmarks of a real, if small, recording: made, refused where poses are wrong, and absent where there is nothing to see."""
+"""Landmarks of a real, if small, recording: made, refused where poses are wrong, and absent where there is nothing to
+see.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,13 @@ def built(frames: list[Frame]) -> BuiltLandmarks:
 def test_landmarks_lie_on_what_the_room_is_made_of(built: BuiltLandmarks, frames: list[Frame]) -> None:
     """The room's own depth is the judge: a landmark is where an image that shows it sees a surface."""
     landmarks = built.landmarks
-    assert landmarks.kind == "points" and len(landmarks) > 300 and built.images == 24 and built.note == "" and built.seconds > 0
+    assert (
+        landmarks.kind == "points"
+        and len(landmarks) > 300
+        and built.images == 24
+        and built.note == ""
+        and built.seconds > 0
+    )
     assert (landmarks.views[:-1] >= landmarks.views[1:]).all() and landmarks.views.min() >= 2
     places, off = landmarks.exact_places + ORIGIN, []
     for frame in frames[::6]:
@@ -89,7 +97,9 @@ def test_at_most_so_many_of_so_many_images(frames: list[Frame]) -> None:
 
 def test_poses_in_another_convention_are_told(frames: list[Frame]) -> None:
     inverted = [replace(frame, world_from_camera=invert(frame.world_from_camera)) for frame in frames]
-    with pytest.raises(DataError, match="poses contradict its images: only \\d+% of what two images share .*run 'dimm doctor'") as told:
+    with pytest.raises(
+        DataError, match="poses contradict its images: only \\d+% of what two images share .*run 'dimm doctor'"
+    ) as told:
         build_landmarks(inverted, ORIGIN, LandmarkConfig())
     assert "\n" not in str(told.value)
 
@@ -106,7 +116,9 @@ def test_nearly_white_images_give_a_note(frames: list[Frame]) -> None:
         built = build_landmarks(nothing, ORIGIN, LandmarkConfig())
         assert built.landmarks is None and built.images == 24
         assert re.fullmatch(
-            rf"The images show only \d+ landmarks \(at least {MIN_LANDMARKS} are needed\): .*; the map answers from rays alone\.", built.note,
+            rf"The images show only \d+ landmarks \(at least {MIN_LANDMARKS} are needed\): "
+            r".*; the map answers from rays alone\.",
+            built.note,
         )
 
 
@@ -125,6 +137,11 @@ def test_stopping_gives_nothing(frames: list[Frame]) -> None:
 
 def test_progress_counts_every_image_and_pair(frames: list[Frame]) -> None:
     seen: dict[str, list] = {}
-    build_landmarks(frames[:12], ORIGIN, LandmarkConfig(), lambda name, done, total: bool(seen.setdefault(name, []).append((done, total))))
+    build_landmarks(
+        frames[:12],
+        ORIGIN,
+        LandmarkConfig(),
+        lambda name, done, total: bool(seen.setdefault(name, []).append((done, total))),
+    )
     assert list(seen) == ["keypoints", "matching"] and seen["keypoints"] == [(done, 12) for done in range(1, 13)]
     assert [done for done, _ in seen["matching"]] == list(range(1, seen["matching"][0][1] + 1))

@@ -13,10 +13,13 @@ from dimm_ros.landmarks.store import Landmarks
 from .scenes import camera_poses, cloud, keypoints_of, landmarks_of, looks
 
 
-def calibrated(metres: float, degrees: float, frames: int, blunders: int = 0, grows: bool = False) -> LandmarkCalibration:
+def calibrated(
+    metres: float, degrees: float, frames: int, blunders: int = 0, grows: bool = False
+) -> LandmarkCalibration:
     """Of frames whose recorded poses are off by so much in each axis; of some, by a metre.
 
-    Errors of frames may grow with the distance from the views that showed the landmarks; else how these were seen is not known.
+    Errors of frames may grow with the distance from the views that showed the landmarks; else how these were seen is
+    not known.
     """
     rng = np.random.default_rng(0)
     points, descriptors = cloud(rng, 200), looks(rng, 200)
@@ -27,7 +30,12 @@ def calibrated(metres: float, degrees: float, frames: int, blunders: int = 0, gr
     far = far / np.median(far) if grows else np.ones(frames)
     turns = Rotation.from_rotvec(rng.normal(0, np.radians(degrees), (frames, 3)) * far[:, None]).as_matrix()
     moves = rng.normal(0, metres, (frames, 3)) * far[:, None]
-    recorded = np.stack([make_pose(turn @ pose[:3, :3], pose[:3, 3] + move) for turn, move, pose in zip(turns, moves, true, strict=True)])
+    recorded = np.stack(
+        [
+            make_pose(turn @ pose[:3, :3], pose[:3, 3] + move)
+            for turn, move, pose in zip(turns, moves, true, strict=True)
+        ]
+    )
     recorded[:blunders, :3, 3] += 1.0
     if not grows:  # lines tell nothing of where they were seen from
         landmarks = Alike(landmarks.kind, **landmarks.arrays())
@@ -52,7 +60,8 @@ def test_known_errors_are_recovered(metres: float, degrees: float) -> None:
     assert found.position_error == pytest.approx(1.54 * metres, rel=0.25)
     assert found.rotation_error_deg == pytest.approx(1.54 * degrees, rel=0.25)
     np.testing.assert_allclose(
-        np.diag(found.covariance(1e18 * np.eye(6), 0.7)), np.repeat([found.position_sigma, np.radians(found.rotation_sigma_deg)], 3) ** 2,
+        np.diag(found.covariance(1e18 * np.eye(6), 0.7)),
+        np.repeat([found.position_sigma, np.radians(found.rotation_sigma_deg)], 3) ** 2,
     )
 
 
@@ -60,12 +69,15 @@ def test_errors_grow_with_the_distance_from_the_mapped_views() -> None:
     found = calibrated(0.02, 0.3, 60, grows=True)
     assert found.strangeness is not None and found.position_sigma == pytest.approx(1.2 * 0.02, rel=0.25)
     near, usual, far = (
-        np.sqrt(np.diag(found.covariance(1e18 * np.eye(6), share * found.strangeness)))[[0, 3]] for share in (0.01, 1.0, 3.0)
+        np.sqrt(np.diag(found.covariance(1e18 * np.eye(6), share * found.strangeness)))[[0, 3]]
+        for share in (0.01, 1.0, 3.0)
     )
     np.testing.assert_allclose(usual, [found.position_sigma, np.radians(found.rotation_sigma_deg)], rtol=1e-6)
     np.testing.assert_allclose(far, 3 * usual, rtol=1e-6)
     np.testing.assert_allclose(near, 0.3 * usual, rtol=1e-6)  # never nothing
-    of_lines = np.sqrt(np.diag(found.covariance(1e18 * np.eye(6), None)))[[0, 3]]  # which do not tell where they were seen from
+    of_lines = np.sqrt(np.diag(found.covariance(1e18 * np.eye(6), None)))[
+        [0, 3]
+    ]  # which do not tell where they were seen from
     np.testing.assert_allclose(of_lines, usual, rtol=1e-6)
 
 

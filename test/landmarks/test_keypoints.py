@@ -41,7 +41,9 @@ def test_spots_are_found_where_they_are() -> None:
 
 
 def test_a_large_image_is_reduced_and_answered_in_its_own_coordinates() -> None:
-    small, large = (find_keypoints(blobs(scale)[0], CAMERA.scaled(320 * scale, 240 * scale), Sift(), 320, 500) for scale in (1, 4))
+    small, large = (
+        find_keypoints(blobs(scale)[0], CAMERA.scaled(320 * scale, 240 * scale), Sift(), 320, 500) for scale in (1, 4)
+    )
     centres = blobs(4)[1]
     assert nearest(large.pixels, centres).max() < 4 * 0.6
     # Off by as much as in the small image, if at all: the half pixel between corner and centre is not lost.
@@ -50,7 +52,9 @@ def test_a_large_image_is_reduced_and_answered_in_its_own_coordinates() -> None:
         for spots, at, scale in ((small.pixels, blobs()[1], 1), (large.pixels, centres, 4))
     ]
     np.testing.assert_allclose(biases[0], biases[1], atol=0.15)
-    assert large.sigma == pytest.approx(small.sigma, rel=1e-6) == pytest.approx(1 / 250)  # of the image that was searched
+    assert (
+        large.sigma == pytest.approx(small.sigma, rel=1e-6) == pytest.approx(1 / 250)
+    )  # of the image that was searched
     # The same rays, whatever the resolution.
     angle = np.arccos(np.clip(small.bearings @ large.bearings.T, -1, 1)).min(axis=1)
     assert np.median(angle) < 0.5 / 250
@@ -62,7 +66,7 @@ def test_bearings_are_of_the_lens_and_pixels_beyond_it_are_left_out() -> None:
     found = find_keypoints(image, fisheye, Sift(), 1024, 500)
     offset = found.pixels.astype(float) - [159.5, 119.5]
     plane = cv2.fisheye.undistortPoints(
-        found.pixels.astype(float)[:, None], fisheye.matrix, np.array([-0.02, 0.01, 0.0, 0.0]),
+        found.pixels.astype(float)[:, None], fisheye.matrix, np.array([-0.02, 0.01, 0.0, 0.0])
     )[:, 0]
     expected = np.column_stack([plane, np.ones(len(plane))])
     np.testing.assert_allclose(found.bearings, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-4)

@@ -25,7 +25,9 @@ from dimm_ros.scene_map import LandmarkHeader, SceneMap
 
 from .scenes import cloud, landmarks_of, looks
 
-CALIBRATION = LandmarkCalibration(position_sigma=0.013, rotation_sigma_deg=0.2, frames=7, position_error=0.01, rotation_error_deg=0.1)
+CALIBRATION = LandmarkCalibration(
+    position_sigma=0.013, rotation_sigma_deg=0.2, frames=7, position_error=0.01, rotation_error_deg=0.1
+)
 
 
 def landmarks(kind: str = "points", count: int = 60) -> Landmarks:
@@ -35,7 +37,15 @@ def landmarks(kind: str = "points", count: int = 60) -> Landmarks:
 
 
 def header(kind: str = "points", **changes: object) -> LandmarkHeader:
-    fields = {"kind": kind, "detector": "sift", "longest": 1024, "keypoints": 2500, "dim": 128, "count": 60, "images": 24}
+    fields = {
+        "kind": kind,
+        "detector": "sift",
+        "longest": 1024,
+        "keypoints": 2500,
+        "dim": 128,
+        "count": 60,
+        "images": 24,
+    }
     return LandmarkHeader(**fields | {"calibration": CALIBRATION} | changes)
 
 
@@ -84,6 +94,7 @@ def test_a_header_that_does_not_fit_is_refused(tmp_path: Path, changes: dict) ->
 
 def test_descriptors_that_no_detector_makes_are_refused(tmp_path: Path) -> None:
     """Sizes that agree with each other, and with no keypoint of any image."""
+
     def short(held: dict) -> None:
         held["landmarks.descriptors"] = held["landmarks.descriptors"][:, :64].contiguous()
 
@@ -93,14 +104,18 @@ def test_descriptors_that_no_detector_makes_are_refused(tmp_path: Path) -> None:
     assert "keypoints of 'orb', this dimm_ros knows sift" in refusal(path)
 
 
-@pytest.mark.parametrize("spoil", [
-    lambda held: held.pop("landmarks.views"),
-    lambda held: held.update({"landmarks.more": torch.zeros(3)}),
-    lambda held: held.update({"landmarks.places": held["landmarks.places"].double()}),
-    lambda held: held["landmarks.places"].fill_(float("nan")),
-    lambda held: held["landmarks.seen_from"].fill_(float("inf")),
-    lambda held: held.update({"landmarks.descriptors": held["landmarks.descriptors"][:30].contiguous()}),
-], ids=["missing", "unknown", "dtype", "nan", "infinite", "short"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda held: held.pop("landmarks.views"),
+        lambda held: held.update({"landmarks.more": torch.zeros(3)}),
+        lambda held: held.update({"landmarks.places": held["landmarks.places"].double()}),
+        lambda held: held["landmarks.places"].fill_(float("nan")),
+        lambda held: held["landmarks.seen_from"].fill_(float("inf")),
+        lambda held: held.update({"landmarks.descriptors": held["landmarks.descriptors"][:30].contiguous()}),
+    ],
+    ids=["missing", "unknown", "dtype", "nan", "infinite", "short"],
+)
 def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, spoil) -> None:
     path = spoilt(saved(tmp_path / "a.dimm"), spoil)
     assert "does not hold the 60 landmarks (points) that its header describes" in refusal(path)
@@ -128,12 +143,22 @@ def recording(shift: float = 0.0) -> Recording:
     for index in range(3):
         pose = pose.copy()
         pose[0, 3] += 0.1 + (shift if index == 1 else 0.0)
-        frames.append(Frame(f"{index}.png", index, Camera(64, 48, 50.0, 50.0, 31.5, 23.5), pose, lambda: np.zeros((48, 64, 3), np.uint8)))
+        frames.append(
+            Frame(
+                f"{index}.png",
+                index,
+                Camera(64, 48, 50.0, 50.0, 31.5, 23.5),
+                pose,
+                lambda: np.zeros((48, 64, 3), np.uint8),
+            )
+        )
     return Recording("walk", "walk", frames)
 
 
 @pytest.mark.parametrize("kind", ["points", "lines"])
-def test_the_work_folder_keeps_them_for_the_same_recording_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_the_work_folder_keeps_them_for_the_same_recording_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     made, calls = BuiltLandmarks(landmarks(kind), CALIBRATION, 3, 1.5), []
 
     def build(*arguments: object) -> BuiltLandmarks:
@@ -149,11 +174,18 @@ def test_the_work_folder_keeps_them_for_the_same_recording_alone(tmp_path: Path,
     assert asked() is made and len(calls) == 1
     kept = asked(recording())
     assert len(calls) == 1 and (kept.calibration, kept.images, kept.seconds) == (CALIBRATION, 3, 1.5)
-    assert all(array.tobytes() == made.landmarks.arrays()[name].tobytes() for name, array in kept.landmarks.arrays().items())
-    for number, change in enumerate((
-        {"of": recording(0.001)}, {"where": origin + 0.01}, {"how": config.changed(keypoints=1000)},
-        {"of": replace(recording(), frames=recording().frames[:2])},
-    ), 2):
+    assert all(
+        array.tobytes() == made.landmarks.arrays()[name].tobytes() for name, array in kept.landmarks.arrays().items()
+    )
+    for number, change in enumerate(
+        (
+            {"of": recording(0.001)},
+            {"where": origin + 0.01},
+            {"how": config.changed(keypoints=1000)},
+            {"of": replace(recording(), frames=recording().frames[:2])},
+        ),
+        2,
+    ):
         asked(**change)
         assert len(calls) == number
     (tmp_path / "landmarks.safetensors").write_bytes(b"damaged")
@@ -167,9 +199,13 @@ def test_what_was_stopped_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not list(tmp_path.iterdir())
 
 
-def test_why_there_are_none_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_why_there_are_none_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     nothing = BuiltLandmarks(None, LandmarkCalibration(), 3, 0.1, "The images show only 2 landmarks.")
     monkeypatch.setattr(making, "build_landmarks", lambda *_: nothing)
     assert making.landmarks_of(tmp_path, recording(), np.zeros(3), LandmarkConfig(), lambda *_: False) is nothing
-    assert [record.getMessage() for record in caplog.records] == [nothing.note] and caplog.records[0].levelname == "WARNING"
+    assert [record.getMessage() for record in caplog.records] == [nothing.note] and caplog.records[
+        0
+    ].levelname == "WARNING"
     assert making.landmark_header(nothing, LandmarkConfig()) is None

@@ -13,10 +13,12 @@ from dimm_ros.landmarks.pairs import MAX_ANGLE_DEG, choose_pairs
 
 def route(count: int, step: float, turn_deg: float = 0.0) -> np.ndarray:
     """Poses along x, each further one turned about y."""
-    return np.stack([
-        make_pose(Rotation.from_euler("y", turn_deg * index, degrees=True).as_matrix(), [step * index, 0.0, 0.0])
-        for index in range(count)
-    ])
+    return np.stack(
+        [
+            make_pose(Rotation.from_euler("y", turn_deg * index, degrees=True).as_matrix(), [step * index, 0.0, 0.0])
+            for index in range(count)
+        ]
+    )
 
 
 def in_millimetres(poses: np.ndarray) -> np.ndarray:
@@ -27,8 +29,13 @@ def in_millimetres(poses: np.ndarray) -> np.ndarray:
 
 def wander(seed: int, count: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    turns, places = np.cumsum(rng.normal(0, 0.12, (count, 3)), axis=0), np.cumsum(rng.normal(0, 0.07, (count, 3)), axis=0)
-    return np.stack([make_pose(Rotation.from_rotvec(turn).as_matrix(), place) for turn, place in zip(turns, places, strict=True)])
+    turns, places = (
+        np.cumsum(rng.normal(0, 0.12, (count, 3)), axis=0),
+        np.cumsum(rng.normal(0, 0.07, (count, 3)), axis=0),
+    )
+    return np.stack(
+        [make_pose(Rotation.from_rotvec(turn).as_matrix(), place) for turn, place in zip(turns, places, strict=True)]
+    )
 
 
 def test_baselines_range_from_neighbours_to_eight_times_as_far() -> None:

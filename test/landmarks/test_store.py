@@ -74,11 +74,15 @@ def test_shapes_are_those_of_the_arrays(points: Landmarks) -> None:
 def test_strangeness_grows_with_angle_and_distance() -> None:
     """A landmark that was seen from straight before it, 1 to 4 m away, within 30 degrees."""
     seen_from = np.array([[0.0, 0.0, -1.0, np.cos(np.radians(30)), 1.0, 4.0]], np.float16)
-    landmark = Landmarks("points", np.zeros((1, 3), np.float32), np.zeros((1, 8), np.uint8), np.ones(1, np.uint8), seen_from)
+    landmark = Landmarks(
+        "points", np.zeros((1, 3), np.float32), np.zeros((1, 8), np.uint8), np.ones(1, np.uint8), seen_from
+    )
 
     def strange(degrees: float, distance: float, slack: float = 0.0) -> float:
         angle = np.radians(degrees)
-        return float(landmark.strangeness(distance * np.array([np.sin(angle), 0.0, -np.cos(angle)]), slack, np.array([0]))[0])
+        return float(
+            landmark.strangeness(distance * np.array([np.sin(angle), 0.0, -np.cos(angle)]), slack, np.array([0]))[0]
+        )
 
     assert strange(0, 2.0) == pytest.approx(0.0, abs=1e-3)  # two metres is their geometric middle
     assert strange(20, 2.0) == pytest.approx(np.radians(20), abs=1e-3)
@@ -86,7 +90,11 @@ def test_strangeness_grows_with_angle_and_distance() -> None:
     assert np.isfinite(strange(60, 2.0)) and np.isinf(strange(70, 2.0)) and np.isinf(strange(180, 2.0))
     assert np.isfinite(strange(0, 7.0)) and np.isinf(strange(0, 7.4)) and np.isinf(strange(0, 0.5))
     # Whoever knows his place by a metre may be somewhere else.
-    assert np.isfinite(strange(70, 2.0, slack=1.0)) and np.isfinite(strange(0, 8.0, slack=1.0)) and np.isfinite(strange(0, 0.5, slack=0.1))
+    assert (
+        np.isfinite(strange(70, 2.0, slack=1.0))
+        and np.isfinite(strange(0, 8.0, slack=1.0))
+        and np.isfinite(strange(0, 0.5, slack=0.1))
+    )
     lines = hide_in_lines(landmark, 0)
     assert lines.strangeness(np.array([9.0, 9.0, 9.0]), 0.0, np.array([0])).tolist() == [0.0]
 
@@ -94,7 +102,9 @@ def test_strangeness_grows_with_angle_and_distance() -> None:
 def test_distances_of_points_and_lines() -> None:
     rng = np.random.default_rng(5)
     one, other = cloud(rng, 40), cloud(rng, 40)
-    a, b = (hide_in_lines(landmarks_of(each, looks(rng, 40)), seed).exact_places for seed, each in enumerate((one, other)))
+    a, b = (
+        hide_in_lines(landmarks_of(each, looks(rng, 40)), seed).exact_places for seed, each in enumerate((one, other))
+    )
     np.testing.assert_allclose(distances(one, other), np.linalg.norm(one - other, axis=1))
     np.testing.assert_allclose(distances(one, b), off_line(one, b), atol=1e-5)
     np.testing.assert_allclose(distances(b, one), off_line(one, b), atol=1e-5)
@@ -110,13 +120,18 @@ def test_distances_of_points_and_lines() -> None:
     np.testing.assert_allclose(distances(a, parallel), apart, atol=1e-4)
 
 
-@pytest.mark.parametrize(("first", "second"), [("points", "points"), ("lines", "lines"), ("points", "lines"), ("lines", "points")])
+@pytest.mark.parametrize(
+    ("first", "second"), [("points", "points"), ("lines", "lines"), ("points", "lines"), ("lines", "points")]
+)
 def test_a_landmark_of_two_maps_is_kept_once(first: str, second: str) -> None:
     rng = np.random.default_rng(6)
     places, seen = cloud(rng, 120), looks(rng, 120)
     one = landmarks_of(places[:80], seen[:80])
     other = landmarks_of(places[40:] + rng.normal(0, 0.005, (80, 3)), seen[40:])  # forty are in both, a little off
-    maps = [each if kind == "points" else hide_in_lines(each, seed) for seed, (kind, each) in enumerate(((first, one), (second, other)))]
+    maps = [
+        each if kind == "points" else hide_in_lines(each, seed)
+        for seed, (kind, each) in enumerate(((first, one), (second, other)))
+    ]
     joined = combine(maps, 0.05, 1000, seed=9)
     assert joined.kind == ("points" if first == second == "points" else "lines") and len(joined) == 120
     # One landmark of each look: that of the first map where both have it.
@@ -124,7 +139,11 @@ def test_a_landmark_of_two_maps_is_kept_once(first: str, second: str) -> None:
     if first == joined.kind:
         np.testing.assert_array_equal(joined.places[:80], maps[0].places)
     expected = np.vstack([places[:80], other.exact_places[40:]])
-    error = np.linalg.norm(joined.exact_places - expected, axis=1) if joined.kind == "points" else off_line(expected, joined.exact_places)
+    error = (
+        np.linalg.norm(joined.exact_places - expected, axis=1)
+        if joined.kind == "points"
+        else off_line(expected, joined.exact_places)
+    )
     assert error.max() < 1e-5
 
 
@@ -133,7 +152,9 @@ def test_what_looks_alike_elsewhere_is_another_landmark() -> None:
     places, seen = cloud(rng, 30), looks(rng, 30)
     one, twins = landmarks_of(places, seen), landmarks_of(places + [0.5, 0.5, 0.5], seen)
     assert len(combine([one, twins], 0.05, 1000, 0)) == 60 and len(combine([one, twins], 1.0, 1000, 0)) == 30
-    assert len(combine([one, landmarks_of(places, looks(rng, 30))], 0.05, 1000, 0)) == 60  # and what looks otherwise is another, too
+    assert (
+        len(combine([one, landmarks_of(places, looks(rng, 30))], 0.05, 1000, 0)) == 60
+    )  # and what looks otherwise is another, too
 
 
 def test_of_too_many_those_that_more_images_show_are_kept() -> None:

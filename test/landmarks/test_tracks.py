@@ -20,16 +20,22 @@ def test_matches_are_joined_across_images() -> None:
     poses, points, descriptors = camera_poses(rng, 4), cloud(rng, 10), looks(rng, 10)
     # Each image has the points in an order of its own; the last two points are matched nowhere.
     orders = [rng.permutation(10) for _ in poses]
-    keypoints = [keypoints_of(pose, points[order], descriptors[order]) for pose, order in zip(poses, orders, strict=True)]
+    keypoints = [
+        keypoints_of(pose, points[order], descriptors[order]) for pose, order in zip(poses, orders, strict=True)
+    ]
     pairs = np.array([[0, 1], [1, 2], [0, 3]])
 
     def matches(one: int, other: int) -> np.ndarray:
-        return np.array([[np.flatnonzero(orders[one] == point)[0], np.flatnonzero(orders[other] == point)[0]] for point in range(8)])
+        return np.array(
+            [[np.flatnonzero(orders[one] == point)[0], np.flatnonzero(orders[other] == point)[0]] for point in range(8)]
+        )
 
     tracks = join_matches(keypoints, pairs, [matches(0, 1), matches(1, 2)[:4], matches(0, 3)[:6]])
     assert tracks.count == 8
-    shown = [orders[image][np.flatnonzero((keypoints[image].bearings == bearing).all(axis=1))[0]]
-             for image, bearing in zip(tracks.image, tracks.bearings, strict=True)]
+    shown = [
+        orders[image][np.flatnonzero((keypoints[image].bearings == bearing).all(axis=1))[0]]
+        for image, bearing in zip(tracks.image, tracks.bearings, strict=True)
+    ]
     seen: dict[int, set] = {}
     for track, image, point in zip(tracks.track, tracks.image, shown, strict=True):
         seen.setdefault(int(track), set()).add((int(point), int(image)))
@@ -59,7 +65,10 @@ def test_poses_that_are_wrong_are_told_by_their_epipolar_geometry() -> None:
     a, b = (keypoints_of(pose, points, descriptors, 0.5, rng) for pose in (one, other))
     same = np.column_stack([np.arange(200)] * 2)
     assert epipolar_agreement(a, b, one, other, same, 4.0).all()
-    assert epipolar_agreement(a, b, one, other, np.column_stack([np.arange(200), np.roll(np.arange(200), 1)]), 4.0).mean() < 0.15
+    assert (
+        epipolar_agreement(a, b, one, other, np.column_stack([np.arange(200), np.roll(np.arange(200), 1)]), 4.0).mean()
+        < 0.15
+    )
     axes = make_pose(np.array([[0, -1, 0], [0, 0, -1], [1.0, 0, 0]]), np.zeros(3))  # a body's axes taken for a camera's
     assert epipolar_agreement(a, b, one @ axes, other @ axes, same, 4.0).mean() < 0.2
     turned = other @ make_pose(Rotation.from_rotvec([0.05, 0.05, 0.05]).as_matrix(), np.zeros(3))
@@ -78,7 +87,10 @@ def test_a_shift_along_the_epipolar_line_agrees_and_one_across_does_not() -> Non
     # Without a baseline the same direction is asked for.
     still = keypoints_of(one, point + [[3 * SIGMA * 2.0, 0, 0]], looks(np.random.default_rng(0), 1))
     away = keypoints_of(one, point + [[6 * SIGMA * 2.0, 0, 0]], looks(np.random.default_rng(0), 1))
-    assert epipolar_agreement(a, still, one, one, match, 4.0)[0] and not epipolar_agreement(a, away, one, one, match, 4.0)[0]
+    assert (
+        epipolar_agreement(a, still, one, one, match, 4.0)[0]
+        and not epipolar_agreement(a, away, one, one, match, 4.0)[0]
+    )
 
 
 def test_matches_are_mutual_near_clear_and_allowed() -> None:

@@ -62,8 +62,11 @@ def test_a_landmark_has_one_observation_an_image() -> None:
     tracks = tracks_of(points, poses)
     second = tracks.bearings[2] + [2 * SIGMA, 0.0, 0.0]
     doubled = replace(
-        tracks, track=np.append(tracks.track, 0), image=np.append(tracks.image, 2),
-        bearings=np.vstack([tracks.bearings, second / np.linalg.norm(second)]), sigma=np.append(tracks.sigma, SIGMA),
+        tracks,
+        track=np.append(tracks.track, 0),
+        image=np.append(tracks.image, 2),
+        bearings=np.vstack([tracks.bearings, second / np.linalg.norm(second)]),
+        sigma=np.append(tracks.sigma, SIGMA),
         descriptors=np.vstack([tracks.descriptors, tracks.descriptors[:1]]),
     )
     found = triangulate(doubled, poses)
@@ -98,7 +101,9 @@ def test_neither_unit_nor_origin_matter() -> None:
         there = triangulate(tracks, there_poses)
         np.testing.assert_array_equal(there.good, here.good)
         np.testing.assert_array_equal(there.agrees, here.agrees)
-        np.testing.assert_allclose((there.points[here.good] - shift) / scale, here.points[here.good], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(
+            (there.points[here.good] - shift) / scale, here.points[here.good], rtol=1e-6, atol=1e-6
+        )
 
 
 def test_no_tracks_have_no_places() -> None:

@@ -22,7 +22,12 @@ def make(recording: Path, output: Path) -> BuildResult:
     encoder = Encoder.open(EncoderConfig(input_size=224), device="cpu")
     with joined_workers(torch.device("cpu")) as workers:
         return build_map(
-            open_recording(recording), output, encoder, head=HEAD, training=TRAINING, landmarks=LandmarkConfig(kind="none"),
+            open_recording(recording),
+            output,
+            encoder,
+            head=HEAD,
+            training=TRAINING,
+            landmarks=LandmarkConfig(kind="none"),
             workers=workers,
         )
 

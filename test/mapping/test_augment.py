@@ -74,6 +74,8 @@ def test_random_views_are_seeded_and_differ() -> None:
     camera = CAMERAS["pinhole"]
     grid = patch_grid(camera, 224)
     image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
-    one, same, other = (random_view(image, camera, grid, TrainingConfig(), np.random.default_rng(seed)) for seed in (1, 1, 2))
+    one, same, other = (
+        random_view(image, camera, grid, TrainingConfig(), np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(one.image, same.image)
     assert np.abs(one.rays - other.rays).max() > 0.01

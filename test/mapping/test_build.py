@@ -29,7 +29,10 @@ SHORT = TrainingConfig(steps=12, batch=128, passes=2)
 def test_a_map_knows_the_images_it_was_made_from(small_map: Path, walk: Path) -> None:
     localizer = Localizer.open(small_map, device="cpu")
     frames = open_recording(walk).frames[::4]
-    errors = [pose_errors(localizer.localize(frame.load(), frame.camera).world_from_camera, frame.world_from_camera) for frame in frames]
+    errors = [
+        pose_errors(localizer.localize(frame.load(), frame.camera).world_from_camera, frame.world_from_camera)
+        for frame in frames
+    ]
     translation, rotation = np.median(errors, axis=0)
     assert translation < 0.15 and rotation < 6.0
 
@@ -42,7 +45,11 @@ def test_the_file_is_one_safetensors_with_a_header(small_map: Path, encoder: Enc
     assert full == {f"whole.{name}" for name in ("weights", "spread", "left", "ridge", "bandwidth")}
     assert header["format_version"] == FORMAT_VERSION and header["frame_id"] == "map"
     assert header["encoder"]["name"] == "dinov2-small" and header["encoder_sha256"] == encoder.weights.sha256
-    assert [source["frames"] for source in header["sources"]] == [24] and "walk" in header["sources"][0]["name"] and header["figures"]["views"] == 24
+    assert (
+        [source["frames"] for source in header["sources"]] == [24]
+        and "walk" in header["sources"][0]["name"]
+        and header["figures"]["views"] == 24
+    )
     assert header["created"].startswith("20") and header["radius"] > 0.1
     assert str(Path.home()) not in json.dumps(header)  # a map never tells where it was made
 
@@ -59,13 +66,16 @@ def test_stopping_saves_a_usable_map_and_the_same_call_goes_on(tmp_path: Path, w
         def watch(at: str, count: int, total: int, note: str) -> bool:
             seen.append((at, count))
             return (at, count) == (stage, done)
+
         return watch
 
     first = build_map(recording, path, encoder, head=HEAD, training=SHORT, watch=stop_after("features", 30))
     assert not first.complete and first.path is None and not path.exists()
     second = build_map(recording, path, encoder, head=HEAD, training=SHORT, watch=stop_after("training", 5))
     assert not second.complete and second.path == path
-    assert ("features", 31) in seen and ("features", 1) in seen and seen.count(("features", 20)) == 1  # none was encoded twice
+    assert (
+        ("features", 31) in seen and ("features", 1) in seen and seen.count(("features", 20)) == 1
+    )  # none was encoded twice
     assert SceneMap.load(path).header.figures["steps"] == 5
     third = build_map(recording, path, encoder, head=HEAD, training=SHORT)
     assert third.complete and not path.with_name("stopped.dimm.work").exists()
@@ -75,7 +85,9 @@ def test_stopping_saves_a_usable_map_and_the_same_call_goes_on(tmp_path: Path, w
         torch.testing.assert_close(one[name], other[name], atol=2e-3, rtol=2e-2)
 
 
-def test_another_recording_does_not_go_on_from_this_ones_features(tmp_path: Path, walk: Path, other_walk: Path, encoder: Encoder) -> None:
+def test_another_recording_does_not_go_on_from_this_ones_features(
+    tmp_path: Path, walk: Path, other_walk: Path, encoder: Encoder
+) -> None:
     path = tmp_path / "map.dimm"
     build_map(open_recording(walk), path, encoder, head=HEAD, training=SHORT, watch=lambda stage, done, *_: done == 25)
     counts: list[int] = []
@@ -115,9 +127,14 @@ def test_bad_map_files_get_one_sentence(tmp_path: Path, small_map: Path) -> None
         SceneMap.load(other)
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"format_version": 99}, "has format 99"), ({"radius": -1.0}, "header"), ({"patch_dim": 7}, "does not hold the head"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format_version": 99}, "has format 99"),
+        ({"radius": -1.0}, "header"),
+        ({"patch_dim": 7}, "does not hold the head"),
+    ],
+)
 def test_a_header_that_cannot_be_is_refused(tmp_path: Path, small_map: Path, change: dict, words: str) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -134,7 +151,9 @@ def test_a_map_for_other_weights_is_refused(tmp_path: Path, small_map: Path, enc
 
     scene_map = SceneMap.load(small_map)
     path = tmp_path / "foreign.dimm"
-    SceneMap(scene_map.header.model_copy(update={"encoder_sha256": "ab" * 32}), scene_map.head, scene_map.landmarks).save(path)
+    SceneMap(
+        scene_map.header.model_copy(update={"encoder_sha256": "ab" * 32}), scene_map.head, scene_map.landmarks
+    ).save(path)
     with pytest.raises(WeightsError, match="abababababab"):
         Localizer.open(path, device="cpu", weights=encoder.weights.path)
 
@@ -173,5 +192,7 @@ def test_normalisation_centres_and_scales() -> None:
     centres = torch.randn(50, 3, dtype=torch.float64) * 3 + 10
     normalisation = Normalisation.of(centres)
     normalised = (centres - normalisation.origin) / normalisation.radius
-    assert normalised.mean(dim=0).abs().max() < 1e-9 and normalised.square().sum(dim=1).mean().sqrt() == pytest.approx(1.0)
+    assert normalised.mean(dim=0).abs().max() < 1e-9 and normalised.square().sum(dim=1).mean().sqrt() == pytest.approx(
+        1.0
+    )
     assert Normalisation.of(torch.zeros(4, 3)).radius == 0.1

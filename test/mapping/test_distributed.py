@@ -26,11 +26,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("memory_mb", [64, 4096])
-def test_shares_of_the_buffer_joined_are_the_buffer(walk: Path, encoder: Encoder, tmp_path: Path, memory_mb: int) -> None:
+def test_shares_of_the_buffer_joined_are_the_buffer(
+    walk: Path, encoder: Encoder, tmp_path: Path, memory_mb: int
+) -> None:
     recording, training = open_recording(walk), TrainingConfig(passes=2, depth="none", memory_mb=memory_mb)
     whole = open_buffer(tmp_path / "whole", recording, encoder, training)
     fill_buffer(whole, recording, encoder, training)
-    parts = [open_buffer(tmp_path / "parts", recording, encoder, training, (rank, 5)) for rank in range(5)]  # 48 views: uneven shares
+    parts = [
+        open_buffer(tmp_path / "parts", recording, encoder, training, (rank, 5)) for rank in range(5)
+    ]  # 48 views: uneven shares
     for part in parts:
         fill_buffer(part, recording, encoder, training)
     expected = whole.training_views(4096)
@@ -57,12 +61,20 @@ def test_two_processes_make_as_good_a_map(walk: Path, other_walk: Path, encoder:
     one, two = (SceneMap.load(path).header for path in maps)
     assert two.figures["steps"] == one.figures["steps"] == 200 and two.figures["views"] == one.figures["views"]
     assert two.figures["patches"] == one.figures["patches"] and (two.origin, two.radius) == (one.origin, one.radius)
-    assert two.figures["loss"] == pytest.approx(one.figures["loss"], abs=0.35)  # three seeds differed by 0.16; not averaged, gradients cost 0.9
+    assert two.figures["loss"] == pytest.approx(
+        one.figures["loss"], abs=0.35
+    )  # three seeds differed by 0.16; not averaged, gradients cost 0.9
     assert not list(tmp_path.glob("*.work"))
     frames = open_recording(walk).frames
     errors = [
-        [pose_errors(Localizer(SceneMap.load(path), encoder).localize(frame.load(), frame.camera).world_from_camera, frame.world_from_camera)[0]
-         for frame in frames[::3]] for path in maps
+        [
+            pose_errors(
+                Localizer(SceneMap.load(path), encoder).localize(frame.load(), frame.camera).world_from_camera,
+                frame.world_from_camera,
+            )[0]
+            for frame in frames[::3]
+        ]
+        for path in maps
     ]
     assert np.median(errors[1]) < 1.5 * np.median(errors[0]) + 0.01
 
@@ -70,6 +82,12 @@ def test_two_processes_make_as_good_a_map(walk: Path, other_walk: Path, encoder:
 def test_one_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with joined_workers(torch.device("cpu")) as workers:
-        assert workers is ALONE and workers.first and workers.mean(3.0) == 3.0 and workers.any(True) and not workers.any(False)
+        assert (
+            workers is ALONE
+            and workers.first
+            and workers.mean(3.0) == 3.0
+            and workers.any(True)
+            and not workers.any(False)
+        )
     views = torch.tensor([0, 3, 4, 7, 9])
     assert Workers(1, 3).share(views).tolist() == [4, 7] and ALONE.share(views).tolist() == views.tolist()

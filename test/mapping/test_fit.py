@@ -1,4 +1,6 @@
-"""From features to a map, on features that nobody made: where the world's origin is, what is held out, and what is gone on from."""
+"""From features to a map, on features that nobody made: where the world's origin is, what is held out, and what is gone
+on from.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def weights(scene_map: SceneMap) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("shift", "scale"), [(UTM, 1.0), (0.0, 1000.0), (UTM, 1000.0)])
-def test_a_short_recording_is_the_same_wherever_the_origin_and_whatever_the_unit(tmp_path: Path, shift: np.ndarray | float, scale: float) -> None:
+def test_a_short_recording_is_the_same_wherever_the_origin_and_whatever_the_unit(
+    tmp_path: Path, shift: np.ndarray | float, scale: float
+) -> None:
     """UTM coordinates, millimetres, both."""
     walk = MadeUpWalk(40)
     one = fitted(walk.views(), tmp_path / "one", 4)
@@ -49,11 +53,15 @@ def test_a_long_recording_is_the_same_wherever_the_origin_is(tmp_path: Path) -> 
         assert getattr(found, name) == pytest.approx(getattr(known, name), rel=0.01)
 
 
-def test_the_calibrated_head_knows_nothing_of_the_frames_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_calibrated_head_knows_nothing_of_the_frames_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Other poses of those frames: the head that is calibrated is the same, and the finished one is not."""
     judged: list[SceneMap] = []
     calibrate = fit.calibrate
-    monkeypatch.setattr(fit, "calibrate", lambda scene_map, *others: judged.append(scene_map) or calibrate(scene_map, *others))
+    monkeypatch.setattr(
+        fit, "calibrate", lambda scene_map, *others: judged.append(scene_map) or calibrate(scene_map, *others)
+    )
     walk, made = MadeUpWalk(LONG), []
     header = walk.header(walk.views(), 4)
     for name in ("true", "false"):
@@ -79,7 +87,14 @@ def test_a_damaged_checkpoint_is_begun_anew(tmp_path: Path) -> None:
         seen.append(done)
         return done == 2
 
-    for name, text in (("curve", "["), ("curve", "3"), ("seconds", "x"), ("calibration", "[]"), ("calibration", None), ("curve", "[" * 100_000)):
+    for name, text in (
+        ("curve", "["),
+        ("curve", "3"),
+        ("seconds", "x"),
+        ("calibration", "[]"),
+        ("calibration", None),
+        ("curve", "[" * 100_000),
+    ):
         checkpoint.unlink(missing_ok=True)
         seen.clear()
         assert not MapFit(header, walk.views(), checkpoint, "mark", CPU, stop).run().complete
@@ -90,4 +105,6 @@ def test_a_damaged_checkpoint_is_begun_anew(tmp_path: Path) -> None:
         save_file(load_file(checkpoint), checkpoint, told)
         assert not MapFit(header, walk.views(), checkpoint, "mark", CPU, stop).run().complete
         assert seen == [1, 2, 1, 2], (name, text)
-    assert MapFit(header, walk.views(), checkpoint, "mark", CPU, stop).run().complete and seen[-1] == 3  # a whole one is gone on from
+    assert (
+        MapFit(header, walk.views(), checkpoint, "mark", CPU, stop).run().complete and seen[-1] == 3
+    )  # a whole one is gone on from

@@ -26,14 +26,18 @@ def merged(tmp_path_factory, small_map: Path, other_map: Path) -> Path:
     return merge_maps([small_map, other_map], tmp_path_factory.mktemp("merged") / "floor.dimm")
 
 
-def test_each_image_is_answered_by_the_map_that_knows_it(merged: Path, small_map: Path, other_map: Path, walk: Path, other_walk: Path) -> None:
+def test_each_image_is_answered_by_the_map_that_knows_it(
+    merged: Path, small_map: Path, other_map: Path, walk: Path, other_walk: Path
+) -> None:
     both = Localizer.open(merged, device="cpu")
     for path, bag in ((small_map, walk), (other_map, other_walk)):
         alone = Localizer.open(path, device="cpu")
         for frame in open_recording(bag).frames[::5]:
             one, other = (localizer.localize(frame.load(), frame.camera) for localizer in (both, alone))
             np.testing.assert_allclose(one.world_rays, other.world_rays, atol=2e-3)
-            metres, degrees = pose_errors(one.world_from_camera, other.world_from_camera)  # another origin, other draws of the RANSAC
+            metres, degrees = pose_errors(
+                one.world_from_camera, other.world_from_camera
+            )  # another origin, other draws of the RANSAC
             assert metres < 0.05 and degrees < 4.0
             assert one.novelty < 0.05
 
@@ -61,13 +65,22 @@ def test_rays_of_a_part_stay_the_same_lines_in_the_world(merged: Path, other_map
     whole, part = SceneMap.load(merged), SceneMap.load(other_map)
     context = part.head.whole.mapped()[0][:1].float()
     generator = torch.Generator().manual_seed(0)
-    patches, camera_rays = torch.randn(7, 384, generator=generator), torch.nn.functional.normalize(torch.rand(7, 3, generator=generator), dim=1)
+    patches, camera_rays = (
+        torch.randn(7, 384, generator=generator),
+        torch.nn.functional.normalize(torch.rand(7, 3, generator=generator), dim=1),
+    )
     lines = []
     for scene_map in (whole, part):
         rays = scene_map.head(patches, context, camera_rays)
         origin = torch.tensor(scene_map.header.origin).float().expand(7, 3)
         scales = rays.moment_scale * scene_map.header.radius
-        lines.append((rays.directions, rays.moments * scene_map.header.radius + torch.linalg.cross(origin, rays.directions), scales))
+        lines.append(
+            (
+                rays.directions,
+                rays.moments * scene_map.header.radius + torch.linalg.cross(origin, rays.directions),
+                scales,
+            )
+        )
     for one, other in zip(*lines, strict=True):
         torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
 
@@ -83,7 +96,11 @@ def test_the_header_tells_of_both(merged: Path, small_map: Path, other_map: Path
 def test_merged_maps_merge_on_and_keep_each_part(merged: Path, small_map: Path, tmp_path: Path) -> None:
     path = merge_maps([merged, small_map], tmp_path / "three.dimm")
     scene_map = SceneMap.load(path)
-    assert isinstance(scene_map.head, MergedHead) and [part.name for part in scene_map.header.parts] == ["gallery", "second", "gallery"]
+    assert isinstance(scene_map.head, MergedHead) and [part.name for part in scene_map.header.parts] == [
+        "gallery",
+        "second",
+        "gallery",
+    ]
     assert not reference_path(path).exists() or len(ReferenceViews.load(path, scene_map.header).cls) == 58
 
 
@@ -94,7 +111,7 @@ def changed(path: Path, target: Path, **changes: object) -> Path:
 
 
 def test_what_cannot_be_one_map_is_refused(
-    merged: Path, small_map: Path, other_map: Path, other_walk: Path, encoder: Encoder, tmp_path: Path,
+    merged: Path, small_map: Path, other_map: Path, other_walk: Path, encoder: Encoder, tmp_path: Path
 ) -> None:
     output = tmp_path / "out" / "merged.dimm"
     foreign = changed(other_map, tmp_path / "foreign.dimm", encoder_sha256="ab" * 32)
@@ -104,8 +121,10 @@ def test_what_cannot_be_one_map_is_refused(
     garbage = tmp_path / "garbage.dimm"
     garbage.write_bytes(b"garbage" * 100)
     for second, words in (
-        (foreign, "different encoders .*abababababab"), (attic, "is in frame 'map', but 'second' is in frame 'attic'"),
-        (moved, "'gallery' and 'moved' are in different frames, though both are called 'map': .* 4.00 m"), (garbage, "damaged or not a map"),
+        (foreign, "different encoders .*abababababab"),
+        (attic, "is in frame 'map', but 'second' is in frame 'attic'"),
+        (moved, "'gallery' and 'moved' are in different frames, though both are called 'map': .* 4.00 m"),
+        (garbage, "damaged or not a map"),
         (tmp_path / "absent.dimm", "does not exist"),
     ):
         with pytest.raises(MapError, match=words):

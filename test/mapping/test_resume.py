@@ -1,4 +1,6 @@
-"""The work folder: one process at a time, and nothing of other images, of another version, or damaged, is gone on from."""
+"""The work folder: one process at a time, and nothing of other images, of another version, or damaged, is gone on
+from.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ from dimm_ros.mapping.build import build_map, locked, open_buffer, work_folder
 from dimm_ros.mapping.features import FeatureBuffer
 
 CAMERA = Camera(28, 28, 20.0, 20.0, 13.5, 13.5)
-ENCODER = SimpleNamespace(config=EncoderConfig(input_size=56), dim=4, context_dim=6, weights=SimpleNamespace(sha256="ab" * 32))
+ENCODER = SimpleNamespace(
+    config=EncoderConfig(input_size=56), dim=4, context_dim=6, weights=SimpleNamespace(sha256="ab" * 32)
+)
 TRAINING = TrainingConfig(passes=1)
 
 
@@ -38,7 +42,10 @@ def test_two_builds_of_one_map_do_not_meet(tmp_path: Path, walk: Path, encoder) 
     output = tmp_path / "map.dimm"
     with locked(work_folder(output)):
         (work_folder(output) / "features").mkdir()
-        with pytest.raises(BusyError, match="Another process is making .*map.dimm at this moment; wait until it has ended, or give another file"):
+        with pytest.raises(
+            BusyError,
+            match="Another process is making .*map.dimm at this moment; wait until it has ended, or give another file",
+        ):
             build_map(open_recording(walk), output, encoder)
         assert (work_folder(output) / "features").is_dir()  # the other's
         told = CliRunner().invoke(app, ["map", str(walk), "-o", str(output), "--input-size", "224"])
@@ -48,7 +55,9 @@ def test_two_builds_of_one_map_do_not_meet(tmp_path: Path, walk: Path, encoder) 
 
 
 def test_a_lock_on_a_folder_that_was_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process before removes the folder when its map is complete, perhaps between the opening and the locking of the file."""
+    """The process before removes the folder when its map is complete, perhaps between the opening and the locking of
+    the file.
+    """
     work, lock, calls = tmp_path / "map.dimm.work", fcntl.flock, []
 
     def flock(handle: int, how: int) -> None:
@@ -67,7 +76,9 @@ def test_a_lock_on_a_folder_that_was_removed_is_none(tmp_path: Path, monkeypatch
             pass
 
 
-def test_where_files_cannot_be_locked_maps_are_made_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_files_cannot_be_locked_maps_are_made_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def flock(handle: int, how: int) -> None:
         raise OSError(95, "Operation not supported")
 
@@ -85,9 +96,18 @@ def _recording(folder: Path) -> Recording:
             if not file.exists():
                 file.write_bytes(b"pixels")
                 os.utime(file, ns=(0, 1_000_000_000))
-        frames.append(Frame(
-            str(number), number, CAMERA, np.eye(4), lambda: np.zeros((28, 28, 3), np.uint8), lambda: np.ones((28, 28), np.float32), CAMERA, files,
-        ))
+        frames.append(
+            Frame(
+                str(number),
+                number,
+                CAMERA,
+                np.eye(4),
+                lambda: np.zeros((28, 28, 3), np.uint8),
+                lambda: np.ones((28, 28), np.float32),
+                CAMERA,
+                files,
+            )
+        )
     return Recording("two", "two", frames)
 
 
@@ -129,7 +149,9 @@ def test_other_images_under_the_same_names_are_others(tmp_path: Path, change: Ca
 def test_depth_that_came_or_went_makes_other_views(tmp_path: Path, change: dict) -> None:
     _begun(tmp_path)
     recording = _recording(tmp_path)
-    assert _buffer(tmp_path, replace(recording, frames=[replace(frame, **change) for frame in recording.frames])).done == 0
+    assert (
+        _buffer(tmp_path, replace(recording, frames=[replace(frame, **change) for frame in recording.frames])).done == 0
+    )
 
 
 def test_another_version_makes_other_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +162,11 @@ def test_another_version_makes_other_views(tmp_path: Path, monkeypatch: pytest.M
 
 def test_landmarks_of_other_images_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places = Landmarks(
-        "points", np.ones((3, 3), np.float32), np.ones((3, 8), np.uint8), np.ones(3, np.uint8), np.ones((3, 6), np.float16),
+        "points",
+        np.ones((3, 3), np.float32),
+        np.ones((3, 8), np.uint8),
+        np.ones(3, np.uint8),
+        np.ones((3, 6), np.float16),
     )
     made: list[int] = []
 
@@ -149,7 +175,9 @@ def test_landmarks_of_other_images_are_others(tmp_path: Path, monkeypatch: pytes
         return BuiltLandmarks(places, LandmarkCalibration(), 2, 0.5)
 
     def kept() -> int:
-        found = mapping_landmarks.landmarks_of(tmp_path / "work", _recording(tmp_path), np.zeros(3), LandmarkConfig(), lambda *_: False)
+        found = mapping_landmarks.landmarks_of(
+            tmp_path / "work", _recording(tmp_path), np.zeros(3), LandmarkConfig(), lambda *_: False
+        )
         assert found.seconds == 0.5 and np.array_equal(found.landmarks.places, places.places)
         return len(made)
 
@@ -172,11 +200,22 @@ def test_the_files_of_a_bag_tell_of_its_images(walk: Path) -> None:
     assert files and all(file.is_file() and file.suffix in (".mcap", ".db3") for file in files)
 
 
-@pytest.mark.parametrize("text", [
-    b"[]", b"3", b"null", b"", b"\xff", b"{}", b"[" * 100_000, b'{"fingerprint": FINGERPRINT, "done": -1, "rows": 5, "seconds": 1}',
-    b'{"fingerprint": FINGERPRINT, "done": 1, "rows": 1e400, "seconds": 1}', b'{"fingerprint": FINGERPRINT, "done": 3, "rows": 5, "seconds": 1}',
-    b'{"fingerprint": FINGERPRINT, "done": 1, "rows": 50000, "seconds": 1}',
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[]",
+        b"3",
+        b"null",
+        b"",
+        b"\xff",
+        b"{}",
+        b"[" * 100_000,
+        b'{"fingerprint": FINGERPRINT, "done": -1, "rows": 5, "seconds": 1}',
+        b'{"fingerprint": FINGERPRINT, "done": 1, "rows": 1e400, "seconds": 1}',
+        b'{"fingerprint": FINGERPRINT, "done": 3, "rows": 5, "seconds": 1}',
+        b'{"fingerprint": FINGERPRINT, "done": 1, "rows": 50000, "seconds": 1}',
+    ],
+)
 def test_a_damaged_progress_file_is_begun_anew(tmp_path: Path, text: bytes) -> None:
     mark = _begun(tmp_path).fingerprint
     (tmp_path / "features" / "progress.json").write_bytes(text.replace(b"FINGERPRINT", f'"{mark}"'.encode()))
@@ -185,9 +224,14 @@ def test_a_damaged_progress_file_is_begun_anew(tmp_path: Path, text: bytes) -> N
     buffer.append(0, np.eye(4), np.ones((5, 4)), np.ones(6), np.ones((5, 3)))
 
 
-@pytest.mark.parametrize("spoil", [
-    lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:-4]), lambda file: np.save(file, np.zeros((3, 4), np.float16)),
-])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.unlink(),
+        lambda file: file.write_bytes(file.read_bytes()[:-4]),
+        lambda file: np.save(file, np.zeros((3, 4), np.float16)),
+    ],
+)
 def test_damaged_arrays_are_begun_anew(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
     _begun(tmp_path)
     assert _buffer(tmp_path, _recording(tmp_path)).done == 1

@@ -16,7 +16,10 @@ from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 @pytest.fixture()
 def views(tmp_path: Path) -> tuple[Path, ReferenceViews]:
     rng = np.random.default_rng(0)
-    path, made = tmp_path / "map.dimm", ReferenceViews(rng.normal(size=(7, 4)).astype(np.float32), np.tile(np.eye(4), (7, 1, 1)))
+    path, made = (
+        tmp_path / "map.dimm",
+        ReferenceViews(rng.normal(size=(7, 4)).astype(np.float32), np.tile(np.eye(4), (7, 1, 1))),
+    )
     made.world_from_camera[:, 0, 3] = np.arange(7) + 600_000.0
     made.save(path, tiny_header())
     return path, made
@@ -31,24 +34,41 @@ def test_views_come_back(views: tuple[Path, ReferenceViews]) -> None:
     assert ReferenceViews.load(path.with_name("absent.dimm"), tiny_header()) is None
 
 
-@pytest.mark.parametrize("change", [{"created": "2026-01-01T00:00:01+00:00"}, {"name": "other"}, {"encoder_sha256": "cd" * 32}])
-def test_views_of_another_map_are_not_used(views: tuple[Path, ReferenceViews], change: dict, caplog: pytest.LogCaptureFixture) -> None:
-    """A map that was built again under the same name, for instance, before a power cut kept its own views from the disk."""
+@pytest.mark.parametrize(
+    "change", [{"created": "2026-01-01T00:00:01+00:00"}, {"name": "other"}, {"encoder_sha256": "cd" * 32}]
+)
+def test_views_of_another_map_are_not_used(
+    views: tuple[Path, ReferenceViews], change: dict, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A map that was built again under the same name, for instance, before a power cut kept its own views from the
+    disk.
+    """
     with caplog.at_level(logging.WARNING):
         assert ReferenceViews.load(views[0], tiny_header(**change)) is None
     assert "map.dimm.retrieval.safetensors is of another map or another state of it, and is not used." in caplog.text
 
 
-@pytest.mark.parametrize(("spoil", "words"), [
-    (lambda file: file.write_bytes(file.read_bytes()[:-20]), "cannot be read"),
-    (lambda file: save_file(load_file(file), file), "is of another map"),
-    (lambda file: _marked(file, "[" * 100_000), "cannot be read"),
-    (lambda file: _marked(file, cls=np.zeros(7)), "does not hold a token and a pose for each view"),
-    (lambda file: _marked(file, cls=np.zeros((6, 4))), "does not hold a token and a pose for each view"),
-    (lambda file: _marked(file, world_from_camera=np.full((7, 4, 4), np.nan)), "does not hold a token and a pose for each view"),
-    (lambda file: _marked(file, cls=np.zeros((0, 4)), world_from_camera=np.zeros((0, 4, 4))), "does not hold a token and a pose"),
-])
-def test_a_damaged_file_is_not_used(views: tuple[Path, ReferenceViews], spoil, words: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:-20]), "cannot be read"),
+        (lambda file: save_file(load_file(file), file), "is of another map"),
+        (lambda file: _marked(file, "[" * 100_000), "cannot be read"),
+        (lambda file: _marked(file, cls=np.zeros(7)), "does not hold a token and a pose for each view"),
+        (lambda file: _marked(file, cls=np.zeros((6, 4))), "does not hold a token and a pose for each view"),
+        (
+            lambda file: _marked(file, world_from_camera=np.full((7, 4, 4), np.nan)),
+            "does not hold a token and a pose for each view",
+        ),
+        (
+            lambda file: _marked(file, cls=np.zeros((0, 4)), world_from_camera=np.zeros((0, 4, 4))),
+            "does not hold a token and a pose",
+        ),
+    ],
+)
+def test_a_damaged_file_is_not_used(
+    views: tuple[Path, ReferenceViews], spoil, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
     spoil(reference_path(views[0]))
     with caplog.at_level(logging.WARNING):
         assert ReferenceViews.load(views[0], tiny_header()) is None

@@ -61,7 +61,9 @@ def test_the_depth_range_is_the_scenes(stereo: StereoDepth, recording: Recording
 
 
 @pytest.mark.parametrize("index", [4, 13, 22])
-def test_depth_is_right_where_it_is_confident_and_near_it_elsewhere(stereo: StereoDepth, recording: Recording, index: int) -> None:
+def test_depth_is_right_where_it_is_confident_and_near_it_elsewhere(
+    stereo: StereoDepth, recording: Recording, index: int
+) -> None:
     depth, confident = stereo.depth_and_confidence(index)
     truth = _true_depth(stereo, recording, index)
     assert depth.dtype == np.float32 and depth.shape == truth.shape == (120, 160)
@@ -84,7 +86,9 @@ def test_a_fish_eye_is_rectified() -> None:
 
 def test_rectified_pinholes_are_scaled_alone() -> None:
     assert rectified(PINHOLE, 160) == PINHOLE
-    assert rectified(replace(PINHOLE, distortion=(0.0,) * 5), 80) == replace(PINHOLE, distortion=(0.0,) * 5).scaled(80, 60)
+    assert rectified(replace(PINHOLE, distortion=(0.0,) * 5), 80) == replace(PINHOLE, distortion=(0.0,) * 5).scaled(
+        80, 60
+    )
 
 
 def test_neighbours_look_the_same_way_from_another_place(stereo: StereoDepth, recording: Recording) -> None:
@@ -124,7 +128,9 @@ def test_one_frame_alone_and_depth_is_kept(stereo: StereoDepth, recording: Recor
 def test_a_frame_far_from_all_others_has_no_depth(recording: Recording) -> None:
     away = recording.frames[13].world_from_camera.copy()
     away[:3, 3] += 50.0
-    stereo = StereoDepth(replace(recording, frames=[*recording.frames, replace(recording.frames[13], world_from_camera=away)]))
+    stereo = StereoDepth(
+        replace(recording, frames=[*recording.frames, replace(recording.frames[13], world_from_camera=away)])
+    )
     assert stereo.neighbours(30) == []
     assert not stereo.depth(30).any()
 
@@ -132,17 +138,18 @@ def test_a_frame_far_from_all_others_has_no_depth(recording: Recording) -> None:
 def test_a_camera_that_only_turns_is_refused(recording: Recording) -> None:
     centre = recording.frames[0].world_from_camera[:3, 3]
     still = [
-        replace(frame, world_from_camera=make_pose(frame.world_from_camera[:3, :3], centre)) for frame in recording.frames
+        replace(frame, world_from_camera=make_pose(frame.world_from_camera[:3, :3], centre))
+        for frame in recording.frames
     ]
-    frames = [
-        replace(frame, load=lambda pose=frame.world_from_camera: render(ROOM, PINHOLE, pose)) for frame in still
-    ]
+    frames = [replace(frame, load=lambda pose=frame.world_from_camera: render(ROOM, PINHOLE, pose)) for frame in still]
     with pytest.raises(DataError, match="sideways"):
         StereoDepth(replace(recording, frames=frames))
 
 
 def test_real_images(shared_data) -> None:
-    """Against the depth camera of 7-Scenes, which sits a few centimetres aside and whose poses are good to a centimetre."""
+    """Against the depth camera of 7-Scenes, which sits a few centimetres aside and whose poses are good to a
+    centimetre.
+    """
     kitchen = open_recording(shared_data / "redkitchen")
     stereo = StereoDepth(kitchen)
     errors = []

@@ -42,7 +42,9 @@ def _pixels(valid: np.ndarray, grid: PatchGrid) -> np.ndarray:
     return np.repeat(np.repeat(valid.reshape(grid.rows, grid.columns), PATCH, 0), PATCH, 1)
 
 
-def _moved(image: np.ndarray, depth: np.ndarray, camera: Camera, grid: PatchGrid, motion: np.ndarray, zoom: float = 1.0) -> View:
+def _moved(
+    image: np.ndarray, depth: np.ndarray, camera: Camera, grid: PatchGrid, motion: np.ndarray, zoom: float = 1.0
+) -> View:
     return moved_view([Source.of(image, depth, camera, grid)], grid, [motion], zoom)
 
 
@@ -77,7 +79,10 @@ def test_its_rays_and_centre_are_exact(name: str, room: Scene, pose: np.ndarray)
     np.testing.assert_allclose(view.offset, MOTION[:3, 3])
     points = view.offset + 1.7 * view.rays
     pixels, front = grid.camera.project(points @ invert(MOTION)[:3, :3].T + invert(MOTION)[:3, 3])
-    centres = np.stack(np.meshgrid(np.arange(grid.columns), np.arange(grid.rows)), axis=-1).reshape(-1, 2) * PATCH + (PATCH - 1) / 2
+    centres = (
+        np.stack(np.meshgrid(np.arange(grid.columns), np.arange(grid.rows)), axis=-1).reshape(-1, 2) * PATCH
+        + (PATCH - 1) / 2
+    )
     assert front.all()
     np.testing.assert_allclose(pixels[view.valid], centres[view.valid], atol=0.01)
     np.testing.assert_allclose(view.camera_rays, grid.rays, atol=1e-12)
@@ -153,7 +158,10 @@ def test_other_images_fill_in_what_the_moved_one_did_not_see(room: Scene, pose: 
     image, depth = render(room, PINHOLE, pose, with_depth=True)
     beside, beside_depth = render(room, PINHOLE, pose @ helper, with_depth=True)
     truth = fit(render(room, PINHOLE, pose @ motion), PINHOLE, grid)
-    sources = [Source.of(image, depth, PINHOLE, grid), Source.of((beside * 0.67).astype(np.uint8), beside_depth, PINHOLE, grid)]
+    sources = [
+        Source.of(image, depth, PINHOLE, grid),
+        Source.of((beside * 0.67).astype(np.uint8), beside_depth, PINHOLE, grid),
+    ]
     alone = moved_view(sources[:1], grid, [motion])
     helped = moved_view(sources, grid, [motion, invert(helper) @ motion])
     gained = helped.valid & ~alone.valid
@@ -173,7 +181,10 @@ def test_random_motions_are_seeded_and_bounded(room: Scene, pose: np.ndarray) ->
 
     np.testing.assert_array_equal(make(1), make(1))
     offsets = np.array([make(seed, max_offset=0.1)[:3, 3] for seed in range(8)])
-    lengths, limit = np.linalg.norm(offsets, axis=1), 0.1 * np.median(Source.of(image, depth, PINHOLE, patch_grid(PINHOLE, 224)).ranges)
+    lengths, limit = (
+        np.linalg.norm(offsets, axis=1),
+        0.1 * np.median(Source.of(image, depth, PINHOLE, patch_grid(PINHOLE, 224)).ranges),
+    )
     assert lengths.max() <= 1.01 * limit and lengths.max() > 0.5 * limit and len(np.unique(lengths)) == 8
     assert np.abs(offsets.mean(axis=0)).max() < 0.5 * limit
     np.testing.assert_array_equal(make(1, max_offset=0.0)[:3, 3], np.zeros(3))

@@ -20,12 +20,19 @@ def _views() -> TrainingViews:
     generator = torch.Generator().manual_seed(0)
     where = torch.rand(VIEWS, 3, generator=generator, dtype=torch.float64) * 2 - 1
     rotations = torch.from_numpy(Rotation.from_rotvec(0.8 * where.numpy()).as_matrix())
-    camera_rays = torch.nn.functional.normalize(torch.rand(VIEWS * PATCHES, 3, generator=generator) + torch.tensor([-0.5, -0.5, 1.0]), dim=1)
+    camera_rays = torch.nn.functional.normalize(
+        torch.rand(VIEWS * PATCHES, 3, generator=generator) + torch.tensor([-0.5, -0.5, 1.0]), dim=1
+    )
     view_of = torch.arange(VIEWS, dtype=torch.int32).repeat_interleave(PATCHES)
     return TrainingViews(
-        patches=torch.randn(VIEWS * PATCHES, WIDTH, generator=generator).half(), camera_rays=camera_rays, view_of=view_of,
-        directions=torch.einsum("bij,bj->bi", rotations[view_of.long()].float(), camera_rays), rotations=rotations, centres=where,
-        context=(where.float() @ torch.randn(3, CONTEXT, generator=generator)).half(), frame_of=torch.arange(VIEWS, dtype=torch.int32),
+        patches=torch.randn(VIEWS * PATCHES, WIDTH, generator=generator).half(),
+        camera_rays=camera_rays,
+        view_of=view_of,
+        directions=torch.einsum("bij,bj->bi", rotations[view_of.long()].float(), camera_rays),
+        rotations=rotations,
+        centres=where,
+        context=(where.float() @ torch.randn(3, CONTEXT, generator=generator)).half(),
+        frame_of=torch.arange(VIEWS, dtype=torch.int32),
     )
 
 
@@ -54,7 +61,14 @@ class Watched(Trainer):
         super().__init__(head, views, Normalisation.of(views.centres), TrainingConfig(batch=256, **config))
         self.seen = []
 
-    def _loss(self, predicted: Rays, camera_rays: torch.Tensor, directions: torch.Tensor, moments: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+    def _loss(
+        self,
+        predicted: Rays,
+        camera_rays: torch.Tensor,
+        directions: torch.Tensor,
+        moments: torch.Tensor,
+        views: torch.Tensor,
+    ) -> torch.Tensor:
         self.seen.append(views)
         return super()._loss(predicted, camera_rays, directions, moments, views)
 

@@ -13,17 +13,31 @@ SIZES = (10, 2, 0, 5)
 def views(sizes: tuple[int, ...] = SIZES, frame_of: tuple[int, ...] = (1, 0, 1, 0)) -> TrainingViews:
     rows, count = sum(sizes), len(sizes)
     return TrainingViews(
-        patches=torch.arange(rows)[:, None].half(), camera_rays=torch.rand(rows, 3), directions=torch.rand(rows, 3),
-        view_of=torch.repeat_interleave(torch.arange(count), torch.tensor(sizes)).int(), context=torch.rand(count, 4).half(),
-        centres=torch.rand(count, 3).double(), rotations=torch.eye(3).double().repeat(count, 1, 1),
+        patches=torch.arange(rows)[:, None].half(),
+        camera_rays=torch.rand(rows, 3),
+        directions=torch.rand(rows, 3),
+        view_of=torch.repeat_interleave(torch.arange(count), torch.tensor(sizes)).int(),
+        context=torch.rand(count, 4).half(),
+        centres=torch.rand(count, 3).double(),
+        rotations=torch.eye(3).double().repeat(count, 1, 1),
         frame_of=torch.tensor(frame_of, dtype=torch.int32),
     )
 
 
 def test_rows_of_a_view_follow_one_another() -> None:
     some = views()
-    assert len(some) == 4 and some.frames == 2 and some.sizes.tolist() == list(SIZES) and some.first.tolist() == [0, 10, 12, 12]
-    assert [some.patches[some.rows(view), 0].tolist() for view in range(4)] == [list(range(10)), [10, 11], [], [12, 13, 14, 15, 16]]
+    assert (
+        len(some) == 4
+        and some.frames == 2
+        and some.sizes.tolist() == list(SIZES)
+        and some.first.tolist() == [0, 10, 12, 12]
+    )
+    assert [some.patches[some.rows(view), 0].tolist() for view in range(4)] == [
+        list(range(10)),
+        [10, 11],
+        [],
+        [12, 13, 14, 15, 16],
+    ]
 
 
 def test_which_views_are_recorded_and_which_are_whole() -> None:

@@ -1,4 +1,6 @@
-"""A map takes in a new recording: it knows both then, whether features were kept or not, and refuses what does not belong to it."""
+"""A map takes in a new recording: it knows both then, whether features were kept or not, and refuses what does not
+belong to it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from dimm_ros.mapping.training_views import Stacked, TrainingViews
 from dimm_ros.mapping.update import one_recording, update_map
 from dimm_ros.scene_map import Calibration, SceneMap
 
-STEPS = 150
+STEPS = 250
 
 
 def copied(small_map: Path, folder: Path) -> Path:
@@ -55,7 +57,9 @@ def updated(tmp_path_factory, small_map: Path, other_walk: Path, encoder: Encode
     return path
 
 
-def test_it_knows_the_new_views_and_still_the_old_ones(updated: Path, small_map: Path, walk: Path, other_walk: Path) -> None:
+def test_it_knows_the_new_views_and_still_the_old_ones(
+    updated: Path, small_map: Path, walk: Path, other_walk: Path
+) -> None:
     new_before, new_after = judged(small_map, other_walk), judged(updated, other_walk)
     assert new_after[0] < 0.5 * new_before[0] and new_after[0] < 0.15 and new_after[2] < 0.1 * new_before[2]
     old_before, old_after = judged(small_map, walk), judged(updated, walk)
@@ -69,7 +73,10 @@ def test_without_rehearsal_it_would_forget(walk: Path, updated: Path, other_map:
 
 def test_the_header_tells_both_recordings(updated: Path, small_map: Path) -> None:
     old, new = SceneMap.load(small_map).header, SceneMap.load(updated).header
-    assert [source.frames for source in new.sources] == [24, 10] and [source.licence for source in new.sources] == [None, "CC0-1.0"]
+    assert [source.frames for source in new.sources] == [24, 10] and [source.licence for source in new.sources] == [
+        None,
+        "CC0-1.0",
+    ]
     assert (new.name, new.frame_id, new.origin, new.radius) == (old.name, old.frame_id, old.origin, old.radius)
     assert len(new.curves) == 2 and new.curves[1].points[-1][0] == STEPS
     assert new.calibration.max_novelty >= 0.4
@@ -79,11 +86,18 @@ def test_the_header_tells_both_recordings(updated: Path, small_map: Path) -> Non
 
 
 @pytest.mark.long
-def test_kept_features_are_rehearsed_and_kept_on(tmp_path: Path, walk: Path, other_walk: Path, encoder: Encoder) -> None:
+def test_kept_features_are_rehearsed_and_kept_on(
+    tmp_path: Path, walk: Path, other_walk: Path, encoder: Encoder
+) -> None:
     path = tmp_path / "kept.dimm"
     head = HeadConfig(mappers=2, width=128, depth=1)
     build_map(
-        open_recording(walk), path, encoder, head=head, training=TrainingConfig(steps=200, batch=512, passes=1, learning_rate=3e-3), keep=True,
+        open_recording(walk),
+        path,
+        encoder,
+        head=head,
+        training=TrainingConfig(steps=200, batch=512, passes=1, learning_rate=3e-3),
+        keep=True,
     )
     kept = load_features(features_path(path), SceneMap.load(path).header)
     assert len(kept) == 24 and len(kept.patches) == 24 * 128 and kept.patches.dtype == torch.float16
@@ -97,13 +111,18 @@ def test_kept_features_are_rehearsed_and_kept_on(tmp_path: Path, walk: Path, oth
     torch.testing.assert_close(directions, kept.directions, atol=1e-4, rtol=0)
 
 
-def test_features_of_another_map_are_not_used(tmp_path: Path, small_map: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_features_of_another_map_are_not_used(
+    tmp_path: Path, small_map: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     scene_map = SceneMap.load(small_map)
     data = views(5)
     path = features_path(tmp_path / "room.dimm")
     keep_features(path, scene_map.header, data)
     assert len(load_features(path, scene_map.header)) == 5
-    assert load_features(path, scene_map.header.model_copy(update={"created": "later"})) is None and "is of another map" in caplog.text
+    assert (
+        load_features(path, scene_map.header.model_copy(update={"created": "later"})) is None
+        and "is of another map" in caplog.text
+    )
     path.write_bytes(b"\x80\x04garbage" * 10)
     with pytest.raises(MapError, match="cannot be read .*delete that file"):
         load_features(path, scene_map.header)
@@ -115,9 +134,13 @@ def views(count: int, patches: int = 6) -> TrainingViews:
     generator = torch.Generator().manual_seed(0)
     rays = torch.nn.functional.normalize(torch.randn(count * patches, 3, generator=generator), dim=1)
     return TrainingViews(
-        patches=torch.randn(count * patches, 384, generator=generator).half(), camera_rays=rays, directions=rays,
-        view_of=torch.arange(count, dtype=torch.int32).repeat_interleave(patches), context=torch.randn(count, 6144, generator=generator).half(),
-        centres=torch.randn(count, 3, generator=generator).double(), rotations=torch.eye(3).double().expand(count, 3, 3).contiguous(),
+        patches=torch.randn(count * patches, 384, generator=generator).half(),
+        camera_rays=rays,
+        directions=rays,
+        view_of=torch.arange(count, dtype=torch.int32).repeat_interleave(patches),
+        context=torch.randn(count, 6144, generator=generator).half(),
+        centres=torch.randn(count, 3, generator=generator).double(),
+        rotations=torch.eye(3).double().expand(count, 3, 3).contiguous(),
         frame_of=torch.arange(count, dtype=torch.int32),
     )
 
@@ -142,15 +165,22 @@ def test_stacked_tensors_are_indexed_as_one() -> None:
     assert len(stacked) == 10 and stacked.shape == (10, 1)
 
 
-def test_two_updates_of_one_map_do_not_meet(tmp_path: Path, small_map: Path, other_walk: Path, encoder: Encoder) -> None:
+def test_two_updates_of_one_map_do_not_meet(
+    tmp_path: Path, small_map: Path, other_walk: Path, encoder: Encoder
+) -> None:
     path = copied(small_map, tmp_path)
     before = path.read_bytes()
-    with locked(work_folder(path)), pytest.raises(BusyError, match="Another process is making .*room.dimm at this moment"):
+    with (
+        locked(work_folder(path)),
+        pytest.raises(BusyError, match="Another process is making .*room.dimm at this moment"),
+    ):
         update_map(path, [open_recording(other_walk)], encoder, training=training(path, 2))
     assert path.read_bytes() == before
 
 
-def test_stopping_leaves_the_map_and_the_same_call_goes_on(tmp_path: Path, small_map: Path, other_walk: Path, encoder: Encoder) -> None:
+def test_stopping_leaves_the_map_and_the_same_call_goes_on(
+    tmp_path: Path, small_map: Path, other_walk: Path, encoder: Encoder
+) -> None:
     path = copied(small_map, tmp_path)
     before = path.read_bytes()
     seen: list[tuple[str, int]] = []
@@ -159,6 +189,7 @@ def test_stopping_leaves_the_map_and_the_same_call_goes_on(tmp_path: Path, small
         def watch(at: str, count: int, total: int, note: str) -> bool:
             seen.append((at, count))
             return (at, count) == (stage, done)
+
         return watch
 
     recording, config = open_recording(other_walk), training(path, 6)
@@ -170,7 +201,9 @@ def test_stopping_leaves_the_map_and_the_same_call_goes_on(tmp_path: Path, small
     assert path.read_bytes() != before and not path.with_name("room.dimm.work").exists()
 
 
-def test_what_does_not_belong_to_the_map_is_refused(tmp_path: Path, small_map: Path, walk: Path, other_walk: Path, encoder: Encoder) -> None:
+def test_what_does_not_belong_to_the_map_is_refused(
+    tmp_path: Path, small_map: Path, walk: Path, other_walk: Path, encoder: Encoder
+) -> None:
     path = copied(small_map, tmp_path)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     recording = open_recording(other_walk)
@@ -190,29 +223,55 @@ def test_what_does_not_belong_to_the_map_is_refused(tmp_path: Path, small_map: P
         update_map(path, [recording], Encoder.open(EncoderConfig(input_size=112), device="cpu"))
     moved = np.eye(4)
     moved[:3, 3] = 5.0, 0.0, 0.0
-    elsewhere = [replace(frame, world_from_camera=moved @ frame.world_from_camera) for frame in open_recording(walk).frames]
+    elsewhere = [
+        replace(frame, world_from_camera=moved @ frame.world_from_camera) for frame in open_recording(walk).frames
+    ]
     with pytest.raises(DataError, match="is not in the frame of map 'gallery': .* 5.0. m"):
         update_map(path, [replace(open_recording(walk), frames=elsewhere)], encoder)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_a_map_that_remembers_nothing_is_not_updated(tmp_path: Path, small_map: Path, other_walk: Path, encoder: Encoder) -> None:
+def test_a_map_that_remembers_nothing_is_not_updated(
+    tmp_path: Path, small_map: Path, other_walk: Path, encoder: Encoder
+) -> None:
     path = tmp_path / "paper.dimm"
     config = TrainingConfig(steps=2, batch=64, passes=1)
-    build_map(open_recording(other_walk), path, encoder, head=HeadConfig(mappers=1, width=16, depth=1, whole_share=0.0), training=config)
+    build_map(
+        open_recording(other_walk),
+        path,
+        encoder,
+        head=HeadConfig(mappers=1, width=16, depth=1, whole_share=0.0),
+        training=config,
+    )
     with pytest.raises(MapError, match="remembers no view .*--keep-features"):
         update_map(path, [open_recording(other_walk)], encoder)
 
 
 def test_calibrations_of_other_units_and_of_two_recordings() -> None:
-    one = Calibration(position_rate=0.4, rotation_rate_deg=10.0, max_novelty=0.5, frames=40, position_error=0.02, rotation_error_deg=1.0)
+    one = Calibration(
+        position_rate=0.4,
+        rotation_rate_deg=10.0,
+        max_novelty=0.5,
+        frames=40,
+        position_error=0.02,
+        rotation_error_deg=1.0,
+    )
     np.testing.assert_allclose(one.rescaled(0.5).sigmas(0.1), one.sigmas(0.2))
     assert one.rescaled(0.5).max_novelty == 0.25
-    other = Calibration(position_rate=0.8, rotation_rate_deg=20.0, max_novelty=0.4, frames=120, position_error=0.06, rotation_error_deg=2.0)
+    other = Calibration(
+        position_rate=0.8,
+        rotation_rate_deg=20.0,
+        max_novelty=0.4,
+        frames=120,
+        position_error=0.06,
+        rotation_error_deg=2.0,
+    )
     both = one.joined(other)
     assert (both.frames, both.max_novelty) == (160, 0.5) and both.position_error == pytest.approx(0.05)
     assert one.sigmas(0.2)[0] < both.sigmas(0.2)[0] < other.sigmas(0.2)[0]
-    short = Calibration(position_rate=3.0, max_novelty=0.9)  # no frame was held out: the other's rates rest on something
+    short = Calibration(
+        position_rate=3.0, max_novelty=0.9
+    )  # no frame was held out: the other's rates rest on something
     assert one.joined(short) == short.joined(one) == one.model_copy(update={"max_novelty": 0.9})
 
 

@@ -23,7 +23,9 @@ def recording(walk: Path) -> Recording:
 
 def test_the_first_pass_is_the_images_themselves(recording: Recording) -> None:
     view = ViewMaker(recording, 224, CONFIG).make(0, 3)
-    np.testing.assert_array_equal(view.image, recording.frames[3].load()[:, :, :][: view.image.shape[0], : view.image.shape[1]])
+    np.testing.assert_array_equal(
+        view.image, recording.frames[3].load()[:, :, :][: view.image.shape[0], : view.image.shape[1]]
+    )
     assert np.all(view.offset == 0)
 
 
@@ -31,7 +33,9 @@ def test_later_passes_move_the_camera_by_stereo_depth(recording: Recording) -> N
     maker = ViewMaker(recording, 224, CONFIG)
     views = [maker.make(1, index) for index in range(0, 20, 4)]
     lengths = [np.linalg.norm(view.offset) for view in views]
-    assert max(lengths) <= CONFIG.max_offset * 4.0 and np.median(lengths) > 0.01  # nothing in the room is further than 4 m at the median
+    assert (
+        max(lengths) <= CONFIG.max_offset * 4.0 and np.median(lengths) > 0.01
+    )  # nothing in the room is further than 4 m at the median
     assert np.mean([view.valid.mean() for view in views]) > 0.4
 
 
@@ -40,7 +44,9 @@ def test_without_depth_they_only_turn_it(recording: Recording) -> None:
     assert np.all(view.offset == 0) and np.abs(view.rays - view.camera_rays).max() > 0.01
 
 
-def test_a_camera_that_never_moved_says_so_and_is_only_turned(recording: Recording, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_camera_that_never_moved_says_so_and_is_only_turned(
+    recording: Recording, caplog: pytest.LogCaptureFixture
+) -> None:
     here = recording.frames[0].world_from_camera
     frames = [replace(frame, world_from_camera=here) for frame in recording.frames]
     view = ViewMaker(replace(recording, frames=frames), 224, CONFIG).make(1, 2)
@@ -55,14 +61,18 @@ def test_recorded_depth_is_used_where_there_is_any(recording: Recording) -> None
 
     frames = [replace(frame, load_depth=depth, depth_camera=frame.camera.scaled(112, 84)) for frame in recording.frames]
     view = ViewMaker(replace(recording, frames=frames), 224, CONFIG).make(1, 3)
-    assert 0 < np.linalg.norm(view.offset) <= CONFIG.max_offset * 2.0 * 1.2  # ranges are longer than depths off the axis
+    assert (
+        0 < np.linalg.norm(view.offset) <= CONFIG.max_offset * 2.0 * 1.2
+    )  # ranges are longer than depths off the axis
 
 
 def test_a_view_depends_on_pass_frame_and_seed_alone(recording: Recording) -> None:
     one, again = ViewMaker(recording, 224, CONFIG).make(2, 5), ViewMaker(recording, 224, CONFIG).make(2, 5)
     np.testing.assert_array_equal(one.image, again.image)
     assert not np.array_equal(one.offset, ViewMaker(recording, 224, CONFIG).make(1, 5).offset)
-    assert not np.array_equal(one.offset, ViewMaker(recording, 224, CONFIG.model_copy(update={"seed": 1})).make(2, 5).offset)
+    assert not np.array_equal(
+        one.offset, ViewMaker(recording, 224, CONFIG.model_copy(update={"seed": 1})).make(2, 5).offset
+    )
 
 
 def test_a_view_is_completed_from_other_images(recording: Recording) -> None:

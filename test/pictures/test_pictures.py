@@ -37,8 +37,15 @@ def estimate(accepted: bool = True) -> Estimate:
     residual = np.linspace(0, 5, 12).reshape(3, 4)
     residual[1, 1] = np.nan
     return Estimate(
-        world_from_camera=POSE, covariance=np.eye(6) * 1e-4, accepted=accepted, reason="" if accepted else "No.",
-        inliers=8, rays=11, angle_residual_deg=residual, world_rays=rays, inlier_mask=residual < 4,
+        world_from_camera=POSE,
+        covariance=np.eye(6) * 1e-4,
+        accepted=accepted,
+        reason="" if accepted else "No.",
+        inliers=8,
+        rays=11,
+        angle_residual_deg=residual,
+        world_rays=rays,
+        inlier_mask=residual < 4,
     )
 
 
@@ -93,13 +100,20 @@ def test_mcap_holds_what_was_localized(tmp_path: Path) -> None:
     assert {marker.header.frame_id for marker in markers.values()} == {"hall"}
     lines, _ = ray_lines(estimate(), 0.5)
     np.testing.assert_allclose(xyz(markers["rays, inliers"].points), lines[:-3].reshape(-1, 3), atol=1e-12)
-    assert [len(markers[name].points) for name in ("rays, outliers", "estimated camera", "true camera", "error")] == [6, 16, 16, 2]
+    assert [len(markers[name].points) for name in ("rays, outliers", "estimated camera", "true camera", "error")] == [
+        6,
+        16,
+        16,
+        2,
+    ]
     assert len(markers["rays, inliers"].colors) == 16
     (path,), poses = messages(bag, "/estimated_path"), messages(bag, "/pose")
-    assert len(path.poses) == len(poses) == 1 and len(messages(bag, "/true_path")[0].poses) == 2  # the rejected one is in neither
+    assert (
+        len(path.poses) == len(poses) == 1 and len(messages(bag, "/true_path")[0].poses) == 2
+    )  # the rejected one is in neither
     position, rotation = poses[0].pose.pose.position, poses[0].pose.pose.orientation
     np.testing.assert_allclose(
-        from_quaternion(xyz([position])[0], np.array([rotation.x, rotation.y, rotation.z, rotation.w])), POSE, atol=1e-9,
+        from_quaternion(xyz([position])[0], np.array([rotation.x, rotation.y, rotation.z, rotation.w])), POSE, atol=1e-9
     )
     assert [message.data for message in messages(bag, "/error/translation_m")] == pytest.approx([0, 0])
     picture = cv2.imdecode(messages(bag, "/camera/image/compressed")[1].data, cv2.IMREAD_COLOR)
@@ -123,13 +137,24 @@ def test_rerun_file_is_whole_or_absent(tmp_path: Path) -> None:
             sink.add(ShownFrame.of(frame(number), frame(number).load(), estimate(accepted)))
     assert [path.name for path in tmp_path.iterdir()] == ["rays.rrd"]
     content = (tmp_path / "rays.rrd").read_bytes()
-    for entity in ("world/true_path", "world/estimated_path", "world/camera/image", "world/rays/inliers", "world/rays/outliers", "figures/error_cm"):
+    for entity in (
+        "world/true_path",
+        "world/estimated_path",
+        "world/camera/image",
+        "world/rays/inliers",
+        "world/rays/outliers",
+        "figures/error_cm",
+    ):
         assert f"/{entity}".encode() in content
 
 
-def test_without_rerun_one_sentence_says_what_to_install(small_map: Path, other_walk: Path, tmp_path: Path, monkeypatch) -> None:
+def test_without_rerun_one_sentence_says_what_to_install(
+    small_map: Path, other_walk: Path, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setitem(sys.modules, "rerun", None)
-    result = CliRunner().invoke(app, ["eval", str(small_map), str(other_walk), "--rerun", "--results", str(tmp_path / "results")])
+    result = CliRunner().invoke(
+        app, ["eval", str(small_map), str(other_walk), "--rerun", "--results", str(tmp_path / "results")]
+    )
     assert result.exit_code == 1 and "pip install rerun-sdk" in result.output.replace("\n", " ")
     assert not (tmp_path / "results").exists()
 
@@ -147,7 +172,11 @@ def test_ray_field_shows_where_rays_are_wrong(tmp_path: Path) -> None:
     image = np.full((48, 64, 3), 200, np.uint8)
     paths = [
         draw_ray_field(tmp_path / f"{name}.png", name, image, CAMERA, estimate(), pose, POSE[:3, 3])
-        for name, pose in (("right", POSE), ("wrong", POSE @ make_pose(exp_so3(np.array([0, 0.1, 0])), np.zeros(3))), ("unknown", None))
+        for name, pose in (
+            ("right", POSE),
+            ("wrong", POSE @ make_pose(exp_so3(np.array([0, 0.1, 0])), np.zeros(3))),
+            ("unknown", None),
+        )
     ]
     right, wrong, unknown = (cv2.imread(str(path)).astype(int) for path in paths)
     assert right.shape == wrong.shape == unknown.shape
@@ -157,7 +186,9 @@ def test_ray_field_shows_where_rays_are_wrong(tmp_path: Path) -> None:
 
 def test_eval_and_localize_write_pictures(small_map: Path, other_walk: Path, tmp_path: Path) -> None:
     extra = ["--rerun"] if importlib.util.find_spec("rerun") else []
-    result = CliRunner().invoke(app, ["eval", str(small_map), str(other_walk), "--mcap", *extra, "--results", str(tmp_path)])
+    result = CliRunner().invoke(
+        app, ["eval", str(small_map), str(other_walk), "--mcap", *extra, "--results", str(tmp_path)]
+    )
     assert result.exit_code == 0, result.output
     folder = tmp_path / "latest"
     recording: Recording = open_recording(other_walk)
@@ -165,19 +196,41 @@ def test_eval_and_localize_write_pictures(small_map: Path, other_walk: Path, tmp
     assert {"foxglove", "metrics.json", "trajectory.png"} | ({"rays.rrd"} if extra else set()) <= names
     estimated = np.loadtxt(folder / "estimated.tum", ndmin=2)
     assert ("rays_best.png" in names) == bool(len(estimated))
-    transforms = [one for message in messages(folder / "foxglove", "/tf") for one in message.transforms if one.child_frame_id == "camera"]
+    transforms = [
+        one
+        for message in messages(folder / "foxglove", "/tf")
+        for one in message.transforms
+        if one.child_frame_id == "camera"
+    ]
     assert len(transforms) == len(recording.frames)
-    poses = {one.header.stamp.sec * 10**9 + one.header.stamp.nanosec: xyz([one.transform.translation])[0] for one in transforms}
+    poses = {
+        one.header.stamp.sec * 10**9 + one.header.stamp.nanosec: xyz([one.transform.translation])[0]
+        for one in transforms
+    }
     for row in estimated:
         nearest = min(poses, key=lambda stamp: abs(stamp * 1e-9 - row[0]))
         np.testing.assert_allclose(poses[nearest], row[1:4], atol=1e-6)
 
     photo = tmp_path / "photo.png"
     cv2.imwrite(str(photo), recording.frames[0].load()[..., ::-1])
-    words = ["localize", str(small_map), str(photo), "--focal", "150", "--picture", "--mcap", "--results", str(tmp_path / "one")]
+    words = [
+        "localize",
+        str(small_map),
+        str(photo),
+        "--focal",
+        "150",
+        "--picture",
+        "--mcap",
+        "--results",
+        str(tmp_path / "one"),
+    ]
     result = CliRunner().invoke(app, words)
     assert result.exit_code in (0, 3), result.output  # 3: rejected, and drawn all the same
     assert cv2.imread(str(tmp_path / "one" / "latest" / "rays.png")).shape[2] == 3
-    (transform,) = [one for message in messages(tmp_path / "one" / "latest" / "foxglove", "/tf") for one in message.transforms]
-    expected = Localizer.open(small_map, device="cpu").localize(recording.frames[0].load(), Camera(224, 168, 150, 150, 111.5, 83.5))
+    (transform,) = [
+        one for message in messages(tmp_path / "one" / "latest" / "foxglove", "/tf") for one in message.transforms
+    ]
+    expected = Localizer.open(small_map, device="cpu").localize(
+        recording.frames[0].load(), Camera(224, 168, 150, 150, 111.5, 83.5)
+    )
     np.testing.assert_allclose(xyz([transform.transform.translation])[0], expected.world_from_camera[:3, 3], atol=1e-6)

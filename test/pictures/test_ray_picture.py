@@ -17,8 +17,13 @@ from dimm_ros.scene_map import SceneMap
 
 def estimate_of(residual: np.ndarray | None, accepted: bool = True) -> Estimate:
     return Estimate(
-        world_from_camera=np.eye(4), covariance=np.eye(6), accepted=accepted, reason="" if accepted else "No.",
-        inliers=3, rays=4, angle_residual_deg=residual,
+        world_from_camera=np.eye(4),
+        covariance=np.eye(6),
+        accepted=accepted,
+        reason="" if accepted else "No.",
+        inliers=3,
+        rays=4,
+        angle_residual_deg=residual,
     )
 
 
@@ -30,7 +35,9 @@ def test_colours_go_from_blue_to_red() -> None:
     np.testing.assert_array_equal(colours[4], [128, 128, 128])
 
 
-@pytest.mark.parametrize("size, input_size", [((640, 480), 448), ((480, 640), 336), ((641, 359), 448), ((224, 168), 224)])
+@pytest.mark.parametrize(
+    "size, input_size", [((640, 480), 448), ((480, 640), 336), ((641, 359), 448), ((224, 168), 224)]
+)
 def test_every_patch_is_drawn_where_the_encoder_saw_it(size, input_size) -> None:
     camera = Camera(*size, 0.8 * size[0], 0.8 * size[0], (size[0] - 1) / 2, (size[1] - 1) / 2)
     grid = patch_grid(camera, input_size)
@@ -41,9 +48,12 @@ def test_every_patch_is_drawn_where_the_encoder_saw_it(size, input_size) -> None
         residual = np.full((grid.rows, grid.columns), np.nan)
         residual[row, column] = 9.0
         changed = (ray_residual_picture(image, estimate_of(residual)) != image).any(axis=-1)
-        changed[-size[1] // 8:] = False  # the legend
+        changed[-size[1] // 8 :] = False  # the legend
         y, x = np.nonzero(changed)
-        expected = np.array([left + column * PATCH, top + row * PATCH, left + (column + 1) * PATCH, top + (row + 1) * PATCH]) / scale
+        expected = (
+            np.array([left + column * PATCH, top + row * PATCH, left + (column + 1) * PATCH, top + (row + 1) * PATCH])
+            / scale
+        )
         np.testing.assert_allclose([x.min(), y.min(), x.max() + 1, y.max() + 1], expected, atol=1.0)
 
 
@@ -65,9 +75,13 @@ def test_world_rays_are_those_the_residuals_were_taken_from(small_map: Path, enc
     rotation, centre = estimate.world_from_camera[:3, :3], estimate.world_from_camera[:3, 3]
     np.testing.assert_allclose(np.linalg.norm(direction, axis=-1), 1.0, atol=1e-5)
     solved = grid.rays.reshape(grid.rows, grid.columns, 3) @ rotation.T
-    angle = np.degrees(np.arctan2(np.linalg.norm(np.cross(solved, direction), axis=-1), (solved * direction).sum(axis=-1)))
+    angle = np.degrees(
+        np.arctan2(np.linalg.norm(np.cross(solved, direction), axis=-1), (solved * direction).sum(axis=-1))
+    )
     np.testing.assert_allclose(angle, estimate.angle_residual_deg, atol=0.02)
     origin = np.array(localizer.map.header.origin)  # the solver works about it
     distance = np.linalg.norm(np.cross(centre - origin, solved) - (moment - np.cross(origin, direction)), axis=-1)
     np.testing.assert_allclose(distance, estimate.centre_residual, atol=1e-3)
-    assert np.median(np.linalg.norm(moment - np.cross(centre, direction), axis=-1)) < 0.3  # the rays pass near the camera
+    assert (
+        np.median(np.linalg.norm(moment - np.cross(centre, direction), axis=-1)) < 0.3
+    )  # the rays pass near the camera

@@ -1,4 +1,6 @@
-"""The cv_bridge that is installed, beside our own decoder, over all encodings, in a child process (see the node's probe)."""
+"""The cv_bridge that is installed, beside our own decoder, over all encodings, in a child process (see the node's
+probe).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def message(encoding: str, *, width: int = 12, padding: int = 0, is_bigendian: i
     """A ``sensor_msgs/Image`` of 8 rows of noise."""
     step = width * PIXEL_BYTES[encoding] + padding
     data = np.random.default_rng(1).integers(0, 256, 8 * step, dtype=np.uint8)
-    return SimpleNamespace(encoding=encoding, height=8, width=width, step=step, is_bigendian=is_bigendian, data=data.tobytes())
+    return SimpleNamespace(
+        encoding=encoding, height=8, width=width, step=step, is_bigendian=is_bigendian, data=data.tobytes()
+    )
 
 
 def test_it_is_used_or_there_is_a_reason() -> None:

@@ -69,8 +69,13 @@ def launched(name: str, *arguments: str, **variables: str) -> Iterator[Launched]
 
     environment = {**os.environ, **local_environment(free_domain_id()), "PYTHONUNBUFFERED": "1", **variables}
     process = subprocess.Popen(
-        ["ros2", "launch", str(ROOT / "launch" / name), *arguments], env=environment, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        ["ros2", "launch", str(ROOT / "launch" / name), *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
     try:
         yield Launched(process)
@@ -110,7 +115,12 @@ def test_replay_starts_nothing_without_rviz(small_map: Path, other_walk: Path) -
         pass
     else:
         pytest.skip("rviz2 is installed")
-    arguments = [f"map:={small_map}", f"bagfile:={other_walk}", "image:=/camera/image_raw", "camera_info:=/camera/camera_info"]
+    arguments = [
+        f"map:={small_map}",
+        f"bagfile:={other_walk}",
+        "image:=/camera/image_raw",
+        "camera_info:=/camera/camera_info",
+    ]
     with launched("replay.launch.py", *arguments) as running:
         assert running.end() == 1
         said = "".join(running.lines)
@@ -124,15 +134,25 @@ def test_replay_ends_together(small_map: Path, tmp_path: Path, namespace: str) -
     with launched("replay.launch.py", *arguments, "visualize:=false", f"namespace:={namespace}") as running:
         running.end()
         said = "".join(running.lines)
-        assert said.count("process started") == 2 and "does not exist" in said and "one of the replay's processes has ended" in said
+        assert (
+            said.count("process started") == 2
+            and "does not exist" in said
+            and "one of the replay's processes has ended" in said
+        )
 
 
 @pytest.mark.parametrize("namespace", ["", "robot1"])
 def test_a_bag_is_replayed_to_its_end(small_map: Path, other_walk: Path, tmp_path: Path, namespace: str) -> None:
-    (tmp_path / "mine.yaml").write_text("localizer:\n  ros__parameters: {image_transport: compressed}\n", encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(
+        "localizer:\n  ros__parameters: {image_transport: compressed}\n", encoding="utf-8"
+    )
     arguments = [
-        f"map:={small_map}", f"bagfile:={other_walk}", f"params_file:={tmp_path / 'mine.yaml'}", "rate:=0.5",
-        "image:=/camera/image_raw/compressed", "camera_info:=/camera/camera_info",
+        f"map:={small_map}",
+        f"bagfile:={other_walk}",
+        f"params_file:={tmp_path / 'mine.yaml'}",
+        "rate:=0.5",
+        "image:=/camera/image_raw/compressed",
+        "camera_info:=/camera/camera_info",
     ]
     with launched("replay.launch.py", *arguments, "visualize:=false", f"namespace:={namespace}") as running:
         assert running.wait_for(r"Played (\d+) images")[0] != "0"
@@ -147,7 +167,9 @@ def test_an_exported_profile_stays(exported: str) -> None:
         (pid,) = running.wait_for(r"process started with pid \[(\d+)\]")
         running.wait_for(r"(Loading map)")
         environment = dict(
-            entry.split("=", 1) for entry in Path(f"/proc/{pid}/environ").read_text(encoding="utf-8").split("\0") if "=" in entry
+            entry.split("=", 1)
+            for entry in Path(f"/proc/{pid}/environ").read_text(encoding="utf-8").split("\0")
+            if "=" in entry
         )
         found = [environment.get(name, "") for name in names]
         assert found == [exported] * 2 if exported else all(one.endswith("config/fastdds.xml") for one in found)

@@ -38,8 +38,8 @@ TINY = SampleSize(
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Iterator[Path]:
-    """Stopped during the training once, and gone on with; of one walk, whose beginning is the bag: so few seconds of two
-    walks are of different places."""
+    """Stopped during the training once, and gone on with; of one walk, whose beginning is the bag: so few seconds of
+    two walks are of different places."""
     folder = tmp_path_factory.mktemp("release") / "sample"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_WALK_SEED", module._MAPPING_SEED)

@@ -49,7 +49,9 @@ def session() -> Iterator[LocalSession]:
 
 
 @contextmanager
-def _running(session: LocalSession, localizer: KnownPose | None, parameters: dict[str, Any], start: bool) -> Iterator[Robot]:
+def _running(
+    session: LocalSession, localizer: KnownPose | None, parameters: dict[str, Any], start: bool
+) -> Iterator[Robot]:
     robot = Robot(session, localizer, parameters, start)
     try:
         yield robot
@@ -61,10 +63,19 @@ def _running(session: LocalSession, localizer: KnownPose | None, parameters: dic
 
 @pytest.fixture
 def make_robot(session):
-    """Start a node with parameters: ``make_robot(tf_mode="none")``; ``real=True`` opens real maps, ``start=False`` leaves it unconfigured."""
+    """Start a node with parameters: ``make_robot(tf_mode="none")``; ``real=True`` opens real maps, ``start=False``
+    leaves it unconfigured.
+    """
     with ExitStack() as stack:
 
-        def make(*, real: bool = False, ready: bool = True, start: bool = True, localizer: KnownPose | None = None, **parameters: Any) -> Robot:
+        def make(
+            *,
+            real: bool = False,
+            ready: bool = True,
+            start: bool = True,
+            localizer: KnownPose | None = None,
+            **parameters: Any,
+        ) -> Robot:
             parameters = {name.replace("__", "."): value for name, value in parameters.items()}
             parameters.setdefault("gate.enabled", False)  # most tests are about what becomes of one image
             parameters.setdefault("max_image_age", 30.0)  # a busy computer takes its time
@@ -91,11 +102,25 @@ def ros_walk(made_once, encoder) -> Walk:
         scene, camera = build_room(), Camera(320, 240, 200.0, 200.0, 159.5, 119.5)
         for name, start, every in (("mapping", 0, 4), ("query", 2, 16)):
             record_bag(
-                folder / name, scene, camera, stamps[start:], world_from_base[start:], MOUNTS["handheld"], image_every=every,
-                compressed=False, seed=start, storage="mcap" if start else "sqlite3",
+                folder / name,
+                scene,
+                camera,
+                stamps[start:],
+                world_from_base[start:],
+                MOUNTS["handheld"],
+                image_every=every,
+                compressed=False,
+                seed=start,
+                storage="mcap" if start else "sqlite3",
             )
         training = TrainingConfig(steps=400, batch=512, passes=1)
-        build_map(open_recording(folder / "mapping"), folder / "map.safetensors", encoder, training=training, head=HeadConfig(width=128))
+        build_map(
+            open_recording(folder / "mapping"),
+            folder / "map.safetensors",
+            encoder,
+            training=training,
+            head=HeadConfig(width=128),
+        )
 
     folder = made_once("ros_walk", make)
     return Walk(folder / "map.safetensors", folder / "query", dict(zip(stamps.tolist(), world_from_base, strict=True)))

@@ -18,7 +18,8 @@ from cyclonedds.topic import Topic
 from cyclonedds.util import duration
 
 CONFIGURATION = """<CycloneDDS><Domain id="any">
-  <General><Interfaces><NetworkInterface address="127.0.0.1"/></Interfaces><AllowMulticast>false</AllowMulticast></General>
+  <General><Interfaces><NetworkInterface address="127.0.0.1"/></Interfaces>
+    <AllowMulticast>false</AllowMulticast></General>
   <Discovery><ParticipantIndex>auto</ParticipantIndex><MaxAutoParticipantIndex>40</MaxAutoParticipantIndex>
     <Peers><Peer address="127.0.0.1"/></Peers></Discovery>
 </Domain></CycloneDDS>"""
@@ -92,11 +93,14 @@ def main() -> None:
     domain = Domain(domain_id, CONFIGURATION)  # noqa: F841  kept alive
     participant = DomainParticipant(domain_id)
     qos = Qos(
-        Policy.Reliability.Reliable(duration(seconds=1)), Policy.History.KeepLast(100),
+        Policy.Reliability.Reliable(duration(seconds=1)),
+        Policy.History.KeepLast(100),
         Policy.DataRepresentation(use_cdrv0_representation=True),
     )
     readers = {
-        "pose": DataReader(participant, Topic(participant, "rt/localization_pose", PoseWithCovarianceStamped, qos=qos), qos=qos),
+        "pose": DataReader(
+            participant, Topic(participant, "rt/localization_pose", PoseWithCovarianceStamped, qos=qos), qos=qos
+        ),
         "tf": DataReader(participant, Topic(participant, "rt/tf", TFMessage, qos=qos), qos=qos),
     }
     waiting = WaitSet(participant)
@@ -108,13 +112,27 @@ def main() -> None:
         waiting.wait(duration(seconds=1))
         for sample in readers["pose"].take(100):
             poses += 1
-            say({"kind": "pose", **stamped(sample.header), "position": vector(sample.pose.pose.position),
-                 "orientation": quaternion(sample.pose.pose.orientation), "covariance": list(sample.pose.covariance)})
+            say(
+                {
+                    "kind": "pose",
+                    **stamped(sample.header),
+                    "position": vector(sample.pose.pose.position),
+                    "orientation": quaternion(sample.pose.pose.orientation),
+                    "covariance": list(sample.pose.covariance),
+                }
+            )
         for sample in readers["tf"].take(100):
             for one in sample.transforms:
                 ours += one.header.frame_id == "map"
-                say({"kind": "tf", **stamped(one.header), "child": one.child_frame_id, "position": vector(one.transform.translation),
-                     "orientation": quaternion(one.transform.rotation)})
+                say(
+                    {
+                        "kind": "tf",
+                        **stamped(one.header),
+                        "child": one.child_frame_id,
+                        "position": vector(one.transform.translation),
+                        "orientation": quaternion(one.transform.rotation),
+                    }
+                )
 
 
 def stamped(header: Header) -> dict:

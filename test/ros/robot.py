@@ -93,14 +93,18 @@ class KnownPose:
     def localize_unknown_focal(self, image: np.ndarray) -> tuple[Estimate, Camera]:
         focal = next(self.focals)
         height, width = image.shape[:2]
-        return self.localize(image, Camera(width, height, focal, focal, 31.5, 23.5)), Camera(width, height, focal, focal, 31.5, 23.5)
+        return self.localize(image, Camera(width, height, focal, focal, 31.5, 23.5)), Camera(
+            width, height, focal, focal, 31.5, 23.5
+        )
 
     def observe_all(self, images: list[np.ndarray], cameras: list[Camera]) -> list[int]:
         self.entered.set()
         assert self.free.wait(PATIENCE)
         for image, camera in zip(images, cameras, strict=True):
             if image.shape[:2] != (camera.height, camera.width):
-                raise InputError(f"The image is {image.shape[1]}x{image.shape[0]}, camera_info says {camera.width}x{camera.height}.")
+                raise InputError(
+                    f"The image is {image.shape[1]}x{image.shape[0]}, camera_info says {camera.width}x{camera.height}."
+                )
         values = [int(image[0, 0, 0]) for image in images]
         self.seen += values
         self.cameras += cameras
@@ -116,8 +120,13 @@ class KnownPose:
             reason = f"The view is not of {self.name}."
         stages = {"prepare": 1.0, "encode": 5.0, "head": 1.0, "solve": 2.0, "total": 9.0}
         return Estimate(
-            world_from_camera=self.world_from_camera.copy(), covariance=self.covariance, accepted=not reason, reason=reason,
-            inliers=90, rays=100, stage_ms=stages,
+            world_from_camera=self.world_from_camera.copy(),
+            covariance=self.covariance,
+            accepted=not reason,
+            reason=reason,
+            inliers=90,
+            rays=100,
+            stage_ms=stages,
         )
 
 
@@ -126,7 +135,9 @@ class Robot:
 
     BASE_FROM_CAMERA = BASE_FROM_CAMERA
 
-    def __init__(self, session: LocalSession, localizer: KnownPose | None, parameters: dict[str, Any], start: bool = True) -> None:
+    def __init__(
+        self, session: LocalSession, localizer: KnownPose | None, parameters: dict[str, Any], start: bool = True
+    ) -> None:
         self.session, self.localizer = session, localizer
         self.collector = Collector(session.node)
         node = session.node
@@ -141,9 +152,11 @@ class Robot:
         self._tf = node.create_publisher(TFMessage, "/tf", DYNAMIC_QOS)
         self._tf_static = node.create_publisher(TFMessage, "/tf_static", STATIC_QOS)
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-        opener = (lambda entry, **options: localizer.open(entry, **options)) if localizer else None  # tests change localizer.open
+        opener = (
+            (lambda entry, **options: localizer.open(entry, **options)) if localizer else None
+        )  # tests change localizer.open
         self.node = LocalizerNode(
-            open_localizer=opener, context=session.context, use_global_arguments=False, parameter_overrides=overrides,
+            open_localizer=opener, context=session.context, use_global_arguments=False, parameter_overrides=overrides
         )
         if start:
             self.node.start()
@@ -164,7 +177,9 @@ class Robot:
         return self.session.node.get_clock().now().nanoseconds
 
     def send_info(self, name: str | None = None, **changes: Any) -> None:
-        """Publish a good camera_info of a camera (the first) with some fields changed, and wait until the node has it."""
+        """Publish a good camera_info of a camera (the first) with some fields changed, and wait until the node has
+        it.
+        """
         info = CameraInfo(width=WIDTH, height=HEIGHT, distortion_model="plumb_bob", d=[0.0] * 5)
         info.k = [50.0, 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0]
         for field, value in changes.items():
@@ -178,13 +193,23 @@ class Robot:
     def send_tf(self, stamp_ns: int, odom_from_base: np.ndarray = ODOM_FROM_BASE) -> None:
         """Publish base_link -> camera (static) and odom -> base_link around a stamp."""
         self.send_static("base_link", CAMERA_FRAME, BASE_FROM_CAMERA)
-        for offset in (-10**8, 10**8):
-            self._tf.publish(TFMessage(transforms=[to_transform("odom", "base_link", stamp_ns + offset, odom_from_base)]))
+        for offset in (-(10**8), 10**8):
+            self._tf.publish(
+                TFMessage(transforms=[to_transform("odom", "base_link", stamp_ns + offset, odom_from_base)])
+            )
 
     def send_static(self, parent: str, child: str, pose: np.ndarray) -> None:
         self._tf_static.publish(TFMessage(transforms=[to_transform(parent, child, 0, pose)]))
 
-    def send_image(self, stamp_ns: int | None = None, value: int = 0, *, name: str | None = None, frame: str = CAMERA_FRAME, **changes: Any) -> int:
+    def send_image(
+        self,
+        stamp_ns: int | None = None,
+        value: int = 0,
+        *,
+        name: str | None = None,
+        frame: str = CAMERA_FRAME,
+        **changes: Any,
+    ) -> int:
         """Publish an image of a camera (the first) whose first pixel has a value; returns its stamp."""
         stamp_ns = self.now_ns() if stamp_ns is None else stamp_ns
         picture = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)  # it shows something

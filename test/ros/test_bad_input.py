@@ -29,7 +29,9 @@ def test_no_map_file(make_robot, tmp_path) -> None:
     assert robot.says("does not exist", 60.0)
     status = robot.collector.reports[-1].message
     assert "none.safetensors" in status.reason and "dimm map" in status.reason
-    assert status.state == LocalizationStatus.UNINITIALIZED and not status.accepted and robot.node.state == "unconfigured"
+    assert (
+        status.state == LocalizationStatus.UNINITIALIZED and not status.accepted and robot.node.state == "unconfigured"
+    )
 
 
 def test_no_map_given(make_robot, session) -> None:
@@ -40,12 +42,16 @@ def test_no_map_given(make_robot, session) -> None:
     assert robot.says("set the parameter 'map'") and robot.node.state == "unconfigured"
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"k": [0.0, 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0]}, "focal length"),
-    ({"k": [float("nan"), 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0]}, "NaN"),
-    ({"distortion_model": "cylinder"}, "cylinder"),
-    ({"width": 0}, "image size"),
-], ids=["zero focal length", "NaN", "unknown distortion model", "zero width"])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"k": [0.0, 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0]}, "focal length"),
+        ({"k": [float("nan"), 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0]}, "NaN"),
+        ({"distortion_model": "cylinder"}, "cylinder"),
+        ({"width": 0}, "image size"),
+    ],
+    ids=["zero focal length", "NaN", "unknown distortion model", "zero width"],
+)
 def test_bad_camera_info(make_robot, change, words) -> None:
     robot = make_robot()
     robot.send_info(**change)
@@ -62,14 +68,18 @@ def test_image_of_another_size_than_camera_info(make_robot) -> None:
     recovers(robot)
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"encoding": "rgb9"}, "rgb9"),
-    ({"encoding": "32FC1"}, "not a picture"),
-    ({"data": array.array("B", bytes(100))}, "truncated"),
-    ({"data": array.array("B")}, "truncated"),
-    ({"step": 5}, "step"),
-    ({"height": 0}, "empty image"),
-], ids=["unknown encoding", "depth", "truncated", "no data", "short step", "no rows"])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"encoding": "rgb9"}, "rgb9"),
+        ({"encoding": "32FC1"}, "not a picture"),
+        ({"data": array.array("B", bytes(100))}, "truncated"),
+        ({"data": array.array("B")}, "truncated"),
+        ({"step": 5}, "step"),
+        ({"height": 0}, "empty image"),
+    ],
+    ids=["unknown encoding", "depth", "truncated", "no data", "short step", "no rows"],
+)
 def test_bad_image(make_robot, change, words) -> None:
     robot = make_robot()
     robot.send_info()
@@ -214,7 +224,9 @@ def test_silence_names_the_topic(make_robot) -> None:
     assert "'/image' (1 publisher, none so far)" in said()[0]
     stamp = robot.localize()
     robot.answer_of(stamp)
-    assert robot.collector.wait_for(lambda: "1 messages so far" in said()[-1] and f"{stamp * 1e-9:.3f}" in said()[-1], PATIENCE)
+    assert robot.collector.wait_for(
+        lambda: "1 messages so far" in said()[-1] and f"{stamp * 1e-9:.3f}" in said()[-1], PATIENCE
+    )
 
 
 def test_topic_of_another_type_is_named(make_robot, session) -> None:
@@ -232,7 +244,10 @@ def test_incompatible_qos_is_named(session, make_robot) -> None:
     robot = make_robot(image_reliability="reliable")
     best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     session.node.create_publisher(Image, "image", best_effort)
-    said = lambda: [one.message.reason for one in robot.collector.reports if "QoS is incompatible" in one.message.reason]  # noqa: E731
+
+    def said():
+        return [one.message.reason for one in robot.collector.reports if "QoS is incompatible" in one.message.reason]  # noqa: E731
+
     assert robot.collector.wait_for(said, PATIENCE)
     assert "RELIABILITY" in said()[-1] and "best_effort" in said()[-1]
 

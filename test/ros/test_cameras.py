@@ -15,9 +15,10 @@ from dimm_ros.ros.estimator import Estimator
 from dimm_ros.ros.parameters import NodeConfig
 
 
-@pytest.mark.parametrize(("topic", "focal", "distortion"), [
-    ("/camera/image_raw", 50.0, (-0.3, 0.1, 0.0, 0.0, 0.0)), ("/camera/image_rect_color", 40.0, ()),
-])
+@pytest.mark.parametrize(
+    ("topic", "focal", "distortion"),
+    [("/camera/image_raw", 50.0, (-0.3, 0.1, 0.0, 0.0, 0.0)), ("/camera/image_rect_color", 40.0, ())],
+)
 def test_rectified_images_have_the_lens_of_p(session, topic, focal, distortion) -> None:
     words = ["--ros-args", "-r", f"image:={topic}"]
     node = Node("robot", context=session.context, use_global_arguments=False, cli_args=words)

@@ -29,8 +29,14 @@ def estimate(offset: float = 0.0) -> Estimate:
     residual = np.linspace(0, 6, 12).reshape(3, 4)
     residual[1, 1] = np.nan
     return Estimate(
-        world_from_camera=WORLD_FROM_CAMERA, covariance=np.eye(6), accepted=True, reason="", inliers=9, rays=11,
-        angle_residual_deg=residual, world_rays=rays,
+        world_from_camera=WORLD_FROM_CAMERA,
+        covariance=np.eye(6),
+        accepted=True,
+        reason="",
+        inliers=9,
+        rays=11,
+        angle_residual_deg=residual,
+        world_rays=rays,
     )
 
 

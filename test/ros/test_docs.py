@@ -32,7 +32,9 @@ def test_every_pain_has_an_answer_and_a_test_that_exists() -> None:
         named = re.findall(r"`(test_\w+)`(?: \((test[\w/]*)\))?", proofs)
         assert pain and answer and named, pain
         for name, folder in named:
-            assert (folder or "test/ros") in existing.get(name, ()), f"{name}, which is to prove '{pain}', is not in {folder or 'test/ros'}"
+            assert (folder or "test/ros") in existing.get(name, ()), (
+                f"{name}, which is to prove '{pain}', is not in {folder or 'test/ros'}"
+            )
 
 
 def test_every_test_that_is_named_exists() -> None:
@@ -50,6 +52,8 @@ def test_parameters_that_are_named_exist() -> None:
     from dimm_ros.ros.parameters import declarations
 
     known = {declaration.name for declaration in declarations()}
-    others = "".join((ROOT / "config" / name).read_text(encoding="utf-8") for name in ("ekf_visual.yaml", "nav2_localization.yaml"))
+    others = "".join(
+        (ROOT / "config" / name).read_text(encoding="utf-8") for name in ("ekf_visual.yaml", "nav2_localization.yaml")
+    )
     for name in set(re.findall(r"`([a-z_0-9]+(?:\.[a-z_0-9]+)?): [^`]+`", TEXT)):
         assert name in known | {"success"} or f"{name}:" in others, name  # success: of a service's answer

@@ -77,7 +77,9 @@ class Driver:
         shift = faults.second_odometry_m if self._tick % 2 else 0.0
         moved = poses.make_pose(np.eye(3), np.array([0.01 * self._tick + shift, 0, 0]))
         late = now + round(faults.odometry_offset_s * 1e9)
-        self._tf.publish(TFMessage(transforms=[to_transform(parent, "base_link", late, moved) for parent in faults.odometry]))
+        self._tf.publish(
+            TFMessage(transforms=[to_transform(parent, "base_link", late, moved) for parent in faults.odometry])
+        )
         odometry = Odometry()
         odometry.header.frame_id, odometry.pose.covariance = "odom", [faults.covariance] * 36
         self._odometry.publish(odometry)
@@ -105,7 +107,7 @@ def examined(**options) -> dict[str, Finding]:
 
 
 def listen(
-    session: LocalSession, faults: Faults, check: Callable[[dict[str, Finding]], None], seconds: float = 1.6,
+    session: LocalSession, faults: Faults, check: Callable[[dict[str, Finding]], None], seconds: float = 1.6
 ) -> None:
     """Have the doctor listen to a driver with faults, and check what it found."""
     Driver(session, faults)
@@ -212,7 +214,12 @@ def test_stale_odometry(session: LocalSession) -> None:
 
 
 def test_simulated_time_without_a_clock(session: LocalSession) -> None:
-    node = Node("planner", context=session.context, use_global_arguments=False, parameter_overrides=[Parameter("use_sim_time", value=True)])
+    node = Node(
+        "planner",
+        context=session.context,
+        use_global_arguments=False,
+        parameter_overrides=[Parameter("use_sim_time", value=True)],
+    )
     session.add(node)
 
     def check(found: dict[str, Finding]) -> None:

@@ -34,17 +34,29 @@ from .waiting import PATIENCE
 
 CASES = os.environ.get("DIMM_FUZZ_CASES")
 fuzz = settings(
-    max_examples=int(CASES or 300), derandomize=CASES is None, deadline=None, database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large, HealthCheck.large_base_example],
+    max_examples=int(CASES or 300),
+    derandomize=CASES is None,
+    deadline=None,
+    database=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.data_too_large,
+        HealthCheck.large_base_example,
+    ],
 )
 
 UINT32 = st.integers(0, 2**32 - 1)
 SIZES = st.one_of(st.integers(0, 64), st.sampled_from([240, 320, 480, 640, 65535, 2**31, 2**32 - 1]), UINT32)
 NUMBERS = st.one_of(
-    st.floats(width=64), st.floats(-2, 2), st.floats(1, 1000), st.sampled_from([0.0, 1e-300, 1e300, -1.0, float("nan"), float("inf")]),
+    st.floats(width=64),
+    st.floats(-2, 2),
+    st.floats(1, 1000),
+    st.sampled_from([0.0, 1e-300, 1e300, -1.0, float("nan"), float("inf")]),
 )
 MODELS = st.one_of(
-    st.sampled_from([*DISTORTION_MODELS, "", "none", "pinhole", "fisheye", "radtan", "rational", "Plumb Bob"]), st.text("abcé\0", max_size=6),
+    st.sampled_from([*DISTORTION_MODELS, "", "none", "pinhole", "fisheye", "radtan", "rational", "Plumb Bob"]),
+    st.text("abcé\0", max_size=6),
 )
 
 
@@ -59,7 +71,9 @@ def camera_infos(draw) -> CameraInfo:
     wild = some(draw, 7)
     model = draw(st.sampled_from(sorted(DISTORTION_MODELS)))
     message = CameraInfo(width=draw(st.integers(14, 700)), height=draw(st.integers(14, 700)), distortion_model=model)
-    message.d = draw(st.lists(st.floats(-0.5, 0.5), min_size=4, max_size=4)) + [0.0] * (max(DISTORTION_MODELS[model]) - 4)
+    message.d = draw(st.lists(st.floats(-0.5, 0.5), min_size=4, max_size=4)) + [0.0] * (
+        max(DISTORTION_MODELS[model]) - 4
+    )
     focal = st.floats(50, 2000)
     message.k = [draw(focal), 0.0, draw(st.floats(0, 700)), 0.0, draw(focal), draw(st.floats(0, 700)), 0.0, 0.0, 1.0]
     if 0 in wild:
@@ -75,7 +89,9 @@ def camera_infos(draw) -> CameraInfo:
     if 5 in wild:
         message.binning_x, message.binning_y = draw(SIZES), draw(SIZES)
     if 6 in wild:
-        message.roi = RegionOfInterest(x_offset=draw(SIZES), y_offset=draw(SIZES), width=draw(SIZES), height=draw(SIZES))
+        message.roi = RegionOfInterest(
+            x_offset=draw(SIZES), y_offset=draw(SIZES), width=draw(SIZES), height=draw(SIZES)
+        )
     return message
 
 
@@ -83,9 +99,15 @@ def camera_infos(draw) -> CameraInfo:
 def images(draw) -> Image:
     """A good message with up to three wild parts; what is not wild fits what is."""
     wild = some(draw, 5)
-    message = Image(height=2 * draw(st.integers(1, 24)), width=2 * draw(st.integers(1, 32)), encoding=draw(st.sampled_from(ENCODINGS)))
+    message = Image(
+        height=2 * draw(st.integers(1, 24)),
+        width=2 * draw(st.integers(1, 32)),
+        encoding=draw(st.sampled_from(ENCODINGS)),
+    )
     if 0 in wild:
-        message.encoding = draw(st.one_of(st.sampled_from(["16UC1", "32FC1", "64FC4", "8SC3"]), st.text("rgb8UC\0é ", max_size=8))).replace("\0", "?")
+        message.encoding = draw(
+            st.one_of(st.sampled_from(["16UC1", "32FC1", "64FC4", "8SC3"]), st.text("rgb8UC\0é ", max_size=8))
+        ).replace("\0", "?")
     if 1 in wild:
         message.height = draw(SIZES)
     if 2 in wild:
@@ -103,7 +125,19 @@ def images(draw) -> Image:
 
 @st.composite
 def compressed_images(draw) -> CompressedImage:
-    format = draw(st.sampled_from(["jpeg", "png", "rgb8; jpeg compressed bgr8", "bgr8; png compressed bgr8", "16UC1; compressedDepth png", "", "?"]))
+    format = draw(
+        st.sampled_from(
+            [
+                "jpeg",
+                "png",
+                "rgb8; jpeg compressed bgr8",
+                "bgr8; png compressed bgr8",
+                "16UC1; compressedDepth png",
+                "",
+                "?",
+            ]
+        )
+    )
     start = draw(st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"RIFF", b"GIF89a"]))
     return CompressedImage(format=format, data=array.array("B", start + draw(st.binary(max_size=64))))
 
@@ -131,15 +165,28 @@ def localizer(encoder) -> Localizer:
     torch.manual_seed(0)
     head = MapHead(encoder.dim, encoder.context_dim, HeadConfig(mappers=2, width=32, depth=1))
     header = MapHeader(
-        name="noise", frame_id="map", created="", dimm_version=__version__, encoder=encoder.config, encoder_sha256=encoder.weights.sha256,
-        encoder_origin=encoder.weights.origin, patch_dim=encoder.dim, context_dim=encoder.context_dim, head=head.config,
-        training=TrainingConfig(), origin=(0.0, 0.0, 0.0), radius=1.0, sources=(),
+        name="noise",
+        frame_id="map",
+        created="",
+        dimm_version=__version__,
+        encoder=encoder.config,
+        encoder_sha256=encoder.weights.sha256,
+        encoder_origin=encoder.weights.origin,
+        patch_dim=encoder.dim,
+        context_dim=encoder.context_dim,
+        head=head.config,
+        training=TrainingConfig(),
+        origin=(0.0, 0.0, 0.0),
+        radius=1.0,
+        sources=(),
     )
     return Localizer(SceneMap(header, head), RandomTokens(encoder))
 
 
 def said(function, *arguments):
-    """What a function gives, or None when it says in one sentence why not; anything else that it raises is a failure."""
+    """What a function gives, or None when it says in one sentence why not; anything else that it raises is a
+    failure.
+    """
     try:
         return function(*arguments)
     except DimmError as error:
@@ -177,7 +224,9 @@ def test_image(message: Image) -> None:
 
 @fuzz
 @given(message=compressed_images())
-@example(message=CompressedImage(format="gif", data=array.array("B", b"GIF89a\xff\xff\xff\xff\0\0\0;")))  # it promises four gigapixels
+@example(
+    message=CompressedImage(format="gif", data=array.array("B", b"GIF89a\xff\xff\xff\xff\0\0\0;"))
+)  # it promises four gigapixels
 def test_compressed_image(message: CompressedImage) -> None:
     image = said(to_rgb, message)
     if image is not None:
@@ -196,7 +245,8 @@ class AnyMap(KnownPose):
 
 
 STAMPS = st.one_of(
-    st.tuples(st.integers(-(2**31), 2**31 - 1), UINT32), st.sampled_from([(0, 0), (-1, 0), (2**31 - 1, 2**32 - 1), (-(2**31), 0)]),
+    st.tuples(st.integers(-(2**31), 2**31 - 1), UINT32),
+    st.sampled_from([(0, 0), (-1, 0), (2**31 - 1, 2**32 - 1), (-(2**31), 0)]),
 )
 NAMES = st.sampled_from(["camera_optical_frame", "", "/camera", "no such frame", "é" * 300])
 
@@ -204,7 +254,9 @@ NAMES = st.sampled_from(["camera_optical_frame", "", "/camera", "no such frame",
 @pytest.mark.long
 def test_the_node_outlives_every_message(make_robot, localizer: Localizer) -> None:
     """Each image, however wild, gets a status, and the good one after it is answered."""
-    robot = make_robot(localizer=AnyMap(localizer), base_frame="", tf_mode="none", max_image_age=0.0, acceptance__min_inlier_ratio=0.0)
+    robot = make_robot(
+        localizer=AnyMap(localizer), base_frame="", tf_mode="none", max_image_age=0.0, acceptance__min_inlier_ratio=0.0
+    )
     robot.wait_ready()
     count = lambda: robot.collector.reports[-1].message.received if robot.collector.reports else 0  # noqa: E731
 

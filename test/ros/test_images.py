@@ -63,9 +63,17 @@ def test_our_checks_come_first(cv_bridge) -> None:
     assert cv_bridge.asked == []
 
 
-@pytest.mark.parametrize("answer", [
-    ValueError("buffer is smaller than requested size"), None, PICTURE[:3], PICTURE.astype(np.uint16), PICTURE[..., 0],
-], ids=["raises", "None", "another size", "uint16", "grey"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ValueError("buffer is smaller than requested size"),
+        None,
+        PICTURE[:3],
+        PICTURE.astype(np.uint16),
+        PICTURE[..., 0],
+    ],
+    ids=["raises", "None", "another size", "uint16", "grey"],
+)
 def test_what_cv_bridge_refuses_is_read(cv_bridge, answer) -> None:
     cv_bridge.answer = answer
     np.testing.assert_array_equal(messages.to_rgb(changed()), PICTURE)

@@ -40,7 +40,7 @@ def test_cameras_are_solved_jointly(rig) -> None:
     shoot(robot, stamp, "front", "left")
     answer = robot.answer_of(stamp)
     np.testing.assert_allclose(answer.map_from_body, WORLD_FROM_CAMERA, atol=1e-12)  # the solver's pose is the base's
-    (count, relative, newest), = robot.localizer.joint
+    ((count, relative, newest),) = robot.localizer.joint
     assert (count, newest) == (2, 2)
     assert {tuple(np.round(pose[:3, 3], 6)) for pose in relative} == {tuple(FRONT[:3, 3]), tuple(LEFT[:3, 3])}
     status = robot.report_of(stamp).message
@@ -54,7 +54,12 @@ def test_motion_between_two_cameras_images_is_odometrys(rig) -> None:
     moved = ODOM_FROM_BASE @ rotated(0.0, 0.0, 0.1, 0.2, 0.0, 0.0)
     from tf2_msgs.msg import TFMessage
 
-    for stamp, pose in ((early - SECOND, ODOM_FROM_BASE), (early, ODOM_FROM_BASE), (late, moved), (late + SECOND, moved)):
+    for stamp, pose in (
+        (early - SECOND, ODOM_FROM_BASE),
+        (early, ODOM_FROM_BASE),
+        (late, moved),
+        (late + SECOND, moved),
+    ):
         robot._tf.publish(TFMessage(transforms=[to_transform("odom", "base_link", stamp, pose)]))
     shoot(robot, early, "front")
     shoot(robot, late, "left")
@@ -102,7 +107,12 @@ def test_window_is_linked_by_odometry(make_robot) -> None:
     robot = make_robot(window=3, localizer=KnownPose())
     start = robot.now_ns() - 20 * SECOND
     step = rotated(0.0, 0.0, 0.2, 0.5, 0.0, 0.0)
-    odometry = [ODOM_FROM_BASE, ODOM_FROM_BASE @ step, ODOM_FROM_BASE @ step @ step, ODOM_FROM_BASE @ step @ step @ step]
+    odometry = [
+        ODOM_FROM_BASE,
+        ODOM_FROM_BASE @ step,
+        ODOM_FROM_BASE @ step @ step,
+        ODOM_FROM_BASE @ step @ step @ step,
+    ]
     robot.send_info()
     for index, odom_from_base in enumerate(odometry):
         stamp = start + index * SECOND
@@ -177,14 +187,19 @@ def test_covariance_scale(make_robot) -> None:
 
 
 def test_uncalibrated_camera(make_robot) -> None:
-    """Its focal length is the median of what some images say; until then no pose is published. Nobody needs camera_info."""
+    """Its focal length is the median of what some images say; until then no pose is published. Nobody needs
+    camera_info.
+    """
     localizer = KnownPose()
     localizer.focals = iter([52.0, 90.0, 49.0, 50.0, 51.0, 50.5, 50.5])
     robot = make_robot(focal="unknown", base_frame="", tf_mode="none", localizer=localizer)
     start = robot.now_ns() - 20 * SECOND
     statuses = [robot.report_of(robot.send_image(start + index * SECOND)).message for index in range(5)]
     assert [status.accepted for status in statuses] == [False] * 4 + [True]
-    assert "The focal length is being found: 2 of 5 images" in statuses[1].reason and "camera_info" not in statuses[1].reason
+    assert (
+        "The focal length is being found: 2 of 5 images" in statuses[1].reason
+        and "camera_info" not in statuses[1].reason
+    )
     assert localizer.cameras[-1].fx == pytest.approx(51.0)
     robot.answer_of(robot.send_image(start + 5 * SECOND))  # too soon to ask again
     assert localizer.cameras[-1].fx == pytest.approx(51.0)

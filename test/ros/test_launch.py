@@ -66,7 +66,9 @@ class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def create_module(self, spec):
         module = types.ModuleType(spec.name)
-        module.__getattr__ = lambda kind: type(kind, (), {"__new__": lambda cls, *args, **options: Made(kind, args, options)})
+        module.__getattr__ = lambda kind: type(
+            kind, (), {"__new__": lambda cls, *args, **options: Made(kind, args, options)}
+        )
         return module
 
     def exec_module(self, module) -> None:
@@ -130,7 +132,15 @@ def test_localization_declares_what_it_uses(description, no_profile) -> None:
     every(made, "OpaqueFunction")[0].options["function"](Asked(map="", params_file="none.yaml", fastdds_profile="true"))
     assert used(made, node, *others) | read == set(declared(made))
     assert set(declared(made)) == {
-        "namespace", "use_sim_time", "params_file", "autostart", "log_level", "use_respawn", "map", "image", "camera_info",
+        "namespace",
+        "use_sim_time",
+        "params_file",
+        "autostart",
+        "log_level",
+        "use_respawn",
+        "map",
+        "image",
+        "camera_info",
         "fastdds_profile",
     }
     for argument in declared(made).values():
@@ -143,7 +153,9 @@ def test_localization_runs_the_node(description) -> None:
     assert (node.kind, node.options["package"], node.options["executable"]) == ("Node", "dimm_ros", "localizer")
     assert {"name", "namespace"} <= set(node.options)
     remapped = dict(node.options["remappings"])
-    assert remapped["/tf"] == "tf" and remapped["/tf_static"] == "tf_static" and {"image", "camera_info"} <= set(remapped)
+    assert (
+        remapped["/tf"] == "tf" and remapped["/tf_static"] == "tf_static" and {"image", "camera_info"} <= set(remapped)
+    )
     file, overrides = node.options["parameters"]
     assert file == "none.yaml" and "map" not in overrides  # the parameter file's map stays
     assert "map" in run_opaque(made, map="/maps/kitchen.safetensors")[0].options["parameters"][1]
@@ -177,7 +189,11 @@ class TestProfile:
 
     def variables(self, description, **values: str) -> dict[str, str]:
         _, others = run_opaque(description("localization.launch.py"), map="", **values)
-        return {one.arguments[0]: one.arguments[1].arguments[0][-1] for one in others if one.kind == "SetEnvironmentVariable"}
+        return {
+            one.arguments[0]: one.arguments[1].arguments[0][-1]
+            for one in others
+            if one.kind == "SetEnvironmentVariable"
+        }
 
     def test_both_versions_are_told(self, description, no_profile) -> None:
         assert self.variables(description) == dict.fromkeys(PROFILE_VARIABLES, "fastdds.xml")
@@ -190,7 +206,6 @@ class TestProfile:
         monkeypatch.setenv(exported, "/etc/robot/dds.xml")
         assert self.variables(description) == {}
 
-
     @pytest.mark.parametrize("exported", PROFILE_VARIABLES)
     def test_the_doctor_knows_both(self, no_profile, monkeypatch, exported) -> None:
         monkeypatch.setattr(live_ros, "get_rmw_implementation_identifier", lambda: "rmw_fastrtps_cpp")
@@ -202,7 +217,9 @@ class TestProfile:
 class TestParameterFile:
     def given(self, description, path: Path) -> dict | str:
         """What the node gets for a parameter file."""
-        file = run_opaque(description("localization.launch.py"), map="", params_file=str(path), namespace="robot1")[0].options["parameters"][0]
+        file = run_opaque(description("localization.launch.py"), map="", params_file=str(path), namespace="robot1")[
+            0
+        ].options["parameters"][0]
         return file if file == str(path) else yaml.safe_load(Path(file).read_text(encoding="utf-8"))
 
     @pytest.mark.parametrize("name", ["localizer", "/localizer"])
@@ -212,7 +229,9 @@ class TestParameterFile:
         path.write_text(yaml.safe_dump({name: section, "other": {"ros__parameters": {"x": 1}}}), encoding="utf-8")
         assert self.given(description, path) == {"/**/localizer": section, "other": {"ros__parameters": {"x": 1}}}
 
-    @pytest.mark.parametrize("text", ["/**:\n  ros__parameters: {}\n", "/**/localizer: {}\n", "", "[1, 2]", "a: [", "\0"])
+    @pytest.mark.parametrize(
+        "text", ["/**:\n  ros__parameters: {}\n", "/**/localizer: {}\n", "", "[1, 2]", "a: [", "\0"]
+    )
     def test_any_other_file_is_handed_on(self, description, tmp_path, text) -> None:
         path = tmp_path / "mine.yaml"
         path.write_text(text, encoding="utf-8")
@@ -223,14 +242,18 @@ class TestParameterFile:
     def test_rcl_agrees(self, description, tmp_path, namespace) -> None:
         path = tmp_path / "mine.yaml"
         path.write_text("localizer:\n  ros__parameters: {tf_rate: 5.0}\n", encoding="utf-8")
-        copy = run_opaque(description("localization.launch.py"), map="", params_file=str(path))[0].options["parameters"][0]
+        copy = run_opaque(description("localization.launch.py"), map="", params_file=str(path))[0].options[
+            "parameters"
+        ][0]
         assert parameter_in(namespace, copy) == 5.0
         assert parameter_in(namespace, str(path)) == (5.0 if namespace == "/" else None)  # without the copy
 
     def test_our_own_files_count_under_any_namespace(self, description) -> None:
         """rcl compares a section's name with the node's full name."""
         sections = [
-            name for file in (LAUNCH.parent / "config").glob("*.yaml") for name in yaml.safe_load(file.read_text(encoding="utf-8"))
+            name
+            for file in (LAUNCH.parent / "config").glob("*.yaml")
+            for name in yaml.safe_load(file.read_text(encoding="utf-8"))
             if name.rpartition("/")[2] not in NAV2_OWN
         ]
         assert len(sections) == 5 and all(name.startswith("/**") for name in sections)
@@ -307,15 +330,24 @@ def test_replay_calls_the_player_as_it_is(description) -> None:
     """The player's own parser accepts the arguments that the launch file gives."""
     from dimm_ros.replay.player import _arguments
 
-    player = next(one for one in every(description("replay.launch.py"), "Node") if one.options["executable"] == "player")
+    player = next(
+        one for one in every(description("replay.launch.py"), "Node") if one.options["executable"] == "player"
+    )
     values = {"bagfile": "drive", "rate": "2.0", "drop_transforms": "map:odom"}
-    given = _arguments([one if isinstance(one, str) else values[one.arguments[0]] for one in player.options["arguments"]])
+    given = _arguments(
+        [one if isinstance(one, str) else values[one.arguments[0]] for one in player.options["arguments"]]
+    )
     assert (str(given.bag), given.rate, given.clock, given.drop_transforms) == ("drive", 2.0, True, ["map:odom"])
 
 
 def test_documented_launch_commands_give_what_is_declared(description) -> None:
     """Of every `ros2 launch dimm_ros` in a document or a help page: the file, the arguments, and none missing."""
-    pages = [LAUNCH.parent / "README.md", *(LAUNCH.parent / "docs").glob("*.md"), *LAUNCH.glob("*.py"), *(LAUNCH.parent / "dimm_ros").rglob("*.py")]
+    pages = [
+        LAUNCH.parent / "README.md",
+        *(LAUNCH.parent / "docs").glob("*.md"),
+        *LAUNCH.glob("*.py"),
+        *(LAUNCH.parent / "dimm_ros").rglob("*.py"),
+    ]
     commands = 0
     for page in pages:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")

@@ -1,4 +1,6 @@
-"""The node's lifecycle through its real services: every transition, legal and illegal, and a start that needs mending."""
+"""The node's lifecycle through its real services: every transition, legal and illegal, and a start that needs
+mending.
+"""
 
 from __future__ import annotations
 
@@ -25,22 +27,31 @@ from .robot import KnownPose
 from .waiting import PATIENCE
 
 STATES = {
-    "unconfigured": State.PRIMARY_STATE_UNCONFIGURED, "inactive": State.PRIMARY_STATE_INACTIVE, "active": State.PRIMARY_STATE_ACTIVE,
+    "unconfigured": State.PRIMARY_STATE_UNCONFIGURED,
+    "inactive": State.PRIMARY_STATE_INACTIVE,
+    "active": State.PRIMARY_STATE_ACTIVE,
     "finalized": State.PRIMARY_STATE_FINALIZED,
 }
 
 #: Of the lifecycle's design: state, transition, the state it leads to.
 LEGAL = [
-    ("unconfigured", "configure", "inactive"), ("unconfigured", "shutdown", "finalized"),
-    ("inactive", "activate", "active"), ("inactive", "cleanup", "unconfigured"), ("inactive", "shutdown", "finalized"),
-    ("active", "deactivate", "inactive"), ("active", "shutdown", "finalized"),
+    ("unconfigured", "configure", "inactive"),
+    ("unconfigured", "shutdown", "finalized"),
+    ("inactive", "activate", "active"),
+    ("inactive", "cleanup", "unconfigured"),
+    ("inactive", "shutdown", "finalized"),
+    ("active", "deactivate", "inactive"),
+    ("active", "shutdown", "finalized"),
 ]
 
 NUMBERS = {
-    "configure": {"unconfigured": Transition.TRANSITION_CONFIGURE}, "cleanup": {"inactive": Transition.TRANSITION_CLEANUP},
-    "activate": {"inactive": Transition.TRANSITION_ACTIVATE}, "deactivate": {"active": Transition.TRANSITION_DEACTIVATE},
+    "configure": {"unconfigured": Transition.TRANSITION_CONFIGURE},
+    "cleanup": {"inactive": Transition.TRANSITION_CLEANUP},
+    "activate": {"inactive": Transition.TRANSITION_ACTIVATE},
+    "deactivate": {"active": Transition.TRANSITION_DEACTIVATE},
     "shutdown": {
-        "unconfigured": Transition.TRANSITION_UNCONFIGURED_SHUTDOWN, "inactive": Transition.TRANSITION_INACTIVE_SHUTDOWN,
+        "unconfigured": Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
+        "inactive": Transition.TRANSITION_INACTIVE_SHUTDOWN,
         "active": Transition.TRANSITION_ACTIVE_SHUTDOWN,
     },
 }
@@ -52,8 +63,11 @@ class Manager:
     def __init__(self, robot) -> None:
         self._robot, node = robot, robot.session.node
         self._clients = {
-            kind: node.create_client(kind, f"/localizer/{name}") for kind, name in (
-                (ChangeState, "change_state"), (GetState, "get_state"), (GetAvailableTransitions, "get_available_transitions"),
+            kind: node.create_client(kind, f"/localizer/{name}")
+            for kind, name in (
+                (ChangeState, "change_state"),
+                (GetState, "get_state"),
+                (GetAvailableTransitions, "get_available_transitions"),
                 (SetParameters, "set_parameters"),
             )
         }
@@ -80,9 +94,12 @@ class Manager:
     def go(self, state: str) -> None:
         """To a primary state, from any but finalized, by the shortest way."""
         ways = {
-            ("unconfigured", "inactive"): ["configure"], ("unconfigured", "active"): ["configure", "activate"],
-            ("inactive", "active"): ["activate"], ("inactive", "unconfigured"): ["cleanup"],
-            ("active", "inactive"): ["deactivate"], ("active", "unconfigured"): ["deactivate", "cleanup"],
+            ("unconfigured", "inactive"): ["configure"],
+            ("unconfigured", "active"): ["configure", "activate"],
+            ("inactive", "active"): ["activate"],
+            ("inactive", "unconfigured"): ["cleanup"],
+            ("active", "inactive"): ["deactivate"],
+            ("active", "unconfigured"): ["deactivate", "cleanup"],
         }
         for label in ways.get((self.state, state), []):
             assert self.change(label)
@@ -115,7 +132,10 @@ def test_every_legal_transition_twice(managed) -> None:
         robot.wait_ready()
         robot.answer_of(robot.localize())
         manager.go("unconfigured")
-    assert {topic for topic, _ in robot.node.get_publisher_names_and_types_by_node("localizer", "/")} & {"/localization_pose", "/tf"} == set()
+    assert {topic for topic, _ in robot.node.get_publisher_names_and_types_by_node("localizer", "/")} & {
+        "/localization_pose",
+        "/tf",
+    } == set()
     assert not robot._images.get_subscription_count() and not robot._infos.get_subscription_count()
 
 
@@ -138,11 +158,25 @@ def test_illegal_transitions_are_refused_and_harm_nothing(managed, state) -> Non
         manager.go(state)
     labels = {label for start, label, _ in LEGAL if start == state}
     numbers = {NUMBERS[label][state] for label in labels}
-    everything = {getattr(Transition, name) for name in dir(Transition) if name.startswith("TRANSITION_") and name != "TRANSITION_CALLBACK_SUCCESS"}
+    everything = {
+        getattr(Transition, name)
+        for name in dir(Transition)
+        if name.startswith("TRANSITION_") and name != "TRANSITION_CALLBACK_SUCCESS"
+    }
     for number in sorted({value for value in everything if isinstance(value, int)} - numbers | {77, 255}):
         assert not manager.change(number=number), number
         assert manager.state == state
-    for label in {"configure", "cleanup", "activate", "deactivate", "shutdown", "create", "destroy", "transition_success", "dance"} - labels:
+    for label in {
+        "configure",
+        "cleanup",
+        "activate",
+        "deactivate",
+        "shutdown",
+        "create",
+        "destroy",
+        "transition_success",
+        "dance",
+    } - labels:
         assert not manager.change(label), label
         assert manager.state == state
     if state == "active":
@@ -187,7 +221,11 @@ def test_inactive_node_keeps_its_map_and_says_what_to_do(managed, session) -> No
     said = lambda: robot.collector.reports[-1].message  # noqa: E731
     assert robot.says("lifecycle set /localizer activate")
     assert said().map_name == "known" and said().state == LocalizationStatus.UNINITIALIZED
-    robot.wait(lambda: diagnostics and {one.key: one.value for one in diagnostics[-1].status[0].values}["lifecycle"] == "inactive")
+    robot.wait(
+        lambda: (
+            diagnostics and {one.key: one.value for one in diagnostics[-1].status[0].values}["lifecycle"] == "inactive"
+        )
+    )
     opened = robot.localizer.opened
     manager.go("active")
     robot.wait_ready()
@@ -252,8 +290,10 @@ def test_the_process_ends_without_waiting_for_what_is_being_loaded(session) -> N
     signals = rclpy.SignalHandlerOptions.NO
     rclpy.init(args=[], context=context, domain_id=session.domain_id, signal_handler_options=signals)
     node = LocalizerNode(
-        open_localizer=lambda entry, **options: (begun.set(), go.wait(PATIENCE)), context=context,
-        use_global_arguments=False, parameter_overrides=[Parameter("map", value="hall")],
+        open_localizer=lambda entry, **options: (begun.set(), go.wait(PATIENCE)),
+        context=context,
+        use_global_arguments=False,
+        parameter_overrides=[Parameter("map", value="hall")],
     )
     configuring = threading.Thread(target=node.change, args=("configure",))
     configuring.start()
@@ -272,10 +312,19 @@ def test_autostart_survives_a_bad_map_and_recovers(make_robot, session) -> None:
     diagnostics = []
     session.node.create_subscription(DiagnosticArray, "/diagnostics", diagnostics.append, 10)
     localizer = KnownPose()
-    good, localizer.open = localizer.open, lambda entry, **options: good(entry, **options) if entry == "good" else refuse(f"No map {entry}.")()
+    good, localizer.open = (
+        localizer.open,
+        lambda entry, **options: good(entry, **options) if entry == "good" else refuse(f"No map {entry}.")(),
+    )
     robot = make_robot(ready=False, localizer=localizer, map="bad")
     assert robot.says("No map bad.")
-    robot.wait(lambda: diagnostics and diagnostics[-1].status[0].level == b"\x02" and "No map bad." in diagnostics[-1].status[0].message)
+    robot.wait(
+        lambda: (
+            diagnostics
+            and diagnostics[-1].status[0].level == b"\x02"
+            and "No map bad." in diagnostics[-1].status[0].message
+        )
+    )
     manager = Manager(robot)
     assert manager.state == "unconfigured"
     assert manager.set("map", "worse").successful
@@ -299,7 +348,9 @@ def test_autostart_tries_again_by_itself(make_robot, monkeypatch) -> None:
 def test_a_callback_that_raises_does_not_end_the_node(session) -> None:
     """As the process spins it; each failure is told."""
     told, context = [], Context()
-    rclpy.init(args=[], context=context, domain_id=session.domain_id, signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    rclpy.init(
+        args=[], context=context, domain_id=session.domain_id, signal_handler_options=rclpy.SignalHandlerOptions.NO
+    )
     node = Node("clumsy", context=context, use_global_arguments=False)
     calls = []
     node.create_timer(0.01, lambda: (calls.append(1), 1 / 0))

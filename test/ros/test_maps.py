@@ -57,7 +57,9 @@ def test_map_is_changed_while_the_node_runs(in_building) -> None:
     assert status.accepted and (status.map_name, status.header.frame_id) == ("floor1", "map1")
     set_parameter(robot, "map", "floor2")
     assert robot.collector.wait_for(lambda: robot.collector.reports[-1].message.map_name == "floor2", PATIENCE)
-    assert robot.collector.reports[-1].message.state == LocalizationStatus.UNINITIALIZED  # what was known was of another map
+    assert (
+        robot.collector.reports[-1].message.state == LocalizationStatus.UNINITIALIZED
+    )  # what was known was of another map
     assert not robot.report_of(robot.localize(1)).message.accepted
     stamp = robot.localize(2)
     assert robot.answer_of(stamp).frame_id == "map2"
@@ -119,7 +121,9 @@ def test_the_map_that_an_image_shows_is_picked(in_building) -> None:
 
 def test_a_loaded_map_is_chosen_without_loading(in_building) -> None:
     robot, building = in_building(map="floor2", maps=["floor1", "floor2"])
-    assert robot.collector.wait_for(lambda: any(one.message.map_name == "floor2" for one in robot.collector.reports), PATIENCE)
+    assert robot.collector.wait_for(
+        lambda: any(one.message.map_name == "floor2" for one in robot.collector.reports), PATIENCE
+    )
     set_parameter(robot, "map", "floor1")
     assert robot.collector.wait_for(lambda: robot.collector.reports[-1].message.map_name == "floor1", PATIENCE)
     assert building.calls == ["floor1", "floor2"]
@@ -139,7 +143,16 @@ def test_several_maps_with_the_gate(in_building) -> None:
         if not index:
             robot.send_info()
         statuses.append(robot.report_of(robot.send_image(stamp, floor)).message)
-    assert [status.accepted for status in statuses] == [False, False, True, False, True, False, True, True]  # 3 of the newest 5
+    assert [status.accepted for status in statuses] == [
+        False,
+        False,
+        True,
+        False,
+        True,
+        False,
+        True,
+        True,
+    ]  # 3 of the newest 5
     assert [status.map_name for status in statuses][2:] == ["floor1"] * 4 + ["floor2"] * 2
     assert "another map" in statuses[3].reason
     heights = [answer.map_from_body[2, 3] for answer in robot.collector.answers]
@@ -157,7 +170,11 @@ def test_a_real_map_replaced_by_another_and_by_garbage(make_robot, small_map, tm
     robot = make_robot(real=True, ready=False, map="first", map_folder=str(tmp_path), device="cpu")
     robot.wait(lambda: robot.node.state == "active", PATIENCE)
     encoder = robot.node._maps.atlas.current.encoder
-    for bad, words in (("garbage", "damaged or not a map"), ("missing", "does not exist"), (str(tmp_path), "is a folder")):
+    for bad, words in (
+        ("garbage", "damaged or not a map"),
+        ("missing", "does not exist"),
+        (str(tmp_path), "is a folder"),
+    ):
         set_parameter(robot, "map", bad)
         assert robot.says(words, 60.0) and robot.collector.reports[-1].message.map_name == "first"
     set_parameter(robot, "map", "second")
@@ -186,8 +203,7 @@ def test_the_node_writes_no_map(make_robot, walk, tmp_path) -> None:
     before = state()
     frame = open_recording(walk.bag).frames[0]
     robot = make_robot(
-        real=True, ready=False, map=walk.map.name, map_folder=str(tmp_path), device="cpu", tf_mode="none",
-        base_frame="",
+        real=True, ready=False, map=walk.map.name, map_folder=str(tmp_path), device="cpu", tf_mode="none", base_frame=""
     )
     robot.wait(lambda: robot.node.state == "active", PATIENCE)
     pixels, camera = frame.load(), frame.camera

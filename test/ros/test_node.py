@@ -86,13 +86,19 @@ def test_nothing_is_published_before_the_first_accepted_pose(make_robot) -> None
     localizer.reason = "Only 3% of the rays agree."
     robot = make_robot(localizer=localizer, tf_rate=100.0)
     status = robot.report_of(robot.localize()).message
-    assert not status.accepted and status.reason == localizer.reason and status.state == LocalizationStatus.UNINITIALIZED
+    assert (
+        not status.accepted and status.reason == localizer.reason and status.state == LocalizationStatus.UNINITIALIZED
+    )
     assert (status.inliers, status.rejected) == (90, 1)
     localizer.reason = ""
     accepted = robot.localize()
     robot.answer_of(accepted)
     assert [one.stamp_ns for one in robot.collector.answers] == [accepted]
-    first = next(one for one in robot.collector.reports if not one.message.accepted and one.message.reason == "Only 3% of the rays agree.")
+    first = next(
+        one
+        for one in robot.collector.reports
+        if not one.message.accepted and one.message.reason == "Only 3% of the rays agree."
+    )
     assert not [one for one in robot.collector.broadcasts if one.parent == "hall" and one.received_s < first.received_s]
 
 
@@ -246,9 +252,13 @@ def test_the_log_says_when_the_robot_is_found_and_lost(make_robot, session) -> N
 def test_live_parameters_reach_the_localizer(make_robot) -> None:
     robot = make_robot(acceptance__min_inlier_ratio=0.4)
     assert robot.localizer.options["acceptance"].min_inlier_ratio == 0.4
-    good, bad, fixed = robot.node.set_parameters([
-        Parameter("acceptance.min_inlier_ratio", value=0.7), Parameter("solver.hypotheses", value=1), Parameter("tf_mode", value="none"),
-    ])
+    good, bad, fixed = robot.node.set_parameters(
+        [
+            Parameter("acceptance.min_inlier_ratio", value=0.7),
+            Parameter("solver.hypotheses", value=1),
+            Parameter("tf_mode", value="none"),
+        ]
+    )
     assert good.successful and not bad.successful and not fixed.successful
     assert robot.localizer.acceptance.min_inlier_ratio == 0.7
     assert robot.localizer.solver.hypotheses == 64

@@ -30,11 +30,15 @@ def test_yaml_is_the_defaults() -> None:
     listed = flat(yaml.safe_load(YAML.read_text(encoding="utf-8"))["/**"]["ros__parameters"])
     defaults = flat(NodeConfig().model_dump())
     assert listed == defaults
-    assert {name: type(value) for name, value in listed.items()} == {name: type(value) for name, value in defaults.items()}
+    assert {name: type(value) for name, value in listed.items()} == {
+        name: type(value) for name, value in defaults.items()
+    }
 
 
 def test_yaml_is_up_to_date() -> None:
-    assert YAML.read_text(encoding="utf-8") == default_yaml(), "run: python -m dimm_ros.ros.parameters > config/localizer.yaml"
+    assert YAML.read_text(encoding="utf-8") == default_yaml(), (
+        "run: python -m dimm_ros.ros.parameters > config/localizer.yaml"
+    )
 
 
 def test_every_parameter_is_described_and_every_number_bounded() -> None:
@@ -62,31 +66,39 @@ def test_descriptor_carries_bounds() -> None:
     assert by_name["tf_mode"].additional_constraints.startswith("one of map_odom, map_base, none;")
 
 
-@pytest.mark.parametrize("name, value, words", [
-    ("tf_mode", "both", "map_odom"),
-    ("max_image_age", -1.0, "greater than or equal to 0"),
-    ("lost_after", 0.0, "greater than 0"),
-    ("solver.hypotheses", 3, "greater than or equal to 4"),
-    ("colour", "red", "colour"),
-    ("solver.colour", 1, "solver.colour"),
-])
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("tf_mode", "both", "map_odom"),
+        ("max_image_age", -1.0, "greater than or equal to 0"),
+        ("lost_after", 0.0, "greater than 0"),
+        ("solver.hypotheses", 3, "greater than or equal to 4"),
+        ("colour", "red", "colour"),
+        ("solver.colour", 1, "solver.colour"),
+    ],
+)
 def test_bad_value_is_one_sentence(name: str, value: object, words: str) -> None:
     with pytest.raises(ParameterError) as caught:
         config_from({name: value})
     assert words in str(caught.value) and f"'{name}'" in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name, value, words", [
-    ("tf_rate", 1000.0, "at least 0.1, at most 200"),
-    ("tf_rate", 20, "must be a float, such as 20.0"),
-    ("solver.hypotheses", 2, "at least 4"),
-    ("map", 7, "must be a str"),
-    ("maps", "hall", "must be a list of strings"),
-    ("image_transport", "theora", "'raw' or 'compressed'"),
-])
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("tf_rate", 1000.0, "at least 0.1, at most 200"),
+        ("tf_rate", 20, "must be a float, such as 20.0"),
+        ("solver.hypotheses", 2, "at least 4"),
+        ("map", 7, "must be a str"),
+        ("maps", "hall", "must be a list of strings"),
+        ("image_transport", "theora", "'raw' or 'compressed'"),
+    ],
+)
 def test_node_refuses_a_bad_start_value(session, name: str, value: object, words: str) -> None:
     with pytest.raises(ParameterError, match=words):
-        LocalizerNode(context=session.context, use_global_arguments=False, parameter_overrides=[Parameter(name, value=value)])
+        LocalizerNode(
+            context=session.context, use_global_arguments=False, parameter_overrides=[Parameter(name, value=value)]
+        )
 
 
 def test_bad_parameter_ends_the_process_with_one_sentence(session, tmp_path) -> None:

@@ -105,7 +105,9 @@ class TestWorker:
 
 class TestHealth:
     def test_states_have_the_messages_numbers(self) -> None:
-        assert {state.name: state.value for state in State} == {name: getattr(LocalizationStatus, name) for name in State.__members__}
+        assert {state.name: state.value for state in State} == {
+            name: getattr(LocalizationStatus, name) for name in State.__members__
+        }
 
     def test_state_follows_results(self) -> None:
         health = Health()
@@ -131,7 +133,11 @@ class TestHealth:
         assert health.figures() == {}
         for index in range(5):
             health.answered(index * SECOND // 4, 10.0 + index, 30.0)
-        assert health.figures() == {"compute_ms_median": 12.0, "image_age_ms_median": 30.0, "pose_rate_hz": pytest.approx(4.0)}
+        assert health.figures() == {
+            "compute_ms_median": 12.0,
+            "image_age_ms_median": 30.0,
+            "pose_rate_hz": pytest.approx(4.0),
+        }
 
 
 class Recorded:

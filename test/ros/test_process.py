@@ -58,16 +58,19 @@ def test_arguments_that_are_not_ros(capsys) -> None:
     assert ended.value.code == 2 and "unrecognized arguments: --map hall.dimm" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["--log-level", "loud"], "one of debug, info, warn, error or fatal"),
-    (["--log-level"], "one of debug, info, warn, error or fatal"),
-    (["-p", "map"], "'-p map'; write -p NAME:=VALUE"),
-    (["-r", "image:=a-b"], "'-r image:=a-b'; write -r NAME:=TOPIC"),
-    (["-r", "__node:=a-b"], "'-r __node:=a-b'; write -r NAME:=TOPIC"),
-    (["--colour"], "does not know ['--colour']"),
-    (["--params-file", "none.yaml"], "none.yaml"),
-    (["-p", "use_sim_time:=maybe"], "'use_sim_time' to 'maybe'"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--log-level", "loud"], "one of debug, info, warn, error or fatal"),
+        (["--log-level"], "one of debug, info, warn, error or fatal"),
+        (["-p", "map"], "'-p map'; write -p NAME:=VALUE"),
+        (["-r", "image:=a-b"], "'-r image:=a-b'; write -r NAME:=TOPIC"),
+        (["-r", "__node:=a-b"], "'-r __node:=a-b'; write -r NAME:=TOPIC"),
+        (["--colour"], "does not know ['--colour']"),
+        (["--params-file", "none.yaml"], "none.yaml"),
+        (["-p", "use_sim_time:=maybe"], "'use_sim_time' to 'maybe'"),
+    ],
+)
 def test_ros_arguments_that_cannot_be_read_are_one_sentence(capsys, arguments, words) -> None:
     assert main(["localizer", "--ros-args", *arguments]) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
@@ -75,11 +78,15 @@ def test_ros_arguments_that_cannot_be_read_are_one_sentence(capsys, arguments, w
     assert ".c:" not in said and "lexeme" not in said  # rcl's own places and grammar
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("localizer:\n  ros__parameters:\n    map: [hall\n", "line"),
-    ("localizer:\n  map: hall\n", "Cannot have a value before ros__parameters at line 2"),
-    ("localizer:\n  ros__parameters:\n    maps: [hall, 1]\n", "Sequence should be of same type"),
-], ids=["YAML", "no ros__parameters", "mixed list"])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("localizer:\n  ros__parameters:\n    map: [hall\n", "line"),
+        ("localizer:\n  map: hall\n", "Cannot have a value before ros__parameters at line 2"),
+        ("localizer:\n  ros__parameters:\n    maps: [hall, 1]\n", "Sequence should be of same type"),
+    ],
+    ids=["YAML", "no ros__parameters", "mixed list"],
+)
 def test_a_malformed_parameter_file_is_one_sentence(capsys, tmp_path: Path, text, words) -> None:
     file = tmp_path / "parameters.yaml"
     file.write_text(text, encoding="utf-8")

@@ -20,7 +20,9 @@ SECOND = 10**9
 
 @pytest.fixture
 def stream(make_robot):
-    """A robot that stands still, and a function that sends it an image a second: ``send(count)`` returns their statuses."""
+    """A robot that stands still, and a function that sends it an image a second: ``send(count)`` returns their
+    statuses.
+    """
 
     def make(**parameters):
         robot = make_robot(**{"gate__enabled": True, **parameters})
@@ -61,7 +63,9 @@ def test_a_first_fix_needs_agreement_and_a_jump_too(stream) -> None:
     robot, send = stream()
     statuses = send(3)
     assert [status.accepted for status in statuses] == [False, False, True]
-    assert [status.state for status in statuses] == [LocalizationStatus.UNINITIALIZED] * 2 + [LocalizationStatus.LOCALIZED]
+    assert [status.state for status in statuses] == [LocalizationStatus.UNINITIALIZED] * 2 + [
+        LocalizationStatus.LOCALIZED
+    ]
     assert "1 of 3 estimates agree" in statuses[0].reason
     elsewhere = rotated(0.0, 0.0, 1.0, 5.0, 0.0, 0.0) @ WORLD_FROM_CAMERA
     robot.localizer.world_from_camera = elsewhere
@@ -108,9 +112,13 @@ def test_a_hint_that_is_wrong_does_no_harm(stream) -> None:
     np.testing.assert_allclose(robot.collector.answers[-1].map_from_body, MAP_FROM_BASE, atol=1e-9)
 
 
-@pytest.mark.parametrize("frame, pose, words", [
-    ("attic", np.eye(4), "its frame is 'attic', the map's is 'hall'"), ("hall", np.full((4, 4), np.nan), "not finite"),
-])
+@pytest.mark.parametrize(
+    "frame, pose, words",
+    [
+        ("attic", np.eye(4), "its frame is 'attic', the map's is 'hall'"),
+        ("hall", np.full((4, 4), np.nan), "not finite"),
+    ],
+)
 def test_a_hint_that_cannot_be_used_is_named(stream, frame, pose, words) -> None:
     robot, send = stream()
     publisher = robot.session.node.create_publisher(PoseWithCovarianceStamped, "initialpose", 1)
@@ -120,7 +128,9 @@ def test_a_hint_that_cannot_be_used_is_named(stream, frame, pose, words) -> None
     message.pose.pose = to_pose(np.eye(4))
     message.pose.pose.position.x = float(pose[0, 3])
     publisher.publish(message)
-    assert robot.collector.wait_for(lambda: any(words in one.message.reason for one in robot.collector.reports), PATIENCE)
+    assert robot.collector.wait_for(
+        lambda: any(words in one.message.reason for one in robot.collector.reports), PATIENCE
+    )
     assert [status.accepted for status in send(3)] == [False, False, True]
 
 
@@ -165,8 +175,11 @@ def reinitialize(robot) -> None:
     call(robot, Empty, "/reinitialize_global_localization")
 
 
-ASK = {"reinitialize": reinitialize, "relocalize": lambda robot: call(robot, Trigger, "/localizer/relocalize"),
-       "hint": lambda robot: hint(robot, MAP_FROM_BASE)}
+ASK = {
+    "reinitialize": reinitialize,
+    "relocalize": lambda robot: call(robot, Trigger, "/localizer/relocalize"),
+    "hint": lambda robot: hint(robot, MAP_FROM_BASE),
+}
 
 
 def under_way(robot) -> int:

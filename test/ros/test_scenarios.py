@@ -63,7 +63,9 @@ def mapped(ros_walk) -> tuple[list[View], Camera]:
 
 def errors_of(robot: Robot, truth: dict[int, np.ndarray]) -> list[float]:
     """Distances of all published poses from the true ones, metres."""
-    return [float(np.linalg.norm(one.map_from_body[:3, 3] - truth[one.stamp_ns][:3, 3])) for one in robot.collector.answers]
+    return [
+        float(np.linalg.norm(one.map_from_body[:3, 3] - truth[one.stamp_ns][:3, 3])) for one in robot.collector.answers
+    ]
 
 
 @pytest.mark.long
@@ -76,9 +78,14 @@ def test_kidnapped_robot(make_robot, ros_walk, mapped) -> None:
     before, after = views[:STEPS], views[-STEPS:]
     jump = np.linalg.norm(after[0].world_from_base[:3, 3] - before[-1].world_from_base[:3, 3])
     assert jump > 1.5
-    carried = before[-1].world_from_base @ poses.invert(after[0].world_from_base)  # odometry does not feel that it is carried
+    carried = before[-1].world_from_base @ poses.invert(
+        after[0].world_from_base
+    )  # odometry does not feel that it is carried
     truth, said = {}, []
-    for view, odom in [*((one, one.world_from_base) for one in before), *((one, carried @ one.world_from_base) for one in after)]:
+    for view, odom in [
+        *((one, one.world_from_base) for one in before),
+        *((one, carried @ one.world_from_base) for one in after),
+    ]:
         status = send(robot, view.image, odom)
         said.append(status)
         truth[status.header.stamp.sec * 10**9 + status.header.stamp.nanosec] = view.world_from_base
@@ -116,7 +123,10 @@ def test_out_of_map_stream(make_robot, calibrated_map, shared_data) -> None:
         status = send(robot, frame.load(), frame.world_from_camera @ poses.invert(MOUNT))
         assert not status.accepted, f"image {index}: {status.inliers} of {status.rays} rays"
         assert status.state == LocalizationStatus.UNINITIALIZED
-        assert any(words in status.reason for words in ("rays agree", "uncertain", "unlike every mapped view", "estimates agree")), status.reason
+        assert any(
+            words in status.reason
+            for words in ("rays agree", "uncertain", "unlike every mapped view", "estimates agree")
+        ), status.reason
     assert not robot.collector.answers
     assert not [one for one in robot.collector.broadcasts if one.parent == "map"]
 
@@ -138,14 +148,21 @@ class Guided(KnownPose):
         pose[:3, :3] = poses.exp_so3(np.radians(0.5) * self._rng.standard_normal(3)) @ pose[:3, :3]
         pose[:3, 3] += self.sigma * self._rng.standard_normal(3)
         return Estimate(
-            world_from_camera=pose, covariance=self.covariance, accepted=True, reason="", inliers=90, rays=100,
+            world_from_camera=pose,
+            covariance=self.covariance,
+            accepted=True,
+            reason="",
+            inliers=90,
+            rays=100,
             stage_ms=estimate.stage_ms,
         )
 
 
 @pytest.mark.long
 def test_map_base_stays_bounded_while_odometry_drifts(make_robot, tmp_path: Path) -> None:
-    """A stand-in for the network, three centimetres off, for eight minutes of walking; figures as ``python -m benchmarks.drift`` gives."""
+    """A stand-in for the network, three centimetres off, for eight minutes of walking; figures as ``python -m
+    benchmarks.drift`` gives.
+    """
     drive = Drive.of(*trajectory(1, 480.0, 0.5, style="robot", spread=0.0), seed=3)
     robot = make_robot(localizer=Guided(drive.world_from_base), gate__enabled=True, map="known", max_image_age=60.0)
     robot.wait_ready()
@@ -156,19 +173,25 @@ def test_map_base_stays_bounded_while_odometry_drifts(make_robot, tmp_path: Path
         taken.append(time.monotonic())
         status = send(robot, image, drive.odom_from_base[index])
         if status.accepted:
-            corrected = lambda at=taken[-1]: any(one.parent == "map" and one.received_s > at for one in robot.collector.broadcasts)  # noqa: E731
+
+            def corrected(at=taken[-1]):
+                return any(one.parent == "map" and one.received_s > at for one in robot.collector.broadcasts)  # noqa: E731
+
             assert robot.collector.wait_for(corrected, PATIENCE)
     by_tf = drive.by_tf(robot.collector.broadcasts, taken)
     said = figures(drive, by_tf)
     assert said["images with map -> base in TF"] > 200
     assert said["odometry alone, worst"] > 1.2  # it has drifted away, as far as the room lets it
-    # Between two images the robot walks up to two metres: the error is that of the estimate and of odometry over that way.
+    # Between two images the robot walks up to two metres: the error is that of the estimate and of odometry over that
+    # way.
     assert said["TF worst"] < 0.4 and said["TF median"] < 0.15
     assert draw(tmp_path / "drift.png", drive, by_tf).stat().st_size > 10_000
 
 
 def test_a_few_wrong_estimates_are_not_published(make_robot) -> None:
-    """A stand-in that is wrong by metres for two images, twice, each time elsewhere: nothing wrong is published, nothing right is lost."""
+    """A stand-in that is wrong by metres for two images, twice, each time elsewhere: nothing wrong is published,
+    nothing right is lost.
+    """
     _, world_from_base = trajectory(1, 6.0, 5.0, style="robot", spread=0.0)
     shown = world_from_base.copy()
     for index in (12, 13, 22, 23):

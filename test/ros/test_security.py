@@ -1,4 +1,6 @@
-"""config/sros2_policy.xml allows the localizer's names, all of them and no others; no file that it reads can run anything."""
+"""config/sros2_policy.xml allows the localizer's names, all of them and no others; no file that it reads can run
+anything.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,17 @@ def allowed(kind: str, permission: str) -> set[str]:
     """Resolved names of a kind ("topic", "service") in the policy."""
     profile = ElementTree.parse(ROOT / "config" / "sros2_policy.xml").find("./enclaves/enclave/profiles/profile")
     assert profile.attrib == {"ns": "/", "node": "localizer"}
-    names = [one.text for group in profile.findall(f"{kind}s") if group.get(permission) == "ALLOW" for one in group.findall(kind)]
+    names = [
+        one.text
+        for group in profile.findall(f"{kind}s")
+        if group.get(permission) == "ALLOW"
+        for one in group.findall(kind)
+    ]
     assert len(names) == len(set(names))
-    return {name if name.startswith("/") else f"/localizer{name[1:]}" if name.startswith("~/") else f"/{name}" for name in names}
+    return {
+        name if name.startswith("/") else f"/localizer{name[1:]}" if name.startswith("~/") else f"/{name}"
+        for name in names
+    }
 
 
 def test_policy_names_what_the_running_node_uses(make_robot, session) -> None:
@@ -35,7 +45,11 @@ def test_policy_names_what_the_running_node_uses(make_robot, session) -> None:
     robot.wait(lambda: "/reinitialize_global_localization" in names(node.get_service_names_and_types_by_node))
     robot.wait(lambda: names(node.get_publisher_names_and_types_by_node) == allowed("topic", "publish"))
     robot.wait(lambda: names(node.get_subscriber_names_and_types_by_node) == allowed("topic", "subscribe"))
-    assert allowed("service", "reply") - SINCE_IRON <= names(node.get_service_names_and_types_by_node) <= allowed("service", "reply")
+    assert (
+        allowed("service", "reply") - SINCE_IRON
+        <= names(node.get_service_names_and_types_by_node)
+        <= allowed("service", "reply")
+    )
     assert not names(node.get_client_names_and_types_by_node) and not allowed("service", "request")
 
 
@@ -53,13 +67,21 @@ def test_a_pickle_is_no_map(make_robot, tmp_path) -> None:
     assert proof.exists()  # it would have worked
     proof.unlink()
     robot = make_robot(real=True, ready=False, map=str(path), device="cpu")
-    assert robot.collector.wait_for(lambda: any("damaged or not a map" in one.message.reason for one in robot.collector.reports), PATIENCE)
+    assert robot.collector.wait_for(
+        lambda: any("damaged or not a map" in one.message.reason for one in robot.collector.reports), PATIENCE
+    )
     assert not proof.exists()
 
 
 def test_the_package_unpickles_nothing() -> None:
-    code = re.compile(r"^\s*(?:import pickle|from pickle)|torch\.load\(|allow_pickle=True|yaml\.load\(|(?<![.\w])(?:eval|exec)\(", re.MULTILINE)
-    found = {str(path.relative_to(ROOT)): code.findall(path.read_text(encoding="utf-8")) for path in (ROOT / "dimm_ros").rglob("*.py")}
+    code = re.compile(
+        r"^\s*(?:import pickle|from pickle)|torch\.load\(|allow_pickle=True|yaml\.load\(|(?<![.\w])(?:eval|exec)\(",
+        re.MULTILINE,
+    )
+    found = {
+        str(path.relative_to(ROOT)): code.findall(path.read_text(encoding="utf-8"))
+        for path in (ROOT / "dimm_ros").rglob("*.py")
+    }
     assert {path: hits for path, hits in found.items() if hits} == {}
 
 
@@ -81,8 +103,16 @@ class TestConfigurations:
         assert set(tree) == {"/**/ekf_filter_node_odom", "/**/ekf_filter_node_map"}
         ekf = tree["/**/ekf_filter_node_map"]["ros__parameters"]
         assert make_robot().session.node.resolve_topic_name(ekf["pose0"]) == "/localization_pose"
-        assert ekf["world_frame"] == ekf["map_frame"] == "map" and ekf["pose0_differential"] is False and ekf["smooth_lagged_data"] is True
-        assert ekf["pose0_rejection_threshold"] > 0 and len(ekf["pose0_config"]) == 15 and ekf["pose0_config"][:6] == [True] * 6
+        assert (
+            ekf["world_frame"] == ekf["map_frame"] == "map"
+            and ekf["pose0_differential"] is False
+            and ekf["smooth_lagged_data"] is True
+        )
+        assert (
+            ekf["pose0_rejection_threshold"] > 0
+            and len(ekf["pose0_config"]) == 15
+            and ekf["pose0_config"][:6] == [True] * 6
+        )
         assert "pose0" not in tree["/**/ekf_filter_node_odom"]["ros__parameters"]  # odom -> base_link must not jump
 
     def test_rviz_shows_what_is_published(self, make_robot) -> None:
@@ -96,12 +126,20 @@ class TestConfigurations:
         assert tools == ["clicked_point", "initialpose"]
         assert not any(topic.startswith("/") for topic in shown.values())  # RViz in a namespace shows that robot's
         robot = make_robot()
-        robot.wait(lambda: {f"/{topic}" for topic in shown.values()} <= {name for name, _ in robot.session.node.get_topic_names_and_types()})
+        robot.wait(
+            lambda: (
+                {f"/{topic}" for topic in shown.values()}
+                <= {name for name, _ in robot.session.node.get_topic_names_and_types()}
+            )
+        )
 
 
 @pytest.mark.parametrize("path", ["maps/../../hall.safetensors", "hall\n.safetensors", "~/hall.safetensors"])
 def test_odd_map_paths_are_answered_in_one_sentence(make_robot, path) -> None:
     robot = make_robot(real=True, ready=False, map=path, device="cpu")
-    said = lambda: [one.message.reason for one in robot.collector.reports if "still being loaded" not in one.message.reason]  # noqa: E731
+
+    def said():
+        return [one.message.reason for one in robot.collector.reports if "still being loaded" not in one.message.reason]  # noqa: E731
+
     assert robot.collector.wait_for(said, PATIENCE)
     assert "does not exist" in said()[-1] and "\n" not in said()[-1].replace("\n.safetensors", "")

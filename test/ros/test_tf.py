@@ -71,7 +71,7 @@ def test_clear_keeps_static_transforms(session) -> None:
     transforms = TreeTransforms(session.node)
     transforms.send("odom", "base_link", SECOND, ODOM_FROM_BASE)
     session.node.create_publisher(TFMessage, "/tf_static", STATIC_QOS).publish(
-        TFMessage(transforms=[to_transform("base_link", "camera", 0, BASE_FROM_CAMERA)]),
+        TFMessage(transforms=[to_transform("base_link", "camera", 0, BASE_FROM_CAMERA)])
     )
     transforms.lookup("odom", "camera", SECOND, PATIENCE)
     transforms.clear()
@@ -83,7 +83,9 @@ def test_clear_keeps_static_transforms(session) -> None:
 def test_rubbish_is_ignored(session) -> None:
     transforms = TreeTransforms(session.node)
     rubbish = to_transform("map", "odom", SECOND, ODOM_FROM_BASE)
-    rubbish.transform.rotation.x = rubbish.transform.rotation.y = rubbish.transform.rotation.z = rubbish.transform.rotation.w = 0.0
+    rubbish.transform.rotation.x = rubbish.transform.rotation.y = rubbish.transform.rotation.z = (
+        rubbish.transform.rotation.w
+    ) = 0.0
     loop = to_transform("odom", "odom", SECOND, ODOM_FROM_BASE)
     good = to_transform("odom", "base_link", SECOND, ODOM_FROM_BASE)
     publisher = session.node.create_publisher(TFMessage, "/tf", DYNAMIC_QOS)
@@ -231,7 +233,7 @@ def test_tf2_is_used_where_it_is_installed(session, monkeypatch) -> None:
     with pytest.raises(TransformError, match="does not link 'odom' to 'base_link'.*does not exist"):
         transforms.lookup("odom", "base_link", SECOND, 0.0)
     session.node.create_publisher(TFMessage, "/tf_static", STATIC_QOS).publish(
-        TFMessage(transforms=[to_transform("base_link", "camera", 0, BASE_FROM_CAMERA)]),
+        TFMessage(transforms=[to_transform("base_link", "camera", 0, BASE_FROM_CAMERA)])
     )
     transforms.send("odom", "base_link", SECOND, ODOM_FROM_BASE)
     found = transforms.lookup("odom", "camera", SECOND, PATIENCE)

@@ -25,8 +25,14 @@ def talking(detector: ConflictDetector, count: int = 10, **foreign: object) -> N
         detector.sent("map", "odom", index * STEP, OURS)
         detector.heard("map", "odom", index * STEP, OURS, index * 0.05)
         if foreign:
-            detector.heard(foreign["parent"], foreign["child"], foreign.get("stamp", lambda i: i * STEP + 1)(index), OTHER, index * 0.05,
-                           bool(foreign.get("static")))
+            detector.heard(
+                foreign["parent"],
+                foreign["child"],
+                foreign.get("stamp", lambda i: i * STEP + 1)(index),
+                OTHER,
+                index * 0.05,
+                bool(foreign.get("static")),
+            )
 
 
 class TestDetector:
@@ -35,7 +41,9 @@ class TestDetector:
         talking(detector)
         assert detector.conflict(0.5) == ""
 
-    @pytest.mark.parametrize("stamp", [lambda index: index * STEP + 1, lambda index: index * STEP], ids=["other stamps", "the same stamps"])
+    @pytest.mark.parametrize(
+        "stamp", [lambda index: index * STEP + 1, lambda index: index * STEP], ids=["other stamps", "the same stamps"]
+    )
     def test_second_publisher_of_our_transform(self, stamp) -> None:
         detector = ConflictDetector("odom", "base_link")
         talking(detector, parent="/map", child="/odom", stamp=stamp)
@@ -82,7 +90,11 @@ class TestDetector:
     def test_other_frames_do_not_matter(self) -> None:
         detector = ConflictDetector("odom", "base_link")
         assert detector.watches("/odom") and detector.watches("base_link")
-        assert not detector.watches("camera_optical_frame") and not detector.watches("") and not ConflictDetector("", "").watches("")
+        assert (
+            not detector.watches("camera_optical_frame")
+            and not detector.watches("")
+            and not ConflictDetector("", "").watches("")
+        )
 
 
 @pytest.mark.parametrize("topic, qos", [("/tf", DYNAMIC_QOS), ("/tf_static", STATIC_QOS)])
@@ -99,7 +111,9 @@ def test_over_tf(session, topic, qos) -> None:
         assert transforms.conflict() == ""
 
         def heard() -> str:
-            publisher.publish(TFMessage(transforms=[to_transform("map", "odom", 7, OTHER), to_transform("x", "y", 7, np.eye(4))]))
+            publisher.publish(
+                TFMessage(transforms=[to_transform("map", "odom", 7, OTHER), to_transform("x", "y", 7, np.eye(4))])
+            )
             return transforms.conflict()
 
         wait(heard)
@@ -108,7 +122,9 @@ def test_over_tf(session, topic, qos) -> None:
 
 
 def test_the_node_says_so(make_robot, session) -> None:
-    """In status and in /diagnostics, naming both frames, who publishes TF and what to do; and no longer when it has stopped."""
+    """In status and in /diagnostics, naming both frames, who publishes TF and what to do; and no longer when it has
+    stopped.
+    """
     diagnostics = []
     session.node.create_subscription(DiagnosticArray, "/diagnostics", diagnostics.append, 10)
     robot = make_robot()

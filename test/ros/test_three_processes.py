@@ -30,19 +30,42 @@ def test_peer_receives_poses_and_tf(ros_walk, tmp_path) -> None:
     environment = child_environment(domain)
     peer = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("dds_peer.py")), str(domain), "10"],
-        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     log = tmp_path / "localizer.log"
     try:
         assert json.loads(peer.stdout.readline())["kind"] == "listening"
         # Loose acceptance: this is about what arrives, and the map is small.
-        parameters = {"map": str(ros_walk.map), "device": "cpu", "use_sim_time": True, "acceptance.min_inlier_ratio": 0.0,
-                      "acceptance.max_position_sigma": 100.0, "acceptance.max_rotation_sigma_deg": 180.0, "gate.enabled": False}
+        parameters = {
+            "map": str(ros_walk.map),
+            "device": "cpu",
+            "use_sim_time": True,
+            "acceptance.min_inlier_ratio": 0.0,
+            "acceptance.max_position_sigma": 100.0,
+            "acceptance.max_rotation_sigma_deg": 180.0,
+            "gate.enabled": False,
+        }
         with LocalizerProcess(environment, parameters, REMAP, log) as localizer:
             played = subprocess.run(
-                [sys.executable, "-m", "dimm_ros.replay.player", str(ros_walk.bag), "--clock", "--wait-ready", "--wait-answers",
-                 "--drop-transforms", ":".join(RECORDED)],
-                env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240,
+                [
+                    sys.executable,
+                    "-m",
+                    "dimm_ros.replay.player",
+                    str(ros_walk.bag),
+                    "--clock",
+                    "--wait-ready",
+                    "--wait-answers",
+                    "--drop-transforms",
+                    ":".join(RECORDED),
+                ],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=240,
             )
             assert played.returncode == 0, played.stderr + log.read_text()
             heard = [json.loads(line) for line in peer.communicate(timeout=60)[0].splitlines()]
@@ -73,11 +96,19 @@ def test_peer_receives_poses_and_tf(ros_walk, tmp_path) -> None:
 def test_replay_answers_every_frame(ros_walk, tmp_path) -> None:
     """As the demo does it: the chain map -> odom -> base_link that TF users see ends at the published pose."""
     options = PlayOptions(rate=0.0, clock=True, wait_ready=True, wait_answers=True, drop_transforms=(RECORDED,))
-    parameters = {"map": str(ros_walk.map), "device": "cpu", "acceptance.min_inlier_ratio": 0.0,
-                  "acceptance.max_position_sigma": 100.0, "acceptance.max_rotation_sigma_deg": 180.0, "gate.enabled": False}
+    parameters = {
+        "map": str(ros_walk.map),
+        "device": "cpu",
+        "acceptance.min_inlier_ratio": 0.0,
+        "acceptance.max_position_sigma": 100.0,
+        "acceptance.max_rotation_sigma_deg": 180.0,
+        "gate.enabled": False,
+    }
     log = tmp_path / "localizer.log"
     replay = replay_bag(ros_walk.bag, parameters=parameters, remap=REMAP, options=options, log=log)
     assert replay.played.images and not replay.played.unanswered, log.read_text()
     assert [answer.stamp_ns for answer in replay.answers] == list(replay.played.images), log.read_text()
-    assert all(0 < latency < 60_000 for latency in replay.latencies_ms()) and len(replay.latencies_ms()) == len(replay.answers)
+    assert all(0 < latency < 60_000 for latency in replay.latencies_ms()) and len(replay.latencies_ms()) == len(
+        replay.answers
+    )
     assert max(answer.received_s for answer in replay.answers) > min(replay.played.images.values())

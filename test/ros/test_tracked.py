@@ -1,4 +1,6 @@
-"""Between full localizations the node tracks landmarks from the pose that odometry predicts, and leaves it at any doubt."""
+"""Between full localizations the node tracks landmarks from the pose that odometry predicts, and leaves it at any
+doubt.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from .robot import BASE_FROM_CAMERA, ODOM_FROM_BASE, KnownPose, Robot
 
 
 class TrackedPose(KnownPose):
-    """Answers ``track`` with the known pose as well, and keeps what it was predicted to be; ``lost`` rejects there alone."""
+    """Answers ``track`` with the known pose as well, and keeps what it was predicted to be; ``lost`` rejects there
+    alone.
+    """
 
     can_track, lost = True, ""
 
@@ -24,7 +28,14 @@ class TrackedPose(KnownPose):
 
     def track(self, image: np.ndarray, camera: Camera, predicted_pose: np.ndarray, covariance: np.ndarray) -> Estimate:
         self.predicted.append((predicted_pose, covariance))
-        estimate = replace(self._estimate([int(image[0, 0, 0])]), basis="landmarks", landmarks=40, landmark_matches=50, inliers=0, rays=0)
+        estimate = replace(
+            self._estimate([int(image[0, 0, 0])]),
+            basis="landmarks",
+            landmarks=40,
+            landmark_matches=50,
+            inliers=0,
+            rays=0,
+        )
         return replace(estimate, accepted=not self.lost, reason=self.lost)
 
 

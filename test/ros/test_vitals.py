@@ -40,11 +40,17 @@ def test_gpu_memory(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace())
     assert "gpu_memory_mb" not in Vitals(Health()).values()
     cuda = SimpleNamespace(
-        is_initialized=lambda: True, memory_reserved=lambda: 3 << 20, max_memory_reserved=lambda: 5 << 20, mem_get_info=lambda: (7 << 20, 9 << 20),
+        is_initialized=lambda: True,
+        memory_reserved=lambda: 3 << 20,
+        max_memory_reserved=lambda: 5 << 20,
+        mem_get_info=lambda: (7 << 20, 9 << 20),
     )
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
     assert Vitals(Health()).values() == {
-        "gpu_memory_mb": "3", "gpu_memory_peak_mb": "5", "gpu_memory_free_mb": "7", "gpu_memory_total_mb": "9",
+        "gpu_memory_mb": "3",
+        "gpu_memory_peak_mb": "5",
+        "gpu_memory_free_mb": "7",
+        "gpu_memory_total_mb": "9",
     }
 
 

@@ -48,7 +48,8 @@ def test_images_of_one_size_are_one_batch_and_come_back_in_their_order() -> None
     square = CAMERA.cropped(0, 0, 28, 28)
     cameras = [CAMERA, square, CAMERA, CAMERA]
     images = [
-        prepare(image(50 * number, camera), camera, patch_grid(camera, camera.width)) for number, camera in enumerate(cameras)
+        prepare(image(50 * number, camera), camera, patch_grid(camera, camera.width))
+        for number, camera in enumerate(cameras)
     ]
     network = Counting()
     seen = observe(network, images)
@@ -60,7 +61,9 @@ def test_images_of_one_size_are_one_batch_and_come_back_in_their_order() -> None
         assert float(each.rays.moments[0, 0]) == pytest.approx(mean, abs=1e-5)
     assert [each.stage_ms["encode"] for each in seen] == [2.0, 6.0, 2.0, 2.0]
     assert [each.stage_ms["head"] for each in seen] == [1.0, 3.0, 1.0, 1.0]
-    assert all(each.stage_ms["prepare"] > prepared.stage_ms["prepare"] > 0 for each, prepared in zip(seen, images, strict=True))
+    assert all(
+        each.stage_ms["prepare"] > prepared.stage_ms["prepare"] > 0 for each, prepared in zip(seen, images, strict=True)
+    )
 
 
 def test_an_image_that_is_not_the_cameras_is_not_prepared() -> None:

@@ -82,7 +82,8 @@ def test_any_number_and_size_of_images(pair: tuple[Localizer, Localizer], frames
 
 def test_thinned_grids(pair: tuple[Localizer, Localizer], frames: Sequence[Frame]) -> None:
     torchs, onnxs = (
-        Localizer(one.map, one.encoder, SolverConfig(rays=96)).localize(frames[8].load(), frames[8].camera) for one in pair
+        Localizer(one.map, one.encoder, SolverConfig(rays=96)).localize(frames[8].load(), frames[8].camera)
+        for one in pair
     )
     assert_same_pose(torchs.world_from_camera, onnxs.world_from_camera)
     assert torchs.rays == onnxs.rays == 96
@@ -94,7 +95,9 @@ def test_unknown_focal_length(pair: tuple[Localizer, Localizer], frames: Sequenc
     assert onnxs.fx == pytest.approx(torchs.fx, rel=1e-3)
 
 
-def test_eight_bits_cost_little(exported: Path, pair: tuple[Localizer, Localizer], frames: Sequence[Frame], tmp_path: Path) -> None:
+def test_eight_bits_cost_little(
+    exported: Path, pair: tuple[Localizer, Localizer], frames: Sequence[Frame], tmp_path: Path
+) -> None:
     map_path = tmp_path / exported.name
     map_path.write_bytes(exported.read_bytes())
     path = export_map(map_path, precision="int8")
@@ -102,7 +105,10 @@ def test_eight_bits_cost_little(exported: Path, pair: tuple[Localizer, Localizer
     eight = Localizer.open(map_path, device="cpu", backend="onnx")
     assert eight.encoder.exported.precision == "int8" and "int8" in eight.encoder.weights.origin
     errors = [
-        pose_errors(*(localizer.localize(frame.load(), frame.camera).world_from_camera for localizer in (pair[0], eight))) for frame in frames[::4]
+        pose_errors(
+            *(localizer.localize(frame.load(), frame.camera).world_from_camera for localizer in (pair[0], eight))
+        )
+        for frame in frames[::4]
     ]
     distance, angle = np.median(errors, axis=0)
     assert 1e-6 < distance < 0.03 and angle < 1.0
@@ -120,10 +126,16 @@ def test_a_head_without_confidence_nor_whole_image(exported: Path, frames: Seque
     from dimm_ros.head.model import MapHead
 
     torch.manual_seed(0)
-    SceneMap(header, MapHead(header.patch_dim, header.context_dim, header.head), whole.landmarks).save(tmp_path / "plain.dimm")
+    SceneMap(header, MapHead(header.patch_dim, header.context_dim, header.head), whole.landmarks).save(
+        tmp_path / "plain.dimm"
+    )
     export_map(tmp_path / "plain.dimm")
-    torchs, onnxs = (Localizer.open(tmp_path / "plain.dimm", device="cpu", backend=backend).observe(frames[0].load(), frames[0].camera)
-                     for backend in ("torch", "onnx"))
+    torchs, onnxs = (
+        Localizer.open(tmp_path / "plain.dimm", device="cpu", backend=backend).observe(
+            frames[0].load(), frames[0].camera
+        )
+        for backend in ("torch", "onnx")
+    )
     assert onnxs.rays.direction_scale is None and onnxs.rays.moment_scale is None and onnxs.rays.novelty is None
     torch.testing.assert_close(onnxs.rays.directions, torchs.rays.directions, atol=1e-4, rtol=0)
 
@@ -174,7 +186,9 @@ def _external_in_sparse_initializer(model: onnx.ModelProto) -> None:
 
 
 def _function(model: onnx.ModelProto, domain: str) -> onnx.FunctionProto:
-    return model.functions.add(name="Stolen", domain=domain, output=["stolen"], opset_import=[helper.make_opsetid("", 17)])
+    return model.functions.add(
+        name="Stolen", domain=domain, output=["stolen"], opset_import=[helper.make_opsetid("", 17)]
+    )
 
 
 def _external_in_function(model: onnx.ModelProto) -> None:
@@ -186,30 +200,50 @@ def _external_in_branch(model: onnx.ModelProto) -> None:
     _leave(_constant(branch.g).t)
 
 
-@pytest.mark.parametrize(("spoil", "sentence"), [
-    (lambda path: network_path(path).unlink(), "does not exist"),
-    (lambda path: network_path(path).write_bytes(b"not a network"), "is damaged or not an ONNX file"),
-    (lambda path: network_path(path).write_bytes(network_path(path).read_bytes()[:100_000]), "is damaged or not an ONNX file"),
-    (_of_another_map, "was exported from another map than room.dimm is now"),
-    (_changed(lambda model: model.ClearField("metadata_props")), "was not written by 'dimm export'"),
-    (_changed(lambda model: setattr(model.metadata_props[0], "value", "{}")), "cannot be read"),
-    (_changed(lambda model: setattr(model.metadata_props[0], "value", '{"format_version": 7}')), "has format 7"),
-    (_changed(_external), "refers to other files"),
-    (_changed(lambda model: model.opset_import.append(helper.make_opsetid("evil.ops", 1))), "foreign operators"),
-    (_changed(_external_in_sparse_constant), "refers to other files"),
-    (_changed(_external_in_sparse_initializer), "refers to other files"),
-    (_changed(_external_in_function), "refers to other files"),
-    (_changed(_external_in_branch), "refers to other files"),
-    (_changed(lambda model: _function(model, "evil.ops")), "foreign operators"),
-    (_changed(lambda model: _function(model, "").opset_import.append(helper.make_opsetid("evil.ops", 1))), "foreign operators"),
-    (_changed(lambda model: model.graph.node.add(op_type="Evil", domain="evil.ops")), "foreign operators"),
-    (_changed(lambda model: model.graph.node.add(op_type="EPContext", domain="com.microsoft")), "refers to other files"),
-    (_changed(lambda model: setattr(model.metadata_props[0], "value", '{"format_version": 1e400}')), "cannot be read"),
-    (_changed(lambda model: setattr(model.metadata_props[0], "value", "[" * 100_000)), "cannot be read"),
-    (_changed(lambda model: setattr(model.graph.node[0], "op_type", "NoSuchOperator")), "ONNX Runtime cannot load"),
-    (_changed(lambda model: setattr(model.graph.output[1], "name", "cls")), "ONNX Runtime cannot load|inputs and outputs"),
-])
-def test_what_is_not_the_maps_network_is_refused(exported: Path, tmp_path: Path, spoil: Callable[[Path], None], sentence: str) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda path: network_path(path).unlink(), "does not exist"),
+        (lambda path: network_path(path).write_bytes(b"not a network"), "is damaged or not an ONNX file"),
+        (
+            lambda path: network_path(path).write_bytes(network_path(path).read_bytes()[:100_000]),
+            "is damaged or not an ONNX file",
+        ),
+        (_of_another_map, "was exported from another map than room.dimm is now"),
+        (_changed(lambda model: model.ClearField("metadata_props")), "was not written by 'dimm export'"),
+        (_changed(lambda model: setattr(model.metadata_props[0], "value", "{}")), "cannot be read"),
+        (_changed(lambda model: setattr(model.metadata_props[0], "value", '{"format_version": 7}')), "has format 7"),
+        (_changed(_external), "refers to other files"),
+        (_changed(lambda model: model.opset_import.append(helper.make_opsetid("evil.ops", 1))), "foreign operators"),
+        (_changed(_external_in_sparse_constant), "refers to other files"),
+        (_changed(_external_in_sparse_initializer), "refers to other files"),
+        (_changed(_external_in_function), "refers to other files"),
+        (_changed(_external_in_branch), "refers to other files"),
+        (_changed(lambda model: _function(model, "evil.ops")), "foreign operators"),
+        (
+            _changed(lambda model: _function(model, "").opset_import.append(helper.make_opsetid("evil.ops", 1))),
+            "foreign operators",
+        ),
+        (_changed(lambda model: model.graph.node.add(op_type="Evil", domain="evil.ops")), "foreign operators"),
+        (
+            _changed(lambda model: model.graph.node.add(op_type="EPContext", domain="com.microsoft")),
+            "refers to other files",
+        ),
+        (
+            _changed(lambda model: setattr(model.metadata_props[0], "value", '{"format_version": 1e400}')),
+            "cannot be read",
+        ),
+        (_changed(lambda model: setattr(model.metadata_props[0], "value", "[" * 100_000)), "cannot be read"),
+        (_changed(lambda model: setattr(model.graph.node[0], "op_type", "NoSuchOperator")), "ONNX Runtime cannot load"),
+        (
+            _changed(lambda model: setattr(model.graph.output[1], "name", "cls")),
+            "ONNX Runtime cannot load|inputs and outputs",
+        ),
+    ],
+)
+def test_what_is_not_the_maps_network_is_refused(
+    exported: Path, tmp_path: Path, spoil: Callable[[Path], None], sentence: str
+) -> None:
     path = tmp_path / "room.dimm"
     for source, target in ((exported, path), (network_path(exported), network_path(path))):
         target.write_bytes(source.read_bytes())
@@ -226,7 +260,11 @@ def test_providers() -> None:
     assert choose_providers("auto", cpu, available) == ["CPUExecutionProvider"]
     assert choose_providers("auto", cuda, available) == [on_cuda, "CPUExecutionProvider"]
     assert choose_providers("auto", cuda, available[2:]) == ["CPUExecutionProvider"]
-    assert choose_providers("tensorrt", cuda, available) == [("TensorrtExecutionProvider", {"device_id": "1"}), on_cuda, "CPUExecutionProvider"]
+    assert choose_providers("tensorrt", cuda, available) == [
+        ("TensorrtExecutionProvider", {"device_id": "1"}),
+        on_cuda,
+        "CPUExecutionProvider",
+    ]
     with pytest.raises(InputError, match="This ONNX Runtime has no cuda provider; install onnxruntime-gpu"):
         choose_providers("cuda", cpu, available[2:])
     with pytest.raises(InputError, match="The ONNX provider 'gpu' is not known; choose auto, cpu, cuda, tensorrt"):
@@ -247,7 +285,9 @@ def test_the_verb_writes_where_it_is_told(exported: Path, tmp_path: Path) -> Non
     result = CliRunner().invoke(app, ["export", str(exported), "-o", str(tmp_path / "networks")])
     assert result.exit_code == 0, result.output
     target = tmp_path / "networks" / network_path(exported).name
-    assert target.read_bytes()[:4] == network_path(exported).read_bytes()[:4] and target.name in result.output.replace("\n", "")
+    assert target.read_bytes()[:4] == network_path(exported).read_bytes()[:4] and target.name in result.output.replace(
+        "\n", ""
+    )
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
@@ -266,7 +306,9 @@ def test_verbs_take_the_back_end(exported: Path, frames: Sequence[Frame], tmp_pa
 
     cv2.imwrite(str(tmp_path / "view.png"), frames[8].load()[..., ::-1])
     command = ["localize", str(exported), str(tmp_path / "view.png"), "--focal", "150", "--json"]
-    torchs, onnxs = (json.loads(CliRunner().invoke(app, [*command, "--backend", backend]).stdout) for backend in ("torch", "onnx"))
+    torchs, onnxs = (
+        json.loads(CliRunner().invoke(app, [*command, "--backend", backend]).stdout) for backend in ("torch", "onnx")
+    )
     np.testing.assert_allclose(onnxs["translation"], torchs["translation"], atol=1e-3)
     (tmp_path / "alone.dimm").write_bytes(exported.read_bytes())
     result = CliRunner().invoke(app, ["localize", str(tmp_path / "alone.dimm"), *command[2:], "--backend", "onnx"])

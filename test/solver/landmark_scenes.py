@@ -12,7 +12,9 @@ SIGMA = 1.0 / 500.0  # radians of a pixel
 
 
 class Rig:
-    """A rig at a random pose whose cameras, each at an offset, see N points; exact until noise or wrong matches are added."""
+    """A rig at a random pose whose cameras, each at an offset, see N points; exact until noise or wrong matches are
+    added.
+    """
 
     def __init__(self, seed: int, count: int = 60, kind: str = "points", cameras: int = 1) -> None:
         self.rng = np.random.default_rng(seed)
@@ -61,4 +63,10 @@ class Rig:
 def pose_covariance(metres: float, radians: float) -> np.ndarray:
     """A covariance that is neither diagonal nor the same in all axes."""
     arm = lever(np.array([0.3, -0.5, 0.8]))
-    return arm @ np.diag([metres**2, (2 * metres) ** 2, (0.5 * metres) ** 2, radians**2, (0.5 * radians) ** 2, (2 * radians) ** 2]) @ arm.T
+    return (
+        arm
+        @ np.diag(
+            [metres**2, (2 * metres) ** 2, (0.5 * metres) ** 2, radians**2, (0.5 * radians) ** 2, (2 * radians) ** 2]
+        )
+        @ arm.T
+    )

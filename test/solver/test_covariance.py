@@ -27,7 +27,8 @@ def test_jacobians_match_finite_differences(rig: bool) -> None:
     step, numeric = 1e-6, []
     for axis in torch.eye(6, dtype=torch.float64) * step:
         forward, backward = (
-            residuals(exp_so3(sign * axis[3:]) @ scene.rotation, scene.centre + sign * axis[:3], matches) for sign in (1, -1)
+            residuals(exp_so3(sign * axis[3:]) @ scene.rotation, scene.centre + sign * axis[:3], matches)
+            for sign in (1, -1)
         )
         numeric.append((forward - backward) / (2 * step))
     analytic = jacobians(scene.rotation, scene.centre, matches)
@@ -51,7 +52,9 @@ def _agrees(deviations: np.ndarray, covariances: np.ndarray, tolerance: float) -
     assert (abs(deviations.mean(axis=0)) < 5 * deviations.std(axis=0) / math.sqrt(len(deviations))).all()
 
 
-@pytest.mark.parametrize("direction_sigma_deg, moment_sigma, outliers", [(0.3, 0.01, 0.0), (0.8, 0.005, 0.3), (0.9, 0.04, 0.3)])
+@pytest.mark.parametrize(
+    "direction_sigma_deg, moment_sigma, outliers", [(0.3, 0.01, 0.0), (0.8, 0.005, 0.3), (0.9, 0.04, 0.3)]
+)
 def test_covariance_matches_monte_carlo(direction_sigma_deg: float, moment_sigma: float, outliers: float) -> None:
     config, deviations, covariances = SolverConfig(), [], []
     for trial in range(1000):
@@ -76,7 +79,9 @@ def test_covariance_of_the_whole_solve_with_confidence_matches_monte_carlo() -> 
         scene = Scene(2, rays=150)
         scene.generator.manual_seed(trial)
         scene.add_noise(math.radians(0.5) * spread[:, None], 0.015 * spread[:, None])
-        solution = solve_pose(scene.bearings, scene.directions, scene.moments, direction_sigma=spread, moment_sigma=spread)
+        solution = solve_pose(
+            scene.bearings, scene.directions, scene.moments, direction_sigma=spread, moment_sigma=spread
+        )
         deviations.append(_deviation(solution.world_from_camera, scene))
         covariances.append(solution.covariance.numpy())
     _agrees(np.stack(deviations), np.stack(covariances), 0.2)
@@ -100,12 +105,16 @@ def test_directions_and_moments_are_weighed_by_how_they_scatter() -> None:
 def test_calibrated_scale_multiplies_the_covariance() -> None:
     scene = Scene(4)
     scene.add_noise(0.01, 0.02)
-    plain, scaled = (solve_pose(scene.bearings, scene.directions, scene.moments, covariance_scale=s) for s in (1.0, 9.0))
+    plain, scaled = (
+        solve_pose(scene.bearings, scene.directions, scene.moments, covariance_scale=s) for s in (1.0, 9.0)
+    )
     assert torch.allclose(9.0 * plain.covariance, scaled.covariance)
 
 
 def test_covariance_of_few_rays_pays_for_the_six_that_they_fix() -> None:
-    """Four rays have twenty components of error, six of which the pose itself takes up: without that the covariance is 0.7 times too small."""
+    """Four rays have twenty components of error, six of which the pose itself takes up: without that the covariance is
+    0.7 times too small.
+    """
     deviations, variances = [], []
     for trial in range(300):
         scene = Scene(0, rays=4)

@@ -97,7 +97,9 @@ def test_a_prior_that_the_landmarks_contradict_is_dropped() -> None:
 
 @pytest.mark.parametrize("extent", [0.03, 0.1])
 def test_of_two_poses_that_agree_with_a_flat_patch_the_prior_chooses(extent: float) -> None:
-    """A small flat patch looks nearly alike from two sides: without a prior either may win, with one it may not be dropped."""
+    """A small flat patch looks nearly alike from two sides: without a prior either may win, with one it may not be
+    dropped.
+    """
     alone, joined, root = [], [], np.linalg.cholesky(pose_covariance(0.02, 0.01))
     for seed in range(12):
         rig = Rig(seed, count=12)
@@ -133,9 +135,19 @@ def test_the_same_seed_gives_the_same_pose() -> None:
 
 def test_proof_counts_the_poses_that_agree_by_chance() -> None:
     """(n - s) C(n, k) C(k, s) p^(k - s), in whole numbers; and it bounds the binomial odds summed over all triples."""
-    for inliers, matches, chance, equations in ((12, 40, 0.01, 2), (30, 31, 0.05, 2), (25, 60, 0.08, 1), (7, 7, 0.3, 1)):
+    for inliers, matches, chance, equations in (
+        (12, 40, 0.01, 2),
+        (30, 31, 0.05, 2),
+        (25, 60, 0.08, 1),
+        (7, 7, 0.3, 1),
+    ):
         sample = 3 if equations == 2 else 6
-        alarms = max(matches - sample, 1) * math.comb(matches, inliers) * math.comb(inliers, sample) * chance ** (inliers - sample)
+        alarms = (
+            max(matches - sample, 1)
+            * math.comb(matches, inliers)
+            * math.comb(inliers, sample)
+            * chance ** (inliers - sample)
+        )
         told = proof(inliers, matches, chance, equations)
         assert told == pytest.approx(-math.log10(alarms), rel=1e-9)
         rest = matches - sample
@@ -168,7 +180,12 @@ def test_random_matches_are_never_proven(kind: str) -> None:
         found = solve_landmarks(rig.matches, ratios(rig), chance_of(equations, 390.0), prior, seed)
         assert found is None or found.proof < MIN_PROOF
     rig = Rig(0, count=100, kind=kind)
-    assert solve_landmarks(rig.matches, ratios(rig), chance_of(equations, 390.0), Prior(*rig.beside(0, 0), np.eye(6))).proof > 30
+    assert (
+        solve_landmarks(
+            rig.matches, ratios(rig), chance_of(equations, 390.0), Prior(*rig.beside(0, 0), np.eye(6))
+        ).proof
+        > 30
+    )
 
 
 @pytest.mark.parametrize(("kind", "joined"), [("points", False), ("points", True), ("lines", True)])

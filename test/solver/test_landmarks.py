@@ -1,4 +1,6 @@
-"""Residuals of landmarks, their derivatives, the joint minimum with a prior, and poses of three points: against other maths."""
+"""Residuals of landmarks, their derivatives, the joint minimum with a prior, and poses of three points: against other
+maths.
+"""
 
 from __future__ import annotations
 
@@ -37,19 +39,25 @@ def test_the_true_pose_leaves_no_residual_and_another_does(kind: str) -> None:
 
 
 def test_residuals_are_angles_in_pixels() -> None:
-    """A keypoint turned by five pixels is five pixels off its point, and five off a line that it was turned away from."""
+    """A keypoint turned by five pixels is five pixels off its point, and five off a line that it was turned away
+    from.
+    """
     rig = Rig(2, count=1)
     arm = (rig.points - rig.centre)[0]
     across = np.cross(arm, [0.3, 0.2, 0.9])
     across /= np.linalg.norm(across)
     turn = Rotation.from_rotvec(5 * SIGMA * across).as_matrix()  # of the ray in the world, about ``across``
     bearings = rig.bearings @ (rig.rotation.T @ turn @ rig.rotation).T
-    off = squared_errors(rig.rotation[None], rig.centre[None], LandmarkMatches(bearings, rig.offsets, rig.points, rig.sigma))
+    off = squared_errors(
+        rig.rotation[None], rig.centre[None], LandmarkMatches(bearings, rig.offsets, rig.points, rig.sigma)
+    )
     assert np.sqrt(off[0, 0]) == pytest.approx(5.0, rel=1e-4)  # a chord for the angle
     # The line lies along ``across`` and the keypoint moves at right angles to it, or along it.
     for direction, pixels in ((across, 5.0), (np.cross(across, arm) / np.linalg.norm(arm), 0.0)):
         line = np.concatenate([direction, np.cross(rig.points[0], direction)])[None]
-        off = squared_errors(rig.rotation[None], rig.centre[None], LandmarkMatches(bearings, rig.offsets, line, rig.sigma))
+        off = squared_errors(
+            rig.rotation[None], rig.centre[None], LandmarkMatches(bearings, rig.offsets, line, rig.sigma)
+        )
         assert np.sqrt(off[0, 0]) == pytest.approx(pixels, abs=1e-3)
 
 
@@ -66,7 +74,9 @@ def test_information_is_that_of_numeric_derivatives(kind: str, cameras: int) -> 
 
     step = 1e-5
     numeric = np.stack([(flat(step * axis) - flat(-step * axis)) / (2 * step) for axis in np.eye(6)], axis=1)
-    np.testing.assert_allclose(information(rotation, centre, rig.matches, 0.7), numeric.T @ numeric / 0.7, rtol=1e-6, atol=1e-3)
+    np.testing.assert_allclose(
+        information(rotation, centre, rig.matches, 0.7), numeric.T @ numeric / 0.7, rtol=1e-6, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("cameras", [1, 3])
@@ -74,7 +84,9 @@ def test_information_is_that_of_numeric_derivatives(kind: str, cameras: int) -> 
 def test_refinement_returns_to_the_exact_pose(kind: str, cameras: int) -> None:
     rig = Rig(4, kind=kind, cameras=cameras)
     starts = [rig.beside(0.15, 0.06) for _ in range(5)]
-    rotation, centre = refine(*map(np.stack, zip(*starts, strict=True)), rig.matches, [80.0, 40.0, 20.0, 10.0, 6.0, 4.0, 4.0, 4.0])
+    rotation, centre = refine(
+        *map(np.stack, zip(*starts, strict=True)), rig.matches, [80.0, 40.0, 20.0, 10.0, 6.0, 4.0, 4.0, 4.0]
+    )
     errors = np.array([rig.error(*pose) for pose in zip(rotation, centre, strict=True)])
     assert np.abs(errors).max() < 1e-8
 
@@ -91,7 +103,9 @@ def test_refinement_follows_its_kernel_past_wrong_matches() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_joint_minimum_is_scipys(kind: str) -> None:
-    """Landmarks and prior pull apart: where they balance is what another optimiser finds for the cost as it is written."""
+    """Landmarks and prior pull apart: where they balance is what another optimiser finds for the cost as it is
+    written.
+    """
     rig, width = Rig(6, count=12, kind=kind, cameras=2), 4.0
     rig.blur(1.5)
     covariance = pose_covariance(0.01, 0.005)
@@ -137,7 +151,9 @@ def test_hypotheses_may_have_matches_of_their_own() -> None:
     rig = Rig(9, cameras=2)
     rows = np.stack([rig.rng.permutation(60)[:12] for _ in range(3)])
     start = rig.beside(0.05, 0.02)
-    together = refine(np.repeat(start[0][None], 3, 0), np.repeat(start[1][None], 3, 0), rig.matches.at(rows), [10.0, 4.0])
+    together = refine(
+        np.repeat(start[0][None], 3, 0), np.repeat(start[1][None], 3, 0), rig.matches.at(rows), [10.0, 4.0]
+    )
     for number, chosen in enumerate(rows):
         alone = refine(start[0][None], start[1][None], rig.matches.at(chosen), [10.0, 4.0])
         np.testing.assert_allclose(together[1][number], alone[1][0], atol=1e-12)
@@ -172,8 +188,13 @@ def test_many_triples_are_solved_at_once_and_impossible_ones_give_nothing() -> N
     points[5, 1] = points[5, 0]
     rotation, centre, sample = three_point_poses(bearings, points)
     for number, rig in enumerate(rigs):
-        own = [np.abs(rig.error(r, c)).max() for r, c in zip(rotation[sample == number], centre[sample == number], strict=True)]
+        own = [
+            np.abs(rig.error(r, c)).max()
+            for r, c in zip(rotation[sample == number], centre[sample == number], strict=True)
+        ]
         assert number in (3, 5) or min(own) < 1e-6
     assert 3 not in sample and np.isfinite(rotation).all() and np.isfinite(centre).all()
-    np.testing.assert_allclose(rotation @ rotation.swapaxes(1, 2), np.broadcast_to(np.eye(3), rotation.shape), atol=1e-9)
+    np.testing.assert_allclose(
+        rotation @ rotation.swapaxes(1, 2), np.broadcast_to(np.eye(3), rotation.shape), atol=1e-9
+    )
     assert not len(three_point_poses(np.empty((0, 3, 3)), np.empty((0, 3, 3)))[2])

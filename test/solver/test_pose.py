@@ -30,12 +30,16 @@ def cameras(draw: st.DrawFn) -> Camera:
     width, height = draw(st.sampled_from([(640, 480), (848, 480), (1280, 800)]))
     focal = width * draw(st.floats(0.5, 1.2))
     k = [draw(st.floats(-0.05, 0.05)) for _ in range(4)]
-    model, distortion = draw(st.sampled_from([
-        ("plumb_bob", ()),
-        ("plumb_bob", (2 * k[0], k[1], k[2] / 50, k[3] / 50, 0.0)),
-        ("rational_polynomial", (2 * k[0], k[1], k[2] / 50, k[3] / 50, 0.0, k[1], 0.0, 0.0)),
-        ("equidistant", tuple(x / 5 for x in k)),
-    ]))
+    model, distortion = draw(
+        st.sampled_from(
+            [
+                ("plumb_bob", ()),
+                ("plumb_bob", (2 * k[0], k[1], k[2] / 50, k[3] / 50, 0.0)),
+                ("rational_polynomial", (2 * k[0], k[1], k[2] / 50, k[3] / 50, 0.0, k[1], 0.0, 0.0)),
+                ("equidistant", tuple(x / 5 for x in k)),
+            ]
+        )
+    )
     cx, cy = width / 2 + 20 * k[0], height / 2 - 20 * k[1]
     return Camera(width, height, focal, focal * draw(st.floats(0.95, 1.05)), cx, cy, model, distortion)
 
@@ -232,7 +236,9 @@ def test_rays_that_are_not_finite_are_dropped(share: float) -> None:
     sigma = torch.ones(200)
     good = (~bad).nonzero()[0]
     sigma[good] = torch.nan
-    solution = solve_pose(scene.bearings, scene.directions, scene.moments, direction_sigma=sigma, moment_sigma=torch.ones(200))
+    solution = solve_pose(
+        scene.bearings, scene.directions, scene.moments, direction_sigma=sigma, moment_sigma=torch.ones(200)
+    )
     assert solution.ok, solution.reason
     assert max(scene.errors(solution.world_from_camera)) < 1e-6
     bad[good] = True
@@ -310,12 +316,19 @@ def _large_moments(scene: Scene) -> None:
     scene.moments[:] = 1e100 * scene.normal(200, 3)
 
 
-@pytest.mark.parametrize("spoil, words", [
-    (_parallel, "parallel"), (_opposite, "parallel"), (_all_nan, "Only 0 of 200 rays are finite"),
-    (_two_finite, "Only 2 of 200 rays are finite"), (_collapsed_map, "No two of the 200 rays"),
-    (_scattered_moments, "rays meet in a point within 0.1 m"), (_huge_moments, "Only 0 of 200"),
-    (_large_moments, "rays meet in a point"),
-])
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (_parallel, "parallel"),
+        (_opposite, "parallel"),
+        (_all_nan, "Only 0 of 200 rays are finite"),
+        (_two_finite, "Only 2 of 200 rays are finite"),
+        (_collapsed_map, "No two of the 200 rays"),
+        (_scattered_moments, "rays meet in a point within 0.1 m"),
+        (_huge_moments, "Only 0 of 200"),
+        (_large_moments, "rays meet in a point"),
+    ],
+)
 def test_degenerate_rays_give_a_sentence(spoil, words: str) -> None:
     scene = Scene(13)
     spoil(scene)

@@ -43,7 +43,9 @@ def test_moment_does_not_depend_on_the_point_and_moves_with_the_frame(seed: int)
 @given(seed=seeds, size=st.sampled_from([0.0, 1e-9, 1e-4, 1.0, 3.1]))
 def test_exp_so3_and_skew_agree_with_scipy(seed: int, size: float) -> None:
     vector = size * torch.nn.functional.normalize(Scene(seed).normal(3), dim=0)
-    assert torch.allclose(exp_so3(vector), torch.from_numpy(Rotation.from_rotvec(vector.numpy()).as_matrix()), atol=1e-14)
+    assert torch.allclose(
+        exp_so3(vector), torch.from_numpy(Rotation.from_rotvec(vector.numpy()).as_matrix()), atol=1e-14
+    )
     other = Scene(seed).normal(3)
     assert torch.allclose(skew(vector) @ other, torch.linalg.cross(vector, other))
 
@@ -207,7 +209,9 @@ def test_a_refinement_that_makes_it_worse_is_not_kept() -> None:
         start = exp_so3(turn) @ scene.rotation, scene.centre + 0.15 * scene.normal(3)
         trust = _scatter(_normalised(matches, *start), matches.valid).trust
         refined = refine_pose(*start, matches, 1)
-        before, after = ((trust * (1 - (1 - _normalised(matches, *pose)).clamp(min=0) ** 3)).sum() for pose in (start, refined))
+        before, after = (
+            (trust * (1 - (1 - _normalised(matches, *pose)).clamp(min=0) ** 3)).sum() for pose in (start, refined)
+        )
         assert after <= before
         kept += torch.equal(refined[0], start[0]) and torch.equal(refined[1], start[1])
     assert 10 < kept < 50  # the test is of both cases
@@ -219,7 +223,9 @@ def _normalised(matches: RayMatches, rotation: torch.Tensor, centre: torch.Tenso
 
 
 def test_pairs_of_rays_that_do_not_keep_their_angle_are_not_drawn() -> None:
-    """Where seven of ten rays are wrong, one pair in eleven is good: eight of them hold a good one only if the others are told apart."""
+    """Where seven of ten rays are wrong, one pair in eleven is good: eight of them hold a good one only if the others
+    are told apart.
+    """
     for seed in range(30):
         scene = Scene(seed, rays=300)
         scene.add_outliers(0.7)

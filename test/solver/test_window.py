@@ -17,7 +17,9 @@ property_test = settings(max_examples=30, deadline=None)
 
 
 def _poses(rng: np.random.Generator, count: int, spread: float) -> np.ndarray:
-    return np.array([make_pose(exp_so3(spread * rng.standard_normal(3)), spread * rng.standard_normal(3)) for _ in range(count)])
+    return np.array(
+        [make_pose(exp_so3(spread * rng.standard_normal(3)), spread * rng.standard_normal(3)) for _ in range(count)]
+    )
 
 
 @property_test
@@ -43,7 +45,9 @@ def test_a_standing_camera_learns_nothing_new_and_a_far_one_all() -> None:
 
 @property_test
 @given(seed=seeds, position=st.floats(0.01, 0.5), rotation=st.floats(0.01, 0.3))
-def test_the_shared_error_at_the_camera_does_not_depend_on_where_the_base_is(seed: int, position: float, rotation: float) -> None:
+def test_the_shared_error_at_the_camera_does_not_depend_on_where_the_base_is(
+    seed: int, position: float, rotation: float
+) -> None:
     rng = np.random.default_rng(seed)
     root, arm = rng.standard_normal((6, 6)), rng.standard_normal(3)
     at_camera = 1e-4 * (root @ root.T + 0.1 * np.eye(6))
@@ -51,20 +55,26 @@ def test_the_shared_error_at_the_camera_does_not_depend_on_where_the_base_is(see
     expected = lever(-arm) @ calibrated_covariance(at_camera, np.zeros(3), position, rotation) @ lever(-arm).T
     np.testing.assert_allclose(calibrated_covariance(at_base, arm, position, rotation), expected, rtol=1e-6, atol=1e-9)
     # A third of the patches: three times the covariance of independent rays, which are that much less alike.
-    np.testing.assert_allclose(calibrated_covariance(3 * at_base, arm, position, rotation, asked=1 / 3), expected, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(
+        calibrated_covariance(3 * at_base, arm, position, rotation, asked=1 / 3), expected, rtol=1e-6, atol=1e-9
+    )
     doubled = calibrated_covariance(at_base, arm, position, rotation, redundant=2.0)
     np.testing.assert_allclose(doubled, 2.0 * expected, rtol=1e-6, atol=1e-9)
 
 
 def test_the_shared_error_of_k_equal_images() -> None:
-    """K images of one view say as much as one, K independent ones as the mean of K errors: their covariance is a Kth."""
+    """K images of one view say as much as one, K independent ones as the mean of K errors: their covariance is a
+    Kth.
+    """
     nothing, weights = np.zeros((6, 6)), np.full(4, 300.0)
     one = calibrated_covariance(nothing, np.zeros(3), 0.1, 0.02)
     np.testing.assert_allclose(np.diag(one), [0.01] * 3 + [0.0004] * 3)
     still, far = np.tile(np.eye(4), (4, 1, 1)), np.tile(np.eye(4), (4, 1, 1))
     far[:, 0, 3] = 10.0 * np.arange(4)
     for poses, expected in ((still, one), (far, one / 4)):
-        joint = calibrated_covariance(nothing, np.zeros(3), 0.1, 0.02, redundancy(poses, weights), effective_images(weights))
+        joint = calibrated_covariance(
+            nothing, np.zeros(3), 0.1, 0.02, redundancy(poses, weights), effective_images(weights)
+        )
         np.testing.assert_allclose(joint, expected, rtol=1e-6)
     assert effective_images(np.array([300, 0, 0])) == 1.0 and effective_images(np.zeros(3)) == 1.0
 

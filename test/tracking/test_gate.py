@@ -49,12 +49,22 @@ class Robot:
         return len(self.stamps)
 
     def judged(
-        self, gate: PoseGate, frames: range, estimate=None, odometry: bool = True, sigma: np.ndarray = SIGMA, map_name: str = "hall",
+        self,
+        gate: PoseGate,
+        frames: range,
+        estimate=None,
+        odometry: bool = True,
+        sigma: np.ndarray = SIGMA,
+        map_name: str = "hall",
     ) -> Iterator[Verdict]:
-        """Verdicts on the frames' estimates: correct with noise, or what ``estimate`` returns for the frame's number."""
+        """Verdicts on the frames' estimates: correct with noise, or what ``estimate`` returns for the frame's
+        number.
+        """
         for frame in frames:
             pose = noisy(self.rng, self.poses[frame], sigma) if estimate is None else estimate(frame)
-            yield gate.judge(pose, COVARIANCE, self.odometry[frame] if odometry else None, int(self.stamps[frame]), map_name)
+            yield gate.judge(
+                pose, COVARIANCE, self.odometry[frame] if odometry else None, int(self.stamps[frame]), map_name
+            )
 
 
 @pytest.mark.parametrize("odometry", [True, False])
@@ -84,7 +94,9 @@ def test_odometry_2_percent_off_never_starves_after_a_dark_stretch() -> None:
     odometry[:, 0, 3] *= 1.02
     gate, rng, verdicts = PoseGate(), np.random.default_rng(3), {}
     for step in [*range(20), *range(40, count)]:
-        verdicts[step] = gate.judge(noisy(rng, poses[step], SIGMA / 2), COVARIANCE, odometry[step], START_NS + step * 10**8, "hall")
+        verdicts[step] = gate.judge(
+            noisy(rng, poses[step], SIGMA / 2), COVARIANCE, odometry[step], START_NS + step * 10**8, "hall"
+        )
     assert all(verdicts[step].accepted for step in range(2, 20))
     assert [verdicts[step].accepted for step in range(40, 44)] == [False, False, True, True]
     assert "too old to vouch" in verdicts[40].reason and not verdicts[42].jumped
@@ -95,13 +107,20 @@ def test_one_outlier_in_ten_is_rejected_and_the_others_pass(odometry: bool) -> N
     robot, gate = Robot(5), PoseGate()
 
     def estimate(frame: int) -> np.ndarray:
-        return anywhere(robot.rng) @ make_pose(np.eye(3), [6.0, 0, 0]) if frame % 10 == 7 else noisy(robot.rng, robot.poses[frame], SIGMA / 2)
+        return (
+            anywhere(robot.rng) @ make_pose(np.eye(3), [6.0, 0, 0])
+            if frame % 10 == 7
+            else noisy(robot.rng, robot.poses[frame], SIGMA / 2)
+        )
 
     verdicts = list(robot.judged(gate, range(len(robot)), estimate, odometry))
     outliers = np.arange(len(robot)) % 10 == 7
     accepted = np.array([verdict.accepted for verdict in verdicts])
     assert not accepted[outliers].any() and accepted[~outliers][2:].all()
-    assert all("from where the last pose and odometry put it: 1 of 3" in verdicts[frame].reason for frame in np.flatnonzero(outliers))
+    assert all(
+        "from where the last pose and odometry put it: 1 of 3" in verdicts[frame].reason
+        for frame in np.flatnonzero(outliers)
+    )
 
 
 @property_test
@@ -113,10 +132,14 @@ def test_a_carried_away_robot_is_found_within_five_frames_and_never_elsewhere(se
     assert [verdict.accepted for verdict in robot.judged(gate, range(10), None, odometry, SIGMA / 2)][-1]
     away = make_pose(exp_so3([0, 0, robot.rng.uniform(-3, 3)]), np.array([9.0, -4.0, 0.0]))
 
-    verdicts = list(robot.judged(gate, range(10, 15), lambda frame: noisy(robot.rng, away @ robot.poses[frame], SIGMA / 2), odometry))
+    verdicts = list(
+        robot.judged(
+            gate, range(10, 15), lambda frame: noisy(robot.rng, away @ robot.poses[frame], SIGMA / 2), odometry
+        )
+    )
     first = [verdict.accepted for verdict in verdicts].index(True)
     assert first == 2 and verdicts[first].jumped and all(verdict.accepted for verdict in verdicts[first:])
-    assert not any(verdict.jumped for verdict in verdicts[first + 1:])
+    assert not any(verdict.jumped for verdict in verdicts[first + 1 :])
 
 
 @pytest.mark.parametrize(("odometry", "planar"), [(True, True), (True, False), (False, False)])
@@ -125,18 +148,25 @@ def test_poses_all_over_the_room_are_never_believed(odometry: bool, planar: bool
     for seed in range(2):
         gate, rng = PoseGate(), np.random.default_rng(seed)
         wrong = [anywhere(rng, planar) for _ in range(500)]
-        assert not any(verdict.accepted for verdict in robot.judged(gate, range(500), wrong.__getitem__, odometry)) and not gate.fixed
+        assert (
+            not any(verdict.accepted for verdict in robot.judged(gate, range(500), wrong.__getitem__, odometry))
+            and not gate.fixed
+        )
 
 
 def test_the_odds_of_chance_agreement_are_those_of_the_docstring() -> None:
-    """7 in 10 000 for 5 cm and 2 deg in 4 m x 4 m and all headings: so 64 times that in 1 m x 1 m and a quarter turn."""
+    """7 in 10 000 for 5 cm and 2 deg in 4 m x 4 m and all headings: so 64 times that in 1 m x 1 m and a quarter
+    turn.
+    """
     gate, rng = PoseGate(GateConfig(first_fix=2)), np.random.default_rng(0)
     count, agreed = 500, 0
     for _ in range(count):
         gate.forget()
         for step in range(2):
             turn = exp_so3([0.0, 0.0, rng.uniform(0, np.pi / 2)])
-            agreed += gate.judge(make_pose(turn, [*rng.uniform(0, 1, 2), 0.0]), COVARIANCE, np.eye(4), START_NS + step, "hall").accepted
+            agreed += gate.judge(
+                make_pose(turn, [*rng.uniform(0, 1, 2), 0.0]), COVARIANCE, np.eye(4), START_NS + step, "hall"
+            ).accepted
     assert 0.5 < agreed / count / (64 * 7e-4) < 1.5
 
 
@@ -170,7 +200,9 @@ def test_a_hint_saves_an_estimate_and_is_dropped_when_images_contradict_it() -> 
 
 
 def test_a_hint_narrows_what_is_believed_first() -> None:
-    """Two places that look alike, each seen every other frame: without a hint neither wins, with one it is the hinted place."""
+    """Two places that look alike, each seen every other frame: without a hint neither wins, with one it is the hinted
+    place.
+    """
     robot = Robot(10)
     twin = make_pose(np.eye(3), np.array([12.0, 0.0, 0.0]))
 
@@ -254,7 +286,7 @@ def test_uncertain_estimates_do_not_agree_with_everything() -> None:
 
 
 def judged(
-    gate: PoseGate, pose: np.ndarray, odometry: np.ndarray, step: int, covariance: np.ndarray = COVARIANCE,
+    gate: PoseGate, pose: np.ndarray, odometry: np.ndarray, step: int, covariance: np.ndarray = COVARIANCE
 ) -> bool:
     """Whether the gate accepts an estimate, a second after the one before."""
     return gate.judge(pose, covariance, odometry, START_NS + step * 10**9, "hall").accepted
@@ -269,17 +301,21 @@ def believing(pose: np.ndarray, covariance: np.ndarray, config: GateConfig) -> P
 
 @pytest.mark.parametrize("heading", [0.0, 2.0])
 @pytest.mark.parametrize(
-    ("turn_deg", "shift", "accepted"), [(5.0, 0.35, True), (5.0, -0.35, False), (0.0, 0.35, False)],
+    ("turn_deg", "shift", "accepted"), [(5.0, 0.35, True), (5.0, -0.35, False), (0.0, 0.35, False)]
 )
 def test_a_vague_heading_moves_where_the_robot_gets_to(
-    heading: float, turn_deg: float, shift: float, accepted: bool,
+    heading: float, turn_deg: float, shift: float, accepted: bool
 ) -> None:
     """The robot drives 4 m ahead. Had it been turned to the left by 5 deg, it would be 0.35 m to the left, and turned.
 
     That agrees with a heading known to 4 deg. To the right and turned to the left, or aside and not turned, does not.
     """
     config = GateConfig(
-        first_fix=1, jump=3, odometry_drift=1e-3, odometry_turn_drift_deg=1e-3, position_floor=0.01,
+        first_fix=1,
+        jump=3,
+        odometry_drift=1e-3,
+        odometry_turn_drift_deg=1e-3,
+        position_floor=0.01,
         rotation_floor_deg=0.1,
     )
     vague_heading = np.diag([0.02**2] * 3 + [np.radians(0.2) ** 2] * 2 + [np.radians(4.0) ** 2])
@@ -328,7 +364,9 @@ def test_numbers_that_are_none_are_rejected_with_a_sentence(spoil: str) -> None:
     gate = PoseGate()
     verdict = gate.judge(pose, covariance, odometry, START_NS, "hall")
     assert not verdict.accepted and "not finite or not rigid" in verdict.reason
-    assert gate.judge(np.eye(4), -COVARIANCE, np.eye(4), START_NS + 1, "hall").reason.startswith("No pose is believed yet: 1 of 3")
+    assert gate.judge(np.eye(4), -COVARIANCE, np.eye(4), START_NS + 1, "hall").reason.startswith(
+        "No pose is believed yet: 1 of 3"
+    )
 
 
 @settings(max_examples=15, deadline=None)
@@ -336,14 +374,18 @@ def test_numbers_that_are_none_are_rejected_with_a_sentence(spoil: str) -> None:
 def test_the_map_may_lie_anywhere(seed: int) -> None:
     """Verdicts do not depend on the map's or odometry's origin and heading."""
     robot, rng = Robot(17, seconds=6.0), np.random.default_rng(seed)
-    motion, other = (make_pose(Rotation.random(random_state=rng).as_matrix(), 100 * rng.standard_normal(3)) for _ in range(2))
+    motion, other = (
+        make_pose(Rotation.random(random_state=rng).as_matrix(), 100 * rng.standard_normal(3)) for _ in range(2)
+    )
     turn = np.kron(np.eye(2), motion[:3, :3])
     here, there = PoseGate(), PoseGate()
     for frame in range(len(robot)):
         pose = noisy(rng, robot.poses[frame], 1.6 * SIGMA)
         stamp, odom = int(robot.stamps[frame]), robot.odometry[frame]
         one = here.judge(pose, COVARIANCE, odom, stamp, "hall")
-        assert one.accepted == there.judge(motion @ pose, turn @ COVARIANCE @ turn.T, other @ odom, stamp, "hall").accepted
+        assert (
+            one.accepted == there.judge(motion @ pose, turn @ COVARIANCE @ turn.T, other @ odom, stamp, "hall").accepted
+        )
 
 
 def test_switched_off_it_lets_everything_pass() -> None:

@@ -90,13 +90,15 @@ def test_without_odometry_the_velocity_is_kept() -> None:
     for ahead in (0.05, 0.1, 0.2):
         predicted = tracker.predict(at(0.1 + ahead), None, CONFIG)
         # Exact over the same time; over another one the chord for the arc.
-        np.testing.assert_allclose(predicted.map_from_body[:3, 3], body(0.1 + ahead)[:3, 3], atol=1e-9 if ahead == 0.1 else 6e-3)
+        np.testing.assert_allclose(
+            predicted.map_from_body[:3, 3], body(0.1 + ahead)[:3, 3], atol=1e-9 if ahead == 0.1 else 6e-3
+        )
         np.testing.assert_allclose(predicted.map_from_body[:3, :3], body(0.1 + ahead)[:3, :3], atol=1e-9)
     soon, later = (np.diag(tracker.predict(at(0.1 + ahead), None, CONFIG).covariance) for ahead in (0.05, 0.4))
     assert (later > soon).all() and later[0] == pytest.approx((0.5 * 1.0 * 0.4**2) ** 2)
     # Odometry of now without that of then is no odometry.
     np.testing.assert_array_equal(
-        tracker.predict(at(0.2), np.eye(4), CONFIG).map_from_body, tracker.predict(at(0.2), None, CONFIG).map_from_body,
+        tracker.predict(at(0.2), np.eye(4), CONFIG).map_from_body, tracker.predict(at(0.2), None, CONFIG).map_from_body
     )
 
 
