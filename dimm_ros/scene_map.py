@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
@@ -390,7 +391,11 @@ class SceneMap:
 
     def mapped_poses(self) -> np.ndarray | None:
         """(N, 4, 4) world_from_camera of the mapped images, as the whole-image part remembers them; None where there
-        is none."""
+        is none. Worked out once, read-only."""
+        return self._mapped_poses
+
+    @cached_property
+    def _mapped_poses(self) -> np.ndarray | None:
         known = []
         for part, head in self.parts():
             if head.whole is None:
@@ -399,7 +404,9 @@ class SceneMap:
             centres = centres * part.radius + part.origin
             pairs = zip(rotations[recorded], centres[recorded], strict=True)
             known += [make_pose(rotation, centre) for rotation, centre in pairs]
-        return np.array(known).reshape(-1, 4, 4)
+        poses = np.array(known).reshape(-1, 4, 4)
+        poses.flags.writeable = False
+        return poses
 
     def aligned(self, alignment: Alignment) -> SceneMap:
         """The map in another frame: weights, landmarks and header are moved, so that whatever uses it needs to know
