@@ -340,13 +340,16 @@ class MapHeader(BaseModel):
     parts: tuple[Part, ...] = Field((), description="of a merged map, see head.merged; empty for all others")
 
     def mark(self) -> dict[str, str]:
-        """What ties the files beside a map to it."""
-        return {
+        """What ties the files beside a map to it, and to the frame it is in."""
+        mark = {
             "name": self.name,
             "created": self.created,
             "encoder_sha256": self.encoder_sha256,
             "encoder": self.encoder.model_dump_json(),
         }
+        if self.alignments:  # so that files beside maps of format 5 stay theirs
+            mark["alignments"] = json.dumps([one.model_dump(mode="json") for one in self.alignments])
+        return mark
 
     @property
     def steps_done(self) -> int | None:

@@ -335,6 +335,17 @@ def test_what_lies_beside_the_map_moves_with_it(trained: SceneMap, tmp_path: Pat
     assert len(told) == 2 and told[0].startswith("'map' of map.yaml from 'map', by 5 pairs, 0.0 cm")
 
 
+def test_what_lay_beside_the_map_in_its_old_frame_is_not_the_aligned_ones(trained: SceneMap, tmp_path: Path) -> None:
+    path = tmp_path / "map.dimm"
+    ReferenceViews(np.ones((40, 5), np.float32), WALK.poses).save(path, trained.header)
+    keep_features(features_path(path), trained.header, WALK.views())
+    once = trained.aligned(alignment(MOVE)).header
+    twice = trained.aligned(alignment(MOVE)).aligned(alignment(MOVE, "map")).header
+    for header in (once, twice):
+        assert ReferenceViews.load(path, header) is None and load_features(features_path(path), header) is None
+    assert once.mark() != twice.mark() and ReferenceViews.load(path, trained.header) is not None
+
+
 def test_an_alignment_that_is_no_rigid_transform_is_refused() -> None:
     with pytest.raises(ValueError, match="not a rigid transform"):
         alignment(np.diag([2.0, 2.0, 2.0, 1.0]))
