@@ -393,6 +393,16 @@ def test_the_command_writes_a_map_and_a_picture(place: Path) -> None:
     assert again.exit_code == 1 and "exists already" in again.stderr
 
 
+@pytest.mark.parametrize(("up", "heading"), [("+y", True), ("-x", False)])
+def test_an_upright_x_axis_has_no_heading(place: Path, up: str, heading: bool) -> None:
+    pairs, _, _ = grid_pairs(up)
+    rows = zip(pairs.source.tolist(), pairs.target.tolist(), strict=True)
+    words = [word for pair in rows for word in ("--pair", "=".join(",".join(map(str, point)) for point in pair))]
+    made = dimm(place / "old.dimm", place / "map.yaml", "-o", place / "new.dimm", "--up", up, *words)
+    assert made.exit_code == 0 and "grid_from_map by 5 pairs: shift" in made.stdout
+    assert ("the map's x axis points" in made.stdout) == heading
+
+
 def aligned_by_poses(place: Path, name: str, output: str):
     """With the walk in the map's frame, and on the grid."""
     walk = [(index * 10**8, pose) for index, pose in enumerate(WALK.poses)]
