@@ -23,13 +23,12 @@ from dimm_ros.mapping.fit import CALIBRATING, whole_image
 from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.mapping.trainer import PATCHES_PER_VIEW, Normalisation, Trainer
 from dimm_ros.mapping.training_views import TrainingViews
+from dimm_ros.progress import ProgressCallback
 from dimm_ros.scene_map import Calibration, MapHeader, SceneMap
 from dimm_ros.solver import solve_pose
 from dimm_ros.solver.window import calibrated_covariance
 
 _CHECKS = 8  # of the early stop
-
-Watch = Callable[[str, int, int], object]
 
 
 class SelfAttentionHead(MapHead):
@@ -63,7 +62,7 @@ class Judged:
     held_out_map: SceneMap | None = None
 
 
-def judge(row: Row, seed: int, train: Features, val: Features, watch: Watch) -> Judged:
+def judge(row: Row, seed: int, train: Features, val: Features, watch: ProgressCallback) -> Judged:
     """Make the map of a row and localize the val frames with it."""
     data = train.chosen(row.layers, row.context, row.passes)
     start = time.perf_counter()
@@ -97,7 +96,7 @@ def _figures(answers: list[Answer], start: float) -> dict:
 
 
 def _train(
-    row: Row, seed: int, train: Features, data: TrainingViews, normalisation: Normalisation, watch: Watch
+    row: Row, seed: int, train: Features, data: TrainingViews, normalisation: Normalisation, watch: ProgressCallback
 ) -> tuple[SceneMap, SceneMap | None]:
     """As ``build_map``: a head that has not seen the held-out frames is calibrated, the map's own sees them all."""
     head, training, _ = row.configs(seed)

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from benchmarks import localize_speed
-from benchmarks.peers.peer import Watch
 from benchmarks.report import Store, machine
 from dimm_ros.config import PRESETS
 from dimm_ros.encoder.dinov2 import Encoder
@@ -27,6 +26,7 @@ from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.trainer import Normalisation, Trainer
 from dimm_ros.mapping.training_views import ROWS, VIEWS, TrainingViews
+from dimm_ros.progress import ProgressCallback
 
 IMAGES = (100, 200, 400, 700)
 INPUT_SIZES = (224, 336, 448, 560, 672)  # longer side of the encoder's input
@@ -38,7 +38,7 @@ KINDS = {"input": INPUT_SIZES, "rays": RAYS, "map_size": IMAGES, "training": IMA
 _STEPS, _WARM_UP, _ROUNDS = 8, 2, 3
 
 
-def run(data: Path, store: Store, end: float, watch: Watch) -> None:
+def run(data: Path, store: Store, end: float, watch: ProgressCallback) -> None:
     """Measure the points that the store lacks; none is begun after ``end`` (monotonic seconds)."""
     for kind, points in KINDS.items():
         for point in points:

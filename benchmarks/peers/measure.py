@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.peers.dimm import trained_alike
 from benchmarks.peers.features import ABLATION, prepare
-from benchmarks.peers.peer import Located, Mapped, PeerMap, Trained, Watch
+from benchmarks.peers.peer import Located, Mapped, PeerMap, Trained
 from benchmarks.peers.scenes import SCENES, Scene, spread
 from benchmarks.report import machine
 from dimm_ros.config import PRESETS
@@ -25,6 +25,7 @@ from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.evaluation.metrics import Answer, errors, summarise
 from dimm_ros.mapping.build import MIN_FRAMES
+from dimm_ros.progress import ProgressCallback
 from dimm_ros.scene_map import SceneMap
 
 #: Peers by name, those of this package first.
@@ -57,7 +58,7 @@ def measure(
     peer_name: str,
     data: Path,
     root: Path,
-    watch: Watch,
+    watch: ProgressCallback,
     *,
     steps: int | None = None,
     quick: bool = False,
@@ -78,7 +79,9 @@ def measure(
     return row(scene, peer_name, encoder, root / (f"quick_{scene.name}" if quick else scene.name), watch, steps)
 
 
-def row(scene: Scene, peer_name: str, encoder: Encoder, folder: Path, watch: Watch, steps: int | None = None) -> dict:
+def row(
+    scene: Scene, peer_name: str, encoder: Encoder, folder: Path, watch: ProgressCallback, steps: int | None = None
+) -> dict:
     """Make the map, ask all queries; "features" in place of a peer completes the scene's feature buffer alone."""
     if peer_name == "features":
         prepare(scene, encoder, folder, watch)

@@ -5,7 +5,7 @@ its stages' times.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +25,6 @@ from dimm_ros.mapping.training_views import TrainingViews
 
 #: Name of the feature buffer's folder.
 FEATURES = "features"
-
-#: Called with (stage, done, in all).
-Watch = Callable[[str, int, int], object]
 
 
 @dataclass(frozen=True)

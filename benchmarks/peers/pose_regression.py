@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers.peer import Located, Mapped, Stages, Watch, encoded
+from benchmarks.peers.peer import Located, Mapped, Stages, encoded
 from dimm_ros.config import PRESETS, TrainingConfig
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.geometry.camera import Camera
@@ -18,6 +18,7 @@ from dimm_ros.geometry.poses import make_pose
 from dimm_ros.head.whole_image import nearest_rotations
 from dimm_ros.mapping.trainer import Normalisation, learning_rate
 from dimm_ros.mapping.training_views import TrainingViews
+from dimm_ros.progress import ProgressCallback
 
 NAME = "pose_regression"
 TITLE = "direct pose regression (network on the same global context)"
@@ -57,7 +58,9 @@ class PoseNetwork(nn.Module):
         return nearest_rotations(out[:, 3:].reshape(-1, 3, 3)), out[:, :3]
 
 
-def train(data: TrainingViews, normalisation: Normalisation, training: TrainingConfig, watch: Watch) -> PoseNetwork:
+def train(
+    data: TrainingViews, normalisation: Normalisation, training: TrainingConfig, watch: ProgressCallback
+) -> PoseNetwork:
     """A network trained on a feature buffer's contexts with the head's schedule and noise and dropout on the
     context.
     """
@@ -106,7 +109,7 @@ class RegressionMap:
         return Located(pose, stages.ms)
 
 
-def build(mapped: Mapped, watch: Watch) -> RegressionMap:
+def build(mapped: Mapped, watch: ProgressCallback) -> RegressionMap:
     """Train on the mapped images' contexts."""
     data = mapped.features()
     normalisation = Normalisation.of(data.centres[: len(mapped.recording.frames)])

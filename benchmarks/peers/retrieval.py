@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from benchmarks.peers.peer import Located, Mapped, Stages, Watch, encoded
+from benchmarks.peers.peer import Located, Mapped, Stages, encoded
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import make_pose
 from dimm_ros.mapping.retrieval import ReferenceViews
+from dimm_ros.progress import ProgressCallback
 
 NAME = "retrieval"
 TITLE = "retrieval (pose of the most similar CLS token)"
@@ -52,6 +53,6 @@ def mean_of_nearest(views: ReferenceViews, cls: np.ndarray, top: int) -> np.ndar
     )
 
 
-def build(mapped: Mapped, watch: Watch) -> RetrievalMap:
+def build(mapped: Mapped, watch: ProgressCallback) -> RetrievalMap:
     """Nothing is trained."""
     return RetrievalMap(ReferenceViews(mapped.cls(), mapped.recording.poses()), mapped.encoder)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.peers.peer import Located, Mapped, Stages, Watch, encoded
+from benchmarks.peers.peer import Located, Mapped, Stages, encoded
 from benchmarks.peers.pnp import pose_from_points
 from dimm_ros.config import PRESETS, TrainingConfig
 from dimm_ros.encoder.dinov2 import Encoder
@@ -24,6 +24,7 @@ from dimm_ros.geometry.camera import Camera
 from dimm_ros.head.model import fourier
 from dimm_ros.mapping.trainer import Normalisation, Trainer
 from dimm_ros.mapping.training_views import TrainingViews
+from dimm_ros.progress import ProgressCallback
 
 NAME = "scene_coordinates"
 TITLE = "scene coordinates (ACE-style head on the same tokens, PnP)"
@@ -134,7 +135,7 @@ def train(
     normalisation: Normalisation,
     focal: float,
     training: TrainingConfig,
-    watch: Watch,
+    watch: ProgressCallback,
     width: int = _WIDTH,
 ) -> SceneCoordinateHead:
     """A head with averaged weights, trained on a feature buffer's tensors."""
@@ -183,7 +184,7 @@ def _no_context(context: Tensor) -> Tensor:
     return torch.zeros_like(context[:, :1])
 
 
-def build(mapped: Mapped, watch: Watch, context: bool = False) -> SceneCoordinateMap:
+def build(mapped: Mapped, watch: ProgressCallback, context: bool = False) -> SceneCoordinateMap:
     """Train on the mapped images' features; ``context`` adds the images' global context to their patches."""
     data = mapped.features()
     if not context:

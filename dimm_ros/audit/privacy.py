@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,10 +18,9 @@ from dimm_ros.audit.structure import Probe, answer, best_fit, same_place
 from dimm_ros.audit.surface import Surface
 from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.landmarks.store import Landmarks
+from dimm_ros.progress import ProgressCallback
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.solver import solve_pose
-
-Watch = Callable[[str, int, int], object]
 
 _LEAST_RAYS = 4  # that meet in a recovered point
 _RANGE_M = (0.7, 4.0)  # of the guess: points at a random range along the rays of the path
@@ -105,7 +103,10 @@ class Audit:
 
 
 def attack(
-    scene_map: SceneMap, evidence: Evidence, plan: Plan | None = None, watch: Watch = lambda stage, done, total: None
+    scene_map: SceneMap,
+    evidence: Evidence,
+    plan: Plan | None = None,
+    watch: ProgressCallback = lambda stage, done, total: None,
 ) -> Audit:
     """Try every attack on a map."""
     plan = plan or Plan()
@@ -230,7 +231,7 @@ def _foreign_poses(scene_map: SceneMap, evidence: Evidence) -> dict:
     return result
 
 
-def _rebuild(probe: Probe, evidence: Evidence, plan: Plan, watch: Watch) -> tuple[list[Rebuilt], dict]:
+def _rebuild(probe: Probe, evidence: Evidence, plan: Plan, watch: ProgressCallback) -> tuple[list[Rebuilt], dict]:
     """Rebuilt tokens of some mapped views, and how like the true ones they are."""
     device = probe.contexts.device
     prior = Prior.of(evidence.foreign, device)
@@ -257,7 +258,7 @@ def _rebuild(probe: Probe, evidence: Evidence, plan: Plan, watch: Watch) -> tupl
 
 
 def _structure(
-    probe: Probe, evidence: Evidence, rebuilt: list[Rebuilt], plan: Plan, watch: Watch
+    probe: Probe, evidence: Evidence, rebuilt: list[Rebuilt], plan: Plan, watch: ProgressCallback
 ) -> dict[str, np.ndarray]:
     """Points where the rays of tokens meet, for tokens of several origins and both ways to ask, and a guess beside."""
     device = probe.contexts.device

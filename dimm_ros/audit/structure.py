@@ -14,7 +14,6 @@ holds images), or are rebuilt from the head's weights (``rebuild``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,13 +25,12 @@ from dimm_ros.audit.photos import Photo
 from dimm_ros.audit.triangulate import Meetings, meet
 from dimm_ros.head.loss import ray_losses
 from dimm_ros.head.model import DimmHead, Rays
+from dimm_ros.progress import StepCallback
 from dimm_ros.scene_map import SceneMap
 
 _AT_ONCE = 2048  # patches in one call of the head
 _TURN_M_PER_RAD = 1.0  # a view turned by a radian counts as a metre away
 _SPACING = 3  # every third of the nearest views, so that their centres differ
-
-Watch = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def same_place(probe: Probe, tokens: Tensor, camera_rays: Tensor, views: np.ndar
 
 @torch.inference_mode()
 def best_fit(
-    probe: Probe, tokens: Tensor, places: Tensor, views: np.ndarray, watch: Watch = lambda done, total: None
+    probe: Probe, tokens: Tensor, places: Tensor, views: np.ndarray, watch: StepCallback = lambda done, total: None
 ) -> Meetings:
     """Meeting points of (T, D) tokens' rays, in each view through that of (G, 3) camera rays where the token fits
     best.

@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import html
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +22,9 @@ from dimm_ros.evaluation.map_info import map_info, reaches, rows
 from dimm_ros.evaluation.metrics import Answer, errors, summarise
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
+from dimm_ros.progress import ProgressCallback
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.whole_file import write_whole
-
-#: Called with (stage, done, in all).
-Watcher = Callable[[str, int, int], object]
 
 _WORST = 3  # frames with their ray fields
 _STYLE = (
@@ -61,7 +59,7 @@ def write_map_report(
     *,
     device: str = "auto",
     weights: str | Path | None = None,
-    watch: Watcher | None = None,
+    watch: ProgressCallback | None = None,
 ) -> dict:
     """Write the page, whole or not at all.
 
@@ -115,7 +113,9 @@ def _write(path: Path, page: str) -> None:
         ) from error
 
 
-def _judge(localizer: Localizer, recording: Recording, reference: ReferenceViews | None, watch: Watcher) -> Judged:
+def _judge(
+    localizer: Localizer, recording: Recording, reference: ReferenceViews | None, watch: ProgressCallback
+) -> Judged:
     novelty = []
 
     def show(_, image: np.ndarray, estimate) -> None:

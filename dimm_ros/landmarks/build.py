@@ -24,9 +24,7 @@ from dimm_ros.landmarks.store import Landmarks, hide_in_lines
 from dimm_ros.landmarks.tracks import Tracks, epipolar_agreement, join_matches
 from dimm_ros.landmarks.triangulation import MAX_PIXELS, Structure, triangulate
 from dimm_ros.prefetch import prefetched
-
-#: Called with (stage, done, in all); returning True asks to stop.
-Watch = Callable[[str, int, int], bool]
+from dimm_ros.progress import ProgressCallback
 
 #: Least share of matches that the poses' epipolar geometry allows: below it poses and images do not belong together.
 _MIN_AGREEMENT, _MATCHES_THAT_TELL = 0.15, 30
@@ -55,7 +53,7 @@ class BuiltLandmarks:
 
 
 def build_landmarks(
-    frames: Sequence[Frame], origin: np.ndarray, config: LandmarkConfig, watch: Watch | None = None
+    frames: Sequence[Frame], origin: np.ndarray, config: LandmarkConfig, watch: ProgressCallback | None = None
 ) -> BuiltLandmarks | None:
     """Make landmarks of posed images.
 
@@ -63,7 +61,7 @@ def build_landmarks(
         frames: of one place.
         origin: (3,) of the map, metres: landmarks are stored about it.
         config: what kind, how many.
-        watch: progress; see ``Watch``.
+        watch: progress; see ``ProgressCallback``.
 
     Returns:
         None when ``watch`` asked to stop.
@@ -152,7 +150,7 @@ def keep_best(tracks: Tracks, structure: Structure, poses: np.ndarray, config: L
     return hide_in_lines(landmarks, config.seed) if config.kind == "lines" else landmarks
 
 
-def _all_keypoints(frames: Sequence[Frame], config: LandmarkConfig, watch: Watch) -> list[Keypoints] | None:
+def _all_keypoints(frames: Sequence[Frame], config: LandmarkConfig, watch: ProgressCallback) -> list[Keypoints] | None:
     detector = detector_of(config.detector)
 
     def found(frame: Frame) -> Keypoints:
@@ -162,7 +160,7 @@ def _all_keypoints(frames: Sequence[Frame], config: LandmarkConfig, watch: Watch
 
 
 def _all_matches(
-    keypoints: Sequence[Keypoints], poses: np.ndarray, pairs: np.ndarray, watch: Watch
+    keypoints: Sequence[Keypoints], poses: np.ndarray, pairs: np.ndarray, watch: ProgressCallback
 ) -> list[np.ndarray] | None:
     """Of each pair, matches that the poses allow."""
     shares = []
@@ -185,7 +183,7 @@ def _all_matches(
     return result
 
 
-def _watched(stage: str, work: Callable, items: Sequence, watch: Watch) -> list | None:
+def _watched(stage: str, work: Callable, items: Sequence, watch: ProgressCallback) -> list | None:
     """Results of work on all items, in order, on all cores; None when asked to stop."""
     workers = os.cpu_count() or 1
     results: list = []

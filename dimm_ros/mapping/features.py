@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,13 +23,11 @@ from dimm_ros.mapping.augment import View
 from dimm_ros.mapping.training_views import ROWS, VIEWS, TrainingViews
 from dimm_ros.mapping.views import ViewMaker
 from dimm_ros.prefetch import prefetched
+from dimm_ros.progress import StepCallback
 from dimm_ros.whole_file import written_whole
 
 _PROGRESS = "progress.json"
 _SAVE_EVERY = 25  # views between two saves of the progress
-
-#: Called with (views done, views in all) after each view; returning True asks to stop.
-Watcher = Callable[[int, int], bool]
 
 
 class _Progress(BaseModel):
@@ -169,7 +167,11 @@ def _reserve(file: Path) -> None:
 
 
 def fill_buffer(
-    buffer: FeatureBuffer, recording: Recording, encoder: Encoder, config: TrainingConfig, watch: Watcher | None = None
+    buffer: FeatureBuffer,
+    recording: Recording,
+    encoder: Encoder,
+    config: TrainingConfig,
+    watch: StepCallback | None = None,
 ) -> bool:
     """Encode every view that the buffer lacks; pass 0 is the recorded images, later passes are virtual views.
 

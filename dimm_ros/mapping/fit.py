@@ -9,7 +9,6 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from dimm_ros.mapping.calibrate import calibrate, calibrate_short, focal_bias, h
 from dimm_ros.mapping.distributed import ALONE, Workers
 from dimm_ros.mapping.trainer import Normalisation, Trainer
 from dimm_ros.mapping.training_views import TrainingViews
+from dimm_ros.progress import ProgressCallback
 from dimm_ros.scene_map import Calibration, Curve, MapHeader, SceneMap, write_safetensors
 
 log = logging.getLogger(__name__)
@@ -35,9 +35,6 @@ _FOCAL_FRAMES = 24  # mapped frames that say how far off focal lengths are
 CALIBRATING = 0.5  # share of the steps that the head is trained for that is calibrated
 _CURVE_POINTS, _CURVES = 100, 8  # of a training, and trainings of a map
 _LOSSES = 100  # of the last steps, whose mean is told
-
-#: Called with (stage, done, in all, note); returning True asks to stop at the next safe moment.
-Watcher = Callable[[str, int, int, str], bool]
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ class MapFit:
         checkpoint: Path,
         fingerprint: str,
         device: torch.device,
-        watch: Watcher,
+        watch: ProgressCallback,
         *,
         start: SceneMap | None = None,
         rehearsal: TrainingViews | None = None,

@@ -32,12 +32,13 @@ from dimm_ros.mapping.build import (
     work_folder,
 )
 from dimm_ros.mapping.features import fill_buffer
-from dimm_ros.mapping.fit import MapFit, Watcher
+from dimm_ros.mapping.fit import MapFit
 from dimm_ros.mapping.landmarks import update_landmarks
 from dimm_ros.mapping.rehearse import check_memory, features_path, keep_features, load_features, remembered_views
 from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.mapping.sources import source_of
 from dimm_ros.mapping.training_views import TrainingViews
+from dimm_ros.progress import ProgressCallback
 from dimm_ros.scene_map import MapHeader, SceneMap, Source
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def update_map(
     training: TrainingConfig | None = None,
     licence: str | None = None,
     keep: bool | None = None,
-    watch: Watcher | None = None,
+    watch: ProgressCallback | None = None,
 ) -> BuildResult:
     """Train a map further on new recordings of its place.
 
