@@ -71,7 +71,7 @@ def session(name: str, light: Condition, images: int, rounds: int) -> Recording:
     return replace(recording, frames=[replace(frame, load=cache(frame.load)) for frame in recording.frames[:images]])
 
 
-class Bench:
+class SessionsBenchmark:
     """Makes the maps that are missing, and judges them."""
 
     def __init__(
@@ -166,7 +166,7 @@ def main(
     wanted = [(name, light) for name in MAPS for light in LIGHTS if f"{name}/{light}" not in store.figures]
     if wanted:
         with bars(stoppable=True) as watch:
-            bench = Bench(folder, images, queries, steps, input_size, passes, watch)
+            bench = SessionsBenchmark(folder, images, queries, steps, input_size, passes, watch)
             for name, light in wanted:
                 store.put(f"{name}/{light}", bench.judge(name, light))
     for name in MAPS:

@@ -20,14 +20,14 @@ from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import is_rigid, make_pose
 from dimm_ros.head.model import Rays
 from dimm_ros.landmarks.keypoints import Detector, Keypoints, detector_of, find_keypoints
-from dimm_ros.landmarks.locate import Located, locate
+from dimm_ros.landmarks.locate import LandmarkResult, locate
 from dimm_ros.runtime.clock import Clock
 from dimm_ros.runtime.network import Network, Prepared, observe, on_device, prepare
 from dimm_ros.runtime.onnx_network import OnnxNetwork, Provider, network_path
 from dimm_ros.runtime.torch_network import TorchNetwork
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.solver import PoseSolution, refine_focal, solve_rig
-from dimm_ros.solver.landmarks import Prior
+from dimm_ros.solver.landmarks import PosePrior
 from dimm_ros.solver.window import calibrated_covariance, effective_images, redundancy
 from dimm_ros.uncalibrated import observe_uncalibrated, square_camera
 
@@ -309,13 +309,13 @@ class Localizer:
                 return self._joined(estimate, found, keypoints)
         return estimate
 
-    def _prior(self, world_from_base: np.ndarray, covariance: np.ndarray) -> Prior:
+    def _prior(self, world_from_base: np.ndarray, covariance: np.ndarray) -> PosePrior:
         """A pose of the map frame about the map's origin, where landmarks are."""
         pose = world_from_base.copy()
         pose[:3, 3] -= self.map.header.origin
-        return Prior.of(pose, covariance)
+        return PosePrior.of(pose, covariance)
 
-    def _joined(self, estimate: Estimate, found: Located, keypoints: Sequence[Keypoints]) -> Estimate:
+    def _joined(self, estimate: Estimate, found: LandmarkResult, keypoints: Sequence[Keypoints]) -> Estimate:
         """The estimate with the landmarks' pose: their own scatter, the errors they share, and the prior's
         information.
         """

@@ -24,7 +24,7 @@ from dimm_ros.head.model import MapHead
 from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.landmarks.calibrate import LandmarkCalibration
 from dimm_ros.landmarks.keypoints import DETECTORS
-from dimm_ros.landmarks.store import Kind, Landmarks
+from dimm_ros.landmarks.store import LandmarkKind, Landmarks
 from dimm_ros.reach import Reach
 from dimm_ros.whole_file import written_whole
 
@@ -74,7 +74,7 @@ _DATA = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 _Row = tuple[float, float, float, float]
 
 
-class Coverage(BaseModel):
+class SourceCoverage(BaseModel):
     """Where a recording's views are and look, in figures.
 
     Attributes:
@@ -95,7 +95,7 @@ class Coverage(BaseModel):
     up: PlainText
     headings: tuple[int, ...] = Field(min_length=8, max_length=8)
 
-    def moved(self, target_from_source: np.ndarray) -> Coverage:
+    def moved(self, target_from_source: np.ndarray) -> SourceCoverage:
         """In another frame, (4, 4): a box around the turned box, and each heading's views in the eighth that its
         middle turns into."""
         rotation, shift = target_from_source[:3, :3], target_from_source[:3, 3]
@@ -125,7 +125,7 @@ class Coverage(BaseModel):
         return up, first, np.cross(up, first)
 
 
-class Source(BaseModel):
+class SourceRecording(BaseModel):
     """A recording that a map was trained from: a name and figures, never an image.
 
     Attributes:
@@ -144,9 +144,9 @@ class Source(BaseModel):
     licence: PlainText | None = None
     recorded: tuple[PlainText, PlainText] | None = None
     mapped: PlainText | None = None
-    coverage: Coverage | None = None
+    coverage: SourceCoverage | None = None
 
-    def moved(self, target_from_source: np.ndarray) -> Source:
+    def moved(self, target_from_source: np.ndarray) -> SourceRecording:
         """In another frame, (4, 4)."""
         moved = None if self.coverage is None else self.coverage.moved(target_from_source)
         return self.model_copy(update={"coverage": moved})
@@ -330,7 +330,7 @@ class MapHeader(BaseModel):
     training: TrainingConfig
     origin: tuple[float, float, float] = Field(description="mean camera centre, metres, map frame")
     radius: float = Field(gt=0, description="unit of the normalised frame, metres")
-    sources: tuple[Source, ...]
+    sources: tuple[SourceRecording, ...]
     calibration: Calibration = Calibration()
     figures: dict[PlainText, float] = {}
     curves: tuple[Curve, ...] = ()
@@ -476,7 +476,7 @@ def landmark_tensors(landmarks: Landmarks) -> dict[str, torch.Tensor]:
     }
 
 
-def read_landmarks(file: safe_open, kind: Kind, count: int, dim: int) -> Landmarks | None:
+def read_landmarks(file: safe_open, kind: LandmarkKind, count: int, dim: int) -> Landmarks | None:
     """Landmarks of an open file; None when it does not hold what was said, of which nothing is read then."""
     wanted = Landmarks.shapes(kind, count, dim)
     if {name for name in file.keys() if name.startswith(_LANDMARKS)} != {f"{_LANDMARKS}{name}" for name in wanted}:

@@ -19,7 +19,7 @@ from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.fit import MapFit
 from dimm_ros.mapping.trainer import Normalisation
 from dimm_ros.mapping.training_views import TrainingViews
-from dimm_ros.scene_map import MapHeader, SceneMap, Source
+from dimm_ros.scene_map import MapHeader, SceneMap, SourceRecording
 
 PATCH, CONTEXT, VIEWS = 12, 24, 5
 
@@ -40,7 +40,7 @@ def tiny_header(**changes: object) -> MapHeader:
         "training": TrainingConfig(),
         "origin": (1.0, 2.0, 3.0),
         "radius": 2.0,
-        "sources": (Source(name="nothing", frames=VIEWS),),
+        "sources": (SourceRecording(name="nothing", frames=VIEWS),),
     }
     return MapHeader(**fields | changes)
 

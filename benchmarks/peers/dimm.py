@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.peers.peer import FEATURES, Located, Mapped
+from benchmarks.peers.peer import FEATURES, Mapped, PeerResult
 from dimm_ros.config import PRESETS
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.geometry.camera import Camera
@@ -28,10 +28,10 @@ class DimmMap:
     localizer: Localizer
     bytes: int
 
-    def localize(self, image: np.ndarray, camera: Camera) -> Located:
+    def localize(self, image: np.ndarray, camera: Camera) -> PeerResult:
         """A rejected estimate is no answer."""
         estimate = self.localizer.localize(image, camera)
-        return Located(
+        return PeerResult(
             estimate.world_from_camera if estimate.accepted else None,
             {k: v for k, v in estimate.stage_ms.items() if k != "total"},
         )

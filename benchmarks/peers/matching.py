@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from benchmarks.peers.peer import Located, Mapped, Stages, encoded
+from benchmarks.peers.peer import Mapped, PeerResult, Stages, encoded
 from benchmarks.peers.pnp import pose_from_points
 from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
@@ -94,7 +94,7 @@ class PointMap:
         size = sum(each.descriptors.nbytes + 2 * 2 * len(each.pixels) + 4 * len(each.pixels) for each in self.features)
         return size + 3 * 4 * len(self.points) + 2 * self.cls.size
 
-    def localize(self, image: np.ndarray, camera: Camera) -> Located:
+    def localize(self, image: np.ndarray, camera: Camera) -> PeerResult:
         """Matches with the retrieved images, and PnP on the points they show."""
         stages = Stages()
         tokens, _ = encoded(self.encoder, image, camera, stages)
@@ -112,7 +112,7 @@ class PointMap:
         with stages("solve"):
             rays, valid = camera.bearings(query.pixels[matched[:, 0]])
             pose = pose_from_points(rays[valid], self.points[matched[valid, 1]], camera.fx, _PNP_PX, _LOSS_PX)
-        return Located(pose, stages.ms)
+        return PeerResult(pose, stages.ms)
 
 
 def build_points(mapped: Mapped, matcher: Matcher, watch: ProgressCallback) -> PointMap:

@@ -17,13 +17,13 @@ import numpy as np
 
 from benchmarks.peers.dimm import trained_alike
 from benchmarks.peers.features import ABLATION, prepare
-from benchmarks.peers.peer import Located, Mapped, PeerMap, Trained
-from benchmarks.peers.scenes import SCENES, Scene, spread
+from benchmarks.peers.peer import Mapped, PeerMap, PeerResult, Trained
+from benchmarks.peers.scenes import SCENES, BenchmarkScene, spread
 from benchmarks.report import machine
 from dimm_ros.config import PRESETS
 from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
-from dimm_ros.evaluation.metrics import Answer, errors, summarise
+from dimm_ros.evaluation.metrics import FrameResult, errors, summarise
 from dimm_ros.mapping.build import MIN_FRAMES
 from dimm_ros.progress import ProgressCallback
 from dimm_ros.scene_map import SceneMap
@@ -80,7 +80,12 @@ def measure(
 
 
 def row(
-    scene: Scene, peer_name: str, encoder: Encoder, folder: Path, watch: ProgressCallback, steps: int | None = None
+    scene: BenchmarkScene,
+    peer_name: str,
+    encoder: Encoder,
+    folder: Path,
+    watch: ProgressCallback,
+    steps: int | None = None,
 ) -> dict:
     """Make the map, ask all queries; "features" in place of a peer completes the scene's feature buffer alone."""
     if peer_name == "features":
@@ -120,7 +125,7 @@ def _ask(made: PeerMap, queries: Recording, watch: Callable[[int, int], object])
     """Accuracy and times."""
     first = queries.frames[0]
     made.localize(first.load(), first.camera)  # the first is slow for reasons of its own
-    located: list[Located] = []
+    located: list[PeerResult] = []
     totals = []
     for done, frame in enumerate(queries.frames, start=1):
         image = frame.load()
@@ -129,7 +134,7 @@ def _ask(made: PeerMap, queries: Recording, watch: Callable[[int, int], object])
         totals.append(1e3 * (time.perf_counter() - start))
         watch(done, len(queries.frames))
     answers = [
-        Answer(f.name, f.stamp_ns, f.world_from_camera, each.pose)
+        FrameResult(f.name, f.stamp_ns, f.world_from_camera, each.pose)
         for f, each in zip(queries.frames, located, strict=True)
     ]
     translation, rotation = errors(answers)
@@ -175,7 +180,7 @@ def peak_mb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
-def _trained(scene: Scene) -> Trained | None:
+def _trained(scene: BenchmarkScene) -> Trained | None:
     """The ablation's map of a split of red kitchen, if it was trained as the preset says."""
     path = ABLATION / "maps" / f"{scene.ablation_split}_0.dimm"
     preset = PRESETS["cpu"]

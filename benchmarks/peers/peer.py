@@ -28,7 +28,7 @@ FEATURES = "features"
 
 
 @dataclass(frozen=True)
-class Located:
+class PeerResult:
     """An answer for one image.
 
     Attributes:
@@ -45,7 +45,7 @@ class PeerMap(Protocol):
 
     bytes: int
 
-    def localize(self, image: np.ndarray, camera: Camera) -> Located:
+    def localize(self, image: np.ndarray, camera: Camera) -> PeerResult:
         """Pose of one (H, W, 3) uint8 RGB image."""
 
 

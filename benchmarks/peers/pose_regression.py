@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers.peer import Located, Mapped, Stages, encoded
+from benchmarks.peers.peer import Mapped, PeerResult, Stages, encoded
 from dimm_ros.config import PRESETS, TrainingConfig
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.geometry.camera import Camera
@@ -98,7 +98,7 @@ class RegressionMap:
         """Weights in half precision."""
         return 2 * sum(value.numel() for value in self.network.state_dict().values())
 
-    def localize(self, image: np.ndarray, camera: Camera) -> Located:
+    def localize(self, image: np.ndarray, camera: Camera) -> PeerResult:
         """One pass of the network; it never gives up."""
         stages = Stages()
         tokens, _ = encoded(self.encoder, image, camera, stages)
@@ -106,7 +106,7 @@ class RegressionMap:
             rotations, centres = self.network(tokens.context.float())
             centre = centres[0].double() * self.normalisation.radius + self.normalisation.origin
             pose = make_pose(rotations[0].double().numpy(), centre.numpy())
-        return Located(pose, stages.ms)
+        return PeerResult(pose, stages.ms)
 
 
 def build(mapped: Mapped, watch: ProgressCallback) -> RegressionMap:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.peers.peer import Located, Mapped, Stages, encoded
+from benchmarks.peers.peer import Mapped, PeerResult, Stages, encoded
 from benchmarks.peers.pnp import pose_from_points
 from dimm_ros.config import PRESETS, TrainingConfig
 from dimm_ros.encoder.dinov2 import Encoder
@@ -162,7 +162,7 @@ class SceneCoordinateMap:
         """Weights in half precision."""
         return 2 * sum(value.numel() for value in self.head.state_dict().values())
 
-    def localize(self, image: np.ndarray, camera: Camera) -> Located:
+    def localize(self, image: np.ndarray, camera: Camera) -> PeerResult:
         """PnP on the predicted points."""
         stages = Stages()
         tokens, grid = encoded(self.encoder, image, camera, stages)
@@ -171,7 +171,7 @@ class SceneCoordinateMap:
             points = self.points(tokens.patches[0], context, torch.from_numpy(np.array(grid.rays)).float())
         with stages("solve"):
             pose = pose_from_points(grid.rays[grid.valid], points[grid.valid], grid.camera.fx, _PNP_PX)
-        return Located(pose, stages.ms)
+        return PeerResult(pose, stages.ms)
 
     def points(self, patches: Tensor, context: Tensor, camera_rays: Tensor) -> np.ndarray:
         """(P, 3) world points, metres, of one image's (P, D) tokens, (1, C) context and (P, 3) camera rays."""

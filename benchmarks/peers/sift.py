@@ -21,7 +21,7 @@ _FEATURES = 1500  # keypoints; some have two orientations
 _RATIO, _MAX_ANGLE = 0.8, 0.7  # COLMAP's
 
 
-class Sift:
+class ColmapSift:
     """COLMAP's SIFT with its matching criterion; see ``matching.Matcher``."""
 
     name, ranks = NAME, 7
@@ -67,4 +67,4 @@ class Sift:
 
 def build(mapped: Mapped, watch: ProgressCallback) -> PointMap:
     """Points of the mapped images' SIFT features."""
-    return build_points(mapped, Sift(), watch)
+    return build_points(mapped, ColmapSift(), watch)

@@ -13,7 +13,7 @@ from dimm_ros.audit.attacker import Loot, read_out
 from dimm_ros.audit.lines import audit_landmarks
 from dimm_ros.audit.membership import auc, scores
 from dimm_ros.audit.photos import Photo
-from dimm_ros.audit.rebuild import Prior, likeness, rebuild
+from dimm_ros.audit.rebuild import TokenPrior, likeness, rebuild
 from dimm_ros.audit.structure import Probe, answer, best_fit, same_place
 from dimm_ros.audit.surface import Surface
 from dimm_ros.geometry.poses import pose_errors
@@ -28,7 +28,7 @@ _MOST_POINTS = 2000  # of each attack, so that what they cover can be compared
 
 
 @dataclass(frozen=True)
-class Plan:
+class AttackPlan:
     """How much is tried: more takes longer.
 
     Attributes:
@@ -105,11 +105,11 @@ class Audit:
 def attack(
     scene_map: SceneMap,
     evidence: Evidence,
-    plan: Plan | None = None,
+    plan: AttackPlan | None = None,
     watch: ProgressCallback = lambda stage, done, total: None,
 ) -> Audit:
     """Try every attack on a map."""
-    plan = plan or Plan()
+    plan = plan or AttackPlan()
     audit = Audit(surface=Surface.of(evidence.mapped))
     loot = read_out(scene_map)
     audit.figures["path"] = _path(scene_map, loot, evidence)
@@ -231,10 +231,10 @@ def _foreign_poses(scene_map: SceneMap, evidence: Evidence) -> dict:
     return result
 
 
-def _rebuild(probe: Probe, evidence: Evidence, plan: Plan, watch: ProgressCallback) -> tuple[list[Rebuilt], dict]:
+def _rebuild(probe: Probe, evidence: Evidence, plan: AttackPlan, watch: ProgressCallback) -> tuple[list[Rebuilt], dict]:
     """Rebuilt tokens of some mapped views, and how like the true ones they are."""
     device = probe.contexts.device
-    prior = Prior.of(evidence.foreign, device)
+    prior = TokenPrior.of(evidence.foreign, device)
     known = [photo for photo in evidence.mapped if photo.pose is not None]
     if not known:
         return [], {}
@@ -258,7 +258,7 @@ def _rebuild(probe: Probe, evidence: Evidence, plan: Plan, watch: ProgressCallba
 
 
 def _structure(
-    probe: Probe, evidence: Evidence, rebuilt: list[Rebuilt], plan: Plan, watch: ProgressCallback
+    probe: Probe, evidence: Evidence, rebuilt: list[Rebuilt], plan: AttackPlan, watch: ProgressCallback
 ) -> dict[str, np.ndarray]:
     """Points where the rays of tokens meet, for tokens of several origins and both ways to ask, and a guess beside."""
     device = probe.contexts.device

@@ -33,7 +33,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from dimm_ros.cli.plan import Plan
+from dimm_ros.cli.plan import StagePlan
 from dimm_ros.errors import plain
 
 if TYPE_CHECKING:
@@ -162,11 +162,11 @@ class Bars:
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._told: dict[str, tuple[int, float, int]] = {}  # tenths told, and when and where the stage began
-        self._plan: Plan | None = None
+        self._plan: StagePlan | None = None
 
     def plan(self, usual_seconds: Mapping[str, float]) -> None:
-        """Tell from now on the time left of all these stages, in order, given what they usually take, see ``Plan``."""
-        self._plan = Plan(usual_seconds)
+        """Show from now on the time left of all these stages, in order, given their usual times, see ``StagePlan``."""
+        self._plan = StagePlan(usual_seconds)
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> bool:
         """Show a stage's progress; returns whether the user asked to stop."""

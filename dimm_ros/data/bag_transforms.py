@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dimm_ros.data.bag_file import TF_TYPES, Bag, stamp_of
-from dimm_ros.data.bag_run import Run
+from dimm_ros.data.bag_run import BagStretch
 from dimm_ros.data.transform_tree import TransformTree
 from dimm_ros.errors import DataError, TransformError
 from dimm_ros.geometry import poses
@@ -79,7 +79,7 @@ def transforms_of(
                         others.append(topic)
 
 
-def read_transforms(bag: Bag, image_topic: str, max_gap_s: float, run: Run) -> BagTransforms:
+def read_transforms(bag: Bag, image_topic: str, max_gap_s: float, run: BagStretch) -> BagTransforms:
     """The tree of ``transforms_of``; transforms that cannot be used (NaN, no name, a loop) are left out and counted."""
     found = BagTransforms(TransformTree(max_gap_s=max_gap_s))
     bad: dict[str, list[str]] = {}

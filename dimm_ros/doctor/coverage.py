@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dimm_ros.data.coverage import SECTORS, THIN_FACTOR, Coverage, headings_of_cells, thin_limit, view_coverage
+from dimm_ros.data.coverage import SECTORS, THIN_FACTOR, ViewCoverage, headings_of_cells, thin_limit, view_coverage
 from dimm_ros.data.recording import Recording
 from dimm_ros.doctor.findings import Finding, ok, two_digits, unknown, warning
 
@@ -15,7 +15,7 @@ _CELL, _CELL_SHARE = (
 )  # metres, or share of the distance of what is seen: the square that headings are counted in
 
 
-def check_coverage(recording: Recording, seen: float | None = None) -> tuple[list[Finding], Coverage]:
+def check_coverage(recording: Recording, seen: float | None = None) -> tuple[list[Finding], ViewCoverage]:
     """Extent, density and headings of the views.
 
     Args:
@@ -68,7 +68,7 @@ def _sparse(area: str, figures: dict) -> Finding:
     )
 
 
-def _thin_spots(recording: Recording, coverage: Coverage, area: str, figures: dict) -> Finding:
+def _thin_spots(recording: Recording, coverage: ViewCoverage, area: str, figures: dict) -> Finding:
     spots = _runs(coverage.thin)
     if not len(spots):
         return ok("coverage", area, **figures)
@@ -95,7 +95,7 @@ def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
-def _headings(poses: np.ndarray, coverage: Coverage, cell: float) -> Finding:
+def _headings(poses: np.ndarray, coverage: ViewCoverage, cell: float) -> Finding:
     """From how many of eight directions each square of ``cell`` metres was looked at."""
     seen = headings_of_cells(poses, coverage, cell)
     opposite = (seen & np.roll(seen, SECTORS // 2, axis=1)).any(axis=1).mean()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dimm_ros.data.coverage import Coverage
+from dimm_ros.data.coverage import ViewCoverage
 from dimm_ros.data.open import is_bag, open_recording
 from dimm_ros.data.recording import Recording
 from dimm_ros.doctor.camera import check_cameras
@@ -33,7 +33,7 @@ class Examination:
     recording: Recording
     findings: list[Finding]
     images: ImageFigures
-    coverage: Coverage | None
+    coverage: ViewCoverage | None
     diagnosis: Diagnosis | None
 
     @property
@@ -91,7 +91,7 @@ def main_findings(recording: Recording, watch: ProgressCallback | None = None) -
     return sorted(worth, key=lambda finding: -finding.severity)
 
 
-def _poses(recording: Recording, watch: ProgressCallback) -> tuple[list[Finding], Coverage, Diagnosis | None]:
+def _poses(recording: Recording, watch: ProgressCallback) -> tuple[list[Finding], ViewCoverage, Diagnosis | None]:
     geometry = check_geometry(recording, lambda done, total: watch("geometry", done, total))
     found, coverage = check_coverage(recording, geometry.seen)
     return [*geometry.findings, *found, check_jumps(recording)], coverage, geometry.diagnosis

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from dimm_ros.data.coverage import above, second_down
 from dimm_ros.errors import DataError
-from dimm_ros.evaluation.metrics import Answer, errors
+from dimm_ros.evaluation.metrics import FrameResult, errors
 from dimm_ros.geometry.covariance import position_sigma
 from dimm_ros.geometry.poses import to_quaternion
 from dimm_ros.pictures.plots import literal, pyplot, save_figure
@@ -143,7 +143,7 @@ def _memory(figures: dict) -> list[tuple[str, str]]:
 
 
 def write_report(
-    folder: Path, title: str, answers: Sequence[Answer], figures: dict, mapped: np.ndarray | None = None
+    folder: Path, title: str, answers: Sequence[FrameResult], figures: dict, mapped: np.ndarray | None = None
 ) -> list[Path]:
     """Write metrics.json, estimated.tum, true.tum, trajectory.png and errors.png.
 
@@ -178,7 +178,7 @@ def write_tum(path: Path, poses: Sequence[tuple[int, np.ndarray]]) -> Path:
     return write_whole(path, "\n".join(lines) + "\n")
 
 
-def _draw_trajectory(path: Path, title: str, answers: Sequence[Answer], mapped: np.ndarray | None) -> Path:
+def _draw_trajectory(path: Path, title: str, answers: Sequence[FrameResult], mapped: np.ndarray | None) -> Path:
     """Estimated beside true camera centres from above, coloured by the error that each answer states; below, both
     errors.
     """
@@ -242,12 +242,12 @@ def _draw_trajectory(path: Path, title: str, answers: Sequence[Answer], mapped: 
     return save_figure(figure, path)
 
 
-def _sigma(answer: Answer) -> float:
+def _sigma(answer: FrameResult) -> float:
     """Standard deviation of an answer's position along its worst axis, metres; NaN where there is none."""
     return float("nan") if answer.estimated is None or answer.covariance is None else position_sigma(answer.covariance)
 
 
-def _draw_errors(path: Path, title: str, answers: Sequence[Answer]) -> Path:
+def _draw_errors(path: Path, title: str, answers: Sequence[FrameResult]) -> Path:
     """Share of frames below each error, translation and rotation."""
     plt = pyplot()
     translation, rotation = errors(answers)

@@ -25,7 +25,7 @@ from dimm_ros.errors import BusyError, DataError, MapError
 from dimm_ros.landmarks.keyframes import choose_keyframes
 from dimm_ros.mapping.distributed import ALONE, Workers, joined_views
 from dimm_ros.mapping.features import FeatureBuffer, fill_buffer, has_views
-from dimm_ros.mapping.fit import Fitted, MapFit
+from dimm_ros.mapping.fit import MapFit, TrainingResult
 from dimm_ros.mapping.landmarks import landmark_header, landmarks_of, no_landmarks
 from dimm_ros.mapping.rehearse import features_path, keep_features
 from dimm_ros.mapping.retrieval import ReferenceViews
@@ -189,7 +189,7 @@ def _build(
 
 
 def _write(
-    fitted: Fitted, output: Path, views: TrainingViews, recording: Recording, encoder: Encoder, keep: bool
+    fitted: TrainingResult, output: Path, views: TrainingViews, recording: Recording, encoder: Encoder, keep: bool
 ) -> None:
     """The map and what lies beside it."""
     fitted.scene_map.save(output)

@@ -38,7 +38,7 @@ _LOSSES = 100  # of the last steps, whose mean is told
 
 
 @dataclass(frozen=True)
-class Fitted:
+class TrainingResult:
     """What came of a training.
 
     Attributes:
@@ -87,7 +87,7 @@ class MapFit:
         self._session = _Session(checkpoint, fingerprint)
         self._begun = 0.0
 
-    def run(self) -> Fitted:
+    def run(self) -> TrainingResult:
         """Train the map, or train it further from where it was stopped.
 
         Raises:
@@ -124,7 +124,7 @@ class MapFit:
         trainer = self._trainer(self._header.training.steps, None)
         return trainer, self._learn(trainer, "training")
 
-    def finish(self, trainer: Trainer, loss: float | None) -> Fitted:
+    def finish(self, trainer: Trainer, loss: float | None) -> TrainingResult:
         """The map of the trained head, with the whole-image part and what is known of its errors."""
         complete, views = trainer.done == trainer.config.steps, self._views
         figures = {
@@ -189,8 +189,8 @@ class MapFit:
         changes = {"calibration": session.calibration, "curves": (*header.curves, curve)[-_CURVES:]}
         return SceneMap(header.model_copy(update=changes), head)
 
-    def _fitted(self, scene_map: SceneMap, complete: bool) -> Fitted:
-        return Fitted(scene_map, complete, self._session.seconds)
+    def _fitted(self, scene_map: SceneMap, complete: bool) -> TrainingResult:
+        return TrainingResult(scene_map, complete, self._session.seconds)
 
     def _calibration(self, made: SceneMap, complete: bool) -> Calibration:
         """What is known of the map's errors (of a short recording by the whole-image part) and of its focal lengths."""

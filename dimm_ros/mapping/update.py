@@ -39,7 +39,7 @@ from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.mapping.sources import source_of
 from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.progress import ProgressCallback
-from dimm_ros.scene_map import MapHeader, SceneMap, Source
+from dimm_ros.scene_map import MapHeader, SceneMap, SourceRecording
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def update_map(
 
 
 def updated_header(
-    old: MapHeader, sources: tuple[Source, ...], training: TrainingConfig, figures: dict[str, float]
+    old: MapHeader, sources: tuple[SourceRecording, ...], training: TrainingConfig, figures: dict[str, float]
 ) -> MapHeader:
     """The header of a map that goes on from another: the same frame, origin and unit, more sources."""
     changes = {

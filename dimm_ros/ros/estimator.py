@@ -43,7 +43,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Answer:
+class LocalizationResult:
     """What the images of one time say.
 
     Attributes:
@@ -117,7 +117,11 @@ class Estimator:
         self.doubt()
 
     def believe(
-        self, answer: Answer, map_from_body: np.ndarray, covariance: np.ndarray, odom_from_body: np.ndarray | None
+        self,
+        answer: LocalizationResult,
+        map_from_body: np.ndarray,
+        covariance: np.ndarray,
+        odom_from_body: np.ndarray | None,
     ) -> None:
         """A pose was published: the next images are tracked from it."""
         if self._tracked_map != answer.localizer.name:  # poses of two maps are no velocity
@@ -129,7 +133,7 @@ class Estimator:
         """A pose was rejected: the next image is localized in full."""
         self._tracker.forget()
 
-    def solve(self, shots: Sequence[Shot], odometry: Odometry, *, search: bool) -> Answer:
+    def solve(self, shots: Sequence[Shot], odometry: Odometry, *, search: bool) -> LocalizationResult:
         """The pose from images of one time.
 
         Args:
@@ -150,7 +154,7 @@ class Estimator:
             found = self._focal.ask(last.image, last.stamp_ns, lambda estimate: atlas.localize(estimate, search=search))
             if found is not None:
                 localizer, estimate = found
-                return Answer(
+                return LocalizationResult(
                     localizer=localizer, estimate=estimate, seen=last, base_from_camera=None, decode_ms=decode_ms
                 )
             last = replace(last, camera=self._focal.camera)
@@ -160,7 +164,9 @@ class Estimator:
             return tracked
         if len(shots) == 1 and config.window == 1:
             localizer, estimate = atlas.localize(lambda one: one.localize(last.image, last.camera), search=search)
-            return Answer(localizer=localizer, estimate=estimate, seen=last, base_from_camera=None, decode_ms=decode_ms)
+            return LocalizationResult(
+                localizer=localizer, estimate=estimate, seen=last, base_from_camera=None, decode_ms=decode_ms
+            )
 
         extrinsics = tuple(self._base_from_camera(one, odometry, last.stamp_ns) for one in seen)
         moments: dict[str, _Moment] = {}
@@ -187,7 +193,7 @@ class Estimator:
             window.append(moments[localizer.name])
             while len(window) >= config.window:  # the next image is one of the window
                 window.popleft()
-        return Answer(
+        return LocalizationResult(
             localizer=localizer,
             estimate=estimate,
             seen=last,
@@ -196,7 +202,7 @@ class Estimator:
             left_out=tuple(left_out),
         )
 
-    def _track(self, seen: Sequence[Seen], odometry: Odometry, decode_ms: float) -> Answer | None:
+    def _track(self, seen: Sequence[Seen], odometry: Odometry, decode_ms: float) -> LocalizationResult | None:
         """The pose from landmarks about where it should be; None when a full localization is due, or tracking is in
         doubt.
         """
@@ -216,7 +222,7 @@ class Estimator:
         estimate = localizer.track(last.image, last.camera, predicted.map_from_body @ body_from_camera, covariance)
         if not estimate.accepted:
             return None
-        return Answer(
+        return LocalizationResult(
             localizer=localizer, estimate=estimate, seen=last, base_from_camera=None, decode_ms=decode_ms, tracked=True
         )
 

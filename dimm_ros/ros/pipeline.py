@@ -17,8 +17,8 @@ from dimm_ros.errors import DimmError, InputError, TransformError
 from dimm_ros.ros.broadcast import PoseBroadcaster
 from dimm_ros.ros.cameras import Shot, why_untimely
 from dimm_ros.ros.debug import DebugTopics
-from dimm_ros.ros.estimator import Answer, Estimator
-from dimm_ros.ros.health import Health, State
+from dimm_ros.ros.estimator import Estimator, LocalizationResult
+from dimm_ros.ros.health import Health, LocalizationState
 from dimm_ros.ros.map_topics import MapTopics
 from dimm_ros.ros.messages import floor_covariance, to_pose_with_covariance
 from dimm_ros.ros.odometry import Odometry
@@ -175,7 +175,10 @@ class Pipeline:
         body_frame = config.base_frame or config.camera_frame or shots[-1].frame
         odometry = self._odometry_of(body_frame)
         epoch = self._begin_turn(odometry)
-        search = self._health.state(self._reporter.now_ns(), config.lost_after) in (State.UNINITIALIZED, State.LOST)
+        search = self._health.state(self._reporter.now_ns(), config.lost_after) in (
+            LocalizationState.UNINITIALIZED,
+            LocalizationState.LOST,
+        )
         answer = self._estimator.solve(shots, odometry, search=search)
         _fill(status, answer)
         self._reporter.saw(answer.estimate)
@@ -188,7 +191,7 @@ class Pipeline:
 
     def _publish(
         self,
-        answer: Answer,
+        answer: LocalizationResult,
         epoch: int,
         status: LocalizationStatus,
         map_frame: str,
@@ -229,7 +232,7 @@ class Pipeline:
 
     def _take_over(
         self,
-        answer: Answer,
+        answer: LocalizationResult,
         status: LocalizationStatus,
         message: PoseWithCovarianceStamped,
         map_from_body: np.ndarray,
@@ -298,7 +301,7 @@ class Pipeline:
         self.show_map()
 
 
-def _fill(status: LocalizationStatus, answer: Answer) -> None:
+def _fill(status: LocalizationStatus, answer: LocalizationResult) -> None:
     """The numbers of an estimate."""
     estimate = answer.estimate
     status.inliers, status.rays, status.inlier_ratio = (

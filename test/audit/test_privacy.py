@@ -17,8 +17,8 @@ from dimm_ros.audit import scene_coordinates
 from dimm_ros.audit.attacker import check_place, read_out
 from dimm_ros.audit.membership import auc
 from dimm_ros.audit.photos import Photo, foreign_frames, true_points
-from dimm_ros.audit.privacy import Evidence, Plan, attack
-from dimm_ros.audit.rebuild import Prior, rebuild
+from dimm_ros.audit.privacy import AttackPlan, Evidence, attack
+from dimm_ros.audit.rebuild import TokenPrior, rebuild
 from dimm_ros.audit.report import tables
 from dimm_ros.audit.structure import Probe, best_fit
 from dimm_ros.audit.surface import Surface
@@ -33,7 +33,7 @@ from dimm_ros.geometry.poses import exp_so3, make_pose, pose_errors
 from dimm_ros.head.loss import ray_losses
 from dimm_ros.scene_map import SceneMap
 
-SMALL = Plan(stations=2, around=6, asked=32, fitted=4, rebuilt=2, steps=3, point_steps=20)
+SMALL = AttackPlan(stations=2, around=6, asked=32, fitted=4, rebuilt=2, steps=3, point_steps=20)
 
 
 def test_map_file_gives_the_camera_path_away(small_map: Path, walk: Path) -> None:
@@ -154,7 +154,7 @@ def test_rebuilding_finds_tokens_that_the_head_likes_better(small_map: Path) -> 
     scene_map = SceneMap.load(small_map)
     probe = Probe.of(scene_map, read_out(scene_map))
     photo = _photo(scene_map, 0)
-    prior = Prior.of([photo, _photo(scene_map, 1)], torch.device("cpu"))
+    prior = TokenPrior.of([photo, _photo(scene_map, 1)], torch.device("cpu"))
     truth = probe.true_rays(3, photo.camera_rays)
 
     def misfit(tokens: torch.Tensor) -> float:
@@ -186,7 +186,7 @@ def test_foreign_frames_are_pictures_of_a_room() -> None:
 
 
 def test_verb(small_map: Path, walk: Path, other_walk: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("dimm_ros.audit.privacy.Plan", lambda: SMALL)
+    monkeypatch.setattr("dimm_ros.audit.privacy.AttackPlan", lambda: SMALL)
     words = [
         "audit",
         "privacy",

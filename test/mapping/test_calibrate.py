@@ -12,7 +12,7 @@ import torch
 
 from dimm_ros.config import HeadConfig, LandmarkConfig, TrainingConfig
 from dimm_ros.encoder.dinov2 import Encoder
-from dimm_ros.evaluation.metrics import Answer, errors, normalised_squares
+from dimm_ros.evaluation.metrics import FrameResult, errors, normalised_squares
 from dimm_ros.gallery.conditions import film
 from dimm_ros.gallery.scene import build_room
 from dimm_ros.gallery.trajectory import MOUNTS, trajectory
@@ -128,7 +128,7 @@ def test_covariances_of_a_map_are_those_of_its_errors(tmp_path: Path, encoder: E
     assert calibration.frames == 20 == len(held_out_frames(len(mapped)))
     estimates = [localizer.localize(frame.load(), frame.camera) for frame in asked]
     answers = [
-        Answer(
+        FrameResult(
             name=frame.name,
             stamp_ns=frame.stamp_ns,
             true=frame.world_from_camera,
