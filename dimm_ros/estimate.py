@@ -52,7 +52,7 @@ class Estimate:
             images' stages.
         cls: (W,) float32 CLS token of the (last) image.
         angle_residual_deg: (rows, columns) angle between predicted and solved direction of each patch, NaN where masked
-            (the lens model does not hold there, or ``solver.rays`` are asked already); last image.
+            (the lens model does not hold there, or ``solver.rays`` are sampled already); last image.
         centre_residual: (rows, columns) distance of the solved centre from each predicted ray, metres, NaN where
             masked; last image.
         world_rays: (rows, columns, 6) predicted ray of each patch, NaN where masked: unit direction, moment about the

@@ -13,7 +13,7 @@ import torch
 
 from dimm_ros.config import EVERY_RAY, LIKELY_DISTANCE_M, AcceptanceConfig, SolverConfig
 from dimm_ros.encoder.dinov2 import Encoder, choose_device
-from dimm_ros.encoder.patches import PatchGrid, check_image, patch_grid, thinned
+from dimm_ros.encoder.patches import PatchGrid, check_image, patch_grid, subsampled
 from dimm_ros.errors import InputError, WeightsError
 from dimm_ros.estimate import Estimate, Observation
 from dimm_ros.geometry.camera import Camera
@@ -202,11 +202,11 @@ class Localizer:
         return replace(self.accept(estimate), stage_ms=_stages(timed, clock.stages))
 
     def preprocess(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Prepared]:
-        """Images as the network takes them, with camera rays of the patches it is asked for, and keypoints; raises as
+        """Images as the network takes them, with camera rays of the sampled patches, and keypoints; raises as
         ``localize``.
         """
         size = self.encoder.config.input_size
-        grids = [thinned(patch_grid(camera, size), self.solver.rays) for camera in cameras]
+        grids = [subsampled(patch_grid(camera, size), self.solver.rays) for camera in cameras]
         return [self._prepared(*each) for each in zip(images, cameras, grids, strict=True)]
 
     def _prepared(self, image: np.ndarray, camera: Camera, grid: PatchGrid) -> Prepared:
@@ -256,7 +256,7 @@ class Localizer:
             *header.calibration.sigmas(novelty),
             redundant=redundancy(base_from_cameras, inliers),
             images=effective_images(inliers),
-            asked=float(np.mean([each.grid.asked for each in observations])),
+            sampled_fraction=float(np.mean([each.grid.sampled_fraction for each in observations])),
         )
         of_last = slice(len(agreeing) - rays[-1], None)
         angle, distance = (part.cpu().numpy()[of_last] for part in (solution.angle_residual, solution.centre_residual))

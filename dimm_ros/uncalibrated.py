@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dimm_ros.encoder.dinov2 import Encoder, Tokens
-from dimm_ros.encoder.patches import fit, normalise, patch_grid, thinned
+from dimm_ros.encoder.patches import fit, normalise, patch_grid, subsampled
 from dimm_ros.errors import InputError
 from dimm_ros.estimate import Estimate, Observation
 from dimm_ros.geometry.camera import Camera
@@ -89,7 +89,7 @@ def observe_uncalibrated(
     with clock("head"):
         height, width = image.shape[:2]
         camera = square_camera(width, height, find_focal(scene_map, tokens, image.shape))
-        grid = thinned(patch_grid(camera, scene_map.header.encoder.input_size), rays)
+        grid = subsampled(patch_grid(camera, scene_map.header.encoder.input_size), rays)
         predicted = predict_rays(scene_map.head, tokens, grid)
     times = {"prepare": 0.0} | clock.stages
     return Observation(grid=grid, rays=predicted, context=tokens.context[0], cls=tokens.cls[0], stage_ms=times), camera
@@ -206,8 +206,8 @@ class FocalFinder:
             InputError: ``camera`` cannot be used yet, and the image is not RGB uint8 or no focal length explains it.
         """
         height, width = image.shape[:2]
-        asked = self.wants(width, height, stamp_ns)
-        if not asked and self.ready:
+        wanted = self.wants(width, height, stamp_ns)
+        if not wanted and self.ready:
             return None
         found: dict[str, Camera] = {}
 
@@ -221,7 +221,7 @@ class FocalFinder:
             if self.ready:
                 return None
             raise
-        if asked and estimate.accepted:
+        if wanted and estimate.accepted:
             self.add(found[localizer.name].fx, stamp_ns)
         if self.ready:
             return None

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dimm_ros.audit.photos import Photo
+from dimm_ros.audit.photos import EncodedImage
 from dimm_ros.errors import InputError
 from dimm_ros.evaluation.metrics import is_mapped
 from dimm_ros.scene_map import SceneMap
 
 
 @dataclass(frozen=True)
-class Loot:
-    """What was read out of a map's whole-image part.
+class RecoveredViews:
+    """The mapped views as they are read out of a map's global pose regression.
 
     Attributes:
         poses: (V, 4, 4) world_from_camera of the mapped views, metres, the map's frame.
@@ -40,7 +40,7 @@ class Loot:
 
 
 @torch.inference_mode()
-def check_place(scene_map: SceneMap, photos: list[Photo], name: str, *, mapped: bool) -> None:
+def check_place(scene_map: SceneMap, photos: list[EncodedImage], name: str, *, mapped: bool) -> None:
     """Refuse images by which attacks would fail for the wrong reason, and look harmless.
 
     Args:
@@ -74,7 +74,7 @@ def check_place(scene_map: SceneMap, photos: list[Photo], name: str, *, mapped: 
             )
 
 
-def read_out(scene_map: SceneMap) -> Loot | None:
+def read_out(scene_map: SceneMap) -> RecoveredViews | None:
     """Poses and contexts of the mapped views; None for a map without the whole-image part (``head.whole_share: 0``).
 
     Raises:
@@ -93,4 +93,4 @@ def read_out(scene_map: SceneMap) -> Loot | None:
     poses = np.tile(np.eye(4), (len(contexts), 1, 1))
     poses[:, :3, :3] = rotations.cpu().numpy()
     poses[:, :3, 3] = centres.cpu().numpy() * header.radius + header.origin
-    return Loot(poses, contexts, recorded.cpu().numpy())
+    return RecoveredViews(poses, contexts, recorded.cpu().numpy())

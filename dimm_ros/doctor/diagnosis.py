@@ -129,7 +129,7 @@ class Search:
         front_before = self.in_front(state)
         if self.test.typical(self.errors(state)) < _GOOD_PX * self._scale and front_before > _FRONT:
             return None  # no reading of the poses could fit much better
-        quick = Search(self.test.thinned(_QUICK))
+        quick = Search(self.test.subsampled(_QUICK))
         before = quick.errors(state)
         alone = [
             (replace(state, convention=one), quick._gain(before, replace(state, convention=one))[0])
@@ -246,7 +246,7 @@ class Search:
         error = self.test.typical(self.errors(besides))
         if error < _AT_FLOOR * floor or not self._fits(error):
             return None
-        quick = Search(self.test.thinned(_QUICK))
+        quick = Search(self.test.subsampled(_QUICK))
 
         def mean_score(values: np.ndarray) -> float:
             one = replace(state, k1=float(values[0]), focal_factor=float(np.exp(values[1])))

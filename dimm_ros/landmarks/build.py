@@ -30,7 +30,7 @@ from dimm_ros.progress import ProgressCallback
 _MIN_AGREEMENT, _MATCHES_THAT_TELL = 0.15, 30
 #: Fewer landmarks than this are none: a few keypoints on a white wall prove nothing.
 MIN_LANDMARKS = 50
-_FAR_ASKED = 24  # frames at the recording's end that are looked for by what the rest of it shows
+_FAR_QUERIES = 24  # frames at the recording's end that are looked for by what the rest of it shows
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ def build_landmarks(
     kept = ~np.isin(np.arange(len(frames)), apart)
     calibration = calibrate_landmarks(made(kept), [keypoints[index] for index in apart], poses[apart], poses[kept])
     far = outermost(poses)
-    asked = np.flatnonzero(far)
-    asked = asked[np.unique(np.linspace(0, len(asked) - 1, min(_FAR_ASKED, len(asked))).round().astype(int))]
-    reach = landmark_reach(made(~far), [keypoints[index] for index in asked], poses[asked], poses[~far])
+    queries = np.flatnonzero(far)
+    queries = queries[np.unique(np.linspace(0, len(queries) - 1, min(_FAR_QUERIES, len(queries))).round().astype(int))]
+    reach = landmark_reach(made(~far), [keypoints[index] for index in queries], poses[queries], poses[~far])
     if reach is not None:
         calibration = calibration.model_copy(update={"reach": reach.joined(calibration.reach)})
     return BuiltLandmarks(landmarks, calibration, len(frames), time.perf_counter() - begun)

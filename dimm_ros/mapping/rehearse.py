@@ -49,7 +49,7 @@ def keep_features(path: Path, header: MapHeader, views: TrainingViews, rehearsal
     Raises:
         MapError: the file cannot be written.
     """
-    kept = views.thinned(_KEPT, torch.Generator().manual_seed(header.training.seed))
+    kept = views.subsampled(_KEPT, torch.Generator().manual_seed(header.training.seed))
     parts = [kept]
     if rehearsal is not None:
         shifted = {"view_of": rehearsal.view_of + len(kept), "frame_of": rehearsal.frame_of + kept.frames}

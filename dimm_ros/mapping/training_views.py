@@ -105,7 +105,7 @@ class TrainingViews:
             return self.known_whole
         return self.sizes >= _WHOLE_MIN_SHARE * self.sizes.max()
 
-    def thinned(self, most: int, generator: torch.Generator) -> TrainingViews:
+    def subsampled(self, most: int, generator: torch.Generator) -> TrainingViews:
         """These with at most so many patches of each view, drawn at random."""
         pairs = zip(self.first.tolist(), self.sizes.tolist(), strict=True)
         rows = torch.cat(

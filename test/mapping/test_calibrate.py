@@ -110,7 +110,7 @@ def test_covariances_of_a_map_are_those_of_its_errors(tmp_path: Path, encoder: E
     camera = Camera(112, 84, 75.0, 75.0, 55.5, 41.5)
     recording = film(build_room(0, photographs=False), camera, stamps, world_from_base @ MOUNTS["handheld"], every=4)
     left_out = np.arange(len(recording.frames)) % 36 >= 30
-    mapped, asked = (
+    mapped, queries = (
         [frame for frame, out in zip(recording.frames, left_out, strict=True) if out == wanted]
         for wanted in (False, True)
     )
@@ -126,7 +126,7 @@ def test_covariances_of_a_map_are_those_of_its_errors(tmp_path: Path, encoder: E
     localizer = Localizer(SceneMap.load(path), small)
     calibration = localizer.map.header.calibration
     assert calibration.frames == 20 == len(held_out_frames(len(mapped)))
-    estimates = [localizer.localize(frame.load(), frame.camera) for frame in asked]
+    estimates = [localizer.localize(frame.load(), frame.camera) for frame in queries]
     answers = [
         FrameResult(
             name=frame.name,
@@ -135,7 +135,7 @@ def test_covariances_of_a_map_are_those_of_its_errors(tmp_path: Path, encoder: E
             estimated=estimate.world_from_camera,
             covariance=estimate.covariance,
         )
-        for frame, estimate in zip(asked, estimates, strict=True)
+        for frame, estimate in zip(queries, estimates, strict=True)
     ]
     squares = normalised_squares(answers)
     assert 2.0 < squares.mean() < 18.0 and (squares < 12.592).mean() > 0.6, squares
