@@ -59,7 +59,7 @@ class Estimate:
             map frame's origin (metres); last image.
         image_inlier_ratios: share of each image's rays that agree, in the order given; fewer than given when earlier
             images of a window were left out, because the newest contradicts them.
-        novelty: how unlike all mapped views the image is (the median of several images), see ``head.whole_image``; None
+        novelty: how unlike all mapped views the image is (the median of several images), see ``head.global_pose``; None
             if unknown.
         inlier_mask: (rows, columns) bool: the patches whose rays agree with the pose; last image.
         basis: what the pose rests on: rays, landmarks, or both (landmarks with the rays' pose as their prior).

@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from dimm_ros.config import EncoderConfig, HeadConfig, PlainText, TrainingConfig
 from dimm_ros.errors import UNREADABLE, MapError, first_line
 from dimm_ros.geometry.poses import is_rigid, make_pose
+from dimm_ros.head.global_pose import GlobalPose
 from dimm_ros.head.merged import MergedHead
 from dimm_ros.head.model import MapHead
-from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.landmarks.calibrate import LandmarkCalibration
 from dimm_ros.landmarks.keypoints import DETECTORS
 from dimm_ros.landmarks.store import LandmarkKind, Landmarks
@@ -389,7 +389,7 @@ class SceneMap:
         return [(part, head)]
 
     def mapped_poses(self) -> np.ndarray | None:
-        """(N, 4, 4) world_from_camera of the mapped images, as the whole-image part remembers them; None where there
+        """(N, 4, 4) world_from_camera of the mapped images, as the global pose part remembers them; None where there
         is none."""
         known = []
         for part, head in self.parts():
@@ -575,14 +575,14 @@ def _read_head(header: MapHeader, file: safe_open, path: Path) -> MapHead | Merg
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise MapError(f"The weights of map {path} are not all finite; copy it again or rebuild it with 'dimm map'.")
     if missing:
-        new = WholeImage(1, needed["whole.views"][0], 1).state_dict()
+        new = GlobalPose(1, needed["whole.views"][0], 1).state_dict()
         tensors |= {name: new[name.removeprefix("whole.")] for name in missing}
     head.load_state_dict(tensors, assign=True)
     return head
 
 
 def _empty_head(header: MapHeader, shapes: dict[str, tuple[int, ...]]) -> MapHead | MergedHead:
-    """A head of the header's shape, without memory for its weights; with a whole-image part if a file of these shapes
+    """A head of the header's shape, without memory for its weights; with a global pose part if a file of these shapes
     holds one.
     """
 
@@ -590,7 +590,7 @@ def _empty_head(header: MapHeader, shapes: dict[str, tuple[int, ...]]) -> MapHea
         views, basis = shapes.get(f"{prefix}whole.views", ()), shapes.get(f"{prefix}whole.basis", ())
         with torch.device("meta"):
             known = len(views) == len(basis) == 2 and 0 < views[0] <= _MOST and 0 < basis[1] <= _MOST
-            whole = WholeImage(header.context_dim, views[0], basis[1]) if known else None
+            whole = GlobalPose(header.context_dim, views[0], basis[1]) if known else None
             return MapHead(header.patch_dim, header.context_dim, config, whole)
 
     if not header.parts:

@@ -141,7 +141,7 @@ def focal_that_agrees(
         candidates: focal lengths that enclose the one sought.
     """
     plane = plane.double()
-    head = head.alone(context)  # the whole-image part agrees with any focal length
+    head = head.alone(context)  # the global pose part agrees with any focal length
 
     def directions(focal: float) -> Tensor:
         rays = torch.cat([plane / focal, torch.ones_like(plane[:, :1])], dim=1)

@@ -16,10 +16,10 @@ from benchmarks.peers import pose_regression
 from dimm_ros.config import SolverConfig
 from dimm_ros.evaluation.metrics import FrameResult, summarise
 from dimm_ros.geometry.poses import make_pose
+from dimm_ros.head.global_pose import GlobalPose
 from dimm_ros.head.model import MapHead, fourier
-from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.calibrate import calibrate, held_out_frames
-from dimm_ros.mapping.fit import CALIBRATING, whole_image
+from dimm_ros.mapping.fit import CALIBRATING, fitted_global_pose
 from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.mapping.trainer import PATCHES_PER_VIEW, Normalisation, Trainer
 from dimm_ros.mapping.training_views import TrainingViews
@@ -74,7 +74,7 @@ def judge(row: Row, seed: int, train: Features, val: Features, watch: ProgressCa
         network = (
             pose_regression.train(data, normalisation, training, watch)
             if row.kind == "regression"
-            else whole_image(data, None, normalisation, head, torch.device("cpu"))
+            else fitted_global_pose(data, None, normalisation, head, torch.device("cpu"))
         )
         return RowResult(_figures(_regressed(network, val, row.context, normalisation), start), None)
     scene_map, held_out_map = _train(row, seed, train, data, normalisation, watch)
@@ -129,7 +129,7 @@ def _train(
 
     def current(trainer: Trainer, chosen: Tensor | None, calibration: Calibration) -> SceneMap:
         made = trainer.trained_head()
-        made.whole = whole_image(data, chosen, normalisation, head, torch.device("cpu"))
+        made.whole = fitted_global_pose(data, chosen, normalisation, head, torch.device("cpu"))
         return SceneMap(header.model_copy(update={"calibration": calibration}), made)
 
     calibration, held_out_map = Calibration(), None
@@ -210,7 +210,7 @@ def _regressed(
     ]
 
 
-def novelty_of(whole: WholeImage, contexts: Tensor) -> np.ndarray:
+def novelty_of(whole: GlobalPose, contexts: Tensor) -> np.ndarray:
     """(N,) novelty of contexts."""
     with torch.inference_mode():
         return whole(contexts.float())[2].numpy()

@@ -15,7 +15,7 @@ from dimm_ros.config import PRESETS, TrainingConfig
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import make_pose
-from dimm_ros.head.whole_image import nearest_rotations
+from dimm_ros.head.global_pose import nearest_rotations
 from dimm_ros.mapping.trainer import Normalisation, learning_rate
 from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.progress import ProgressCallback

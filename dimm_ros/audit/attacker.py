@@ -1,9 +1,9 @@
 """What a map file says by itself, without any image: the poses it was trained on, and what each mapped image looked
 like as a whole.
 
-Both stand in the whole-image part (``head.whole_image``). Its weights w solve (K + ridge) w = t - offset, where t are
+Both stand in the global pose part (``head.global_pose``). Its weights w solve (K + ridge) w = t - offset, where t are
 the poses of the mapped views; K follows from the stored places z, so that offset + (K + ridge) w gives the poses back.
-``WholeImage.mapped`` does that for updates of a map; an attacker can do it as well.
+``GlobalPose.mapped`` does that for updates of a map; an attacker can do it as well.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def check_place(scene_map: SceneMap, photos: list[EncodedImage], name: str, *, m
     """Refuse images by which attacks would fail for the wrong reason, and look harmless.
 
     Args:
-        scene_map: a map without its whole-image part cannot tell, and lets all pass.
+        scene_map: a map without its global pose part cannot tell, and lets all pass.
         photos: that are to be of its place.
         name: what they come from, for the sentence.
         mapped: they are to be images that it was made from.
@@ -75,7 +75,7 @@ def check_place(scene_map: SceneMap, photos: list[EncodedImage], name: str, *, m
 
 
 def read_out(scene_map: SceneMap) -> RecoveredViews | None:
-    """Poses and contexts of the mapped views; None for a map without the whole-image part (``head.whole_share: 0``).
+    """Poses and contexts of the mapped views; None for a map without the global pose part (``head.whole_share: 0``).
 
     Raises:
         InputError: the map was merged of several.

@@ -38,7 +38,7 @@ class Probe:
     """The head as the attacker asks it: alone, in the normalised frame.
 
     Attributes:
-        head: without the whole-image part.
+        head: without the global pose part.
         path: (N, 4, 4) world_from_camera of the recorded views, metres.
         contexts: (N, C) of these views.
         origin, radius: of the normalised frame, metres.

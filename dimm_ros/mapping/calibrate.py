@@ -13,8 +13,8 @@ from torch import Tensor
 from dimm_ros.config import SolverConfig
 from dimm_ros.errors import InputError
 from dimm_ros.geometry.poses import make_pose, pose_errors, rotation_angle_deg
+from dimm_ros.head.global_pose import GlobalPose
 from dimm_ros.head.model import MapHead
-from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.reach import Reach
 from dimm_ros.scene_map import GROWTH, LEAST_NOVELTY, Calibration, SceneMap
@@ -47,7 +47,7 @@ def calibrate_short(
     larger than those of a whole map.
 
     Args:
-        context, rotations, centres, recorded: as for ``WholeImage.fit``, of V views; the position's rate is in the unit
+        context, rotations, centres, recorded: as for ``GlobalPose.fit``, of V views; the position's rate is in the unit
             of the centres.
         frame_of: (V,) frames of the views.
     """
@@ -55,7 +55,7 @@ def calibrate_short(
     novelty, errors = np.zeros(len(frame_of)), np.zeros((len(frame_of), 2))
     for number in part.unique():
         left_out, rest = part == number, part != number
-        turned, places, new = WholeImage.fit(context[rest], rotations[rest], centres[rest], recorded[rest])(
+        turned, places, new = GlobalPose.fit(context[rest], rotations[rest], centres[rest], recorded[rest])(
             context[left_out].float()
         )
         distance, angle = (

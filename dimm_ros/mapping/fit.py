@@ -1,4 +1,4 @@
-"""From features to a map: training, calibration on held-out frames, the whole-image part; stoppable and resumable at
+"""From features to a map: training, calibration on held-out frames, the global pose part; stoppable and resumable at
 any step.
 """
 
@@ -19,8 +19,8 @@ from torch import Tensor
 
 from dimm_ros.config import HeadConfig
 from dimm_ros.errors import UNREADABLE, DataError
+from dimm_ros.head.global_pose import GlobalPose
 from dimm_ros.head.model import MapHead
-from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.calibrate import calibrate, calibrate_short, focal_bias, held_out_frames
 from dimm_ros.mapping.distributed import ALONE, Workers
 from dimm_ros.mapping.trainer import Normalisation, Trainer
@@ -125,7 +125,7 @@ class MapFit:
         return trainer, self._learn(trainer, "training")
 
     def finish(self, trainer: Trainer, loss: float | None) -> TrainingResult:
-        """The map of the trained head, with the whole-image part and what is known of its errors."""
+        """The map of the trained head, with the global pose part and what is known of its errors."""
         complete, views = trainer.done == trainer.config.steps, self._views
         figures = {
             "steps": trainer.done,
@@ -180,11 +180,11 @@ class MapFit:
         return float(np.mean(losses)) if losses else None
 
     def _map_of(self, trainer: Trainer, chosen: Tensor | None = None) -> SceneMap:
-        """The map by now, with the whole-image part from these views (all); the head alone where nothing is written."""
+        """The map by now, with the global pose part from these views (all); the head alone where nothing is written."""
         header, session, head = self._header, self._session, trainer.trained_head()
         if not self._workers.first:
             return SceneMap(header, head)
-        head.whole = whole_image(self._all, chosen, self._normalisation, header.head, self._device)
+        head.whole = fitted_global_pose(self._all, chosen, self._normalisation, header.head, self._device)
         curve = Curve(name=header.sources[-1].name if header.sources else header.name, points=tuple(session.curve))
         changes = {"calibration": session.calibration, "curves": (*header.curves, curve)[-_CURVES:]}
         return SceneMap(header.model_copy(update=changes), head)
@@ -193,12 +193,12 @@ class MapFit:
         return TrainingResult(scene_map, complete, self._session.seconds)
 
     def _calibration(self, made: SceneMap, complete: bool) -> Calibration:
-        """What is known of the map's errors (of a short recording by the whole-image part) and of its focal lengths."""
+        """What is known of the map's errors (of a short recording by the global pose part) and of its focal lengths."""
         views, calibration, start = self._views, self._session.calibration, self._start
         changes: dict[str, float] = {}
         if calibration.max_novelty is None and made.head.whole is not None:
             known = calibrate_short(
-                *_whole_arguments(views, views.whole, self._normalisation), views.frame_of[views.whole]
+                *_global_pose_arguments(views, views.whole, self._normalisation), views.frame_of[views.whole]
             )
             changes |= known | {"position_rate": known["position_rate"] * self._normalisation.radius}
         if complete:
@@ -227,20 +227,20 @@ def _learning(head: MapHead) -> MapHead:
     return model.requires_grad_(True)
 
 
-def whole_image(
+def fitted_global_pose(
     views: TrainingViews, chosen: Tensor | None, normalisation: Normalisation, head: HeadConfig, device: torch.device
-) -> WholeImage | None:
-    """The regression on the whole image from these views (all), without virtual ones of which little is left."""
+) -> GlobalPose | None:
+    """The regression of the global pose from these views (all), without virtual ones of which little is left."""
     if not head.whole_share:
         return None
     enough = views.whole if chosen is None else views.whole & torch.isin(torch.arange(len(views)), chosen)
-    return WholeImage.fit(*_whole_arguments(views, enough, normalisation)).to(device)
+    return GlobalPose.fit(*_global_pose_arguments(views, enough, normalisation)).to(device)
 
 
-def _whole_arguments(
+def _global_pose_arguments(
     views: TrainingViews, chosen: Tensor, normalisation: Normalisation
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Arguments of ``WholeImage.fit`` from (V,) chosen views: centres about the map's origin, in its unit."""
+    """Arguments of ``GlobalPose.fit`` from (V,) chosen views: centres about the map's origin, in its unit."""
     centres = (views.centres[chosen] - normalisation.origin) / normalisation.radius
     return views.context[chosen], views.rotations[chosen], centres, views.recorded[chosen]
 

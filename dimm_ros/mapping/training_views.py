@@ -51,7 +51,7 @@ class TrainingViews:
         rotations: (V, 3, 3) float64 world_from_camera.
         frame_of: (V,) int32 frame of each view.
         known_recorded: (V,) bool, the views that are images of a recording; None: the first of each frame is.
-        known_whole: (V,) bool, the views of which enough is left for the regression on the whole image; None: their
+        known_whole: (V,) bool, the views of which enough is left for the regression of the global pose; None: their
             patches say.
     """
 
@@ -100,7 +100,7 @@ class TrainingViews:
 
     @cached_property
     def whole(self) -> Tensor:
-        """(V,) bool: the views of which enough is left for the regression on the whole image."""
+        """(V,) bool: the views of which enough is left for the regression of the global pose."""
         if self.known_whole is not None:
             return self.known_whole
         return self.sizes >= _WHOLE_MIN_SHARE * self.sizes.max()

@@ -221,7 +221,7 @@ def disagreement(
     """How far views that a map knows are from where it takes them to be, if that is more than it can err by.
 
     Args:
-        scene_map: with a whole-image part.
+        scene_map: with a global pose part.
         context, centres, rotations: (V, C), (V, 3) metres, (V, 3, 3) of the views.
 
     Returns:

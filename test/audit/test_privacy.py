@@ -42,7 +42,7 @@ def test_map_file_gives_the_camera_path_away(small_map: Path, walk: Path) -> Non
     assert distance.max() < 1e-3 and angle.max() < 0.1
 
 
-def test_map_without_whole_image_part_holds_no_path(small_map: Path) -> None:
+def test_map_without_global_pose_part_holds_no_path(small_map: Path) -> None:
     scene_map = SceneMap.load(small_map)
     scene_map.head.whole = None
     assert read_out(scene_map) is None

@@ -17,7 +17,7 @@ from dimm_ros.gallery.conditions import film
 from dimm_ros.gallery.scene import build_room
 from dimm_ros.gallery.trajectory import MOUNTS, trajectory
 from dimm_ros.geometry.camera import Camera
-from dimm_ros.head.whole_image import WholeImage
+from dimm_ros.head.global_pose import GlobalPose
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.build import build_map
 from dimm_ros.mapping.calibrate import _rates, calibrate_short, held_out_frames
@@ -71,7 +71,7 @@ def test_a_short_recording_knows_what_is_not_of_it() -> None:
     short = calibrate_short(contexts, *poses, torch.ones(60, dtype=torch.bool), torch.arange(60))
     limit = short["max_novelty"]
     assert short["position_rate"] > 0 and short["rotation_rate_deg"] >= 0
-    whole = WholeImage.fit(contexts, *poses)
+    whole = GlobalPose.fit(contexts, *poses)
     between = whole(path(47, 0.05).float())[2]
     elsewhere = whole(torch.from_numpy(rng.normal(size=(40, 60)) * float(contexts.std())).float())[2]
     assert (between < limit).all() and (elsewhere > limit).all()
