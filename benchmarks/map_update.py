@@ -71,11 +71,11 @@ class UpdateBenchmark:
             return SceneMap.load(merge_maps([self._folder / "first.dimm", self._folder / "second.dimm"], path))
         if name in ("first", "all", "second"):
             half = {"first": self._halves[:1], "second": self._halves[1:], "all": self._halves}[name]
-            made = self._fit(
+            scene_map = self._fit(
                 name, self._header(name, cut(self._data, torch.cat(half))), cut(self._data, torch.cat(half))
             )
             if name == "first":
-                keep_features(features_path(path), made.header, cut(self._data, self._halves[0]))
+                keep_features(features_path(path), scene_map.header, cut(self._data, self._halves[0]))
         else:
             old, new = self.make("first"), cut(self._data, self._halves[1])
             rehearsal = (
@@ -86,10 +86,10 @@ class UpdateBenchmark:
             header = updated_header(
                 old.header, (SourceRecording(name="second", frames=len(self._halves[1])),), self._training, {}
             )
-            made = self._fit(name, header, new, start=old, rehearsal=rehearsal)
-        made.save(path)
+            scene_map = self._fit(name, header, new, start=old, rehearsal=rehearsal)
+        scene_map.save(path)
         (self._folder / f"{name}.training").unlink(missing_ok=True)
-        return made
+        return scene_map
 
     def _fit(self, name: str, header: MapHeader, data: TrainingViews, **more) -> SceneMap:
         def watch(_: str, done: int, total: int, note: str) -> bool:

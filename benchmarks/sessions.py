@@ -101,7 +101,7 @@ class SessionsBenchmark:
             return self._watch(f"{name}: {stage}", done, total, note)
 
         if name == "updated":
-            made = update_map(
+            result = update_map(
                 self.make("morning"),
                 [self._sessions["evening"]],
                 self._encoder,
@@ -110,7 +110,7 @@ class SessionsBenchmark:
                 watch=watch,
             )
         else:
-            made = build_map(
+            result = build_map(
                 self._sessions[name],
                 path,
                 self._encoder,
@@ -119,7 +119,7 @@ class SessionsBenchmark:
                 landmarks=self._preset.landmarks,
                 watch=watch,
             )
-        if not made.complete:
+        if not result.complete:
             raise KeyboardInterrupt
         return path
 

@@ -488,7 +488,7 @@ class Localizer:
             )
         return self.predict(self.preprocess(images, cameras))
 
-    def asking_every_patch(self) -> Localizer:
+    def sampling_every_patch(self) -> Localizer:
         """The same, but for rays that are to be seen: no patch is left out."""
         return Localizer(self.map, self.encoder, self.solver.changed(rays=EVERY_RAY), self.acceptance)
 

@@ -95,7 +95,7 @@ class SourceCoverage(BaseModel):
     up: PlainText
     headings: tuple[int, ...] = Field(min_length=8, max_length=8)
 
-    def moved(self, target_from_source: np.ndarray) -> SourceCoverage:
+    def transformed(self, target_from_source: np.ndarray) -> SourceCoverage:
         """In another frame, (4, 4): a box around the turned box, and each heading's views in the eighth that its
         middle turns into."""
         rotation, shift = target_from_source[:3, :3], target_from_source[:3, 3]
@@ -103,7 +103,7 @@ class SourceCoverage(BaseModel):
         up, first, second = self._compass()
         turned = rotation @ up
         axis = int(np.abs(turned).argmax())
-        moved = self.model_copy(
+        transformed = self.model_copy(
             update={
                 "low": tuple(corners.min(axis=0).tolist()),
                 "high": tuple(corners.max(axis=0).tolist()),
@@ -112,10 +112,10 @@ class SourceCoverage(BaseModel):
         )
         angles = 2 * np.pi * np.arange(len(self.headings)) / len(self.headings)
         looks = (np.cos(angles)[:, None] * first + np.sin(angles)[:, None] * second) @ rotation.T
-        _, first, second = moved._compass()
+        _, first, second = transformed._compass()
         sectors = np.rint(np.arctan2(looks @ second, looks @ first) / angles[1]).astype(int) % len(self.headings)
         counts = np.bincount(sectors, self.headings, len(self.headings))
-        return moved.model_copy(update={"headings": tuple(counts.astype(int).tolist())})
+        return transformed.model_copy(update={"headings": tuple(counts.astype(int).tolist())})
 
     def _compass(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Unit vectors up, along the first other axis, and a quarter turn counter-clockwise about up from that."""
@@ -146,10 +146,10 @@ class SourceRecording(BaseModel):
     mapped: PlainText | None = None
     coverage: SourceCoverage | None = None
 
-    def moved(self, target_from_source: np.ndarray) -> SourceRecording:
+    def transformed(self, target_from_source: np.ndarray) -> SourceRecording:
         """In another frame, (4, 4)."""
-        moved = None if self.coverage is None else self.coverage.moved(target_from_source)
-        return self.model_copy(update={"coverage": moved})
+        transformed = None if self.coverage is None else self.coverage.transformed(target_from_source)
+        return self.model_copy(update={"coverage": transformed})
 
 
 class Curve(BaseModel):
@@ -224,7 +224,7 @@ class Calibration(BaseModel):
             one, more = getattr(self, field), getattr(other, field)
             return ((1 - share) * one**power + share * more**power) ** (1 / power)
 
-        told = [
+        fields = [
             field
             for field in ("position_error", "rotation_error_deg")
             if None not in (getattr(self, field), getattr(other, field))
@@ -233,7 +233,7 @@ class Calibration(BaseModel):
             position_rate=mean("position_rate", 2),
             rotation_rate_deg=mean("rotation_rate_deg", 2),
             frames=self.frames + other.frames,
-            **{field: mean(field) for field in ("focal_factor", *told)},
+            **{field: mean(field) for field in ("focal_factor", *fields)},
             **limit,
         )
 
@@ -407,7 +407,7 @@ class SceneMap:
         move = np.array(alignment.target_from_source)
         rotation = torch.from_numpy(move[:3, :3])
 
-        def moved(origin: tuple[float, float, float]) -> tuple[float, ...]:
+        def transformed(origin: tuple[float, float, float]) -> tuple[float, ...]:
             return tuple((move[:3, :3] @ origin + move[:3, 3]).tolist())
 
         old = self.header
@@ -415,10 +415,10 @@ class SceneMap:
             update={
                 "format_version": FORMAT_VERSION,
                 "frame_id": alignment.target,
-                "origin": moved(old.origin),
-                "sources": tuple(source.moved(move) for source in old.sources),
+                "origin": transformed(old.origin),
+                "sources": tuple(source.transformed(move) for source in old.sources),
                 "alignments": (*old.alignments, alignment),
-                "parts": tuple(part.model_copy(update={"origin": moved(part.origin)}) for part in old.parts),
+                "parts": tuple(part.model_copy(update={"origin": transformed(part.origin)}) for part in old.parts),
             }
         )
         heads = [head.rotated(rotation) for _, head in self.parts()]

@@ -128,9 +128,9 @@ def _train(
         )
 
     def current(trainer: Trainer, chosen: Tensor | None, calibration: Calibration) -> SceneMap:
-        made = trainer.trained_head()
-        made.whole = fitted_global_pose(data, chosen, normalisation, head, torch.device("cpu"))
-        return SceneMap(header.model_copy(update={"calibration": calibration}), made)
+        head_with_pose = trainer.trained_head()
+        head_with_pose.whole = fitted_global_pose(data, chosen, normalisation, head, torch.device("cpu"))
+        return SceneMap(header.model_copy(update={"calibration": calibration}), head_with_pose)
 
     calibration, held_out_map = Calibration(), None
     if row is DEFAULT:  # the others' tables have no covariance

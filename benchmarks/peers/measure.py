@@ -101,7 +101,7 @@ def row(
     trained = _trained(scene) if steps is None else None
     mapped = Mapped(recording, scene.mapped, encoder, folder, shared, steps or PRESETS["cpu"].training.steps, trained)
     start = time.perf_counter()
-    made = peer.build(mapped, watch)
+    peer_map = peer.build(mapped, watch)
     built = time.perf_counter() - start
     mapping_mb = peak_mb()
     figures = {
@@ -109,28 +109,28 @@ def row(
         "peer": peer_name,
         "note": scene.note,
         "mapped": len(recording.frames),
-        "map_bytes": made.bytes,
+        "map_bytes": peer_map.bytes,
         "mapping_seconds": {stage: round(value, 2) for stage, value in mapped.seconds.items()},
         "build_seconds": round(built, 1),
         "mapping_peak_mb": mapping_mb if mapped.trained is None or peer_name != "dimm" else None,
         "conditions": {},
     }
     for condition, queries in scene.queries.items():
-        asked = queries if most_asked is None else spread(queries, max(1, most_asked // len(scene.queries)))
-        figures["conditions"][condition] = _ask(made, asked, lambda done, total: watch("localizing", done, total))
+        queried = queries if most_asked is None else spread(queries, max(1, most_asked // len(scene.queries)))
+        figures["conditions"][condition] = _ask(peer_map, queried, lambda done, total: watch("localizing", done, total))
     return figures | {"peak_mb": peak_mb(), "machine": machine(["cpu"]), "encoder": encoder.weights.origin}
 
 
-def _ask(made: PeerMap, queries: Recording, watch: Callable[[int, int], object]) -> dict:
+def _ask(peer_map: PeerMap, queries: Recording, watch: Callable[[int, int], object]) -> dict:
     """Accuracy and times."""
     first = queries.frames[0]
-    made.localize(first.load(), first.camera)  # the first is slow for reasons of its own
+    peer_map.localize(first.load(), first.camera)  # the first is slow for reasons of its own
     located: list[PeerResult] = []
     totals = []
     for done, frame in enumerate(queries.frames, start=1):
         image = frame.load()
         start = time.perf_counter()
-        located.append(made.localize(image, frame.camera))
+        located.append(peer_map.localize(image, frame.camera))
         totals.append(1e3 * (time.perf_counter() - start))
         watch(done, len(queries.frames))
     answers = [

@@ -83,10 +83,10 @@ def _every(name: str, what: str, unit: bool = False) -> Callable[[Path, Path], B
         recording = open_recording(data / name)
         if unit:
             recording = _scaled(recording)
-        asked = [frame for index, frame in enumerate(recording.frames) if index % _HELD_OUT == _HELD_OUT // 2]
+        queried = [frame for index, frame in enumerate(recording.frames) if index % _HELD_OUT == _HELD_OUT // 2]
         rest = [frame for index, frame in enumerate(recording.frames) if index % _HELD_OUT != _HELD_OUT // 2]
         mapped = spread(replace(recording, frames=rest, splits={}), MAPPED)
-        queries = spread(replace(recording, frames=asked, splits={}), QUERIES)
+        queries = spread(replace(recording, frames=queried, splits={}), QUERIES)
         return BenchmarkScene(
             name, f"{what}: {len(mapped.frames)} images mapped, {len(queries.frames)} asked", mapped, {"": queries}
         )
@@ -139,10 +139,10 @@ def _gallery(data: Path, folder: Path) -> BenchmarkScene:
         )
         for condition in CONDITIONS
     }
-    asked = len(next(iter(queries.values())).frames)
+    queried = len(next(iter(queries.values())).frames)
     return BenchmarkScene(
         "gallery",
-        f"rendered room: {len(mapped.frames)} images mapped, {asked} of another walk asked in each condition",
+        f"rendered room: {len(mapped.frames)} images mapped, {queried} of another walk asked in each condition",
         mapped,
         queries,
     )

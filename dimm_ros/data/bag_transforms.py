@@ -14,7 +14,7 @@ from dimm_ros.errors import DataError, TransformError
 from dimm_ros.geometry import poses
 
 _SAME = 1e-6  # metres, and of a rotation matrix's entries: two recordings of one static transform
-_TOLD = 3  # values named in a note
+_LISTED = 3  # values named in a note
 
 
 @dataclass
@@ -48,10 +48,10 @@ class BagTransforms:
                 )
             values = self._statics.get(child, [])
             if len(values) > 1:
-                told = ", ".join(f"'{parent}' at {_point(pose)} m" for parent, pose in values[-_TOLD:])
+                listed = ", ".join(f"'{parent}' at {_point(pose)} m" for parent, pose in values[-_LISTED:])
                 found.append(
-                    f"The static transform of '{child}' was recorded with {len(values)} values ({told}); the last was "
-                    "taken: check that it is the camera's true place, or record again with one publisher."
+                    f"The static transform of '{child}' was recorded with {len(values)} values ({listed}); the last "
+                    "was taken: check that it is the camera's true place, or record again with one publisher."
                 )
         return found
 

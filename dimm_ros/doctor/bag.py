@@ -193,7 +193,7 @@ def _frames(topic: str, frame_ids: list[str], headers: list) -> list[Finding]:
 
 
 def _transforms(links: dict[str, _FrameSamples], chain: list[str]) -> list[Finding]:
-    result, told = [], []
+    result, rates = [], []
     for child in chain:
         link = links[child]
         parent = max(link.parents, key=link.parents.get)
@@ -224,7 +224,7 @@ def _transforms(links: dict[str, _FrameSamples], chain: list[str]) -> list[Findi
             continue
         usual = float(np.median(steps))
         gaps = np.flatnonzero(steps > max(_GAP_S, _GAP_FACTOR * usual))
-        told.append(f"{name} {1 / usual:.0f} Hz")
+        rates.append(f"{name} {1 / usual:.0f} Hz")
         if len(gaps):
             longest = int(gaps[steps[gaps].argmax()])
             result.append(
@@ -249,6 +249,6 @@ def _transforms(links: dict[str, _FrameSamples], chain: list[str]) -> list[Findi
                     delay_s=delay,
                 )
             )
-    if not result and told:
-        result.append(ok("TF", ", ".join(told)))
+    if not result and rates:
+        result.append(ok("TF", ", ".join(rates)))
     return result

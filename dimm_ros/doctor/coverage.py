@@ -74,16 +74,16 @@ def _thin_spots(recording: Recording, coverage: ViewCoverage, area: str, figures
         return ok("coverage", area, **figures)
     centres = recording.poses()[:, :3, 3]
     first, second, _ = coverage.axes
-    told = []
+    places = []
     for start, stop in sorted(spots, key=lambda run: -coverage.spacing[run[0] : run[1]].max())[:3]:
         here = centres[start:stop].mean(axis=0)
         off = two_digits(coverage.spacing[start:stop].max())
-        told.append(f"({here[first]:.1f}, {here[second]:.1f}) m: next view that way {off} m off")
+        places.append(f"({here[first]:.1f}, {here[second]:.1f}) m: next view that way {off} m off")
     more = f" and {len(spots) - 3} more" if len(spots) > 3 else ""
     label = f"{'xyz'[first]}, {'xyz'[second]}"
     return warning(
         "coverage",
-        f"{area}; thin at {label} = " + "; ".join(told) + more,
+        f"{area}; thin at {label} = " + "; ".join(places) + more,
         "quick motion or turns, or a place that was passed once",
         f"walk there again, slowly: a view each {two_digits(figures['limit_m'] / THIN_FACTOR)} m, looking both ways",
         **figures,

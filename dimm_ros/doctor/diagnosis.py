@@ -200,8 +200,8 @@ class Search:
             ]
         found = max(fine, key=lambda one: self._gain(before, one)[0])
         gain, error, typical = self._gain(before, found)
-        moved = abs(self.shift_frames(found) - self.shift_frames(state))
-        if moved > _MIN_SHIFT and gain > max(0.15, _SIGMAS * error) and self._fits(typical):
+        change = abs(self.shift_frames(found) - self.shift_frames(state))
+        if change > _MIN_SHIFT and gain > max(0.15, _SIGMAS * error) and self._fits(typical):
             return RecordingFault(family="time", state=found, gain=gain, gain_error=error, error_px=typical)
         return None
 

@@ -98,26 +98,26 @@ def _scale(seen: float, metres: float | None) -> list[Finding]:
         return []
     check, cause = "scale", "poses in millimetres, or in the unit that COLMAP gave its model"
     figures = {"seen": seen, "metres_per_unit": metres}
-    told = two_digits(seen)
+    distance = two_digits(seen)
     if metres is not None:
         if abs(np.log(metres)) < np.log(_OTHER_UNIT):
-            return [ok(check, f"poses and depth images agree; what is seen is {told} m away (median)", **figures)]
+            return [ok(check, f"poses and depth images agree; what is seen is {distance} m away (median)", **figures)]
         unit, away = two_digits(metres), two_digits(seen * metres)
         return [
             problem(
                 check,
-                f"one unit of the poses is {unit} m by the depth images: what is seen is {away} m away, not {told}",
+                f"one unit of the poses is {unit} m by the depth images: what is seen is {away} m away, not {distance}",
                 cause,
                 f"make a bag in metres with 'dimm convert --scale {unit}' and map that",
                 **figures,
             )
         ]
     if LIKELY_DISTANCE_M[0] < seen < LIKELY_DISTANCE_M[1]:
-        return [ok(check, f"what is seen is {told} m away (median), if the poses are in metres", **figures)]
+        return [ok(check, f"what is seen is {distance} m away (median), if the poses are in metres", **figures)]
     return [
         warning(
             check,
-            f"what is seen is {told} m away (median), were the poses in metres",
+            f"what is seen is {distance} m away (median), were the poses in metres",
             cause,
             "compare with the place; make a bag in metres with 'dimm convert --scale' (metres of one unit) and map "
             "that",

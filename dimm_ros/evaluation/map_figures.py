@@ -246,7 +246,7 @@ def draw_checks(path: Path, answers: Sequence[FrameResult], novelty: np.ndarray,
 def draw_frame(path: Path, localizer: Localizer, frame: Frame) -> Path:
     """A frame's rays, predicted beside true; it is localized once more, with every patch's ray."""
     image = frame.load()
-    estimate = localizer.asking_every_patch().localize(image, frame.camera)
+    estimate = localizer.sampling_every_patch().localize(image, frame.camera)
     return draw_ray_field(
         path, frame.name, image, frame.camera, estimate, frame.world_from_camera, localizer.map.header.origin
     )

@@ -34,7 +34,7 @@ def draw_ray_fields(
 
     Its frames are localized once more with every patch's ray, so that errors may differ a little from the evaluation's.
     """
-    localizer = localizer.asking_every_patch()
+    localizer = localizer.sampling_every_patch()
     paths = []
     for name, number in chosen_frames(answers).items():
         frame = recording.frames[number]

@@ -199,12 +199,12 @@ def _draw_trajectory(path: Path, title: str, answers: Sequence[FrameResult], map
             [one[first], other[first]], [one[second], other[second]], "-", color="tab:orange", linewidth=0.6, alpha=0.7
         )
     sigma = 100 * np.array([_sigma(answer) for answer in answers])
-    told = np.isfinite(sigma)
-    if told.any():
+    known = np.isfinite(sigma)
+    if known.any():
         dots = top.scatter(
-            estimated[told, first],
-            estimated[told, second],
-            c=sigma[told],
+            estimated[known, first],
+            estimated[known, second],
+            c=sigma[known],
             s=22,
             cmap="plasma_r",
             vmin=0,
@@ -233,7 +233,7 @@ def _draw_trajectory(path: Path, title: str, answers: Sequence[FrameResult], map
     top.legend()
     translation, _ = errors(answers)
     bottom.plot(100 * np.where(np.isfinite(translation), translation, np.nan), color="tab:blue", label="error")
-    if told.any():
+    if known.any():
         bottom.plot(sigma, ":", color="tab:purple", label="stated standard deviation")
         bottom.legend(fontsize=8)
     log_scale(bottom, "y", translation)

@@ -1,6 +1,6 @@
 """The DIMM head: one token per patch in, one world ray with its confidence out (ICCV 2025, section 3).
 
-    token = patch ++ CLS ++ Fourier(patch centre)
+    token = patch ++ context ++ Fourier(patch centre)        context: the CLS token in the paper, more in ``encoder``
     semantic, geometric = two projections of the token
     embeddings = N independent MLP mappers of the geometric projection
     fused = attention of the semantic projection over the N embeddings

@@ -85,12 +85,12 @@ def build_landmarks(
         return None
     tracks = join_matches(keypoints, pairs, matches)
 
-    def made(images: np.ndarray) -> Landmarks:
+    def landmarks_of(images: np.ndarray) -> Landmarks:
         chosen = tracks.of_images(images)
         return keep_best(chosen, triangulate(chosen, poses), poses, config)
 
     every = np.ones(len(frames), bool)
-    landmarks = made(every)
+    landmarks = landmarks_of(every)
     seconds = time.perf_counter() - begun
     if len(landmarks) < MIN_LANDMARKS:
         note = (
@@ -101,11 +101,13 @@ def build_landmarks(
         return BuiltLandmarks(None, LandmarkCalibration(), len(frames), seconds, note)
     apart = left_out(len(frames))
     kept = ~np.isin(np.arange(len(frames)), apart)
-    calibration = calibrate_landmarks(made(kept), [keypoints[index] for index in apart], poses[apart], poses[kept])
+    calibration = calibrate_landmarks(
+        landmarks_of(kept), [keypoints[index] for index in apart], poses[apart], poses[kept]
+    )
     far = outermost(poses)
     queries = np.flatnonzero(far)
     queries = queries[np.unique(np.linspace(0, len(queries) - 1, min(_FAR_QUERIES, len(queries))).round().astype(int))]
-    reach = landmark_reach(made(~far), [keypoints[index] for index in queries], poses[queries], poses[~far])
+    reach = landmark_reach(landmarks_of(~far), [keypoints[index] for index in queries], poses[queries], poses[~far])
     if reach is not None:
         calibration = calibration.model_copy(update={"reach": reach.joined(calibration.reach)})
     return BuiltLandmarks(landmarks, calibration, len(frames), time.perf_counter() - begun)

@@ -101,7 +101,7 @@ class Landmarks:
         """Some of the landmarks: (L,) bool or indices."""
         return Landmarks(self.kind, **{name: array[rows] for name, array in self.arrays().items()})
 
-    def moved(self, offset: np.ndarray) -> Landmarks:
+    def shifted(self, offset: np.ndarray) -> Landmarks:
         """The same about another origin: ``offset`` (3,) is the old origin as seen from the new one, metres."""
         places = self.exact_places.copy()
         if self.kind == "points":

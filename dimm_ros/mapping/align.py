@@ -180,7 +180,7 @@ def align_map(path: Path, output: Path, fitted: FittedFrame, target: str, refere
     """
     scene_map = SceneMap.load(path)
     old, move = scene_map.header, fitted.target_from_source
-    made = scene_map.aligned(
+    aligned = scene_map.aligned(
         Alignment(
             target=target,
             source=old.frame_id,
@@ -192,14 +192,14 @@ def align_map(path: Path, output: Path, fitted: FittedFrame, target: str, refere
         )
     )
     references, features = ReferenceViews.load(path, old), load_features(features_path(path), old)
-    made.save(output)
+    aligned.save(output)
     for beside in (reference_path(output), features_path(output)):
         beside.unlink(missing_ok=True)  # of a map that was here before
     if references is not None:
-        ReferenceViews(references.cls, move @ references.world_from_camera).save(output, made.header)
+        ReferenceViews(references.cls, move @ references.world_from_camera).save(output, aligned.header)
     if features is not None:
-        write_features(features_path(output), made.header, features.moved(move))
-    return made
+        write_features(features_path(output), aligned.header, features.transformed(move))
+    return aligned
 
 
 def _level(up: str) -> np.ndarray:

@@ -47,7 +47,7 @@ class FeatureBuffer:
         camera_rays: (M, 3) float32 unit rays in the view's camera.
         directions: (M, 3) float32 unit rays in the world.
         view_of: (M,) int32 view of each patch.
-        context: (V, C) float16 CLS token of each view.
+        context: (V, C) float16 global context of each view, see ``encoder.dinov2.Tokens``.
         centres: (V, 3) float64 camera centres in the world, metres.
         rotations: (V, 3, 3) float64 world_from_camera.
         frame_of: (V,) int32 frame of each view.
@@ -186,13 +186,13 @@ def fill_buffer(
     jobs = (divmod(first + number * step, len(recording.frames)) for number in range(buffer.done, buffer.views))
     maker = ViewMaker(recording, encoder.config.input_size, config)
 
-    def made(job: tuple[int, int]) -> tuple[int, View]:
+    def encoder_input(job: tuple[int, int]) -> tuple[int, View]:
         number, index = job
         return index, maker.make(number, index)
 
     try:
         with ThreadPoolExecutor(max_workers=1 if batch == 1 else 8) as pool:
-            for group in _groups(prefetched(pool, made, jobs, 2 * batch), batch):
+            for group in _groups(prefetched(pool, encoder_input, jobs, 2 * batch), batch):
                 images = torch.from_numpy(np.stack([normalise(view.image) for _, view in group]))
                 tokens = encoder.encode(images)
                 patches, contexts = tokens.patches.half().cpu().numpy(), tokens.context.half().cpu().numpy()

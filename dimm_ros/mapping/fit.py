@@ -135,12 +135,12 @@ class MapFit:
         }
         if loss is not None:
             figures["loss"] = loss
-        made = self._map_of(trainer)
-        changes: dict[str, object] = {"figures": made.header.figures | figures}
+        scene_map = self._map_of(trainer)
+        changes: dict[str, object] = {"figures": scene_map.header.figures | figures}
         if self._workers.first:
-            changes["calibration"] = self._calibration(made, complete)
-        made.header = made.header.model_copy(update=changes)
-        return self._fitted(made, complete)
+            changes["calibration"] = self._calibration(scene_map, complete)
+        scene_map.header = scene_map.header.model_copy(update=changes)
+        return self._fitted(scene_map, complete)
 
     def _trainer(self, steps: int, chosen: Tensor | None) -> Trainer:
         """Of a new head, or of the old map's, about to learn from these views (all), or where it was stopped."""
@@ -192,29 +192,29 @@ class MapFit:
     def _fitted(self, scene_map: SceneMap, complete: bool) -> TrainingResult:
         return TrainingResult(scene_map, complete, self._session.seconds)
 
-    def _calibration(self, made: SceneMap, complete: bool) -> Calibration:
+    def _calibration(self, scene_map: SceneMap, complete: bool) -> Calibration:
         """What is known of the map's errors (of a short recording by the global pose part) and of its focal lengths."""
         views, calibration, start = self._views, self._session.calibration, self._start
         changes: dict[str, float] = {}
-        if calibration.max_novelty is None and made.head.whole is not None:
+        if calibration.max_novelty is None and scene_map.head.whole is not None:
             known = calibrate_short(
                 *_global_pose_arguments(views, views.whole, self._normalisation), views.frame_of[views.whole]
             )
             changes |= known | {"position_rate": known["position_rate"] * self._normalisation.radius}
         if complete:
             mapped = np.linspace(0, views.frames - 1, min(_FOCAL_FRAMES, views.frames)).round().astype(int)
-            changes["focal_factor"] = focal_bias(made.head, views, mapped)
+            changes["focal_factor"] = focal_bias(scene_map.head, views, mapped)
         calibration = calibration.model_copy(update=changes)
         if start is None:
             return calibration
-        return start.header.calibration.rescaled(_unit(made, self._rehearsal)).joined(calibration)
+        return start.header.calibration.rescaled(_unit(scene_map, self._rehearsal)).joined(calibration)
 
 
-def _unit(made: SceneMap, rehearsal: TrainingViews | None) -> float:
+def _unit(scene_map: SceneMap, rehearsal: TrainingViews | None) -> float:
     """Novelty of an image in a map per its novelty in the map before: new recordings move the unit, the views' median
     distance.
     """
-    whole = made.head.whole
+    whole = scene_map.head.whole
     if whole is None or rehearsal is None:
         return 1.0
     return float(whole.median_distance(rehearsal.context.to(whole.mean.device)) / whole.spread)

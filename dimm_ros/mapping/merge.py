@@ -68,9 +68,9 @@ def _landmarks(maps: Sequence[SceneMap], header: MapHeader) -> Landmarks | None:
                 f"({first.detector} and "
                 f"{other.landmarks.detector}); build one of them again with the other's."
             )
-    moved = [one.landmarks.moved(np.subtract(one.header.origin, header.origin)) for one in known]
+    shifted = [one.landmarks.shifted(np.subtract(one.header.origin, header.origin)) for one in known]
     tolerance = TOLERANCE * max(one.header.landmarks.calibration.position_sigma for one in known)
-    return combine(moved, tolerance, sum(len(each) for each in moved), seed=len(moved))
+    return combine(shifted, tolerance, sum(len(each) for each in shifted), seed=len(shifted))
 
 
 def _check(maps: Sequence[SceneMap]) -> None:

@@ -113,7 +113,7 @@ class TrainingViews:
         )
         return replace(self, **{name: getattr(self, name)[rows] for name in ROWS})
 
-    def moved(self, target_from_source: np.ndarray) -> TrainingViews:
+    def transformed(self, target_from_source: np.ndarray) -> TrainingViews:
         """These in another frame, (4, 4)."""
         move = torch.from_numpy(target_from_source)
         rotation, shift = move[:3, :3], move[:3, 3]

@@ -95,7 +95,7 @@ def write_sample(
         )
     if not (scene.is_file() and SceneMap.load(scene).header.complete):
         preset = size.preset
-        made = build_map(
+        result = build_map(
             open_recording(mapping),
             scene,
             encoder,
@@ -106,7 +106,7 @@ def write_sample(
             licence="CC0-1.0",
             watch=watch,
         )
-        if not made.complete:
+        if not result.complete:
             return None
     figures = _check(scene, walk, encoder, watch)
     staged = work / "sample"

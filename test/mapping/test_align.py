@@ -113,10 +113,12 @@ def test_coverage_moves_with_the_map() -> None:
     coverage = SourceCoverage(
         low=(0, 0, 0), high=(4, 2, 1), path=9.0, spacing=0.1, up="+z", headings=(9, 1, 2, 3, 4, 5, 6, 7)
     )
-    quarter = coverage.moved(make_pose(Rotation.from_euler("z", 90, degrees=True).as_matrix(), np.array([10.0, 0, 0])))
+    quarter = coverage.transformed(
+        make_pose(Rotation.from_euler("z", 90, degrees=True).as_matrix(), np.array([10.0, 0, 0]))
+    )
     np.testing.assert_allclose([quarter.low, quarter.high], [[8, 0, 0], [10, 4, 1]], atol=1e-12)
     assert quarter.headings == (6, 7, 9, 1, 2, 3, 4, 5) and quarter.up == "+z" and quarter.path == 9.0
-    lying = coverage.moved(make_pose(Rotation.from_euler("x", -90, degrees=True).as_matrix(), np.zeros(3)))
+    lying = coverage.transformed(make_pose(Rotation.from_euler("x", -90, degrees=True).as_matrix(), np.zeros(3)))
     assert lying.up == "+y" and lying.headings == coverage.headings
     np.testing.assert_allclose([lying.low, lying.high], [[0, 0, -2], [4, 1, 0]], atol=1e-12)
 
