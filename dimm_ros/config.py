@@ -73,10 +73,7 @@ class HeadConfig(_Stored):
     fusion: Literal["attention", "mean"] = Field("attention", description="how the N ray embeddings are fused")
     confidence: bool = Field(True, description="predict a per-ray scale of direction and moment error")
     whole_share: float = Field(
-        0.8,
-        ge=0,
-        lt=1,
-        description="largest share of the whole image's pose in the rays; 0 leaves it out, as the paper",
+        0.8, ge=0, lt=1, description="largest share of the global pose in the rays; 0 leaves it out, as the paper"
     )
     whole_least: float = Field(0.3, ge=0, lt=1, description="its share in the rays of a view that is not new at all")
     whole_novelty: float = Field(1.0, gt=0, description="novelty over which the share grows by one")

@@ -13,21 +13,21 @@ import torch
 
 from dimm_ros.config import EVERY_RAY, LIKELY_DISTANCE_M, AcceptanceConfig, SolverConfig
 from dimm_ros.encoder.dinov2 import Encoder, choose_device
-from dimm_ros.encoder.patches import PatchGrid, check_image, patch_grid, thinned
+from dimm_ros.encoder.patches import PatchGrid, check_image, patch_grid, subsampled
 from dimm_ros.errors import InputError, WeightsError
 from dimm_ros.estimate import Estimate, Observation
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import is_rigid, make_pose
 from dimm_ros.head.model import Rays
 from dimm_ros.landmarks.keypoints import Detector, Keypoints, detector_of, find_keypoints
-from dimm_ros.landmarks.locate import Located, locate
+from dimm_ros.landmarks.locate import LandmarkResult, locate
 from dimm_ros.runtime.clock import Clock
 from dimm_ros.runtime.network import Network, Prepared, observe, on_device, prepare
 from dimm_ros.runtime.onnx_network import OnnxNetwork, Provider, network_path
 from dimm_ros.runtime.torch_network import TorchNetwork
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.solver import PoseSolution, refine_focal, solve_rig
-from dimm_ros.solver.landmarks import Prior
+from dimm_ros.solver.landmarks import PosePrior
 from dimm_ros.solver.window import calibrated_covariance, effective_images, redundancy
 from dimm_ros.uncalibrated import encode_image, find_focal, observe_as, square_camera
 
@@ -202,11 +202,11 @@ class Localizer:
         return replace(self.accept(estimate), stage_ms=_stages(timed, clock.stages))
 
     def preprocess(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Prepared]:
-        """Images as the network takes them, with camera rays of the patches it is asked for, and keypoints; raises as
+        """Images as the network takes them, with camera rays of the sampled patches, and keypoints; raises as
         ``localize``.
         """
         size = self.encoder.config.input_size
-        grids = [thinned(patch_grid(camera, size), self.solver.rays) for camera in cameras]
+        grids = [subsampled(patch_grid(camera, size), self.solver.rays) for camera in cameras]
         return [self._prepared(*each) for each in zip(images, cameras, grids, strict=True)]
 
     def _prepared(self, image: np.ndarray, camera: Camera, grid: PatchGrid) -> Prepared:
@@ -256,7 +256,7 @@ class Localizer:
             *header.calibration.sigmas(novelty),
             redundant=redundancy(base_from_cameras, inliers),
             images=effective_images(inliers),
-            asked=float(np.mean([each.grid.asked for each in observations])),
+            sampled_fraction=float(np.mean([each.grid.sampled_fraction for each in observations])),
         )
         of_last = slice(len(agreeing) - rays[-1], None)
         angle, distance = (part.cpu().numpy()[of_last] for part in (solution.angle_residual, solution.centre_residual))
@@ -309,13 +309,13 @@ class Localizer:
                 return self._joined(estimate, found, keypoints)
         return estimate
 
-    def _prior(self, world_from_base: np.ndarray, covariance: np.ndarray) -> Prior:
+    def _prior(self, world_from_base: np.ndarray, covariance: np.ndarray) -> PosePrior:
         """A pose of the map frame about the map's origin, where landmarks are."""
         pose = world_from_base.copy()
         pose[:3, 3] -= self.map.header.origin
-        return Prior.of(pose, covariance)
+        return PosePrior.of(pose, covariance)
 
-    def _joined(self, estimate: Estimate, found: Located, keypoints: Sequence[Keypoints]) -> Estimate:
+    def _joined(self, estimate: Estimate, found: LandmarkResult, keypoints: Sequence[Keypoints]) -> Estimate:
         """The estimate with the landmarks' pose: their own scatter, the errors they share, and the prior's
         information.
         """
@@ -489,7 +489,7 @@ class Localizer:
             )
         return self.predict(self.preprocess(images, cameras))
 
-    def asking_every_patch(self) -> Localizer:
+    def sampling_every_patch(self) -> Localizer:
         """The same, but for rays that are to be seen: no patch is left out."""
         return Localizer(self.map, self.encoder, self.solver.changed(rays=EVERY_RAY), self.acceptance)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dimm_ros.encoder.dinov2 import Encoder, Tokens
-from dimm_ros.encoder.patches import fit, normalise, patch_grid, thinned
+from dimm_ros.encoder.patches import fit, normalise, patch_grid, subsampled
 from dimm_ros.errors import InputError
 from dimm_ros.estimate import Estimate, Observation
 from dimm_ros.geometry.camera import Camera
@@ -79,7 +79,7 @@ def observe_as(scene_map: SceneMap, tokens: Tokens, camera: Camera, rays: int, e
     """Rays of one image's tokens, about so many at most, as of a pinhole camera; ``encode_ms``: time of the tokens."""
     clock = Clock(tokens.patches.device)
     with clock("head"):
-        grid = thinned(patch_grid(camera, scene_map.header.encoder.input_size), rays)
+        grid = subsampled(patch_grid(camera, scene_map.header.encoder.input_size), rays)
         predicted = predict_rays(scene_map.head, tokens, grid)
     times = {"prepare": 0.0, "encode": encode_ms} | clock.stages
     return Observation(grid=grid, rays=predicted, context=tokens.context[0], cls=tokens.cls[0], stage_ms=times)
@@ -131,7 +131,7 @@ def focal_that_agrees(
         candidates: focal lengths that enclose the one sought.
     """
     plane = plane.double()
-    head = head.alone(context)  # the whole-image part agrees with any focal length
+    head = head.alone(context)  # the global pose part agrees with any focal length
 
     def directions(focal: float) -> Tensor:
         rays = torch.cat([plane / focal, torch.ones_like(plane[:, :1])], dim=1)
@@ -196,8 +196,8 @@ class FocalFinder:
             InputError: ``camera`` cannot be used yet, and the image is not RGB uint8 or no focal length explains it.
         """
         height, width = image.shape[:2]
-        asked = self.wants(width, height, stamp_ns)
-        if not asked and self.ready:
+        wanted = self.wants(width, height, stamp_ns)
+        if not wanted and self.ready:
             return None
         found: dict[str, Camera] = {}
 
@@ -211,7 +211,7 @@ class FocalFinder:
             if self.ready:
                 return None
             raise
-        if asked and estimate.accepted:
+        if wanted and estimate.accepted:
             self.add(found[localizer.name].fx, stamp_ns)
         if self.ready:
             return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dimm_ros.audit.photos import Photo
+from dimm_ros.audit.photos import EncodedImage
 from dimm_ros.audit.structure import Probe
 from dimm_ros.head.loss import ray_losses
 
@@ -23,14 +23,14 @@ _SHRINK = 1e-3
 
 
 @dataclass(frozen=True)
-class Prior:
+class TokenPrior:
     """Normal distribution of patch tokens: mean (D,) and root (D, D) of the covariance."""
 
     mean: Tensor
     root: Tensor
 
     @classmethod
-    def of(cls, photos: list[Photo], device: torch.device, most: int = 20000) -> Prior:
+    def of(cls, photos: list[EncodedImage], device: torch.device, most: int = 20000) -> TokenPrior:
         """From images of anything."""
         tokens = torch.cat([photo.patches for photo in photos])
         chosen = torch.linspace(0, len(tokens) - 1, min(most, len(tokens))).long()
@@ -43,7 +43,7 @@ class Prior:
 
 def rebuild(
     probe: Probe,
-    prior: Prior,
+    prior: TokenPrior,
     view: int,
     camera_rays: Tensor,
     steps: int,

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dimm_ros.audit.photos import Photo
+from dimm_ros.audit.photos import EncodedImage
 
 _WIDTH, _BLOCKS = 512, 3
 _BATCH, _RATE = 2048, 2e-3
@@ -46,7 +46,7 @@ class PointHead(nn.Module):
 
 
 def train(
-    photos: list[Photo],
+    photos: list[EncodedImage],
     steps: int,
     device: torch.device,
     watch: Callable[[int, int], object] = lambda done, total: None,

@@ -37,7 +37,7 @@ class Depth(str, Enum):
     none = "none"
 
 
-class Kind(str, Enum):
+class LandmarkChoice(str, Enum):
     """How a map holds its landmarks."""
 
     points = "points"
@@ -71,7 +71,7 @@ def run(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="the map file to write")],
     landmarks: Annotated[
-        Optional[Kind],
+        Optional[LandmarkChoice],
         typer.Option(
             help="landmarks as points, hidden in lines, or none: rays alone (docs/privacy.md says what each gives away)"
         ),

@@ -9,7 +9,7 @@ import numpy as np
 from dimm_ros.data.recording import Frame, Recording
 from dimm_ros.estimate import Estimate
 from dimm_ros.evaluation.map_figures import mapped_poses
-from dimm_ros.evaluation.metrics import Answer, is_mapped
+from dimm_ros.evaluation.metrics import FrameResult, is_mapped
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
 
@@ -20,7 +20,7 @@ def evaluate(
     reference: ReferenceViews | None = None,
     watch: Callable[[int, int], None] | None = None,
     show: Callable[[Frame, np.ndarray, Estimate], None] | None = None,
-) -> list[Answer]:
+) -> list[FrameResult]:
     """Localize every frame on its own.
 
     Args:
@@ -37,7 +37,7 @@ def evaluate(
         image = frame.load()
         estimate = localizer.localize(image, frame.camera)
         answers.append(
-            Answer(
+            FrameResult(
                 name=frame.name,
                 stamp_ns=frame.stamp_ns,
                 true=frame.world_from_camera,

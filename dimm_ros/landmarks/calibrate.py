@@ -72,7 +72,7 @@ class LandmarkCalibration(BaseModel):
 
         Args:
             information: (6, 6) that the matches' own scatter says, see ``LandmarkPose``.
-            strangeness: of the landmarks that agree, see ``Located``.
+            strangeness: of the landmarks that agree, see ``LandmarkResult``.
             prior: (6, 6) information of the prior that joined it, or None. Few landmarks leave most to it, and then add
                 little of the errors that they share.
         """

@@ -20,7 +20,7 @@ from dimm_ros.landmarks.build import BuiltLandmarks, build_landmarks
 from dimm_ros.landmarks.calibrate import LandmarkCalibration
 from dimm_ros.landmarks.combine import combine
 from dimm_ros.landmarks.store import Landmarks
-from dimm_ros.mapping.fit import Watcher
+from dimm_ros.progress import ProgressCallback
 from dimm_ros.reach import Reach
 from dimm_ros.scene_map import LandmarkHeader, MapHeader, SceneMap, landmark_tensors, read_landmarks, write_safetensors
 
@@ -37,7 +37,7 @@ def no_landmarks() -> BuiltLandmarks:
 
 
 def landmarks_of(
-    work: Path, recording: Recording, origin: np.ndarray, config: LandmarkConfig, watch: Watcher
+    work: Path, recording: Recording, origin: np.ndarray, config: LandmarkConfig, watch: ProgressCallback
 ) -> BuiltLandmarks | None:
     """Landmarks of a recording: those that the work folder has of it, or new ones, which are kept there.
 
@@ -145,7 +145,7 @@ def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | 
 
 
 def update_landmarks(
-    work: Path, old: SceneMap, recording: Recording, watch: Watcher
+    work: Path, old: SceneMap, recording: Recording, watch: ProgressCallback
 ) -> tuple[Landmarks | None, LandmarkHeader | None] | None:
     """A map's landmarks with those that a new recording adds, and their header; None when ``watch`` asked to stop."""
     header = old.header.landmarks

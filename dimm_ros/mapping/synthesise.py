@@ -36,7 +36,7 @@ _AROUND = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageWithDepth:
     """A recorded image whose distances are known.
 
     Attributes:
@@ -57,14 +57,14 @@ class Source:
         depth_camera: Camera,
         grid: PatchGrid,
         camera_from_depth: np.ndarray | None = None,
-    ) -> Source:
+    ) -> ImageWithDepth:
         """An (H, W, 3) uint8 RGB image at the encoder's scale, with a depth image as in ``registered_range``."""
         return cls(
             resize(image, grid), registered_range(depth, depth_camera, grid.resized, camera_from_depth), grid.resized
         )
 
 
-def random_motion(source: Source, config: TrainingConfig, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+def random_motion(source: ImageWithDepth, config: TrainingConfig, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     """(4, 4) pose camera_from_virtual of a camera moved by up to ``config.max_offset`` of the scene's distance, turned
     as in ``random_view``; and a zoom.
 
@@ -80,7 +80,7 @@ def random_motion(source: Source, config: TrainingConfig, rng: np.random.Generat
 
 
 def moved_view(
-    sources: Sequence[Source], grid: PatchGrid, source_from_virtual: Sequence[np.ndarray], zoom: float = 1.0
+    sources: Sequence[ImageWithDepth], grid: PatchGrid, source_from_virtual: Sequence[np.ndarray], zoom: float = 1.0
 ) -> View:
     """What a camera would see from another place, turned, and with its focal length times ``zoom``.
 
@@ -174,7 +174,9 @@ def _same_view(one: Camera, other: Camera) -> bool:
     )
 
 
-def _virtual_range(sources: Sequence[Source], virtual: Camera, source_from_virtual: Sequence[np.ndarray]) -> np.ndarray:
+def _virtual_range(
+    sources: Sequence[ImageWithDepth], virtual: Camera, source_from_virtual: Sequence[np.ndarray]
+) -> np.ndarray:
     """(height, width) float32 range of every pixel of the virtual camera; where nothing is known, from around, far side
     first.
 

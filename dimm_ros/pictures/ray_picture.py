@@ -29,8 +29,8 @@ def ray_residual_picture(
 ) -> np.ndarray:
     """The image with the angle between each patch's predicted ray and the solved pose drawn over it, and a legend.
 
-    Patches without a ray (outside the lens model, or not asked: ``solver.rays``) and the image's edges that the encoder
-    does not see keep their own colours.
+    Patches without a ray (outside the lens model, or not sampled: ``solver.rays``) and the image's edges that the
+    encoder does not see keep their own colours.
 
     Args:
         image: (H, W, 3) uint8 RGB, the localized image.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Answer:
+class PublishedPose:
     """One published pose.
 
     Attributes:
@@ -69,7 +69,7 @@ class Collector:
 
     def __init__(self, node: Node, pose_topic: str = "localization_pose", status_topic: str = "status") -> None:
         self._changed = threading.Condition(threading.RLock())
-        self._answers: list[Answer] = []
+        self._answers: list[PublishedPose] = []
         self._reports: list[Report] = []
         self._broadcasts: list[Broadcast] = []
         node.create_subscription(PoseWithCovarianceStamped, pose_topic, self._on_pose, 100)
@@ -77,7 +77,7 @@ class Collector:
         node.create_subscription(TFMessage, "/tf", self._on_tf, DYNAMIC_QOS)
 
     @property
-    def answers(self) -> tuple[Answer, ...]:
+    def answers(self) -> tuple[PublishedPose, ...]:
         """Poses so far."""
         with self._changed:
             return tuple(self._answers)
@@ -108,7 +108,7 @@ class Collector:
     def _on_pose(self, message: PoseWithCovarianceStamped) -> None:
         covariance = np.array(message.pose.covariance, dtype=np.float64).reshape(6, 6)
         header = message.header
-        answer = Answer(
+        answer = PublishedPose(
             stamp_ns=stamp_ns(header.stamp),
             received_s=time.monotonic(),
             frame_id=header.frame_id,

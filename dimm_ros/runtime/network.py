@@ -39,7 +39,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class NetworkOutput:
     """What a network says about a batch of B images.
 
     Attributes:
@@ -69,7 +69,7 @@ class Network(Protocol):
     weights: Weights
     device: torch.device
 
-    def predict(self, pixels: Tensor, grids: Sequence[PatchGrid]) -> Prediction:
+    def predict(self, pixels: Tensor, grids: Sequence[PatchGrid]) -> NetworkOutput:
         """What B images of one size show.
 
         Args:

@@ -97,7 +97,7 @@ def _length(vectors: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Prior:
+class PosePrior:
     """What the rays, or odometry, say of the pose.
 
     Attributes:
@@ -110,7 +110,7 @@ class Prior:
     information: np.ndarray
 
     @classmethod
-    def of(cls, world_from_rig: np.ndarray, covariance: np.ndarray) -> Prior:
+    def of(cls, world_from_rig: np.ndarray, covariance: np.ndarray) -> PosePrior:
         """From a pose and its covariance."""
         return cls(world_from_rig[:3, :3], world_from_rig[:3, 3], np.linalg.inv(covariance))
 
@@ -120,7 +120,11 @@ class Prior:
 
 
 def refine(
-    rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatches, widths: list[float], prior: Prior | None = None
+    rotation: np.ndarray,
+    centre: np.ndarray,
+    matches: LandmarkMatches,
+    widths: list[float],
+    prior: PosePrior | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Newton with Geman-McClure's kernel, one step for each width in pixels; all hypotheses at once.
 
