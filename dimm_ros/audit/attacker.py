@@ -68,8 +68,7 @@ def check_place(scene_map: SceneMap, photos: list[EncodedImage], name: str, *, m
         if known < len(photos) / 2:
             raise InputError(
                 f"'{name}' is not what map '{scene_map.header.name}' was made from: the map holds the poses of {known} "
-                "of "
-                f"{len(photos)} of its images, so it cannot judge the attacks; give that recording, with the --split "
+                f"of {len(photos)} of its images, so it cannot judge the attacks; give that recording, with the --split "
                 "that was mapped."
             )
 

@@ -43,7 +43,7 @@ class Geometry:
 
     @property
     def seen(self) -> float | None:
-        """Median distance of what is seen, in the poses' unit; None where that cannot be told."""
+        """Median distance of what is seen, in the poses' unit; None where unknown."""
         return self.diagnosis.seen if self.diagnosis is not None and np.isfinite(self.diagnosis.seen) else None
 
 
@@ -93,7 +93,7 @@ def _metres(recording: Recording, test: EpipolarTest, diagnosis: Diagnosis) -> f
 
 
 def _scale(seen: float, metres: float | None) -> list[Finding]:
-    """Whether the poses are in metres; nothing where no distance can be told."""
+    """Whether the poses are in metres; nothing where no distance is known."""
     if not np.isfinite(seen):
         return []
     check, cause = "scale", "poses in millimetres, or in the unit that COLMAP gave its model"

@@ -28,7 +28,7 @@ def evaluate(
         recording: frames with true poses in the map's frame.
         reference: mapped images for the retrieval baseline.
         watch: called with (frames done, frames in all).
-        show: called with each frame, its image and what was made of it.
+        show: called with each frame, its image and its estimate.
     """
     answers, mapped = [], mapped_poses(localizer.map, reference)
     if recording.frames:

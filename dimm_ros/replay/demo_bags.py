@@ -67,7 +67,7 @@ def record_walk(
     """A hand-held walk through the gallery that retraces the one route, rendered and recorded.
 
     Args:
-        path: the bag; its name is the stage's that ``watch`` is told of.
+        path: the bag; ``watch`` gets its name as the stage.
         seed: another seed is another walk.
         rate: images a second.
         how: as of ``record_bag``.

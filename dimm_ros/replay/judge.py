@@ -54,7 +54,7 @@ def replay_through_node(
 
 
 def judge(replay: Replay, recording: Recording, base_from_camera: np.ndarray) -> list[FrameResult]:
-    """What the node said about every frame of the recording: pose and covariance of the camera, time until they
+    """The node's answers for every frame of the recording: pose and covariance of the camera, time until they
     came.
     """
     poses = {answer.stamp_ns: answer for answer in replay.answers}
