@@ -231,7 +231,7 @@ class FocalFinder:
         return localizer, estimate
 
     def wants(self, width: int, height: int, stamp_ns: int) -> bool:
-        """Whether an image should be used to find it; another size starts anew, an image out of order does not matter."""
+        """Whether an image should be used to find it; another size starts anew, an image out of order is harmless."""
         if (width, height) != self._size:
             self._size, self._last_ns = (width, height), None
             self._focals.clear()
