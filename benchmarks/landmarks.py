@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads, as in
 
 import numpy as np  # noqa: E402
 
+from benchmarks.ablation.__main__ import OTHER_PLACES  # noqa: E402
 from benchmarks.peers.scenes import SCENES  # noqa: E402
 from dimm_ros.cli.console import bars, console  # noqa: E402
 from dimm_ros.config import PRESETS, LandmarkConfig  # noqa: E402
@@ -63,6 +64,27 @@ def scene_of(data: Path, name: str) -> tuple[Recording, dict[str, Recording]]:
         return SCENES["gallery"](data, ROOT).mapped, {"": query}
     scene = SCENES[name](data, ROOT)
     return scene.mapped, scene.queries
+
+
+def measure_strangers(data: Path, name: str, seed: int) -> dict[str, dict]:
+    """How many images of other places a map of red kitchen accepts, by rays and landmarks, and by rays alone."""
+    scene_map = SceneMap.load(ROOT / f"{name}_{seed}.dimm")
+    encoder = Encoder.open(scene_map.header.encoder)
+    joint, alone = Localizer(scene_map, encoder), Localizer(scene_map.rays_alone(), encoder)
+    found = {}
+    with bars() as progress:
+        for place, every in OTHER_PLACES.items():
+            frames = open_recording(data / place).frames[::every]
+            accepted = {"rays and points": 0, "rays alone": 0}
+            for done, frame in enumerate(frames, start=1):
+                observation = joint.observe(frame.load(), frame.camera)
+                accepted["rays and points"] += joint.estimate([observation], np.eye(4)[None]).accepted
+                accepted["rays alone"] += alone.estimate(
+                    [replace(observation, keypoints=None)], np.eye(4)[None]
+                ).accepted
+                progress(place, done, len(frames))
+            found[place] = {"images": len(frames), "accepted": accepted}
+    return found
 
 
 def measure(data: Path, name: str, seed: int) -> dict[str, dict]:
@@ -241,6 +263,8 @@ def table(known: dict[str, dict]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for place, found in known.items():
+        if place.endswith("strangers"):
+            continue
         for key, each in found.items():
             if key == "map":
                 continue
@@ -268,6 +292,7 @@ def main() -> None:
         "--places", nargs="+", default=[*SPLITS, "gallery", "stray", "herzjesu", "office_hololens", "bonsai"]
     )
     parser.add_argument("--alone", action="store_true", help="landmarks and nothing else: minutes for all places")
+    parser.add_argument("--strangers", action="store_true", help="images of other places, asked of maps that are there")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     given = parser.parse_args()
     ROOT.mkdir(parents=True, exist_ok=True)
@@ -275,11 +300,15 @@ def main() -> None:
     known: dict[str, dict] = json.loads(store.read_text()) if store.is_file() else {}
     for seed in given.seeds:
         for name in given.places:
-            key = f"{name} {seed}{' alone' if given.alone else ''}"
+            what, work = ("", measure)
+            if given.alone or given.strangers:
+                what, work = (" alone", measure_alone) if given.alone else (" strangers", measure_strangers)
+            key = f"{name} {seed}{what}"
             if key not in known:
-                known[key] = (measure_alone if given.alone else measure)(given.data, name, seed)
+                known[key] = work(given.data, name, seed)
                 write_whole(store, json.dumps(known, indent=2) + "\n")
-    for line in table(known):
+    strangers = [f"{place}: {found}" for place, found in known.items() if place.endswith("strangers")]
+    for line in [*table(known), *strangers]:
         console.print(line, highlight=False, soft_wrap=True)
 
 

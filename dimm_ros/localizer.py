@@ -29,7 +29,7 @@ from dimm_ros.scene_map import SceneMap
 from dimm_ros.solver import PoseSolution, refine_focal, solve_rig
 from dimm_ros.solver.landmarks import PosePrior
 from dimm_ros.solver.window import calibrated_covariance, effective_images, redundancy
-from dimm_ros.uncalibrated import observe_uncalibrated, square_camera
+from dimm_ros.uncalibrated import encode_image, find_focal, observe_as, square_camera
 
 #: Of a window's landmarks, the least share of an usual image's that the newest must show, or it was taken elsewhere.
 _LEAST_SHARE = 0.25
@@ -435,28 +435,29 @@ class Localizer:
         Raises:
             InputError: the image is not RGB uint8, or no focal length explains it.
         """
-        observation, camera = observe_uncalibrated(self.map, self.encoder, image, self.solver.rays)
-        info = self.map.header.landmarks
-        if info is None:
-            return self.estimate([observation], _AT_BASE), camera
-        keypoints = self._keypoints(image, camera, info.longest, info.keypoints)
-        for _ in range(_FOCAL_ROUNDS):
+        clock, info, keypoints = Clock(self.encoder.device), self.map.header.landmarks, None
+        with clock("encode"):
+            tokens = encode_image(self.encoder, image)
+        height, width = image.shape[:2]
+        camera = square_camera(width, height, find_focal(self.map, tokens, image.shape))
+        if info is not None:
+            keypoints = self._keypoints(image, camera, info.longest, info.keypoints)
+        for rounds_left in reversed(range(_FOCAL_ROUNDS)):
+            observation = observe_as(self.map, tokens, camera, self.solver.rays, clock.stages["encode"])
             estimate = self.estimate([replace(observation, keypoints=keypoints)], _AT_BASE)
             focal = self._focal_of_landmarks(keypoints, estimate, camera)
-            if abs(np.log(focal / camera.fx)) < _FOCAL_SETTLED:
+            if not rounds_left or abs(np.log(focal / camera.fx)) < _FOCAL_SETTLED:
                 break
-            seen, sigma = square_camera(camera.width, camera.height, focal), keypoints.sigma * camera.fx / focal
-            keypoints, camera = (
-                replace(keypoints, bearings=seen.bearings(keypoints.pixels.astype(float))[0], sigma=sigma),
-                seen,
-            )
+            sigma, camera = keypoints.sigma * camera.fx / focal, square_camera(width, height, focal)
+            bearings = camera.bearings(keypoints.pixels.astype(float))[0]
+            keypoints = replace(keypoints, bearings=bearings, sigma=sigma)
         return estimate, camera
 
-    def _focal_of_landmarks(self, keypoints: Keypoints, estimate: Estimate, camera: Camera) -> float:
+    def _focal_of_landmarks(self, keypoints: Keypoints | None, estimate: Estimate, camera: Camera) -> float:
         """The pinhole camera's focal length as landmarks about an estimate refine it, pixels; unchanged where they say
         nothing.
         """
-        if estimate.basis == "rays" or self.map.landmarks.kind != "points":
+        if keypoints is None or estimate.basis == "rays" or self.map.landmarks.kind != "points":
             return camera.fx
         found = locate(
             [keypoints], _AT_BASE, self.map.landmarks, self._prior(estimate.world_from_camera, estimate.covariance)

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
@@ -339,13 +340,16 @@ class MapHeader(BaseModel):
     parts: tuple[Part, ...] = Field((), description="of a merged map, see head.merged; empty for all others")
 
     def mark(self) -> dict[str, str]:
-        """Fingerprint that ties the files beside a map to it."""
-        return {
+        """Metadata that tie the files beside a map to it, and to the frame it is in."""
+        mark = {
             "name": self.name,
             "created": self.created,
             "encoder_sha256": self.encoder_sha256,
             "encoder": self.encoder.model_dump_json(),
         }
+        if self.alignments:  # so that files beside maps of format 5 stay theirs
+            mark["alignments"] = json.dumps([one.model_dump(mode="json") for one in self.alignments])
+        return mark
 
     @property
     def steps_done(self) -> int | None:
@@ -390,7 +394,11 @@ class SceneMap:
 
     def mapped_poses(self) -> np.ndarray | None:
         """(N, 4, 4) world_from_camera of the mapped images, as the global pose part remembers them; None where there
-        is none."""
+        is none. Worked out once, read-only."""
+        return self._mapped_poses
+
+    @cached_property
+    def _mapped_poses(self) -> np.ndarray | None:
         known = []
         for part, head in self.parts():
             if head.whole is None:
@@ -399,7 +407,9 @@ class SceneMap:
             centres = centres * part.radius + part.origin
             pairs = zip(rotations[recorded], centres[recorded], strict=True)
             known += [make_pose(rotation, centre) for rotation, centre in pairs]
-        return np.array(known).reshape(-1, 4, 4)
+        poses = np.array(known).reshape(-1, 4, 4)
+        poses.flags.writeable = False
+        return poses
 
     def aligned(self, alignment: Alignment) -> SceneMap:
         """The map in another frame: weights, landmarks and header are moved, so that whatever uses it needs to know

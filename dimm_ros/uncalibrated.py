@@ -75,24 +75,14 @@ def estimate_camera(scene_map: SceneMap, encoder: Encoder | OnnxNetwork, images:
     return square_camera(width, height, median_focal(focals))
 
 
-def observe_uncalibrated(
-    scene_map: SceneMap, encoder: Encoder | OnnxNetwork, image: np.ndarray, rays: int
-) -> tuple[Observation, Camera]:
-    """Rays of one (H, W, 3) uint8 RGB image, about so many at most, and the camera that it says took it.
-
-    Raises:
-        InputError: the image is not RGB uint8, or no focal length explains it.
-    """
-    clock = Clock(encoder.device)
-    with clock("encode"):
-        tokens = encode_image(encoder, image)
+def observe_as(scene_map: SceneMap, tokens: Tokens, camera: Camera, rays: int, encode_ms: float) -> Observation:
+    """Rays of one image's tokens, about so many at most, as of a pinhole camera; ``encode_ms``: time of the tokens."""
+    clock = Clock(tokens.patches.device)
     with clock("head"):
-        height, width = image.shape[:2]
-        camera = square_camera(width, height, find_focal(scene_map, tokens, image.shape))
         grid = subsampled(patch_grid(camera, scene_map.header.encoder.input_size), rays)
         predicted = predict_rays(scene_map.head, tokens, grid)
-    times = {"prepare": 0.0} | clock.stages
-    return Observation(grid=grid, rays=predicted, context=tokens.context[0], cls=tokens.cls[0], stage_ms=times), camera
+    times = {"prepare": 0.0, "encode": encode_ms} | clock.stages
+    return Observation(grid=grid, rays=predicted, context=tokens.context[0], cls=tokens.cls[0], stage_ms=times)
 
 
 def encode_image(encoder: Encoder | OnnxNetwork, image: np.ndarray) -> Tokens:

@@ -15,7 +15,7 @@ import torch
 from rich.table import Table
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_maps import tiny_header, tiny_map
+from tiny_maps import VIEWS, tiny_header, tiny_map
 from typer.testing import CliRunner
 
 import dimm_ros.whole_file
@@ -55,6 +55,14 @@ def test_a_map_comes_back_as_it_was_saved(tiny: Path) -> None:
     for name, value in loaded.head.state_dict().items():
         assert value.dtype == torch.float32 and value.device.type == "cpu" and not value.requires_grad
         torch.testing.assert_close(value, made.head.state_dict()[name], atol=1e-3, rtol=1e-3)
+
+
+def test_the_mapped_poses_are_worked_out_once_and_cannot_be_changed() -> None:
+    made = tiny_map()
+    poses = made.mapped_poses()
+    assert poses is made.mapped_poses() and len(poses) == VIEWS
+    with pytest.raises(ValueError, match="read-only"):
+        poses[0, 0, 3] = 1.0
 
 
 def test_sizes_that_a_header_claims_take_no_memory(tiny: Path) -> None:

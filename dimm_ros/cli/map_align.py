@@ -51,8 +51,8 @@ def run(
     poses: Annotated[
         Optional[tuple[Path, Path]],
         typer.Option(
-            help="one drive twice: in the map's frame (a bag, folder or TUM file), and the robot's on the grid "
-            "(a TUM file)"
+            help="one drive twice: in the map's frame (the mapped bag or folder, or a TUM file), and the robot's "
+            "on the grid (a TUM file)"
         ),
     ] = None,
     up: Annotated[
@@ -61,6 +61,7 @@ def run(
     ] = None,
     floor: Annotated[float, typer.Option(help="height of the floor in the map's frame, metres: 0 in the grid's")] = 0.0,
     frame: Annotated[str, typer.Option(help="the grid's frame")] = "map",
+    map_frame: options.MapFrame = "map",
     tolerance: Annotated[float, typer.Option(min=1e-3, help="how far points may be apart, metres")] = 0.5,
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
@@ -74,7 +75,7 @@ def run(
     from dimm_ros.data.occupancy_grid import FREE, read_grid
     from dimm_ros.data.point_pairs import parse_pairs, read_clicks, read_pairs
     from dimm_ros.evaluation.map_figures import draw_on_grid
-    from dimm_ros.mapping.align import UPS, align_map, fit_pairs, fit_trajectories, lowered, up_of
+    from dimm_ros.mapping.align import UPS, align_map, check_in_map, fit_pairs, fit_trajectories, lowered, up_of
     from dimm_ros.scene_map import SceneMap
 
     if up is not None and up not in UPS:
@@ -89,7 +90,9 @@ def run(
     up = up or up_of(scene_map)
     pairs: PointPairs | None = None
     if poses is not None:
-        fitted = fit_trajectories(_trajectory(poses[0]), _trajectory(poses[1]), up, **how)
+        in_map = _trajectory(poses[0], map_frame)
+        check_in_map(scene_map, in_map, tolerance)
+        fitted = fit_trajectories(in_map, _trajectory(poses[1], map_frame), up, **how)
     else:
         pairs = parse_pairs(pair) if pair else read_pairs(pairs_file) if pairs_file is not None else read_clicks(clicks)
         fitted = fit_pairs(pairs, up, **how)
@@ -151,11 +154,11 @@ def _told(move: np.ndarray, rms: float, method: str) -> str:
     )
 
 
-def _trajectory(path: Path) -> list[tuple[int, np.ndarray]]:
+def _trajectory(path: Path, map_frame: str) -> list[tuple[int, np.ndarray]]:
     """Stamps and poses of a TUM file, or of the images of a recording."""
     from dimm_ros.data.open import open_recording
     from dimm_ros.data.tum_rgbd import read_trajectory
 
     if path.is_file() and path.suffix in (".tum", ".txt"):
         return read_trajectory(path)[0]
-    return [(frame.stamp_ns, frame.world_from_camera) for frame in open_recording(path).frames]
+    return [(frame.stamp_ns, frame.world_from_camera) for frame in open_recording(path, map_frame=map_frame).frames]

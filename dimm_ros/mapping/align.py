@@ -23,6 +23,7 @@ from dimm_ros.errors import InputError, MapError
 from dimm_ros.geometry.poses import make_pose
 from dimm_ros.mapping.rehearse import features_path, load_features, write_features
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
+from dimm_ros.reach import nearest_view
 from dimm_ros.scene_map import Alignment, SceneMap
 
 #: Directions that may be up in a map.
@@ -35,6 +36,7 @@ _LINE = 0.05  # points that spread less to the side than this share of their len
 _SCALE = 0.1  # lengths in the map and on the grid that differ by more are not of one unit
 _MAX_GAP_S = 1.0  # between poses of a trajectory
 _MIN_POSES = 10
+_CHECKED, _TURN_DEG = 200, 15.0  # poses that are compared with the map's views, and how far they may be turned
 _POSE_SIGMA, _ARM_SIGMA = 0.05, 1.0  # metres: of a localized robot, and of a camera from its base
 
 
@@ -156,6 +158,36 @@ def fit_trajectories(
     fitted = FittedFrame(move, np.linalg.norm(apart(found), axis=1), check.scale, check.mirrored, f"{len(both)} poses")
     _check_residual(fitted, fitted.rms, tolerance, "trajectories", "their distance (root mean square) is")
     return fitted
+
+
+def check_in_map(scene_map: SceneMap, in_map: Sequence[tuple[int, np.ndarray]], tolerance: float = TOLERANCE) -> None:
+    """Whether a trajectory is in a map's frame: of the recording that was mapped it is where the map's views are.
+
+    Nothing is known of a map that remembers no view.
+
+    Args:
+        scene_map: the map.
+        in_map: stamps and (4, 4) world_from_camera.
+        tolerance: largest median distance to the nearest mapped view, metres.
+
+    Raises:
+        InputError: it is elsewhere.
+    """
+    views = scene_map.mapped_poses()
+    if views is None or not len(views) or not in_map:
+        return
+    chosen = np.unique(np.linspace(0, len(in_map) - 1, min(len(in_map), _CHECKED)).round().astype(int))
+    metres, degrees = map(np.median, nearest_view(np.stack([in_map[index][1] for index in chosen]), views))
+    if metres <= tolerance and degrees <= _TURN_DEG:
+        return
+    header = scene_map.header
+    cure = f"give the trajectory of what was mapped, in the map's frame '{header.frame_id}'"
+    if header.alignments:
+        cure += ", into which the map was moved by an earlier 'dimm map align', or align the map from before that"
+    raise InputError(
+        f"IN_MAP is not in the frame of map '{header.name}': its poses are {metres:.2f} m and {degrees:.0f} degrees "
+        f"(medians) from the nearest mapped views; {cure}."
+    )
 
 
 def lowered(fitted: FittedFrame, floor: float) -> FittedFrame:

@@ -125,12 +125,14 @@ def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | 
         return None
     calibrations = [each.calibration for each in known]
     reaches = [each.reach for each in calibrations if each.reach is not None]
+    grown = [each.strangeness for each in calibrations if each.strangeness is not None]
     worst = LandmarkCalibration(
         position_sigma=max(each.position_sigma for each in calibrations),
         frames=sum(each.frames for each in calibrations),
         rotation_sigma_deg=max(each.rotation_sigma_deg for each in calibrations),
         reach=reduce(Reach.joined, reaches) if reaches else None,
-        strangeness=min((each.strangeness for each in calibrations if each.strangeness is not None), default=None),
+        # Of one whose errors are not known to grow, none may shrink.
+        strangeness=None if any(each.strangeness is None for each in calibrations) else min(grown),
     )
     return known[0].model_copy(
         update={

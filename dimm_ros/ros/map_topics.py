@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.pictures.shown import frustum
 from dimm_ros.ros.messages import to_cloud
-from dimm_ros.ros.reporter import publish
+from dimm_ros.ros.reporter import publish, sentence
+from dimm_ros.ros.worker import LatestWorker
 
 if TYPE_CHECKING:
     from dimm_ros.ros.lifecycle import ManagedNode
@@ -30,7 +32,8 @@ _DEPTH = 0.1  # of a view's pyramid, metres
 
 class MapTopics:
     """``~/map/views`` (visualization_msgs/MarkerArray) and ``~/map/landmarks`` (sensor_msgs/PointCloud2), both
-    transient local.
+    transient local. Drawn and published on a thread of their own: a large map's take seconds, and no pose waits for
+    them.
 
     Args:
         node: makes the publishers.
@@ -38,23 +41,40 @@ class MapTopics:
 
     def __init__(self, node: ManagedNode) -> None:
         self._node = node
+        self._lock, self._closed = threading.Lock(), False  # nothing is published once the publishers are gone
         self._views = node.create_publisher(MarkerArray, "~/map/views", LATCHED_QOS)
         self._landmarks = node.create_publisher(PointCloud2, "~/map/landmarks", LATCHED_QOS)
+        self._worker = LatestWorker[tuple["SceneMap", str]](lambda: None, self._draw, "map_topics", self._on_error)
+        self._worker.start()
 
     def publish(self, scene_map: SceneMap, frame: str) -> None:
-        """Show a map in place of the one before.
+        """Show a map, soon, in place of the one before.
 
         Args:
             scene_map: the map.
             frame: of its poses.
         """
-        publish(self._node, self._views, view_markers(scene_map.mapped_poses(), frame))
-        publish(self._node, self._landmarks, to_cloud(landmark_places(scene_map), frame, 0))
+        self._worker.submit((scene_map, frame))
 
     def destroy(self) -> None:
-        """Take the publishers off the node."""
-        for publisher in (self._views, self._landmarks):
-            self._node.destroy_publisher(publisher)
+        """Take the publishers off the node; what is being drawn is dropped."""
+        self._worker.stop(timeout=0.0)
+        with self._lock:
+            self._closed = True
+            for publisher in (self._views, self._landmarks):
+                self._node.destroy_publisher(publisher)
+
+    def _draw(self, shown: tuple[SceneMap, str]) -> None:
+        scene_map, frame = shown
+        views = view_markers(scene_map.mapped_poses(), frame)
+        landmarks = to_cloud(landmark_places(scene_map), frame, 0)
+        with self._lock:
+            if not self._closed:
+                publish(self._node, self._views, views)
+                publish(self._node, self._landmarks, landmarks)
+
+    def _on_error(self, error: Exception) -> None:
+        self._node.get_logger().error(f"The map cannot be shown: {sentence(error)}")
 
 
 def landmark_places(scene_map: SceneMap) -> np.ndarray:

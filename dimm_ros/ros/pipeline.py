@@ -102,7 +102,7 @@ class Pipeline:
         self._map_topics.destroy()
 
     def show_map(self) -> None:
-        """Publish the current map's views and landmarks, for RViz."""
+        """Have the current map's views and landmarks published, for RViz; nobody waits for it."""
         localizer = self._atlas().current
         self._map_topics.publish(localizer.map, self._map_frame(localizer))
 

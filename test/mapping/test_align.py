@@ -22,7 +22,7 @@ from dimm_ros.evaluation.report import write_tum
 from dimm_ros.geometry.poses import make_pose, pose_errors
 from dimm_ros.landmarks.locate import locate
 from dimm_ros.landmarks.store import hide_in_lines
-from dimm_ros.mapping.align import UPS, align_map, fit_pairs, fit_trajectories, lowered, up_of
+from dimm_ros.mapping.align import UPS, align_map, check_in_map, fit_pairs, fit_trajectories, lowered, up_of
 from dimm_ros.mapping.merge import merge_maps
 from dimm_ros.mapping.rehearse import features_path, keep_features, load_features
 from dimm_ros.mapping.retrieval import ReferenceViews
@@ -337,6 +337,17 @@ def test_what_lies_beside_the_map_moves_with_it(trained: SceneMap, tmp_path: Pat
     assert len(told) == 2 and told[0].startswith("'map' of map.yaml from 'map', by 5 pairs, 0.0 cm")
 
 
+def test_what_lay_beside_the_map_in_its_old_frame_is_not_the_aligned_ones(trained: SceneMap, tmp_path: Path) -> None:
+    path = tmp_path / "map.dimm"
+    ReferenceViews(np.ones((40, 5), np.float32), WALK.poses).save(path, trained.header)
+    keep_features(features_path(path), trained.header, WALK.views())
+    once = trained.aligned(alignment(MOVE)).header
+    twice = trained.aligned(alignment(MOVE)).aligned(alignment(MOVE, "map")).header
+    for header in (once, twice):
+        assert ReferenceViews.load(path, header) is None and load_features(features_path(path), header) is None
+    assert once.mark() != twice.mark() and ReferenceViews.load(path, trained.header) is not None
+
+
 def test_an_alignment_that_is_no_rigid_transform_is_refused() -> None:
     with pytest.raises(ValueError, match="not a rigid transform"):
         alignment(np.diag([2.0, 2.0, 2.0, 1.0]))
@@ -384,28 +395,43 @@ def test_the_command_writes_a_map_and_a_picture(place: Path) -> None:
     assert again.exit_code == 1 and "exists already" in again.stderr
 
 
+def aligned_by_poses(place: Path, name: str, output: str):
+    """With the walk in the map's frame, and on the grid."""
+    walk = [(index * 10**8, pose) for index, pose in enumerate(WALK.poses)]
+    grid_from_map = drive(np.zeros(3))[2]
+    write_tum(place / "slam.tum", walk)
+    write_tum(place / "amcl.tum", [(stamp, grid_from_map @ pose) for stamp, pose in walk])
+    options = ("--up", "-y", "--tolerance", 0.3, "--json")  # it is a short walk, nearly straight
+    poses = ("--poses", place / "slam.tum", place / "amcl.tum")
+    return dimm(place / name, place / "map.yaml", "-o", place / output, *poses, *options)
+
+
 def test_the_command_takes_two_trajectories(place: Path) -> None:
-    in_map, on_grid, _ = drive(np.array([0.1, 0.5, -0.4]))
-    write_tum(place / "slam.tum", in_map)
-    write_tum(place / "amcl.tum", on_grid)
-    made = dimm(
-        place / "old.dimm",
-        place / "map.yaml",
-        "-o",
-        place / "new.dimm",
-        "--poses",
-        place / "slam.tum",
-        place / "amcl.tum",
-        "--json",
-    )
+    made = aligned_by_poses(place, "old.dimm", "new.dimm")
     assert made.exit_code == 0, made.stderr
     told = json.loads(made.stdout)
     assert (
         told["rms_m"] < 0.1
         and told["up"] == "-y"
-        and len(told["residuals_m"]) == 199
+        and len(told["residuals_m"]) == 40
         and 0 <= told["views_in_free_cells"] <= 1
     )
+
+
+def test_a_trajectory_in_the_frame_before_does_not_move_an_aligned_map_again(place: Path) -> None:
+    assert aligned_by_poses(place, "old.dimm", "new.dimm").exit_code == 0
+    again = aligned_by_poses(place, "new.dimm", "twice.dimm")
+    assert again.exit_code == 1 and not (place / "twice.dimm").exists()
+    assert "IN_MAP is not in the frame of map 'tiny'" in again.stderr and "or align the map from before" in again.stderr
+
+
+def test_a_trajectory_is_in_the_maps_frame_where_its_views_are(trained: SceneMap) -> None:
+    walk = [(index, pose) for index, pose in enumerate(WALK.poses)]
+    check_in_map(trained, walk)
+    turned = make_pose(Rotation.from_euler("y", 40, degrees=True).as_matrix(), np.zeros(3))
+    for elsewhere in ([(stamp, turned @ pose) for stamp, pose in walk], drive(np.zeros(3))[0]):
+        with pytest.raises(InputError, match="degrees .medians. from the nearest mapped views; give the trajectory"):
+            check_in_map(trained, elsewhere)
 
 
 def test_wrong_usage_of_the_command(place: Path) -> None:

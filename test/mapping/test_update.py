@@ -25,7 +25,7 @@ from dimm_ros.mapping.training_views import Stacked, TrainingViews
 from dimm_ros.mapping.update import one_recording, update_map
 from dimm_ros.scene_map import Calibration, SceneMap
 
-STEPS = 150
+STEPS = 250
 
 
 def copied(small_map: Path, folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from dimm_ros.landmarks.store import hide_in_lines
 from dimm_ros.ros.map_topics import LATCHED_QOS
 
 from .robot import KnownPose
+from .waiting import PATIENCE
 
 ORIGIN = (3.0, -2.0, 1.0)
 RNG = np.random.default_rng(0)
@@ -118,3 +120,19 @@ def test_the_map_that_the_images_show_is_shown(make_robot, session) -> None:
     robot.wait(lambda: eyes.views and len(ends(eyes.views[-1])) == 6 * 16)
     robot.answer_of(robot.localize(2))
     robot.wait(lambda: len(ends(eyes.views[-1])) == 2 * 16)
+
+
+def test_nothing_waits_while_a_map_is_drawn(make_robot, session) -> None:
+    """Neither the activation, nor the pose that an image of another map gives."""
+    first, second, drawn = known(POINTS, "first"), known(None, "second", POSES[:2]), threading.Event()
+    first.only, second.only = {1}, {2}
+    first.open = lambda entry, **options: second if entry == "second" else first
+    for localizer, poses in ((first, POSES), (second, POSES[:2])):
+        localizer.map.mapped_poses = lambda poses=poses: poses if drawn.wait(PATIENCE) else None
+    robot = make_robot(localizer=first, map="first", maps=["first", "second"])
+    eyes = Eyes(session)
+    for number in (1, 2):
+        robot.answer_of(robot.localize(number))
+    assert not eyes.views and not drawn.is_set()
+    drawn.set()
+    robot.wait(lambda: eyes.views and len(ends(eyes.views[-1])) == 2 * 16)
