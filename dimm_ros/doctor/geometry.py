@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from dimm_ros.doctor.findings import Finding, ok, problem, two_digits, unknown, 
 from dimm_ros.doctor.matching import Matches, match_recording
 from dimm_ros.errors import DataError
 from dimm_ros.geometry.poses import rotation_angle_deg
+from dimm_ros.progress import StepCallback
 
 _CHECKS = ("pose convention", "time of images and poses", "focal length")
 _SLIGHT_FOCAL = 0.06  # a smaller error of the focal length is a warning
@@ -47,7 +47,7 @@ class Geometry:
         return self.diagnosis.seen if self.diagnosis is not None and np.isfinite(self.diagnosis.seen) else None
 
 
-def check_geometry(recording: Recording, progress: Callable[[int, int], object] | None = None) -> Geometry:
+def check_geometry(recording: Recording, progress: StepCallback | None = None) -> Geometry:
     """Match features and judge poses and focal length by them.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def landmarks_of(
     return built
 
 
-def points_of(scene_map: SceneMap, recording: Recording, watch: Callable[[str, int, int], bool]) -> Landmarks | None:
+def points_of(scene_map: SceneMap, recording: Recording, watch: ProgressCallback) -> Landmarks | None:
     """Landmarks of a recording as points about a map's origin, made as the map's own lines were; None for a map without
     lines.
     """
