@@ -136,7 +136,7 @@ class SolverConfig(_Section):
         400,
         ge=32,
         le=EVERY_RAY,
-        description="most patches of an image that are asked for rays, every k-th of all: more tell the same",
+        description="most patches of an image that are sampled, every k-th of all: more rays say the same",
     )
     hypotheses: int = Field(64, ge=4, le=4096, description="two-ray hypotheses of each RANSAC, scored at once")
     local_steps: int = Field(4, ge=0, le=50, description="truncated-loss refits of the best hypotheses (LO-RANSAC)")

@@ -1,4 +1,4 @@
-"""What the localizer makes of images: an ``Observation`` (rays, no pose yet) and an ``Estimate`` (a judged pose)."""
+"""Results of localizing images: an ``Observation`` (rays, no pose yet) and an ``Estimate`` (a judged pose)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Observation:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What one image, a rig's images or a window of frames say about a pose.
+    """Pose estimated from one image, a rig's images or a window of frames.
 
     Attributes:
         world_from_camera: (4, 4), map frame, metres, optical axes; world_from_base for a rig.

@@ -149,8 +149,7 @@ class Localizer:
 
         Raises:
             InputError: the image's size is not the camera's, it is not RGB uint8, the pose is not rigid, its covariance
-            is
-                none, or the map has no landmarks.
+                is none, or the map has no landmarks.
         """
         if not self.can_track:
             raise InputError(f"Map '{self.name}' has no landmarks to track; build it with --landmarks points or lines.")
@@ -159,8 +158,7 @@ class Localizer:
         if covariance.shape != (6, 6) or not np.isfinite(covariance).all() or np.linalg.eigvalsh(covariance).min() <= 0:
             raise InputError(
                 "The prediction's covariance is not a finite, positive definite (6, 6) matrix; give one that tells how "
-                "unsure "
-                "x, y, z, rx, ry and rz are, in square metres and radians."
+                "unsure x, y, z, rx, ry and rz are, in square metres and radians."
             )
         clock = Clock(torch.device("cpu"))
         with clock("keypoints"):
@@ -282,9 +280,8 @@ class Localizer:
         """The rays' calibrated estimate joined by what the map's landmarks say; the same where they say nothing.
 
         Matching is guided by the rays' pose. Where the rays are not to be trusted, or few landmarks agree with them,
-        all
-        landmarks are searched and the pose rests on them alone: they prove an image of this map that the rays call
-            foreign.
+        all landmarks are searched and the pose rests on them alone: they prove an image of this map that the rays call
+        foreign.
         """
         keypoints = [each.keypoints for each in observations]
         if any(each is None for each in keypoints):

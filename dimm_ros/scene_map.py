@@ -163,11 +163,11 @@ class Curve(BaseModel):
 
 
 class Calibration(BaseModel):
-    """What held-out frames of the recording said about the map's own errors.
+    """The map's own errors, as measured on held-out frames of the recording.
 
     The errors of an image's rays are nearly the same for all of them, because they come from the image as a whole:
-    their size is told by how new the view is, not by how well the rays agree. Measured, they grow nearly in proportion
-    to novelty (docs/benchmarks.md).
+    their size follows from how new the view is, not from how well the rays agree. Measured, they grow nearly in
+    proportion to novelty (docs/benchmarks.md).
 
     Attributes:
         position_rate, rotation_rate_deg: standard deviation per axis of the error that all rays share at novelty 1,
@@ -247,7 +247,7 @@ class Calibration(BaseModel):
 
 
 class LandmarkHeader(BaseModel):
-    """What a map's landmarks are; they themselves are the tensors ``landmarks.*``, see ``landmarks.store``.
+    """Header of a map's landmarks; they themselves are the tensors ``landmarks.*``, see ``landmarks.store``.
 
     Attributes:
         kind: points, or lines that hide them.
@@ -301,7 +301,7 @@ class Alignment(BaseModel):
 
 
 class Part(BaseModel):
-    """One of the maps that a merged map was made of."""
+    """A map that a merged map was made of."""
 
     model_config = _DATA
 
@@ -340,7 +340,7 @@ class MapHeader(BaseModel):
     parts: tuple[Part, ...] = Field((), description="of a merged map, see head.merged; empty for all others")
 
     def mark(self) -> dict[str, str]:
-        """What ties the files beside a map to it, and to the frame it is in."""
+        """Metadata that tie the files beside a map to it, and to the frame it is in."""
         mark = {
             "name": self.name,
             "created": self.created,

@@ -33,7 +33,7 @@ _WIDEST, _NARROWEST, _CANDIDATES = 115.0, 30.0, 8
 #: Images before the focal length is used, and before it is settled: one fixes it to a few per cent, ten to about one.
 NEEDED, ENOUGH = 5, 15
 
-#: Time between images that are asked, seconds, before and after it is used: neighbouring images err alike.
+#: Time between images that are used to find it, seconds, before and after it is known: neighbouring images err alike.
 _SPACING_S, _LATER_SPACING_S = 0.5, 2.0
 
 
@@ -141,7 +141,7 @@ def focal_that_agrees(
 
 
 class UncalibratedLocalizer(Protocol):
-    """What ``FocalFinder`` needs of a localizer."""
+    """A localizer as ``FocalFinder`` uses it."""
 
     @property
     def name(self) -> str:
@@ -221,7 +221,7 @@ class FocalFinder:
         return localizer, estimate
 
     def wants(self, width: int, height: int, stamp_ns: int) -> bool:
-        """Whether an image should be asked; one of another size starts anew, one out of order does not matter."""
+        """Whether an image should be used to find it; another size starts anew, an image out of order is harmless."""
         if (width, height) != self._size:
             self._size, self._last_ns = (width, height), None
             self._focals.clear()
@@ -231,7 +231,7 @@ class FocalFinder:
         return self._last_ns is None or stamp_ns - self._last_ns >= spacing * 1e9
 
     def add(self, focal: float, stamp_ns: int) -> None:
-        """What an image said, in pixels."""
+        """Add the focal length estimated from an image, pixels."""
         self._focals.append(focal)
         self._last_ns = stamp_ns
 

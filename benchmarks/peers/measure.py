@@ -7,7 +7,7 @@ import json
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +25,7 @@ from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.evaluation.metrics import FrameResult, errors, summarise
 from dimm_ros.mapping.build import MIN_FRAMES
-from dimm_ros.progress import ProgressCallback
+from dimm_ros.progress import ProgressCallback, StepCallback
 from dimm_ros.scene_map import SceneMap
 
 #: Peers by name, those of this package first.
@@ -121,7 +121,7 @@ def row(
     return figures | {"peak_mb": peak_mb(), "machine": machine(["cpu"]), "encoder": encoder.weights.origin}
 
 
-def _ask(peer_map: PeerMap, queries: Recording, watch: Callable[[int, int], object]) -> dict:
+def _ask(peer_map: PeerMap, queries: Recording, watch: StepCallback) -> dict:
     """Accuracy and times."""
     first = queries.frames[0]
     peer_map.localize(first.load(), first.camera)  # the first is slow for reasons of its own

@@ -67,10 +67,9 @@ def check_place(scene_map: SceneMap, photos: list[EncodedImage], name: str, *, m
         known = sum(bool(is_mapped(photo.pose, path)) for photo in photos)
         if known < len(photos) / 2:
             raise InputError(
-                f"'{name}' is not what map '{scene_map.header.name}' was made from: the map holds the poses of {known} "
-                "of "
-                f"{len(photos)} of its images, so it cannot judge the attacks; give that recording, with the --split "
-                "that was mapped."
+                f"'{name}' is not what map '{scene_map.header.name}' was made from: the map holds the poses of "
+                f"{known} of {len(photos)} of its images, so it cannot judge the attacks; give that recording, "
+                "with the --split that was mapped."
             )
 
 

@@ -22,7 +22,7 @@ _ROOM_SEED = 97
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """One encoded image.
+    """An image with its tokens.
 
     Attributes:
         patches: (P, D) float16 tokens, row by row.

@@ -49,7 +49,7 @@ class AttackPlan:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the attacks are tried with, and judged by.
+    """Images and truths that the attacks use, and by which they are judged.
 
     Attributes:
         foreign: images of other places.
@@ -85,7 +85,7 @@ class Rebuilt:
 
 @dataclass
 class Audit:
-    """What came of it.
+    """Results of the attacks on a map.
 
     Attributes:
         figures: for people and scripts, plain numbers.

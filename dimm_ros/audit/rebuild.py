@@ -7,7 +7,6 @@ distribution).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from dimm_ros.audit.photos import EncodedImage
 from dimm_ros.audit.structure import Probe
 from dimm_ros.head.loss import ray_losses
+from dimm_ros.progress import StepCallback
 
 _PRIOR = 0.1  # weight of the prior beside the head's likelihood: the best of 0, 0.02 and 0.1 in a trial on red kitchen
 _RATE = 0.05
@@ -47,7 +47,7 @@ def rebuild(
     view: int,
     camera_rays: Tensor,
     steps: int,
-    watch: Callable[[int, int], object] = lambda done, total: None,
+    watch: StepCallback = lambda done, total: None,
 ) -> Tensor:
     """(P, D) tokens that fit best at (P, 3) camera rays of a mapped view."""
     directions, moments = probe.true_rays(view, camera_rays)

@@ -5,8 +5,7 @@ The contexts and poses of the mapped views come from the map itself (``attacker`
 
     same place    the token stays where it was in its image; its rays are what the head answers for each view's context
     best fit      in each view the token is tried at every place of the image; the ray goes through the place where the
-    head's answer
-                  agrees best (by its own likelihood) with the view's pose, which the attacker knows
+                  head's answer agrees best (by its own likelihood) with the view's pose, which the attacker knows
 
 Neither needs an image of the scene. Tokens come from foreign images, from photographs of the place (then the attacker
 holds images), or are rebuilt from the head's weights (``rebuild``).

@@ -29,7 +29,7 @@ Preset = Enum("Preset", {name: name for name in ("auto", *PRESETS)}, type=str)
 
 
 class Depth(str, Enum):
-    """What depth virtual views are made with."""
+    """Source of the depth for virtual views."""
 
     auto = "auto"
     recorded = "recorded"

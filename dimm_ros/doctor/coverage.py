@@ -105,7 +105,6 @@ def _headings(poses: np.ndarray, coverage: ViewCoverage, cell: float) -> Finding
         "headings",
         f"{mean:.1f} of {SECTORS} directions from each square of {two_digits(cell)} m on average, "
         f"{total} in all; {100 * opposite:.0f} % of the places are seen both ways (a robot that looks another way "
-        "there "
-        "will not be localized)",
+        "there will not be localized)",
         **figures,
     )

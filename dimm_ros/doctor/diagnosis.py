@@ -39,7 +39,7 @@ _BLIND = 0.12  # mean log error that a clearly wrong focal length or time must a
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What is believed of the recording.
+    """Hypothesis of how a recording's poses and camera were recorded.
 
     Attributes:
         convention: how its poses are to be read.
@@ -59,7 +59,7 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class RecordingFault:
-    """One accepted step of the search: family is convention, time, focal, lens or turn."""
+    """A fault that the search has accepted: family is convention, time, focal, lens or turn."""
 
     family: str
     state: Hypothesis
@@ -70,7 +70,7 @@ class RecordingFault:
 
 @dataclass
 class Diagnosis:
-    """What the test found.
+    """Result of the search.
 
     Attributes:
         given_px, final_px, floor_px: typical epipolar error as given, with the faults undone, and of the features
@@ -82,7 +82,7 @@ class Diagnosis:
         bars: hypothesis -> typical error in pixels, as given and the common mistakes.
         blind: family -> why the recording cannot tell.
         ambiguous: names of common conventions that explain the images as well as the accepted one.
-        seen: median distance of the matched points, in the unit of the poses; NaN where none can be told.
+        seen: median distance of the matched points, in the unit of the poses; NaN where unknown.
     """
 
     given_px: float

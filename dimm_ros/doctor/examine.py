@@ -21,7 +21,7 @@ from dimm_ros.progress import ProgressCallback
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found, and what the picture shows.
+    """Findings, and the data of the picture.
 
     Attributes:
         recording: what was examined, frames with poses only (all frames where none has one).
@@ -57,7 +57,7 @@ def examine(
 
     Args:
         source, split, bag_options: as for ``open_recording``.
-        watch: told about progress.
+        watch: called with the progress.
 
     Raises:
         DataError: nothing there can be read at all.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from dimm_ros.doctor.findings import Finding, ok, problem, two_digits, unknown, 
 from dimm_ros.doctor.matching import Matches, match_recording
 from dimm_ros.errors import DataError
 from dimm_ros.geometry.poses import rotation_angle_deg
+from dimm_ros.progress import StepCallback
 
 _CHECKS = ("pose convention", "time of images and poses", "focal length")
 _SLIGHT_FOCAL = 0.06  # a smaller error of the focal length is a warning
@@ -43,11 +43,11 @@ class Geometry:
 
     @property
     def seen(self) -> float | None:
-        """Median distance of what is seen, in the poses' unit; None where that cannot be told."""
+        """Median distance of what is seen, in the poses' unit; None where unknown."""
         return self.diagnosis.seen if self.diagnosis is not None and np.isfinite(self.diagnosis.seen) else None
 
 
-def check_geometry(recording: Recording, progress: Callable[[int, int], object] | None = None) -> Geometry:
+def check_geometry(recording: Recording, progress: StepCallback | None = None) -> Geometry:
     """Match features and judge poses and focal length by them.
 
     Args:
@@ -93,7 +93,7 @@ def _metres(recording: Recording, test: EpipolarTest, diagnosis: Diagnosis) -> f
 
 
 def _scale(seen: float, metres: float | None) -> list[Finding]:
-    """Whether the poses are in metres; nothing where no distance can be told."""
+    """Whether the poses are in metres; nothing where no distance is known."""
     if not np.isfinite(seen):
         return []
     check, cause = "scale", "poses in millimetres, or in the unit that COLMAP gave its model"

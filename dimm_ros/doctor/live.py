@@ -76,7 +76,7 @@ class Link:
 
 @dataclass
 class LiveTraffic:
-    """Everything that was overheard.
+    """Messages and graph that were overheard on a running robot.
 
     Attributes:
         image, info: the two topics.

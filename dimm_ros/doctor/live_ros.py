@@ -69,7 +69,7 @@ _LATCHED = QoSProfile(
 
 @dataclass(frozen=True)
 class LiveOptions:
-    """What to listen to.
+    """Topics and frames to listen to.
 
     Attributes:
         image, camera_info: topics; namespaces and ``~`` are not resolved further.

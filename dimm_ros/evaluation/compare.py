@@ -24,7 +24,7 @@ _SAME_STAMP_S = 1e-3
 
 @dataclass(frozen=True)
 class EvaluationRun:
-    """One run's figures and errors.
+    """Figures and errors of an evaluation.
 
     Attributes:
         name: of its results folder.
@@ -41,7 +41,7 @@ class EvaluationRun:
 
 
 def read_run(folder: Path) -> EvaluationRun:
-    """What 'dimm eval' or 'dimm demo' left in a results folder.
+    """Read a results folder of 'dimm eval' or 'dimm demo'.
 
     Raises:
         DataError: it is none, or its files are damaged.

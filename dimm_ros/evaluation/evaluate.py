@@ -12,13 +12,14 @@ from dimm_ros.evaluation.map_figures import mapped_poses
 from dimm_ros.evaluation.metrics import FrameResult, is_mapped
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
+from dimm_ros.progress import StepCallback
 
 
 def evaluate(
     localizer: Localizer,
     recording: Recording,
     reference: ReferenceViews | None = None,
-    watch: Callable[[int, int], None] | None = None,
+    watch: StepCallback | None = None,
     show: Callable[[Frame, np.ndarray, Estimate], None] | None = None,
 ) -> list[FrameResult]:
     """Localize every frame on its own.
@@ -28,7 +29,7 @@ def evaluate(
         recording: frames with true poses in the map's frame.
         reference: mapped images for the retrieval baseline.
         watch: called with (frames done, frames in all).
-        show: called with each frame, its image and what was made of it.
+        show: called with each frame, its image and its estimate.
     """
     answers, mapped = [], mapped_poses(localizer.map, reference)
     if recording.frames:

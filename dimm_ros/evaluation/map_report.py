@@ -37,7 +37,7 @@ _STYLE = (
 
 @dataclass(frozen=True)
 class RecordingResult:
-    """One recording, localized.
+    """A recording, localized.
 
     Attributes:
         recording: with true poses.
@@ -170,7 +170,7 @@ def _mapped(scene_map: SceneMap, reference: ReferenceViews | None, folder: Path)
 def _results(
     localizer: Localizer, judged: RecordingResult, scene_map: SceneMap, folder: Path, number: int
 ) -> list[str]:
-    """One recording's part of the page."""
+    """A recording's part of the page."""
     title = f"<h2>On {html.escape(judged.recording.name)}</h2>"
     if not judged.answers:
         return [title, _note("It has no frame.")]

@@ -19,7 +19,7 @@ _CHI2_95 = 12.592  # six degrees of freedom
 
 @dataclass(frozen=True)
 class FrameResult:
-    """What a localizer said about one frame.
+    """A frame's true and estimated pose.
 
     Attributes:
         name, stamp_ns: the frame.

@@ -27,7 +27,7 @@ _Pair = tuple[float, float | None]
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """What a paper reports.
+    """Figures that a paper reports.
 
     Attributes:
         method: its name.

@@ -23,7 +23,7 @@ _UNCERTAIN = (
 
 @dataclass(frozen=True)
 class RejectionKind:
-    """Sentences that mean the same.
+    """Kind of rejection: sentences that mean the same.
 
     Attributes:
         name: in a few words.

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a table, TUM trajectories, pictures, metrics.json, in a dated folder."""
+"""Report of a run: a table, TUM trajectories, pictures, metrics.json, in a dated folder."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _rejections(rejections: Sequence[dict]) -> list[tuple[str, str]]:
 
 
 def _memory(figures: dict) -> list[tuple[str, str]]:
-    """A row that says so where the map is asked for images that it was made from."""
+    """A row that warns where queries are images that the map was made from."""
     mapped = figures.get("frames_mapped")
     if not mapped or mapped < 0.5 * figures["frames"]:
         return []

@@ -123,7 +123,7 @@ class GlobalPose(nn.Module):
         return nearest_rotations(pose[:, 3:].reshape(-1, 3, 3)), pose[:, :3], novelty.clamp_min(_SAME)
 
     def mapped(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the map holds of the M views it was fitted to: contexts (M, C), rotations, centres, and which were
+        """Mapped views, as the map holds the M it was fitted to: contexts (M, C), rotations, centres, and which were
         recorded.
 
         The contexts are what the axes leave of them; the poses are those of the fit, to the precision of the weights.

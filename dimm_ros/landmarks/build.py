@@ -95,8 +95,7 @@ def build_landmarks(
     if len(landmarks) < MIN_LANDMARKS:
         note = (
             f"The images show only {len(landmarks)} landmarks (at least {MIN_LANDMARKS} are needed): few keypoints, or "
-            "too "
-            "little movement between them; the map answers from rays alone."
+            "too little movement between them; the map answers from rays alone."
         )
         return BuiltLandmarks(None, LandmarkCalibration(), len(frames), seconds, note)
     apart = left_out(len(frames))

@@ -43,7 +43,7 @@ _VIEW_FIELDS = {"passes", "max_rotation_deg", "max_roll_deg", "max_zoom", "jitte
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What came of a build.
+    """Result of building or updating a map.
 
     Attributes:
         path: the map file, or None when it was stopped before there was anything to save.
@@ -271,7 +271,7 @@ def _lock(work: Path) -> int | None:
 
 @contextmanager
 def kept_for_views(work: Path) -> Iterator[None]:
-    """What goes wrong leaves a work folder behind only if it holds views to go on from."""
+    """A failure leaves a work folder behind only if it holds views to go on from."""
     try:
         yield
     except BaseException:

@@ -34,12 +34,12 @@ _CHECKPOINT_SECONDS = 60.0
 _FOCAL_FRAMES = 24  # mapped frames that say how far off focal lengths are
 CALIBRATING = 0.5  # share of the steps that the head is trained for that is calibrated
 _CURVE_POINTS, _CURVES = 100, 8  # of a training, and trainings of a map
-_LOSSES = 100  # of the last steps, whose mean is told
+_LOSSES = 100  # of the last steps, whose mean is reported
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What came of a training.
+    """Result of training a map.
 
     Attributes:
         scene_map: usable, if unfinished.
@@ -53,7 +53,7 @@ class TrainingResult:
 
 
 class MapFit:
-    """One training of a map: calibrate, train, finish.
+    """Training of a map: calibrate, train, finish.
 
     Args:
         header: of the map to be; its calibration, figures and curves are filled in.

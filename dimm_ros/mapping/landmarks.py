@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def landmarks_of(
     return built
 
 
-def points_of(scene_map: SceneMap, recording: Recording, watch: Callable[[str, int, int], bool]) -> Landmarks | None:
+def points_of(scene_map: SceneMap, recording: Recording, watch: ProgressCallback) -> Landmarks | None:
     """Landmarks of a recording as points about a map's origin, made as the map's own lines were; None for a map without
     lines.
     """
@@ -100,7 +100,7 @@ def points_config(header: LandmarkHeader) -> LandmarkConfig:
 
 
 def landmark_header(built: BuiltLandmarks, config: LandmarkConfig) -> LandmarkHeader | None:
-    """What the map's header says of them."""
+    """Their entry in the map's header."""
     landmarks = built.landmarks
     if landmarks is None:
         return None
@@ -117,7 +117,7 @@ def landmark_header(built: BuiltLandmarks, config: LandmarkConfig) -> LandmarkHe
 
 
 def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | None) -> LandmarkHeader | None:
-    """What the header of a map says whose landmarks are those of several: the first's way to find keypoints, the
+    """Entry in the header of a map whose landmarks are those of several: the first's way to find keypoints, the
     largest errors.
     """
     known = [header.landmarks for header in headers if header.landmarks is not None]

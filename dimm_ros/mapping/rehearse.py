@@ -1,14 +1,13 @@
-"""What a map is trained on beside a new recording, so that it forgets nothing: features kept of the old one, or what
-the map remembers.
+"""Rehearsal: old views that a map is trained on beside a new recording, so that it forgets nothing. Their features were
+kept, or are what the map remembers.
 
 * ``MAP.features.safetensors``, which ``dimm map --keep-features`` writes beside a map: tokens of some patches of every
-old view. They
-  show what was seen (a stranger can make pictures of tokens), so nobody gets this file who did not ask for it.
+  old view. They show what was seen (a stranger can make pictures of tokens), so nobody gets this file who did not
+  ask for it.
 * Without it, the map's own global pose part: it knows the context of every mapped view up to what its axes leave, and
-gives that view's
-  pose. Such a view has no patches; it borrows some from the new images. For a borrowed patch too the true ray is the
-  one that the old view's camera has there, so the head learns to place the old contexts as before, whatever the patch
-  shows.
+  gives that view's pose. Such a view has no patches; it borrows some from the new images. For a borrowed patch too the
+  true ray is the one that the old view's camera has there, so the head learns to place the old contexts as before,
+  whatever the patch shows.
 """
 
 from __future__ import annotations

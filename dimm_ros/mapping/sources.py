@@ -1,4 +1,4 @@
-"""What a map's header says of the recordings it was made from."""
+"""The recordings a map was made from, as its header describes them."""
 
 from __future__ import annotations
 

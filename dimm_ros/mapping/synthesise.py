@@ -2,12 +2,10 @@
 
 The head regresses world rays, so a synthesised view needs no depth label: its rays and its centre are exact whatever
 the depth, and an error of depth only bends the picture a little. The depth is carried to the virtual camera
-(z-buffered), its
-cracks are closed, and the virtual pixels look their colours up in the recorded image: sharp, and without cracks. What
-    the
-recorded camera did not see is looked up in other images of the recording that did; what none saw is filled with
-something smooth or mirrored, since the encoder attends to the whole image, and the patches it covers are not trained
-on.
+(z-buffered), its cracks are closed, and the virtual pixels look their colours up in the recorded image: sharp, and
+without cracks. What the recorded camera did not see is looked up in other images of the recording that did; what none
+saw is filled with something smooth or mirrored, since the encoder attends to the whole image, and the patches it covers
+are not trained on.
 
 Distances are ranges along unit rays, so every central camera works; images of them hold 0 where there is none.
 """
@@ -82,7 +80,7 @@ def random_motion(source: ImageWithDepth, config: TrainingConfig, rng: np.random
 def moved_view(
     sources: Sequence[ImageWithDepth], grid: PatchGrid, source_from_virtual: Sequence[np.ndarray], zoom: float = 1.0
 ) -> View:
-    """What a camera would see from another place, turned, and with its focal length times ``zoom``.
+    """A camera's view from another place, turned, and with its focal length times ``zoom``.
 
     Args:
         sources: the recorded image whose camera is moved, then others that fill in what it did not see, best first.

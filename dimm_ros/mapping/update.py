@@ -62,8 +62,7 @@ def update_map(
     """Train a map further on new recordings of its place.
 
     The work folder ``<output>.work`` holds features and checkpoints; the same call goes on from there. The map is
-    written only when
-    the training is complete: until then the old one is the better one.
+    written only when the training is complete: until then the old one is the better one.
 
     Args:
         map_path: the map; its features are looked for beside it.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PublishedPose:
-    """One published pose.
+    """A published pose.
 
     Attributes:
         stamp_ns: the image's stamp.
@@ -41,7 +41,7 @@ class PublishedPose:
 
 @dataclass(frozen=True)
 class Report:
-    """One status message, and when it came (``time.monotonic()``)."""
+    """A status message, and when it arrived (``time.monotonic()``)."""
 
     stamp_ns: int
     received_s: float
@@ -50,7 +50,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Broadcast:
-    """One transform of /tf, and when it came (``time.monotonic()``)."""
+    """A transform of /tf, and when it arrived (``time.monotonic()``)."""
 
     parent: str
     child: str
@@ -60,7 +60,7 @@ class Broadcast:
 
 
 class Collector:
-    """Subscribes to a localizer's topics on a node that somebody else spins; thread safe.
+    """Subscribes to a localizer's topics on a node that the caller spins; thread safe.
 
     Args:
         node: the node to subscribe on; its namespace is the localizer's, or the topics say where it is.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from dimm_ros.gallery.scene import build_room
 from dimm_ros.gallery.trajectory import MOUNTS, trajectory
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import invert
-from dimm_ros.progress import ProgressCallback
+from dimm_ros.progress import ProgressCallback, StepCallback
 
 _TF_HZ = 48.0
 _MAP_SECONDS, _MAP_EVERY = 56.0, 6  # four rounds, eight images a second
@@ -67,7 +67,7 @@ def record_walk(
     """A hand-held walk through the gallery that retraces the one route, rendered and recorded.
 
     Args:
-        path: the bag; its name is the stage's that ``watch`` is told of.
+        path: the bag; ``watch`` gets its name as the stage.
         seed: another seed is another walk.
         rate: images a second.
         how: as of ``record_bag``.
@@ -120,9 +120,7 @@ def _parts(recording: Recording, split: str | None) -> tuple[Sequence[Frame], Se
     return mapping, query
 
 
-def _write(
-    path: Path, frames: Sequence[Frame], base_from_camera: np.ndarray, progress: Callable[[int, int], object]
-) -> None:
+def _write(path: Path, frames: Sequence[Frame], base_from_camera: np.ndarray, progress: StepCallback) -> None:
     """Frames as a robot would have recorded them."""
     stamps = np.array([frame.stamp_ns for frame in frames], dtype=np.int64)
     odometry = drifting_odometry(

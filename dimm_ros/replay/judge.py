@@ -15,6 +15,7 @@ from dimm_ros.evaluation.metrics import FrameResult
 from dimm_ros.geometry.covariance import lever
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
+from dimm_ros.progress import StepCallback
 from dimm_ros.replay.player import PlayOptions
 from dimm_ros.replay.session import Replay, replay_bag
 from dimm_ros.scene_map import SceneMap
@@ -54,7 +55,7 @@ def replay_through_node(
 
 
 def judge(replay: Replay, recording: Recording, base_from_camera: np.ndarray) -> list[FrameResult]:
-    """What the node said about every frame of the recording: pose and covariance of the camera, time until they
+    """The node's answers for every frame of the recording: pose and covariance of the camera, time until they
     came.
     """
     poses = {answer.stamp_ns: answer for answer in replay.answers}
@@ -93,7 +94,7 @@ def beside_rays_alone(
     scene_map: SceneMap,
     encoder: Encoder,
     reference: ReferenceViews,
-    watch: Callable[[int, int], None] | None = None,
+    watch: StepCallback | None = None,
 ) -> tuple[list[FrameResult], list[FrameResult]]:
     """The same answers with the retrieval baseline's pose beside each, and what the map's rays alone say of the same
     images.

@@ -187,7 +187,7 @@ class LocalizerProcess:
 
 @dataclass(frozen=True)
 class Replay:
-    """What came of a replayed bag.
+    """Messages that the node published during a replayed bag.
 
     Attributes:
         answers: published poses.

@@ -32,7 +32,7 @@ _WINDOW_S = 5.0
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """One decoded image with its camera (None before its focal length is found); ``frame`` is the camera's optical
+    """A decoded image with its camera (None before its focal length is found); ``frame`` is the camera's optical
     frame.
     """
 
@@ -44,7 +44,7 @@ class DecodedImage:
 
 @dataclass(frozen=True)
 class LocalizationResult:
-    """What the images of one time say.
+    """Result of localizing the images of one time.
 
     Attributes:
         localizer: of the map that they show.

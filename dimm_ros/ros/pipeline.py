@@ -52,11 +52,12 @@ class Hint:
 
 
 class Pipeline:
-    """Localizes images and publishes what comes of them; made on activation, destroyed on deactivation.
+    """Localizes images and publishes the results; created on activation, destroyed on deactivation.
 
-    What is believed (by the gate, the transform, the state) has an epoch, which ends when somebody has it forgotten or
-    gives a hint: every answer carries the epoch in which its image's turn began, and is refused once that has ended.
-    ``forget`` and ``hint`` end the epoch and leave word for the next image, so that other threads may call them.
+    What is believed (by the gate, the transform, the state) has an epoch, which ends when a service call resets it or
+    gives a pose hint: every answer carries the epoch in which its image's turn began, and is refused once that has
+    ended.
+    ``forget`` and ``hint`` end the epoch and leave a request for the next image, so that other threads may call them.
 
     Args:
         node: makes the publishers.
@@ -136,7 +137,7 @@ class Pipeline:
             yield
 
     def handle(self, images: Sequence[ImageWithInfo]) -> None:
-        """Localize what the cameras saw at one time, and publish what came of it."""
+        """Localize the images of one time, and publish the result."""
         stamp = images[-1].stamp_ns
         status = self._reporter.new_status(stamp)
         try:
@@ -275,7 +276,7 @@ class Pipeline:
         return self._odometry
 
     def _begin_turn(self, odometry: Odometry) -> int:
-        """Do what was asked for since the last image; returns the epoch."""
+        """Carry out requests that came since the last image; returns the epoch."""
         config = self._config()
         if self._gate.config != config.gate:
             self._gate = PoseGate(config.gate)

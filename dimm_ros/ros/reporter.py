@@ -147,7 +147,7 @@ class Reporter:
 
 
 def sentence(error: Exception) -> str:
-    """What an exception means to the user."""
+    """Sentence for the user about an exception."""
     return (
         str(error)
         if isinstance(error, DimmError)

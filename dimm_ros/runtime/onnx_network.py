@@ -48,7 +48,7 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "t
 
 
 class Exported(BaseModel):
-    """What an exported file says of itself: of which map it is, and how it computes."""
+    """Metadata of an exported file: of which map it is, and how it computes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -210,7 +210,7 @@ def choose_providers(
 
 
 def _checked(content: bytes, path: Path, map_path: Path) -> Exported:
-    """What the file says of itself, if it is whole, keeps to itself, and is of the map."""
+    """The file's metadata, if it is whole, keeps to itself, and is of the map."""
     import onnx
     from google.protobuf.message import DecodeError
 

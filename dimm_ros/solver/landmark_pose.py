@@ -1,8 +1,8 @@
 """From matched landmarks to a pose: hypotheses (three points; or grown from the prior for lines), the best refined, and
 how sure.
 
-How sure is told a contrario (Moisan and Stival, IJCV 2004): the number of poses that would agree with as many matches
-by chance, were each match somewhere at random in the region in which it was looked for.
+How sure is estimated a contrario (Moisan and Stival, IJCV 2004): the number of poses that would agree with as many
+matches by chance, were each match somewhere at random in the region in which it was looked for.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LEAST_VARIANCE, _LEAST_SLOPE, _REACH_PX = 0.01, 0.1, 12.0
 
 @dataclass(frozen=True)
 class LandmarkPose:
-    """What landmarks say of a pose.
+    """Pose from landmarks.
 
     Attributes:
         rotation, centre: (3, 3), (3,) world_from_rig.

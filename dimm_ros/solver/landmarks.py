@@ -2,10 +2,9 @@
 
 With p = R bearing, q = R offset (zero for one camera) and o = c + q the keypoint's own camera centre, world frame:
 
-    point X:            r = (X - o) / |X - o| - p                       three numbers, the angle that the keypoint is
-        off
-    line (l, n = X x l): r = p . N / |N|,  N = n - o x l                 one number, the angle from the plane of centre
-    and line
+    point X:            r = (X - o) / |X - o| - p                       three numbers, the keypoint's angular error
+    line (l, n = X x l): r = p . N / |N|,  N = n - o x l                 one number, the angle from the plane of
+                                                                        centre and line
 
 Both are ``m = X x d`` written as an angle: c x d = X x d says that X - c is parallel to d, and l.m + n.d = 0 is p . N =
 0. Perturbation as in ``refine``: c <- c + dc, R <- exp([a]x) R; parameters (dc, a). The prior adds (x - x0)^T S^-1 (x -
@@ -98,7 +97,7 @@ def _length(vectors: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PosePrior:
-    """What the rays, or odometry, say of the pose.
+    """Prior of the pose, from rays or odometry.
 
     Attributes:
         rotation, centre: (3, 3), (3,) world_from_rig.

@@ -1,10 +1,9 @@
 """Covariance of a pose: of one image, of a rig's cameras, or of the frames of a short odometry window.
 
 The errors of a head are nearly the same for all rays of one image, so the solver's covariance, which holds for errors
-independent
-between rays, is by far too small: the shared part is added, with the size that the map's calibration found on single
-    images. And
-two images of nearly the same view share their errors, too: so many say less than as many independent ones.
+independent between rays, is by far too small: the shared part is added, with the size that the map's calibration found
+on single images. And two images of nearly the same view share their errors, too: so many say less than as many
+independent ones.
 """
 
 from __future__ import annotations
