@@ -160,7 +160,7 @@ def _error_ratios() -> dict[str, float]:
     stamps, world_from_base = trajectory(1, 4.6, 20.0)
     room, camera = build_room(0, photographs=False), Camera(224, 168, 150.0, 150.0, 111.5, 83.5)
     poses = world_from_base @ MOUNTS["handheld"]
-    mapped, asked = film(room, camera, stamps, poses, every=4), film(room, camera, stamps[2:], poses[2:], every=4)
+    mapped, queries = film(room, camera, stamps, poses, every=4), film(room, camera, stamps[2:], poses[2:], every=4)
     ratios = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in _SEEDS:
@@ -170,7 +170,7 @@ def _error_ratios() -> dict[str, float]:
             localizer = Localizer.open(path, device="cpu")
             reference = ReferenceViews.load(path, localizer.map.header)
             own, retrieved = [], []
-            for frame in asked.frames:
+            for frame in queries.frames:
                 estimate = localizer.localize(
                     frame.load(), frame.camera
                 )  # rejected ones count as well: acceptance is not what is judged

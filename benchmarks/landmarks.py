@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +38,7 @@ from dimm_ros.landmarks.locate import locate  # noqa: E402
 from dimm_ros.landmarks.store import hide_in_lines  # noqa: E402
 from dimm_ros.localizer import Localizer  # noqa: E402
 from dimm_ros.mapping.build import build_map  # noqa: E402
+from dimm_ros.progress import StepCallback  # noqa: E402
 from dimm_ros.scene_map import SceneMap  # noqa: E402
 from dimm_ros.whole_file import write_whole  # noqa: E402
 
@@ -177,9 +177,7 @@ def _alone(
     )
 
 
-def _asked(
-    scene_map: SceneMap, encoder: Encoder, recording: Recording, watch: Callable[[int, int], object]
-) -> dict[str, dict]:
+def _asked(scene_map: SceneMap, encoder: Encoder, recording: Recording, watch: StepCallback) -> dict[str, dict]:
     points = scene_map.landmarks
     lines = SceneMap(
         scene_map.header.model_copy(

@@ -1,6 +1,6 @@
 """``localize()`` of a 640x480 image against the encoder's own forward pass on the same image and device.
 
-The map has the preset's size, the whole-image part of some 500 images, and random weights: times do not depend on their
+The map has the preset's size, the global pose part of some 500 images, and random weights: times do not depend on their
 values. Both are timed in one run by turns, so that whatever else the machine does slows both; each follows the other as
 often as itself.
 """
@@ -22,8 +22,8 @@ from dimm_ros.config import PRESETS, Preset
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.encoder.patches import fit, normalise, patch_grid
 from dimm_ros.geometry.camera import Camera
+from dimm_ros.head.global_pose import GlobalPose
 from dimm_ros.head.model import MapHead
-from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.localizer import Estimate, Localizer
 from dimm_ros.scene_map import MapHeader, SceneMap
 
@@ -52,7 +52,7 @@ def untrained(preset: Preset, device: str, path: Path) -> Localizer:
     """With an untrained map of the preset's sizes, by way of a file as always."""
     encoder = Encoder.open(preset.encoder, device="cpu")
     torch.manual_seed(0)
-    head = MapHead(encoder.dim, encoder.context_dim, preset.head, WholeImage(encoder.context_dim, _VIEWS))
+    head = MapHead(encoder.dim, encoder.context_dim, preset.head, GlobalPose(encoder.context_dim, _VIEWS))
     header = MapHeader(
         name="random",
         frame_id="map",

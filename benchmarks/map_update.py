@@ -24,7 +24,7 @@ from benchmarks.report import Store  # noqa: E402
 from dimm_ros import __version__  # noqa: E402
 from dimm_ros.cli.console import Bars, bars, console  # noqa: E402
 from dimm_ros.config import PRESETS, EncoderConfig  # noqa: E402
-from dimm_ros.evaluation.metrics import Answer, summarise  # noqa: E402
+from dimm_ros.evaluation.metrics import FrameResult, summarise  # noqa: E402
 from dimm_ros.mapping.build import now  # noqa: E402
 from dimm_ros.mapping.fit import MapFit  # noqa: E402
 from dimm_ros.mapping.merge import merge_maps  # noqa: E402
@@ -32,7 +32,7 @@ from dimm_ros.mapping.rehearse import features_path, keep_features, load_feature
 from dimm_ros.mapping.trainer import Normalisation  # noqa: E402
 from dimm_ros.mapping.training_views import TrainingViews  # noqa: E402
 from dimm_ros.mapping.update import updated_header  # noqa: E402
-from dimm_ros.scene_map import MapHeader, SceneMap, Source  # noqa: E402
+from dimm_ros.scene_map import MapHeader, SceneMap, SourceRecording  # noqa: E402
 
 ROOT = Path("results") / "map_update"
 MAPS = {
@@ -45,7 +45,7 @@ MAPS = {
 }
 
 
-class Bench:
+class UpdateBenchmark:
     """Makes the maps that are missing, and judges them."""
 
     def __init__(self, data: Path, steps: int, watch: Bars) -> None:
@@ -71,11 +71,11 @@ class Bench:
             return SceneMap.load(merge_maps([self._folder / "first.dimm", self._folder / "second.dimm"], path))
         if name in ("first", "all", "second"):
             half = {"first": self._halves[:1], "second": self._halves[1:], "all": self._halves}[name]
-            made = self._fit(
+            scene_map = self._fit(
                 name, self._header(name, cut(self._data, torch.cat(half))), cut(self._data, torch.cat(half))
             )
             if name == "first":
-                keep_features(features_path(path), made.header, cut(self._data, self._halves[0]))
+                keep_features(features_path(path), scene_map.header, cut(self._data, self._halves[0]))
         else:
             old, new = self.make("first"), cut(self._data, self._halves[1])
             rehearsal = (
@@ -84,12 +84,12 @@ class Bench:
                 else load_features(features_path(self._folder / "first.dimm"), old.header)
             )
             header = updated_header(
-                old.header, (Source(name="second", frames=len(self._halves[1])),), self._training, {}
+                old.header, (SourceRecording(name="second", frames=len(self._halves[1])),), self._training, {}
             )
-            made = self._fit(name, header, new, start=old, rehearsal=rehearsal)
-        made.save(path)
+            scene_map = self._fit(name, header, new, start=old, rehearsal=rehearsal)
+        scene_map.save(path)
         (self._folder / f"{name}.training").unlink(missing_ok=True)
-        return made
+        return scene_map
 
     def _fit(self, name: str, header: MapHeader, data: TrainingViews, **more) -> SceneMap:
         def watch(_: str, done: int, total: int, note: str) -> bool:
@@ -117,7 +117,7 @@ class Bench:
             training=self._training,
             origin=tuple(normalisation.origin.tolist()),
             radius=normalisation.radius,
-            sources=(Source(name=name, frames=frames),),
+            sources=(SourceRecording(name=name, frames=frames),),
         )
 
     def judge(self, scene_map: SceneMap) -> dict[str, dict]:
@@ -130,7 +130,7 @@ class Bench:
         }
 
 
-def _figures(answers: list[Answer]) -> dict:
+def _figures(answers: list[FrameResult]) -> dict:
     figures = summarise(answers)
     return {
         name: figures[name]
@@ -192,7 +192,7 @@ def main() -> None:
         for name in given.only:
             key = f"{name}/{given.steps}"
             if key not in store.figures:
-                bench = bench or Bench(given.data, given.steps, watch)
+                bench = bench or UpdateBenchmark(given.data, given.steps, watch)
                 store.put(key, bench.judge(bench.make(name)))
     for name in MAPS:
         if f"{name}/{given.steps}" in store.figures:

@@ -71,7 +71,7 @@ def session(name: str, light: Condition, images: int, rounds: int) -> Recording:
     return replace(recording, frames=[replace(frame, load=cache(frame.load)) for frame in recording.frames[:images]])
 
 
-class Bench:
+class SessionsBenchmark:
     """Makes the maps that are missing, and judges them."""
 
     def __init__(
@@ -101,7 +101,7 @@ class Bench:
             return self._watch(f"{name}: {stage}", done, total, note)
 
         if name == "updated":
-            made = update_map(
+            result = update_map(
                 self.make("morning"),
                 [self._sessions["evening"]],
                 self._encoder,
@@ -110,7 +110,7 @@ class Bench:
                 watch=watch,
             )
         else:
-            made = build_map(
+            result = build_map(
                 self._sessions[name],
                 path,
                 self._encoder,
@@ -119,7 +119,7 @@ class Bench:
                 landmarks=self._preset.landmarks,
                 watch=watch,
             )
-        if not made.complete:
+        if not result.complete:
             raise KeyboardInterrupt
         return path
 
@@ -166,7 +166,7 @@ def main(
     wanted = [(name, light) for name in MAPS for light in LIGHTS if f"{name}/{light}" not in store.figures]
     if wanted:
         with bars(stoppable=True) as watch:
-            bench = Bench(folder, images, queries, steps, input_size, passes, watch)
+            bench = SessionsBenchmark(folder, images, queries, steps, input_size, passes, watch)
             for name, light in wanted:
                 store.put(f"{name}/{light}", bench.judge(name, light))
     for name in MAPS:

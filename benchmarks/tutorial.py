@@ -192,7 +192,7 @@ def draw_first_look(path: Path, map_file: Path, bag: Path) -> Path:
     from dimm_ros.pictures.plots import pyplot
 
     frames = open_recording(bag).frames
-    localizer = Localizer.open(map_file).asking_every_patch()
+    localizer = Localizer.open(map_file).sampling_every_patch()
     estimates = [localizer.localize(frame.load(), frame.camera) for frame in frames]
     true = np.stack([frame.world_from_camera[:2, 3] for frame in frames])
     found = np.stack([one.world_from_camera[:2, 3] for one in estimates if one.accepted])

@@ -73,10 +73,7 @@ class HeadConfig(_Stored):
     fusion: Literal["attention", "mean"] = Field("attention", description="how the N ray embeddings are fused")
     confidence: bool = Field(True, description="predict a per-ray scale of direction and moment error")
     whole_share: float = Field(
-        0.8,
-        ge=0,
-        lt=1,
-        description="largest share of the whole image's pose in the rays; 0 leaves it out, as the paper",
+        0.8, ge=0, lt=1, description="largest share of the global pose in the rays; 0 leaves it out, as the paper"
     )
     whole_least: float = Field(0.3, ge=0, lt=1, description="its share in the rays of a view that is not new at all")
     whole_novelty: float = Field(1.0, gt=0, description="novelty over which the share grows by one")
@@ -139,7 +136,7 @@ class SolverConfig(_Section):
         400,
         ge=32,
         le=EVERY_RAY,
-        description="most patches of an image that are asked for rays, every k-th of all: more tell the same",
+        description="most patches of an image that are sampled, every k-th of all: more rays say the same",
     )
     hypotheses: int = Field(64, ge=4, le=4096, description="two-ray hypotheses of each RANSAC, scored at once")
     local_steps: int = Field(4, ge=0, le=50, description="truncated-loss refits of the best hypotheses (LO-RANSAC)")

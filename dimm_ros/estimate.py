@@ -1,4 +1,4 @@
-"""What the localizer makes of images: an ``Observation`` (rays, no pose yet) and an ``Estimate`` (a judged pose)."""
+"""Results of localizing images: an ``Observation`` (rays, no pose yet) and an ``Estimate`` (a judged pose)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Observation:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What one image, a rig's images or a window of frames say about a pose.
+    """Pose estimated from one image, a rig's images or a window of frames.
 
     Attributes:
         world_from_camera: (4, 4), map frame, metres, optical axes; world_from_base for a rig.
@@ -52,14 +52,14 @@ class Estimate:
             images' stages.
         cls: (W,) float32 CLS token of the (last) image.
         angle_residual_deg: (rows, columns) angle between predicted and solved direction of each patch, NaN where masked
-            (the lens model does not hold there, or ``solver.rays`` are asked already); last image.
+            (the lens model does not hold there, or ``solver.rays`` are sampled already); last image.
         centre_residual: (rows, columns) distance of the solved centre from each predicted ray, metres, NaN where
             masked; last image.
         world_rays: (rows, columns, 6) predicted ray of each patch, NaN where masked: unit direction, moment about the
             map frame's origin (metres); last image.
         image_inlier_ratios: share of each image's rays that agree, in the order given; fewer than given when earlier
             images of a window were left out, because the newest contradicts them.
-        novelty: how unlike all mapped views the image is (the median of several images), see ``head.whole_image``; None
+        novelty: how unlike all mapped views the image is (the median of several images), see ``head.global_pose``; None
             if unknown.
         inlier_mask: (rows, columns) bool: the patches whose rays agree with the pose; last image.
         basis: what the pose rests on: rays, landmarks, or both (landmarks with the rays' pose as their prior).

@@ -13,23 +13,23 @@ import torch
 
 from dimm_ros.config import EVERY_RAY, LIKELY_DISTANCE_M, AcceptanceConfig, SolverConfig
 from dimm_ros.encoder.dinov2 import Encoder, choose_device
-from dimm_ros.encoder.patches import PatchGrid, check_image, patch_grid, thinned
+from dimm_ros.encoder.patches import PatchGrid, check_image, patch_grid, subsampled
 from dimm_ros.errors import InputError, WeightsError
 from dimm_ros.estimate import Estimate, Observation
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import is_rigid, make_pose
 from dimm_ros.head.model import Rays
 from dimm_ros.landmarks.keypoints import Detector, Keypoints, detector_of, find_keypoints
-from dimm_ros.landmarks.locate import Located, locate
+from dimm_ros.landmarks.locate import LandmarkResult, locate
 from dimm_ros.runtime.clock import Clock
 from dimm_ros.runtime.network import Network, Prepared, observe, on_device, prepare
 from dimm_ros.runtime.onnx_network import OnnxNetwork, Provider, network_path
 from dimm_ros.runtime.torch_network import TorchNetwork
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.solver import PoseSolution, refine_focal, solve_rig
-from dimm_ros.solver.landmarks import Prior
+from dimm_ros.solver.landmarks import PosePrior
 from dimm_ros.solver.window import calibrated_covariance, effective_images, redundancy
-from dimm_ros.uncalibrated import observe_uncalibrated, square_camera
+from dimm_ros.uncalibrated import encode_image, find_focal, observe_as, square_camera
 
 #: Of a window's landmarks, the least share of an usual image's that the newest must show, or it was taken elsewhere.
 _LEAST_SHARE = 0.25
@@ -149,8 +149,7 @@ class Localizer:
 
         Raises:
             InputError: the image's size is not the camera's, it is not RGB uint8, the pose is not rigid, its covariance
-            is
-                none, or the map has no landmarks.
+                is none, or the map has no landmarks.
         """
         if not self.can_track:
             raise InputError(f"Map '{self.name}' has no landmarks to track; build it with --landmarks points or lines.")
@@ -159,8 +158,7 @@ class Localizer:
         if covariance.shape != (6, 6) or not np.isfinite(covariance).all() or np.linalg.eigvalsh(covariance).min() <= 0:
             raise InputError(
                 "The prediction's covariance is not a finite, positive definite (6, 6) matrix; give one that tells how "
-                "unsure "
-                "x, y, z, rx, ry and rz are, in square metres and radians."
+                "unsure x, y, z, rx, ry and rz are, in square metres and radians."
             )
         clock = Clock(torch.device("cpu"))
         with clock("keypoints"):
@@ -202,11 +200,11 @@ class Localizer:
         return replace(self.accept(estimate), stage_ms=_stages(timed, clock.stages))
 
     def preprocess(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Prepared]:
-        """Images as the network takes them, with camera rays of the patches it is asked for, and keypoints; raises as
+        """Images as the network takes them, with camera rays of the sampled patches, and keypoints; raises as
         ``localize``.
         """
         size = self.encoder.config.input_size
-        grids = [thinned(patch_grid(camera, size), self.solver.rays) for camera in cameras]
+        grids = [subsampled(patch_grid(camera, size), self.solver.rays) for camera in cameras]
         return [self._prepared(*each) for each in zip(images, cameras, grids, strict=True)]
 
     def _prepared(self, image: np.ndarray, camera: Camera, grid: PatchGrid) -> Prepared:
@@ -256,7 +254,7 @@ class Localizer:
             *header.calibration.sigmas(novelty),
             redundant=redundancy(base_from_cameras, inliers),
             images=effective_images(inliers),
-            asked=float(np.mean([each.grid.asked for each in observations])),
+            sampled_fraction=float(np.mean([each.grid.sampled_fraction for each in observations])),
         )
         of_last = slice(len(agreeing) - rays[-1], None)
         angle, distance = (part.cpu().numpy()[of_last] for part in (solution.angle_residual, solution.centre_residual))
@@ -282,9 +280,8 @@ class Localizer:
         """The rays' calibrated estimate joined by what the map's landmarks say; the same where they say nothing.
 
         Matching is guided by the rays' pose. Where the rays are not to be trusted, or few landmarks agree with them,
-        all
-        landmarks are searched and the pose rests on them alone: they prove an image of this map that the rays call
-            foreign.
+        all landmarks are searched and the pose rests on them alone: they prove an image of this map that the rays call
+        foreign.
         """
         keypoints = [each.keypoints for each in observations]
         if any(each is None for each in keypoints):
@@ -309,13 +306,13 @@ class Localizer:
                 return self._joined(estimate, found, keypoints)
         return estimate
 
-    def _prior(self, world_from_base: np.ndarray, covariance: np.ndarray) -> Prior:
+    def _prior(self, world_from_base: np.ndarray, covariance: np.ndarray) -> PosePrior:
         """A pose of the map frame about the map's origin, where landmarks are."""
         pose = world_from_base.copy()
         pose[:3, 3] -= self.map.header.origin
-        return Prior.of(pose, covariance)
+        return PosePrior.of(pose, covariance)
 
-    def _joined(self, estimate: Estimate, found: Located, keypoints: Sequence[Keypoints]) -> Estimate:
+    def _joined(self, estimate: Estimate, found: LandmarkResult, keypoints: Sequence[Keypoints]) -> Estimate:
         """The estimate with the landmarks' pose: their own scatter, the errors they share, and the prior's
         information.
         """
@@ -438,28 +435,29 @@ class Localizer:
         Raises:
             InputError: the image is not RGB uint8, or no focal length explains it.
         """
-        observation, camera = observe_uncalibrated(self.map, self.encoder, image, self.solver.rays)
-        info = self.map.header.landmarks
-        if info is None:
-            return self.estimate([observation], _AT_BASE), camera
-        keypoints = self._keypoints(image, camera, info.longest, info.keypoints)
-        for _ in range(_FOCAL_ROUNDS):
+        clock, info, keypoints = Clock(self.encoder.device), self.map.header.landmarks, None
+        with clock("encode"):
+            tokens = encode_image(self.encoder, image)
+        height, width = image.shape[:2]
+        camera = square_camera(width, height, find_focal(self.map, tokens, image.shape))
+        if info is not None:
+            keypoints = self._keypoints(image, camera, info.longest, info.keypoints)
+        for rounds_left in reversed(range(_FOCAL_ROUNDS)):
+            observation = observe_as(self.map, tokens, camera, self.solver.rays, clock.stages["encode"])
             estimate = self.estimate([replace(observation, keypoints=keypoints)], _AT_BASE)
             focal = self._focal_of_landmarks(keypoints, estimate, camera)
-            if abs(np.log(focal / camera.fx)) < _FOCAL_SETTLED:
+            if not rounds_left or abs(np.log(focal / camera.fx)) < _FOCAL_SETTLED:
                 break
-            seen, sigma = square_camera(camera.width, camera.height, focal), keypoints.sigma * camera.fx / focal
-            keypoints, camera = (
-                replace(keypoints, bearings=seen.bearings(keypoints.pixels.astype(float))[0], sigma=sigma),
-                seen,
-            )
+            sigma, camera = keypoints.sigma * camera.fx / focal, square_camera(width, height, focal)
+            bearings = camera.bearings(keypoints.pixels.astype(float))[0]
+            keypoints = replace(keypoints, bearings=bearings, sigma=sigma)
         return estimate, camera
 
-    def _focal_of_landmarks(self, keypoints: Keypoints, estimate: Estimate, camera: Camera) -> float:
+    def _focal_of_landmarks(self, keypoints: Keypoints | None, estimate: Estimate, camera: Camera) -> float:
         """The pinhole camera's focal length as landmarks about an estimate refine it, pixels; unchanged where they say
         nothing.
         """
-        if estimate.basis == "rays" or self.map.landmarks.kind != "points":
+        if keypoints is None or estimate.basis == "rays" or self.map.landmarks.kind != "points":
             return camera.fx
         found = locate(
             [keypoints], _AT_BASE, self.map.landmarks, self._prior(estimate.world_from_camera, estimate.covariance)
@@ -488,7 +486,7 @@ class Localizer:
             )
         return self.predict(self.preprocess(images, cameras))
 
-    def asking_every_patch(self) -> Localizer:
+    def sampling_every_patch(self) -> Localizer:
         """The same, but for rays that are to be seen: no patch is left out."""
         return Localizer(self.map, self.encoder, self.solver.changed(rays=EVERY_RAY), self.acceptance)
 

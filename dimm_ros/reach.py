@@ -159,9 +159,9 @@ def motion_units(world_from_camera: np.ndarray) -> tuple[float, float]:
     Args:
         world_from_camera: (N, 4, 4), in order.
     """
-    moved = np.linalg.norm(np.diff(world_from_camera[:, :3, 3], axis=0), axis=1)
+    steps = np.linalg.norm(np.diff(world_from_camera[:, :3, 3], axis=0), axis=1)
     turned = rotation_angle_deg(world_from_camera[:-1, :3, :3], world_from_camera[1:, :3, :3])
-    return 1.0 / max(_typical(moved), 1e-9), 1.0 / max(_typical(turned), 1e-3)
+    return 1.0 / max(_typical(steps), 1e-9), 1.0 / max(_typical(turned), 1e-3)
 
 
 def _typical(steps: np.ndarray) -> float:

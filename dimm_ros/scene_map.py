@@ -20,12 +20,12 @@ from safetensors.torch import save_file
 from dimm_ros.config import EncoderConfig, HeadConfig, PlainText, TrainingConfig
 from dimm_ros.errors import UNREADABLE, MapError, first_line
 from dimm_ros.geometry.poses import is_rigid, make_pose
+from dimm_ros.head.global_pose import GlobalPose
 from dimm_ros.head.merged import MergedHead
 from dimm_ros.head.model import MapHead
-from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.landmarks.calibrate import LandmarkCalibration
 from dimm_ros.landmarks.keypoints import DETECTORS
-from dimm_ros.landmarks.store import Kind, Landmarks
+from dimm_ros.landmarks.store import LandmarkKind, Landmarks
 from dimm_ros.reach import Reach
 from dimm_ros.whole_file import written_whole
 
@@ -75,7 +75,7 @@ _DATA = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 _Row = tuple[float, float, float, float]
 
 
-class Coverage(BaseModel):
+class SourceCoverage(BaseModel):
     """Where a recording's views are and look, in figures.
 
     Attributes:
@@ -96,7 +96,7 @@ class Coverage(BaseModel):
     up: PlainText
     headings: tuple[int, ...] = Field(min_length=8, max_length=8)
 
-    def moved(self, target_from_source: np.ndarray) -> Coverage:
+    def transformed(self, target_from_source: np.ndarray) -> SourceCoverage:
         """In another frame, (4, 4): a box around the turned box, and each heading's views in the eighth that its
         middle turns into."""
         rotation, shift = target_from_source[:3, :3], target_from_source[:3, 3]
@@ -104,7 +104,7 @@ class Coverage(BaseModel):
         up, first, second = self._compass()
         turned = rotation @ up
         axis = int(np.abs(turned).argmax())
-        moved = self.model_copy(
+        transformed = self.model_copy(
             update={
                 "low": tuple(corners.min(axis=0).tolist()),
                 "high": tuple(corners.max(axis=0).tolist()),
@@ -113,10 +113,10 @@ class Coverage(BaseModel):
         )
         angles = 2 * np.pi * np.arange(len(self.headings)) / len(self.headings)
         looks = (np.cos(angles)[:, None] * first + np.sin(angles)[:, None] * second) @ rotation.T
-        _, first, second = moved._compass()
+        _, first, second = transformed._compass()
         sectors = np.rint(np.arctan2(looks @ second, looks @ first) / angles[1]).astype(int) % len(self.headings)
         counts = np.bincount(sectors, self.headings, len(self.headings))
-        return moved.model_copy(update={"headings": tuple(counts.astype(int).tolist())})
+        return transformed.model_copy(update={"headings": tuple(counts.astype(int).tolist())})
 
     def _compass(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Unit vectors up, along the first other axis, and a quarter turn counter-clockwise about up from that."""
@@ -126,7 +126,7 @@ class Coverage(BaseModel):
         return up, first, np.cross(up, first)
 
 
-class Source(BaseModel):
+class SourceRecording(BaseModel):
     """A recording that a map was trained from: a name and figures, never an image.
 
     Attributes:
@@ -145,12 +145,12 @@ class Source(BaseModel):
     licence: PlainText | None = None
     recorded: tuple[PlainText, PlainText] | None = None
     mapped: PlainText | None = None
-    coverage: Coverage | None = None
+    coverage: SourceCoverage | None = None
 
-    def moved(self, target_from_source: np.ndarray) -> Source:
+    def transformed(self, target_from_source: np.ndarray) -> SourceRecording:
         """In another frame, (4, 4)."""
-        moved = None if self.coverage is None else self.coverage.moved(target_from_source)
-        return self.model_copy(update={"coverage": moved})
+        transformed = None if self.coverage is None else self.coverage.transformed(target_from_source)
+        return self.model_copy(update={"coverage": transformed})
 
 
 class Curve(BaseModel):
@@ -163,11 +163,11 @@ class Curve(BaseModel):
 
 
 class Calibration(BaseModel):
-    """What held-out frames of the recording said about the map's own errors.
+    """The map's own errors, as measured on held-out frames of the recording.
 
     The errors of an image's rays are nearly the same for all of them, because they come from the image as a whole:
-    their size is told by how new the view is, not by how well the rays agree. Measured, they grow nearly in proportion
-    to novelty (docs/benchmarks.md).
+    their size follows from how new the view is, not from how well the rays agree. Measured, they grow nearly in
+    proportion to novelty (docs/benchmarks.md).
 
     Attributes:
         position_rate, rotation_rate_deg: standard deviation per axis of the error that all rays share at novelty 1,
@@ -225,7 +225,7 @@ class Calibration(BaseModel):
             one, more = getattr(self, field), getattr(other, field)
             return ((1 - share) * one**power + share * more**power) ** (1 / power)
 
-        told = [
+        fields = [
             field
             for field in ("position_error", "rotation_error_deg")
             if None not in (getattr(self, field), getattr(other, field))
@@ -234,7 +234,7 @@ class Calibration(BaseModel):
             position_rate=mean("position_rate", 2),
             rotation_rate_deg=mean("rotation_rate_deg", 2),
             frames=self.frames + other.frames,
-            **{field: mean(field) for field in ("focal_factor", *told)},
+            **{field: mean(field) for field in ("focal_factor", *fields)},
             **limit,
         )
 
@@ -247,7 +247,7 @@ class Calibration(BaseModel):
 
 
 class LandmarkHeader(BaseModel):
-    """What a map's landmarks are; they themselves are the tensors ``landmarks.*``, see ``landmarks.store``.
+    """Header of a map's landmarks; they themselves are the tensors ``landmarks.*``, see ``landmarks.store``.
 
     Attributes:
         kind: points, or lines that hide them.
@@ -301,7 +301,7 @@ class Alignment(BaseModel):
 
 
 class Part(BaseModel):
-    """One of the maps that a merged map was made of."""
+    """A map that a merged map was made of."""
 
     model_config = _DATA
 
@@ -331,7 +331,7 @@ class MapHeader(BaseModel):
     training: TrainingConfig
     origin: tuple[float, float, float] = Field(description="mean camera centre, metres, map frame")
     radius: float = Field(gt=0, description="unit of the normalised frame, metres")
-    sources: tuple[Source, ...]
+    sources: tuple[SourceRecording, ...]
     calibration: Calibration = Calibration()
     figures: dict[PlainText, float] = {}
     curves: tuple[Curve, ...] = ()
@@ -340,7 +340,7 @@ class MapHeader(BaseModel):
     parts: tuple[Part, ...] = Field((), description="of a merged map, see head.merged; empty for all others")
 
     def mark(self) -> dict[str, str]:
-        """What ties the files beside a map to it, and to the frame it is in."""
+        """Metadata that tie the files beside a map to it, and to the frame it is in."""
         mark = {
             "name": self.name,
             "created": self.created,
@@ -393,7 +393,7 @@ class SceneMap:
         return [(part, head)]
 
     def mapped_poses(self) -> np.ndarray | None:
-        """(N, 4, 4) world_from_camera of the mapped images, as the whole-image part remembers them; None where there
+        """(N, 4, 4) world_from_camera of the mapped images, as the global pose part remembers them; None where there
         is none. Worked out once, read-only."""
         return self._mapped_poses
 
@@ -417,7 +417,7 @@ class SceneMap:
         move = np.array(alignment.target_from_source)
         rotation = torch.from_numpy(move[:3, :3])
 
-        def moved(origin: tuple[float, float, float]) -> tuple[float, ...]:
+        def transformed(origin: tuple[float, float, float]) -> tuple[float, ...]:
             return tuple((move[:3, :3] @ origin + move[:3, 3]).tolist())
 
         old = self.header
@@ -425,10 +425,10 @@ class SceneMap:
             update={
                 "format_version": FORMAT_VERSION,
                 "frame_id": alignment.target,
-                "origin": moved(old.origin),
-                "sources": tuple(source.moved(move) for source in old.sources),
+                "origin": transformed(old.origin),
+                "sources": tuple(source.transformed(move) for source in old.sources),
                 "alignments": (*old.alignments, alignment),
-                "parts": tuple(part.model_copy(update={"origin": moved(part.origin)}) for part in old.parts),
+                "parts": tuple(part.model_copy(update={"origin": transformed(part.origin)}) for part in old.parts),
             }
         )
         heads = [head.rotated(rotation) for _, head in self.parts()]
@@ -486,7 +486,7 @@ def landmark_tensors(landmarks: Landmarks) -> dict[str, torch.Tensor]:
     }
 
 
-def read_landmarks(file: safe_open, kind: Kind, count: int, dim: int) -> Landmarks | None:
+def read_landmarks(file: safe_open, kind: LandmarkKind, count: int, dim: int) -> Landmarks | None:
     """Landmarks of an open file; None when it does not hold what was said, of which nothing is read then."""
     wanted = Landmarks.shapes(kind, count, dim)
     if {name for name in file.keys() if name.startswith(_LANDMARKS)} != {f"{_LANDMARKS}{name}" for name in wanted}:
@@ -585,14 +585,14 @@ def _read_head(header: MapHeader, file: safe_open, path: Path) -> MapHead | Merg
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise MapError(f"The weights of map {path} are not all finite; copy it again or rebuild it with 'dimm map'.")
     if missing:
-        new = WholeImage(1, needed["whole.views"][0], 1).state_dict()
+        new = GlobalPose(1, needed["whole.views"][0], 1).state_dict()
         tensors |= {name: new[name.removeprefix("whole.")] for name in missing}
     head.load_state_dict(tensors, assign=True)
     return head
 
 
 def _empty_head(header: MapHeader, shapes: dict[str, tuple[int, ...]]) -> MapHead | MergedHead:
-    """A head of the header's shape, without memory for its weights; with a whole-image part if a file of these shapes
+    """A head of the header's shape, without memory for its weights; with a global pose part if a file of these shapes
     holds one.
     """
 
@@ -600,7 +600,7 @@ def _empty_head(header: MapHeader, shapes: dict[str, tuple[int, ...]]) -> MapHea
         views, basis = shapes.get(f"{prefix}whole.views", ()), shapes.get(f"{prefix}whole.basis", ())
         with torch.device("meta"):
             known = len(views) == len(basis) == 2 and 0 < views[0] <= _MOST and 0 < basis[1] <= _MOST
-            whole = WholeImage(header.context_dim, views[0], basis[1]) if known else None
+            whole = GlobalPose(header.context_dim, views[0], basis[1]) if known else None
             return MapHead(header.patch_dim, header.context_dim, config, whole)
 
     if not header.parts:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dimm_ros.encoder.dinov2 import Encoder, Tokens
-from dimm_ros.encoder.patches import fit, normalise, patch_grid, thinned
+from dimm_ros.encoder.patches import fit, normalise, patch_grid, subsampled
 from dimm_ros.errors import InputError
 from dimm_ros.estimate import Estimate, Observation
 from dimm_ros.geometry.camera import Camera
@@ -33,7 +33,7 @@ _WIDEST, _NARROWEST, _CANDIDATES = 115.0, 30.0, 8
 #: Images before the focal length is used, and before it is settled: one fixes it to a few per cent, ten to about one.
 NEEDED, ENOUGH = 5, 15
 
-#: Time between images that are asked, seconds, before and after it is used: neighbouring images err alike.
+#: Time between images that are used to find it, seconds, before and after it is known: neighbouring images err alike.
 _SPACING_S, _LATER_SPACING_S = 0.5, 2.0
 
 
@@ -75,24 +75,14 @@ def estimate_camera(scene_map: SceneMap, encoder: Encoder | OnnxNetwork, images:
     return square_camera(width, height, median_focal(focals))
 
 
-def observe_uncalibrated(
-    scene_map: SceneMap, encoder: Encoder | OnnxNetwork, image: np.ndarray, rays: int
-) -> tuple[Observation, Camera]:
-    """Rays of one (H, W, 3) uint8 RGB image, about so many at most, and the camera that it says took it.
-
-    Raises:
-        InputError: the image is not RGB uint8, or no focal length explains it.
-    """
-    clock = Clock(encoder.device)
-    with clock("encode"):
-        tokens = encode_image(encoder, image)
+def observe_as(scene_map: SceneMap, tokens: Tokens, camera: Camera, rays: int, encode_ms: float) -> Observation:
+    """Rays of one image's tokens, about so many at most, as of a pinhole camera; ``encode_ms``: time of the tokens."""
+    clock = Clock(tokens.patches.device)
     with clock("head"):
-        height, width = image.shape[:2]
-        camera = square_camera(width, height, find_focal(scene_map, tokens, image.shape))
-        grid = thinned(patch_grid(camera, scene_map.header.encoder.input_size), rays)
+        grid = subsampled(patch_grid(camera, scene_map.header.encoder.input_size), rays)
         predicted = predict_rays(scene_map.head, tokens, grid)
-    times = {"prepare": 0.0} | clock.stages
-    return Observation(grid=grid, rays=predicted, context=tokens.context[0], cls=tokens.cls[0], stage_ms=times), camera
+    times = {"prepare": 0.0, "encode": encode_ms} | clock.stages
+    return Observation(grid=grid, rays=predicted, context=tokens.context[0], cls=tokens.cls[0], stage_ms=times)
 
 
 def encode_image(encoder: Encoder | OnnxNetwork, image: np.ndarray) -> Tokens:
@@ -141,7 +131,7 @@ def focal_that_agrees(
         candidates: focal lengths that enclose the one sought.
     """
     plane = plane.double()
-    head = head.alone(context)  # the whole-image part agrees with any focal length
+    head = head.alone(context)  # the global pose part agrees with any focal length
 
     def directions(focal: float) -> Tensor:
         rays = torch.cat([plane / focal, torch.ones_like(plane[:, :1])], dim=1)
@@ -151,7 +141,7 @@ def focal_that_agrees(
 
 
 class UncalibratedLocalizer(Protocol):
-    """What ``FocalFinder`` needs of a localizer."""
+    """A localizer as ``FocalFinder`` uses it."""
 
     @property
     def name(self) -> str:
@@ -206,8 +196,8 @@ class FocalFinder:
             InputError: ``camera`` cannot be used yet, and the image is not RGB uint8 or no focal length explains it.
         """
         height, width = image.shape[:2]
-        asked = self.wants(width, height, stamp_ns)
-        if not asked and self.ready:
+        wanted = self.wants(width, height, stamp_ns)
+        if not wanted and self.ready:
             return None
         found: dict[str, Camera] = {}
 
@@ -221,7 +211,7 @@ class FocalFinder:
             if self.ready:
                 return None
             raise
-        if asked and estimate.accepted:
+        if wanted and estimate.accepted:
             self.add(found[localizer.name].fx, stamp_ns)
         if self.ready:
             return None
@@ -231,7 +221,7 @@ class FocalFinder:
         return localizer, estimate
 
     def wants(self, width: int, height: int, stamp_ns: int) -> bool:
-        """Whether an image should be asked; one of another size starts anew, one out of order does not matter."""
+        """Whether an image should be used to find it; another size starts anew, an image out of order is harmless."""
         if (width, height) != self._size:
             self._size, self._last_ns = (width, height), None
             self._focals.clear()
@@ -241,7 +231,7 @@ class FocalFinder:
         return self._last_ns is None or stamp_ns - self._last_ns >= spacing * 1e9
 
     def add(self, focal: float, stamp_ns: int) -> None:
-        """What an image said, in pixels."""
+        """Add the focal length estimated from an image, pixels."""
         self._focals.append(focal)
         self._last_ns = stamp_ns
 

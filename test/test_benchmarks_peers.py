@@ -17,7 +17,7 @@ from benchmarks.peers import document, scene_coordinates
 from benchmarks.peers.measure import PEERS, missing, row
 from benchmarks.peers.published import ROWS
 from benchmarks.peers.retrieval import mean_of_nearest
-from benchmarks.peers.scenes import Scene, spread
+from benchmarks.peers.scenes import BenchmarkScene, spread
 from dimm_ros.config import TrainingConfig
 from dimm_ros.data.open import open_recording
 from dimm_ros.geometry.poses import make_pose, pose_errors
@@ -34,15 +34,15 @@ def _needs(peer: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def scene(walk: Path) -> Scene:
+def scene(walk: Path) -> BenchmarkScene:
     """Twelve images of a walk mapped, three between them asked."""
     recording = open_recording(walk)
     mapped, asked = (type(recording)(recording.name, recording.source, recording.frames[first::2]) for first in (0, 1))
-    return Scene("walk", "a walk", spread(mapped, 12), {"": spread(asked, 3)})
+    return BenchmarkScene("walk", "a walk", spread(mapped, 12), {"": spread(asked, 3)})
 
 
 @pytest.fixture(scope="module")
-def rows(scene: Scene, encoder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+def rows(scene: BenchmarkScene, encoder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     """Rows of all peers that are installed, with trainings of a few steps."""
     folder = tmp_path_factory.mktemp("peers")
     peers = [

@@ -46,9 +46,9 @@ def test_the_nearest_view_is_near_by_place_and_by_turn() -> None:
 
 
 def test_cells_tell_what_was_found_where() -> None:
-    asked = np.stack([pose(0.03, 0), pose(0.04, 1), pose(0.045, 2), pose(1.4, 50), pose(-0.3, -30)])
+    queries = np.stack([pose(0.03, 0), pose(0.04, 1), pose(0.045, 2), pose(1.4, 50), pose(-0.3, -30)])
     errors = np.array([[0.01, 0.1], [0.03, 0.3], [np.nan, np.nan], [0.2, 2.0], [np.nan, np.nan]])
-    reach = Reach.of(asked, MAPPED, errors)
+    reach = Reach.of(queries, MAPPED, errors)
     near, far, turned = reach.cells()[0], *reach.cells()[:0:-1]
     assert (near.distance, near.turn, near.frames, near.answered) == ((0.02, 0.05), (0.0, 5.0), 3, 2)
     assert (near.position_error, near.rotation_error_deg) == pytest.approx((0.02, 0.2))
@@ -76,21 +76,21 @@ def test_a_damaged_one_is_refused() -> None:
 def test_frames_that_landmarks_do_not_find_count_as_unanswered() -> None:
     rng = np.random.default_rng(0)
     points, descriptors = cloud(rng, 200), looks(rng, 200)
-    mapped, asked = camera_poses(rng, 40), camera_poses(rng, 10)
-    asked[:2, :3, :3] = (
-        asked[:2, :3, :3] @ Rotation.from_euler("y", 180, degrees=True).as_matrix()
+    mapped, queries = camera_poses(rng, 40), camera_poses(rng, 10)
+    queries[:2, :3, :3] = (
+        queries[:2, :3, :3] @ Rotation.from_euler("y", 180, degrees=True).as_matrix()
     )  # they see other things
     elsewhere, unlike = cloud(rng, 200), looks(rng, 200)
     keypoints = [
         keypoints_of(one, elsewhere if index < 2 else points, unlike if index < 2 else descriptors, 0.3, rng)
-        for index, one in enumerate(asked)
+        for index, one in enumerate(queries)
     ]
-    reach = calibrate_landmarks(landmarks_of(points, descriptors), keypoints, asked, mapped).reach
+    reach = calibrate_landmarks(landmarks_of(points, descriptors), keypoints, queries, mapped).reach
     assert np.flatnonzero(np.isnan(reach.arrays()["error"])).tolist() == [0, 1] and min(reach.turn[:2]) > 90 > max(
         reach.turn[2:]
     )
     assert np.nanmax(reach.arrays()["error"]) < 0.02
-    few = calibrate_landmarks(landmarks_of(points, descriptors), keypoints[:4], asked[:4], mapped)
+    few = calibrate_landmarks(landmarks_of(points, descriptors), keypoints[:4], queries[:4], mapped)
     assert few.frames == 0 and len(few.reach.distance) == 4  # too few for standard deviations, but not nothing
 
 

@@ -22,7 +22,7 @@ import dimm_ros.whole_file
 from dimm_ros.cli import console
 from dimm_ros.cli.main import app
 from dimm_ros.errors import MapError
-from dimm_ros.scene_map import Calibration, Curve, Part, SceneMap, Source, merged_head
+from dimm_ros.scene_map import Calibration, Curve, Part, SceneMap, SourceRecording, merged_head
 from dimm_ros.whole_file import written_whole
 
 EVIL = "a\x1b[31mb\x9b2J\u202ec\nd"
@@ -223,7 +223,7 @@ def test_names_are_shown_in_plots_as_they_are(tmp_path: Path) -> None:
     """A dollar would begin a formula, which this is not."""
     path = tmp_path / "map.dimm"
     curves = tuple(Curve(name=name, points=((1, 2.0), (2, 1.0))) for name in ("a$x^$b", "_hidden", r"\frac$\frac$"))
-    tiny_map(curves=curves, sources=(Source(name="$^$", frames=5),)).save(path)
+    tiny_map(curves=curves, sources=(SourceRecording(name="$^$", frames=5),)).save(path)
     told = CliRunner().invoke(app, ["map", "report", str(path), "-o", str(tmp_path / "map.html")])
     assert told.exit_code == 0, told.output
     assert (tmp_path / "map.html").read_text().count("data:image/png") == 2

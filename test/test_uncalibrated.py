@@ -132,7 +132,7 @@ def localizer(small_map: Path, encoder: Encoder) -> Localizer:
     return Localizer(SceneMap.load(small_map), encoder)
 
 
-def test_the_whole_image_part_has_no_say(localizer: Localizer, walk: Path) -> None:
+def test_the_global_pose_part_has_no_say(localizer: Localizer, walk: Path) -> None:
     """It agrees with any focal length, so it would only flatten the search."""
     frame = open_recording(walk).frames[4]
     tokens = encode_image(localizer.encoder, frame.load())

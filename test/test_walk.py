@@ -14,7 +14,7 @@ import pytest
 
 from dimm_ros.data.open import open_recording
 from dimm_ros.encoder.dinov2 import Encoder
-from dimm_ros.encoder.patches import patch_grid, thinned
+from dimm_ros.encoder.patches import patch_grid, subsampled
 from dimm_ros.localizer import Localizer
 from dimm_ros.scene_map import SceneMap
 
@@ -59,7 +59,7 @@ def test_functions_are_called_in_the_order_of_the_walk(
         if event == "call" and "dimm_ros/" in place.f_code.co_filename:
             called.append((place.f_code.co_name, place.f_code.co_filename.rsplit("dimm_ros/", 1)[1]))
 
-    for kept in (patch_grid, thinned):  # for each camera, from earlier calls
+    for kept in (patch_grid, subsampled):  # for each camera, from earlier calls
         kept.cache_clear()
     sys.setprofile(watch)
     try:

@@ -13,13 +13,13 @@ from dimm_ros.config import EncoderConfig, HeadConfig, TrainingConfig
 from dimm_ros.encoder.patches import patch_grid
 from dimm_ros.estimate import Observation
 from dimm_ros.geometry.camera import Camera
+from dimm_ros.head.global_pose import GlobalPose
 from dimm_ros.head.model import MapHead
-from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.fit import MapFit
 from dimm_ros.mapping.trainer import Normalisation
 from dimm_ros.mapping.training_views import TrainingViews
-from dimm_ros.scene_map import MapHeader, SceneMap, Source
+from dimm_ros.scene_map import MapHeader, SceneMap, SourceRecording
 
 PATCH, CONTEXT, VIEWS = 12, 24, 5
 
@@ -40,7 +40,7 @@ def tiny_header(**changes: object) -> MapHeader:
         "training": TrainingConfig(),
         "origin": (1.0, 2.0, 3.0),
         "radius": 2.0,
-        "sources": (Source(name="nothing", frames=VIEWS),),
+        "sources": (SourceRecording(name="nothing", frames=VIEWS),),
     }
     return MapHeader(**fields | changes)
 
@@ -49,7 +49,7 @@ def tiny_map(**changes: object) -> SceneMap:
     """A map with random weights and that header."""
     torch.manual_seed(0)
     header = tiny_header(**changes)
-    whole = WholeImage.fit(torch.randn(VIEWS, CONTEXT), torch.eye(3).expand(VIEWS, 3, 3), torch.randn(VIEWS, 3))
+    whole = GlobalPose.fit(torch.randn(VIEWS, CONTEXT), torch.eye(3).expand(VIEWS, 3, 3), torch.randn(VIEWS, 3))
     return SceneMap(header, MapHead(PATCH, CONTEXT, header.head, whole).eval().requires_grad_(False))
 
 

@@ -26,7 +26,7 @@ OTHER_PLACES = {"bonsai": 4, "herzjesu": 4, "office_hololens": 4}
 WINDOWS = (5, 10)
 
 
-class Bench:
+class AblationRunner:
     """Runs rows that are not in the store."""
 
     def __init__(self, data: Path, store: Store, watch: Bars) -> None:
@@ -61,7 +61,7 @@ class Bench:
                 judged.held_out_map.save(ROOT / "maps" / f"{split}_{seed}_held_out.dimm")
             self._store.put(key, judged.figures)
 
-    def _more(self, judged: train.Judged, val: features.Features) -> dict:
+    def _more(self, judged: train.RowResult, val: features.Features) -> dict:
         scene_map = judged.scene_map
         more: dict = {"calibration": scene_map.header.calibration.model_dump()}
         for length in WINDOWS:
@@ -111,7 +111,7 @@ def main() -> None:
     ROOT.mkdir(parents=True, exist_ok=True)
     store = Store(ROOT / "figures.json")
     with bars() as watch:
-        bench = Bench(given.data / "redkitchen", store, watch)
+        bench = AblationRunner(given.data / "redkitchen", store, watch)
         for split in given.splits:
             if given.only in (None, "default"):
                 bench.run(rows.DEFAULT, split, given.seeds)

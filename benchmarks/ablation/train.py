@@ -14,22 +14,21 @@ from benchmarks.ablation.features import ENCODER, Features
 from benchmarks.ablation.rows import DEFAULT, Row
 from benchmarks.peers import pose_regression
 from dimm_ros.config import SolverConfig
-from dimm_ros.evaluation.metrics import Answer, summarise
+from dimm_ros.evaluation.metrics import FrameResult, summarise
 from dimm_ros.geometry.poses import make_pose
+from dimm_ros.head.global_pose import GlobalPose
 from dimm_ros.head.model import MapHead, fourier
-from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.calibrate import calibrate, held_out_frames
-from dimm_ros.mapping.fit import CALIBRATING, whole_image
+from dimm_ros.mapping.fit import CALIBRATING, fitted_global_pose
 from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.mapping.trainer import PATCHES_PER_VIEW, Normalisation, Trainer
 from dimm_ros.mapping.training_views import TrainingViews
+from dimm_ros.progress import ProgressCallback
 from dimm_ros.scene_map import Calibration, MapHeader, SceneMap
 from dimm_ros.solver import solve_pose
 from dimm_ros.solver.window import calibrated_covariance
 
 _CHECKS = 8  # of the early stop
-
-Watch = Callable[[str, int, int], object]
 
 
 class SelfAttentionHead(MapHead):
@@ -53,7 +52,7 @@ class SelfAttentionHead(MapHead):
 
 
 @dataclass(frozen=True)
-class Judged:
+class RowResult:
     """A map of a row with its figures, and (of the default) the map that calibrated it, made without the held-out
     frames.
     """
@@ -63,41 +62,41 @@ class Judged:
     held_out_map: SceneMap | None = None
 
 
-def judge(row: Row, seed: int, train: Features, val: Features, watch: Watch) -> Judged:
+def judge(row: Row, seed: int, train: Features, val: Features, watch: ProgressCallback) -> RowResult:
     """Make the map of a row and localize the val frames with it."""
     data = train.chosen(row.layers, row.context, row.passes)
     start = time.perf_counter()
     if row.kind == "retrieval":
-        return Judged(_figures(_retrieved(train, val), start), None)
+        return RowResult(_figures(_retrieved(train, val), start), None)
     normalisation = Normalisation.of(data.centres[: len(train.recording.frames)])
     if row.kind in ("regression", "kernel"):
         head, training, _ = row.configs(seed)
         network = (
             pose_regression.train(data, normalisation, training, watch)
             if row.kind == "regression"
-            else whole_image(data, None, normalisation, head, torch.device("cpu"))
+            else fitted_global_pose(data, None, normalisation, head, torch.device("cpu"))
         )
-        return Judged(_figures(_regressed(network, val, row.context, normalisation), start), None)
+        return RowResult(_figures(_regressed(network, val, row.context, normalisation), start), None)
     scene_map, held_out_map = _train(row, seed, train, data, normalisation, watch)
     seconds = time.perf_counter() - start
-    return Judged(
+    return RowResult(
         _figures(localized(scene_map, val, row, seed), start) | {"training_seconds": round(seconds, 1)},
         scene_map,
         held_out_map,
     )
 
 
-def judge_solver(row: Row, seed: int, scene_map: SceneMap, val: Features) -> Judged:
+def judge_solver(row: Row, seed: int, scene_map: SceneMap, val: Features) -> RowResult:
     """Localize the val frames with a map that is there, with the row's solver."""
-    return Judged(_figures(localized(scene_map, val, row, seed), time.perf_counter()), scene_map)
+    return RowResult(_figures(localized(scene_map, val, row, seed), time.perf_counter()), scene_map)
 
 
-def _figures(answers: list[Answer], start: float) -> dict:
+def _figures(answers: list[FrameResult], start: float) -> dict:
     return summarise(answers) | {"seconds": round(time.perf_counter() - start, 1)}
 
 
 def _train(
-    row: Row, seed: int, train: Features, data: TrainingViews, normalisation: Normalisation, watch: Watch
+    row: Row, seed: int, train: Features, data: TrainingViews, normalisation: Normalisation, watch: ProgressCallback
 ) -> tuple[SceneMap, SceneMap | None]:
     """As ``build_map``: a head that has not seen the held-out frames is calibrated, the map's own sees them all."""
     head, training, _ = row.configs(seed)
@@ -129,9 +128,9 @@ def _train(
         )
 
     def current(trainer: Trainer, chosen: Tensor | None, calibration: Calibration) -> SceneMap:
-        made = trainer.trained_head()
-        made.whole = whole_image(data, chosen, normalisation, head, torch.device("cpu"))
-        return SceneMap(header.model_copy(update={"calibration": calibration}), made)
+        head_with_pose = trainer.trained_head()
+        head_with_pose.whole = fitted_global_pose(data, chosen, normalisation, head, torch.device("cpu"))
+        return SceneMap(header.model_copy(update={"calibration": calibration}), head_with_pose)
 
     calibration, held_out_map = Calibration(), None
     if row is DEFAULT:  # the others' tables have no covariance
@@ -157,7 +156,7 @@ def _train(
 
 def localized(
     scene_map: SceneMap, features: Features, row: Row, seed: int, frames: np.ndarray | None = None
-) -> list[Answer]:
+) -> list[FrameResult]:
     """Answers for the recorded images of features (or for these frames of theirs)."""
     solver: SolverConfig = row.configs(seed)[2]
     header, head = scene_map.header, scene_map.head
@@ -178,9 +177,11 @@ def localized(
     return answers
 
 
-def _answer(features: Features, index: int, pose: np.ndarray | None, covariance: np.ndarray | None = None) -> Answer:
+def _answer(
+    features: Features, index: int, pose: np.ndarray | None, covariance: np.ndarray | None = None
+) -> FrameResult:
     frame = features.recording.frames[index]
-    return Answer(
+    return FrameResult(
         name=frame.name,
         stamp_ns=frame.stamp_ns,
         true=frame.world_from_camera,
@@ -192,14 +193,14 @@ def _answer(features: Features, index: int, pose: np.ndarray | None, covariance:
     )
 
 
-def _retrieved(train: Features, val: Features) -> list[Answer]:
+def _retrieved(train: Features, val: Features) -> list[FrameResult]:
     reference = ReferenceViews.of(train.data, train.recording, train.width)
     return [_answer(val, index, reference.nearest(cls.float().numpy())) for index, cls in enumerate(val.context("cls"))]
 
 
 def _regressed(
     network: Callable[[Tensor], tuple[Tensor, ...]], val: Features, context: str, normalisation: Normalisation
-) -> list[Answer]:
+) -> list[FrameResult]:
     with torch.inference_mode():
         rotations, centres, *_ = network(val.context(context).float())
     centres = centres.double() * normalisation.radius + normalisation.origin
@@ -209,7 +210,7 @@ def _regressed(
     ]
 
 
-def novelty_of(whole: WholeImage, contexts: Tensor) -> np.ndarray:
+def novelty_of(whole: GlobalPose, contexts: Tensor) -> np.ndarray:
     """(N,) novelty of contexts."""
     with torch.inference_mode():
         return whole(contexts.float())[2].numpy()

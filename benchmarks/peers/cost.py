@@ -19,14 +19,14 @@ import numpy as np
 import torch
 
 from benchmarks import localize_speed
-from benchmarks.peers.peer import Watch
 from benchmarks.report import Store, machine
 from dimm_ros.config import PRESETS
 from dimm_ros.encoder.dinov2 import Encoder
+from dimm_ros.head.global_pose import GlobalPose
 from dimm_ros.head.model import MapHead
-from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.trainer import Normalisation, Trainer
 from dimm_ros.mapping.training_views import ROWS, VIEWS, TrainingViews
+from dimm_ros.progress import ProgressCallback
 
 IMAGES = (100, 200, 400, 700)
 INPUT_SIZES = (224, 336, 448, 560, 672)  # longer side of the encoder's input
@@ -38,7 +38,7 @@ KINDS = {"input": INPUT_SIZES, "rays": RAYS, "map_size": IMAGES, "training": IMA
 _STEPS, _WARM_UP, _ROUNDS = 8, 2, 3
 
 
-def run(data: Path, store: Store, end: float, watch: Watch) -> None:
+def run(data: Path, store: Store, end: float, watch: ProgressCallback) -> None:
     """Measure the points that the store lacks; none is begun after ``end`` (monotonic seconds)."""
     for kind, points in KINDS.items():
         for point in points:
@@ -77,11 +77,11 @@ def _rays(most: int) -> dict:
 
 
 def _map_size(images: int) -> dict:
-    """Stages of a query in a map of so many images, with its whole-image part."""
+    """Stages of a query in a map of so many images, with its global pose part."""
     preset = PRESETS["cpu"]
     with tempfile.TemporaryDirectory() as folder:
         localizer = localize_speed.untrained(preset, "cpu", Path(folder) / "untrained.dimm")
-        localizer.map.head.whole = WholeImage(localizer.encoder.context_dim, images * preset.training.passes)
+        localizer.map.head.whole = GlobalPose(localizer.encoder.context_dim, images * preset.training.passes)
         path = Path(folder) / "whole.dimm"
         localizer.map.save(path)
         return localize_speed.measure(localizer, _ROUNDS) | {"map_bytes": path.stat().st_size}

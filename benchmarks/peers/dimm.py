@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.peers.peer import FEATURES, Located, Mapped, Watch
+from benchmarks.peers.peer import FEATURES, Mapped, PeerResult
 from dimm_ros.config import PRESETS
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.build import build_map
+from dimm_ros.progress import ProgressCallback
 from dimm_ros.scene_map import MapHeader, SceneMap
 
 NAME = "dimm"
@@ -27,10 +28,10 @@ class DimmMap:
     localizer: Localizer
     bytes: int
 
-    def localize(self, image: np.ndarray, camera: Camera) -> Located:
+    def localize(self, image: np.ndarray, camera: Camera) -> PeerResult:
         """A rejected estimate is no answer."""
         estimate = self.localizer.localize(image, camera)
-        return Located(
+        return PeerResult(
             estimate.world_from_camera if estimate.accepted else None,
             {k: v for k, v in estimate.stage_ms.items() if k != "total"},
         )
@@ -41,7 +42,7 @@ class DimmMap:
         return cls(Localizer.open(path, device="cpu"), path.stat().st_size)
 
 
-def build(mapped: Mapped, watch: Watch) -> DimmMap:
+def build(mapped: Mapped, watch: ProgressCallback) -> DimmMap:
     """``build_map`` on the stored features, or the map that the ablation made of the same images in the same way."""
     path = mapped.folder / "map.dimm"
     training = PRESETS["cpu"].training.changed(steps=mapped.steps)

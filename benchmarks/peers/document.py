@@ -156,23 +156,23 @@ def _row(peer: str, row: dict | None, condition: str) -> str:
     title = peer_of(peer).TITLE
     if row is None:
         return f"| {title} | {_NOT_MEASURED} |" + " |" * 10
-    asked = row["conditions"][condition]
-    few = f" ({row['mapped']} mapped, {asked['frames']} asked)" if hasattr(peer_of(peer), "MAPPED") else ""
+    result = row["conditions"][condition]
+    few = f" ({row['mapped']} mapped, {result['frames']} asked)" if hasattr(peer_of(peer), "MAPPED") else ""
     memory = f"{row['mapping_peak_mb']:.0f} MB" if row["mapping_peak_mb"] else _NOT_MEASURED
     return (
-        f"| {title}{few} | {_pose(asked)} | {_share(asked['recall_5cm_5deg'])} | {_share(asked['recall_10cm_5deg'])} "
-        f"| {_share(asked['recall_25cm_2deg'])} | {_share(asked['failure_rate'])} | "
+        f"| {title}{few} | {_pose(result)} | {_share(result['recall_5cm_5deg'])} | {_share(result['recall_10cm_5deg'])} "
+        f"| {_share(result['recall_25cm_2deg'])} | {_share(result['failure_rate'])} | "
         f"{_duration(sum(row['mapping_seconds'].values()))} | {memory} "
-        f"| {_size(row['map_bytes'])} | {asked['latency_ms']:.0f} ms | {asked['ratio']:.2f} | "
-        f"{asked['queries_per_second']:.2g} |"
+        f"| {_size(row['map_bytes'])} | {result['latency_ms']:.0f} ms | {result['ratio']:.2f} | "
+        f"{result['queries_per_second']:.2g} |"
     )
 
 
 def _condition(row: dict | None, name: str) -> str:
     if row is None:
         return _NOT_MEASURED
-    asked = row["conditions"][name]
-    return f"{_pose(asked)}, {_share(asked['recall_10cm_5deg'])}"
+    result = row["conditions"][name]
+    return f"{_pose(result)}, {_share(result['recall_10cm_5deg'])}"
 
 
 def _stages(figures: dict[str, dict]) -> str:
@@ -190,9 +190,9 @@ def _stages(figures: dict[str, dict]) -> str:
         if row is None:
             lines.append(f"| {peer_of(peer).TITLE} | {_NOT_MEASURED} |")
             continue
-        asked = next(iter(row["conditions"].values()))
+        result = next(iter(row["conditions"].values()))
         stages = ", ".join(
-            f"{stage} {ms:.1f} ({asked['stage_ratio'][stage]:.2f})" for stage, ms in asked["stage_ms"].items()
+            f"{stage} {ms:.1f} ({result['stage_ratio'][stage]:.2f})" for stage, ms in result["stage_ms"].items()
         )
         lines.append(f"| {peer_of(peer).TITLE} | {stages} |")
     return "\n".join([*lines, ""])
@@ -273,10 +273,10 @@ def _published() -> str:
     return "\n".join([*lines, ""])
 
 
-def _pose(asked: dict) -> str:
-    if asked["median_translation_m"] is None:
+def _pose(result: dict) -> str:
+    if result["median_translation_m"] is None:
         return "more than half unanswered"
-    return f"{100 * asked['median_translation_m']:.1f} cm / {asked['median_rotation_deg']:.2f} deg"
+    return f"{100 * result['median_translation_m']:.1f} cm / {result['median_rotation_deg']:.2f} deg"
 
 
 def _share(value: float) -> str:

@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.ablation.features import LAYERS
-from benchmarks.peers.peer import FEATURES, Watch
-from benchmarks.peers.scenes import Scene
+from benchmarks.peers.peer import FEATURES
+from benchmarks.peers.scenes import BenchmarkScene
 from dimm_ros.config import PRESETS
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.mapping.build import open_buffer
 from dimm_ros.mapping.features import FeatureBuffer, fill_buffer
+from dimm_ros.progress import ProgressCallback
 
 ABLATION = Path("results") / "ablation"
 
 
-def prepare(scene: Scene, encoder: Encoder, folder: Path, watch: Watch) -> None:
+def prepare(scene: BenchmarkScene, encoder: Encoder, folder: Path, watch: ProgressCallback) -> None:
     """Complete the buffer in ``folder``; goes on where it was."""
     training = PRESETS["cpu"].training
     buffer = open_buffer(folder / FEATURES, scene.mapped, encoder, training)

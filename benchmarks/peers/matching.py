@@ -16,12 +16,13 @@ from typing import Protocol
 
 import numpy as np
 
-from benchmarks.peers.peer import Located, Mapped, Stages, Watch, encoded
+from benchmarks.peers.peer import Mapped, PeerResult, Stages, encoded
 from benchmarks.peers.pnp import pose_from_points
 from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import invert
+from dimm_ros.progress import ProgressCallback
 
 TOP = 8  # retrieved images of a query
 _RANKS = (
@@ -93,7 +94,7 @@ class PointMap:
         size = sum(each.descriptors.nbytes + 2 * 2 * len(each.pixels) + 4 * len(each.pixels) for each in self.features)
         return size + 3 * 4 * len(self.points) + 2 * self.cls.size
 
-    def localize(self, image: np.ndarray, camera: Camera) -> Located:
+    def localize(self, image: np.ndarray, camera: Camera) -> PeerResult:
         """Matches with the retrieved images, and PnP on the points they show."""
         stages = Stages()
         tokens, _ = encoded(self.encoder, image, camera, stages)
@@ -111,10 +112,10 @@ class PointMap:
         with stages("solve"):
             rays, valid = camera.bearings(query.pixels[matched[:, 0]])
             pose = pose_from_points(rays[valid], self.points[matched[valid, 1]], camera.fx, _PNP_PX, _LOSS_PX)
-        return Located(pose, stages.ms)
+        return PeerResult(pose, stages.ms)
 
 
-def build_points(mapped: Mapped, matcher: Matcher, watch: Watch) -> PointMap:
+def build_points(mapped: Mapped, matcher: Matcher, watch: ProgressCallback) -> PointMap:
     """Features, matches, points."""
     recording = mapped.recording
     features, mapped.seconds["extract"] = _features(recording, matcher, mapped.shared / matcher.name, watch)
@@ -145,7 +146,9 @@ def build_points(mapped: Mapped, matcher: Matcher, watch: Watch) -> PointMap:
     )
 
 
-def _features(recording: Recording, matcher: Matcher, folder: Path, watch: Watch) -> tuple[list[LocalFeatures], float]:
+def _features(
+    recording: Recording, matcher: Matcher, folder: Path, watch: ProgressCallback
+) -> tuple[list[LocalFeatures], float]:
     """Features of all frames, kept in files from run to run, and the seconds that finding them took in all."""
     folder.mkdir(parents=True, exist_ok=True)
     result, seconds = [], 0.0
@@ -218,7 +221,10 @@ def _agree(one: _Geometry, other: _Geometry, matches: np.ndarray) -> np.ndarray:
 
 
 def _triangulate(
-    geometry: Sequence[_Geometry], pairs: Sequence[tuple[int, int]], matches: Sequence[np.ndarray], watch: Watch
+    geometry: Sequence[_Geometry],
+    pairs: Sequence[tuple[int, int]],
+    matches: Sequence[np.ndarray],
+    watch: ProgressCallback,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """(P, 3) points, and which of them each feature shows."""
     import pycolmap

@@ -7,7 +7,7 @@ import json
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,14 +17,15 @@ import numpy as np
 
 from benchmarks.peers.dimm import trained_alike
 from benchmarks.peers.features import ABLATION, prepare
-from benchmarks.peers.peer import Located, Mapped, PeerMap, Trained, Watch
-from benchmarks.peers.scenes import SCENES, Scene, spread
+from benchmarks.peers.peer import Mapped, PeerMap, PeerResult, Trained
+from benchmarks.peers.scenes import SCENES, BenchmarkScene, spread
 from benchmarks.report import machine
 from dimm_ros.config import PRESETS
 from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
-from dimm_ros.evaluation.metrics import Answer, errors, summarise
+from dimm_ros.evaluation.metrics import FrameResult, errors, summarise
 from dimm_ros.mapping.build import MIN_FRAMES
+from dimm_ros.progress import ProgressCallback, StepCallback
 from dimm_ros.scene_map import SceneMap
 
 #: Peers by name, those of this package first.
@@ -57,7 +58,7 @@ def measure(
     peer_name: str,
     data: Path,
     root: Path,
-    watch: Watch,
+    watch: ProgressCallback,
     *,
     steps: int | None = None,
     quick: bool = False,
@@ -78,7 +79,14 @@ def measure(
     return row(scene, peer_name, encoder, root / (f"quick_{scene.name}" if quick else scene.name), watch, steps)
 
 
-def row(scene: Scene, peer_name: str, encoder: Encoder, folder: Path, watch: Watch, steps: int | None = None) -> dict:
+def row(
+    scene: BenchmarkScene,
+    peer_name: str,
+    encoder: Encoder,
+    folder: Path,
+    watch: ProgressCallback,
+    steps: int | None = None,
+) -> dict:
     """Make the map, ask all queries; "features" in place of a peer completes the scene's feature buffer alone."""
     if peer_name == "features":
         prepare(scene, encoder, folder, watch)
@@ -93,7 +101,7 @@ def row(scene: Scene, peer_name: str, encoder: Encoder, folder: Path, watch: Wat
     trained = _trained(scene) if steps is None else None
     mapped = Mapped(recording, scene.mapped, encoder, folder, shared, steps or PRESETS["cpu"].training.steps, trained)
     start = time.perf_counter()
-    made = peer.build(mapped, watch)
+    peer_map = peer.build(mapped, watch)
     built = time.perf_counter() - start
     mapping_mb = peak_mb()
     figures = {
@@ -101,32 +109,32 @@ def row(scene: Scene, peer_name: str, encoder: Encoder, folder: Path, watch: Wat
         "peer": peer_name,
         "note": scene.note,
         "mapped": len(recording.frames),
-        "map_bytes": made.bytes,
+        "map_bytes": peer_map.bytes,
         "mapping_seconds": {stage: round(value, 2) for stage, value in mapped.seconds.items()},
         "build_seconds": round(built, 1),
         "mapping_peak_mb": mapping_mb if mapped.trained is None or peer_name != "dimm" else None,
         "conditions": {},
     }
     for condition, queries in scene.queries.items():
-        asked = queries if most_asked is None else spread(queries, max(1, most_asked // len(scene.queries)))
-        figures["conditions"][condition] = _ask(made, asked, lambda done, total: watch("localizing", done, total))
+        queried = queries if most_asked is None else spread(queries, max(1, most_asked // len(scene.queries)))
+        figures["conditions"][condition] = _ask(peer_map, queried, lambda done, total: watch("localizing", done, total))
     return figures | {"peak_mb": peak_mb(), "machine": machine(["cpu"]), "encoder": encoder.weights.origin}
 
 
-def _ask(made: PeerMap, queries: Recording, watch: Callable[[int, int], object]) -> dict:
+def _ask(peer_map: PeerMap, queries: Recording, watch: StepCallback) -> dict:
     """Accuracy and times."""
     first = queries.frames[0]
-    made.localize(first.load(), first.camera)  # the first is slow for reasons of its own
-    located: list[Located] = []
+    peer_map.localize(first.load(), first.camera)  # the first is slow for reasons of its own
+    located: list[PeerResult] = []
     totals = []
     for done, frame in enumerate(queries.frames, start=1):
         image = frame.load()
         start = time.perf_counter()
-        located.append(made.localize(image, frame.camera))
+        located.append(peer_map.localize(image, frame.camera))
         totals.append(1e3 * (time.perf_counter() - start))
         watch(done, len(queries.frames))
     answers = [
-        Answer(f.name, f.stamp_ns, f.world_from_camera, each.pose)
+        FrameResult(f.name, f.stamp_ns, f.world_from_camera, each.pose)
         for f, each in zip(queries.frames, located, strict=True)
     ]
     translation, rotation = errors(answers)
@@ -172,7 +180,7 @@ def peak_mb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
-def _trained(scene: Scene) -> Trained | None:
+def _trained(scene: BenchmarkScene) -> Trained | None:
     """The ablation's map of a split of red kitchen, if it was trained as the preset says."""
     path = ABLATION / "maps" / f"{scene.ablation_split}_0.dimm"
     preset = PRESETS["cpu"]

@@ -5,7 +5,7 @@ its stages' times.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +26,9 @@ from dimm_ros.mapping.training_views import TrainingViews
 #: Name of the feature buffer's folder.
 FEATURES = "features"
 
-#: Called with (stage, done, in all).
-Watch = Callable[[str, int, int], object]
-
 
 @dataclass(frozen=True)
-class Located:
+class PeerResult:
     """An answer for one image.
 
     Attributes:
@@ -48,7 +45,7 @@ class PeerMap(Protocol):
 
     bytes: int
 
-    def localize(self, image: np.ndarray, camera: Camera) -> Located:
+    def localize(self, image: np.ndarray, camera: Camera) -> PeerResult:
         """Pose of one (H, W, 3) uint8 RGB image."""
 
 

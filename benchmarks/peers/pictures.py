@@ -75,15 +75,15 @@ def _accuracy(pyplot, figures: dict[str, dict], scenes: list[str]):
     figure, axes = _grid(pyplot, 2 * len(scenes[:4]), 3.6, 3.2)
     for number, scene in enumerate(scenes[:4]):
         for axis, value, label in (
-            (axes[2 * number], lambda row, asked: row["map_bytes"] / 1e6, "map [MB]"),
-            (axes[2 * number + 1], lambda row, asked: asked["latency_ms"], "query [ms]"),
+            (axes[2 * number], lambda row, result: row["map_bytes"] / 1e6, "map [MB]"),
+            (axes[2 * number + 1], lambda row, result: result["latency_ms"], "query [ms]"),
         ):
             for peer in PEERS:
                 row = figures.get(f"{scene}/{peer}")
-                asked = next(iter(row["conditions"].values())) if row else None
-                if asked and asked["median_translation_m"] is not None:
+                result = next(iter(row["conditions"].values())) if row else None
+                if result and result["median_translation_m"] is not None:
                     axis.plot(
-                        value(row, asked), 100 * asked["median_translation_m"], "o", color=_COLOURS[peer], label=peer
+                        value(row, result), 100 * result["median_translation_m"], "o", color=_COLOURS[peer], label=peer
                     )
             axis.set(xscale="log", yscale="log", xlabel=label, ylabel="median error [cm]", title=scene)
             axis.grid(alpha=0.3)

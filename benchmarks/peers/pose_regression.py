@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers.peer import Located, Mapped, Stages, Watch, encoded
+from benchmarks.peers.peer import Mapped, PeerResult, Stages, encoded
 from dimm_ros.config import PRESETS, TrainingConfig
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import make_pose
-from dimm_ros.head.whole_image import nearest_rotations
+from dimm_ros.head.global_pose import nearest_rotations
 from dimm_ros.mapping.trainer import Normalisation, learning_rate
 from dimm_ros.mapping.training_views import TrainingViews
+from dimm_ros.progress import ProgressCallback
 
 NAME = "pose_regression"
 TITLE = "direct pose regression (network on the same global context)"
@@ -57,7 +58,9 @@ class PoseNetwork(nn.Module):
         return nearest_rotations(out[:, 3:].reshape(-1, 3, 3)), out[:, :3]
 
 
-def train(data: TrainingViews, normalisation: Normalisation, training: TrainingConfig, watch: Watch) -> PoseNetwork:
+def train(
+    data: TrainingViews, normalisation: Normalisation, training: TrainingConfig, watch: ProgressCallback
+) -> PoseNetwork:
     """A network trained on a feature buffer's contexts with the head's schedule and noise and dropout on the
     context.
     """
@@ -95,7 +98,7 @@ class RegressionMap:
         """Weights in half precision."""
         return 2 * sum(value.numel() for value in self.network.state_dict().values())
 
-    def localize(self, image: np.ndarray, camera: Camera) -> Located:
+    def localize(self, image: np.ndarray, camera: Camera) -> PeerResult:
         """One pass of the network; it never gives up."""
         stages = Stages()
         tokens, _ = encoded(self.encoder, image, camera, stages)
@@ -103,10 +106,10 @@ class RegressionMap:
             rotations, centres = self.network(tokens.context.float())
             centre = centres[0].double() * self.normalisation.radius + self.normalisation.origin
             pose = make_pose(rotations[0].double().numpy(), centre.numpy())
-        return Located(pose, stages.ms)
+        return PeerResult(pose, stages.ms)
 
 
-def build(mapped: Mapped, watch: Watch) -> RegressionMap:
+def build(mapped: Mapped, watch: ProgressCallback) -> RegressionMap:
     """Train on the mapped images' contexts."""
     data = mapped.features()
     normalisation = Normalisation.of(data.centres[: len(mapped.recording.frames)])

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from benchmarks.peers.peer import Located, Mapped, Stages, Watch, encoded
+from benchmarks.peers.peer import Mapped, PeerResult, Stages, encoded
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import make_pose
 from dimm_ros.mapping.retrieval import ReferenceViews
+from dimm_ros.progress import ProgressCallback
 
 NAME = "retrieval"
 TITLE = "retrieval (pose of the most similar CLS token)"
@@ -31,14 +32,14 @@ class RetrievalMap:
         """As ``ReferenceViews.save`` writes them: tokens in half precision, poses in double."""
         return 2 * self.views.cls.size + self.views.world_from_camera.nbytes
 
-    def localize(self, image: np.ndarray, camera: Camera) -> Located:
+    def localize(self, image: np.ndarray, camera: Camera) -> PeerResult:
         """It never gives up."""
         stages = Stages()
         tokens, _ = encoded(self.encoder, image, camera, stages)
         with stages("retrieve"):
             cls = tokens.cls[0].float().numpy()
             pose = self.views.nearest(cls) if self.top == 1 else mean_of_nearest(self.views, cls, self.top)
-        return Located(pose, stages.ms)
+        return PeerResult(pose, stages.ms)
 
 
 def mean_of_nearest(views: ReferenceViews, cls: np.ndarray, top: int) -> np.ndarray:
@@ -52,6 +53,6 @@ def mean_of_nearest(views: ReferenceViews, cls: np.ndarray, top: int) -> np.ndar
     )
 
 
-def build(mapped: Mapped, watch: Watch) -> RetrievalMap:
+def build(mapped: Mapped, watch: ProgressCallback) -> RetrievalMap:
     """Nothing is trained."""
     return RetrievalMap(ReferenceViews(mapped.cls(), mapped.recording.poses()), mapped.encoder)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.peers import retrieval
-from benchmarks.peers.peer import Mapped, Watch
+from benchmarks.peers.peer import Mapped
+from dimm_ros.progress import ProgressCallback
 
 NAME = "retrieval_mean"
 TITLE = "retrieval (mean of the three most similar, weighted)"
 NEEDS = ()
 
 
-def build(mapped: Mapped, watch: Watch) -> retrieval.RetrievalMap:
+def build(mapped: Mapped, watch: ProgressCallback) -> retrieval.RetrievalMap:
     """As ``retrieval``."""
     return replace(retrieval.build(mapped, watch), top=3)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.peers.peer import Located, Mapped, Stages, Watch, encoded
+from benchmarks.peers.peer import Mapped, PeerResult, Stages, encoded
 from benchmarks.peers.pnp import pose_from_points
 from dimm_ros.config import PRESETS, TrainingConfig
 from dimm_ros.encoder.dinov2 import Encoder
@@ -24,6 +24,7 @@ from dimm_ros.geometry.camera import Camera
 from dimm_ros.head.model import fourier
 from dimm_ros.mapping.trainer import Normalisation, Trainer
 from dimm_ros.mapping.training_views import TrainingViews
+from dimm_ros.progress import ProgressCallback
 
 NAME = "scene_coordinates"
 TITLE = "scene coordinates (ACE-style head on the same tokens, PnP)"
@@ -134,7 +135,7 @@ def train(
     normalisation: Normalisation,
     focal: float,
     training: TrainingConfig,
-    watch: Watch,
+    watch: ProgressCallback,
     width: int = _WIDTH,
 ) -> SceneCoordinateHead:
     """A head with averaged weights, trained on a feature buffer's tensors."""
@@ -161,7 +162,7 @@ class SceneCoordinateMap:
         """Weights in half precision."""
         return 2 * sum(value.numel() for value in self.head.state_dict().values())
 
-    def localize(self, image: np.ndarray, camera: Camera) -> Located:
+    def localize(self, image: np.ndarray, camera: Camera) -> PeerResult:
         """PnP on the predicted points."""
         stages = Stages()
         tokens, grid = encoded(self.encoder, image, camera, stages)
@@ -170,7 +171,7 @@ class SceneCoordinateMap:
             points = self.points(tokens.patches[0], context, torch.from_numpy(np.array(grid.rays)).float())
         with stages("solve"):
             pose = pose_from_points(grid.rays[grid.valid], points[grid.valid], grid.camera.fx, _PNP_PX)
-        return Located(pose, stages.ms)
+        return PeerResult(pose, stages.ms)
 
     def points(self, patches: Tensor, context: Tensor, camera_rays: Tensor) -> np.ndarray:
         """(P, 3) world points, metres, of one image's (P, D) tokens, (1, C) context and (P, 3) camera rays."""
@@ -183,7 +184,7 @@ def _no_context(context: Tensor) -> Tensor:
     return torch.zeros_like(context[:, :1])
 
 
-def build(mapped: Mapped, watch: Watch, context: bool = False) -> SceneCoordinateMap:
+def build(mapped: Mapped, watch: ProgressCallback, context: bool = False) -> SceneCoordinateMap:
     """Train on the mapped images' features; ``context`` adds the images' global context to their patches."""
     data = mapped.features()
     if not context:

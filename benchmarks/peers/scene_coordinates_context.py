@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 from benchmarks.peers import scene_coordinates
-from benchmarks.peers.peer import Mapped, Watch
+from benchmarks.peers.peer import Mapped
+from dimm_ros.progress import ProgressCallback
 
 NAME = "scene_coordinates_context"
 TITLE = "scene coordinates with global context (GLACE-style)"
 NEEDS = scene_coordinates.NEEDS
 
 
-def build(mapped: Mapped, watch: Watch) -> scene_coordinates.SceneCoordinateMap:
+def build(mapped: Mapped, watch: ProgressCallback) -> scene_coordinates.SceneCoordinateMap:
     """As ``scene_coordinates``."""
     return scene_coordinates.build(mapped, watch, context=True)

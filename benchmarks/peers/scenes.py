@@ -23,7 +23,7 @@ _GALLERY_SECONDS, _GALLERY_EVERY, _GALLERY_QUERIES = 28.0, 13, 20
 
 
 @dataclass(frozen=True)
-class Scene:
+class BenchmarkScene:
     """One place.
 
     Attributes:
@@ -51,22 +51,22 @@ def spread(recording: Recording, most: int) -> Recording:
     )
 
 
-def _kitchen(split: str) -> Callable[[Path, Path], Scene]:
-    def load(data: Path, folder: Path) -> Scene:
+def _kitchen(split: str) -> Callable[[Path, Path], BenchmarkScene]:
+    def load(data: Path, folder: Path) -> BenchmarkScene:
         mapped = open_recording(data / "redkitchen", split=f"{split}:train")
         val = open_recording(data / "redkitchen", split=f"{split}:val")
         note = (
             f"7-Scenes red kitchen, split {split}: {len(mapped.frames)} images mapped, "
             f"{min(QUERIES, len(val.frames))} of {len(val.frames)} asked"
         )
-        return Scene(f"redkitchen_{split}", note, mapped, {"": spread(val, QUERIES)}, split)
+        return BenchmarkScene(f"redkitchen_{split}", note, mapped, {"": spread(val, QUERIES)}, split)
 
     return load
 
 
-def _herzjesu(data: Path, folder: Path) -> Scene:
+def _herzjesu(data: Path, folder: Path) -> BenchmarkScene:
     mapped, val = (open_recording(data / "herzjesu", split=part) for part in ("train", "val"))
-    return Scene(
+    return BenchmarkScene(
         "herzjesu",
         f"church front, wide baselines: {len(mapped.frames)} photos mapped, {len(val.frames)} asked",
         mapped,
@@ -74,20 +74,20 @@ def _herzjesu(data: Path, folder: Path) -> Scene:
     )
 
 
-def _every(name: str, what: str, unit: bool = False) -> Callable[[Path, Path], Scene]:
+def _every(name: str, what: str, unit: bool = False) -> Callable[[Path, Path], BenchmarkScene]:
     """Every 8th image asked, of the others so many mapped; ``unit``: of arbitrary scale, so the cameras' mean distance
     becomes a metre.
     """
 
-    def load(data: Path, folder: Path) -> Scene:
+    def load(data: Path, folder: Path) -> BenchmarkScene:
         recording = open_recording(data / name)
         if unit:
             recording = _scaled(recording)
-        asked = [frame for index, frame in enumerate(recording.frames) if index % _HELD_OUT == _HELD_OUT // 2]
+        queried = [frame for index, frame in enumerate(recording.frames) if index % _HELD_OUT == _HELD_OUT // 2]
         rest = [frame for index, frame in enumerate(recording.frames) if index % _HELD_OUT != _HELD_OUT // 2]
         mapped = spread(replace(recording, frames=rest, splits={}), MAPPED)
-        queries = spread(replace(recording, frames=asked, splits={}), QUERIES)
-        return Scene(
+        queries = spread(replace(recording, frames=queried, splits={}), QUERIES)
+        return BenchmarkScene(
             name, f"{what}: {len(mapped.frames)} images mapped, {len(queries.frames)} asked", mapped, {"": queries}
         )
 
@@ -110,7 +110,7 @@ def _scaled(recording: Recording) -> Recording:
     )
 
 
-def _gallery(data: Path, folder: Path) -> Scene:
+def _gallery(data: Path, folder: Path) -> BenchmarkScene:
     bag, mount = folder / "gallery" / "mapping_bag", MOUNTS["handheld"]
     if not bag.exists():
         stamps, world_from_base = trajectory(_GALLERY_SEEDS[0], _GALLERY_SECONDS, _GALLERY_HZ, spread=_GALLERY_SPREAD)
@@ -139,17 +139,17 @@ def _gallery(data: Path, folder: Path) -> Scene:
         )
         for condition in CONDITIONS
     }
-    asked = len(next(iter(queries.values())).frames)
-    return Scene(
+    queried = len(next(iter(queries.values())).frames)
+    return BenchmarkScene(
         "gallery",
-        f"rendered room: {len(mapped.frames)} images mapped, {asked} of another walk asked in each condition",
+        f"rendered room: {len(mapped.frames)} images mapped, {queried} of another walk asked in each condition",
         mapped,
         queries,
     )
 
 
 #: Scenes by name, in the order in which they are worth having.
-SCENES: dict[str, Callable[[Path, Path], Scene]] = {
+SCENES: dict[str, Callable[[Path, Path], BenchmarkScene]] = {
     "redkitchen_near": _kitchen("near"),
     "redkitchen_mid": _kitchen("mid"),
     "redkitchen_far": _kitchen("far"),

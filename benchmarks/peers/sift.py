@@ -7,8 +7,9 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.peers.matching import LocalFeatures, PointMap, build_points
-from benchmarks.peers.peer import Mapped, Watch
+from benchmarks.peers.peer import Mapped
 from dimm_ros.geometry.camera import Camera
+from dimm_ros.progress import ProgressCallback
 
 NAME = "sift"
 TITLE = "hloc with SIFT (pycolmap features and triangulation, PoseLib)"
@@ -20,7 +21,7 @@ _FEATURES = 1500  # keypoints; some have two orientations
 _RATIO, _MAX_ANGLE = 0.8, 0.7  # COLMAP's
 
 
-class Sift:
+class ColmapSift:
     """COLMAP's SIFT with its matching criterion; see ``matching.Matcher``."""
 
     name, ranks = NAME, 7
@@ -64,6 +65,6 @@ class Sift:
         return np.column_stack([rows[good], columns[good]])
 
 
-def build(mapped: Mapped, watch: Watch) -> PointMap:
+def build(mapped: Mapped, watch: ProgressCallback) -> PointMap:
     """Points of the mapped images' SIFT features."""
-    return build_points(mapped, Sift(), watch)
+    return build_points(mapped, ColmapSift(), watch)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Fault:
+class InjectedFault:
     """One kind of fault.
 
     Attributes:
@@ -33,28 +33,28 @@ _REJECTED = r"of the rays agree|is uncertain by|unlike every mapped view|estimat
 
 FAULTS = (
     # What the camera sends.
-    Fault("black image", r"black", blind=True),
-    Fault("white image", r"white", blind=True),
-    Fault("noise", _REJECTED, blind=True),
-    Fault("NaN camera_info", r"camera's intrinsics hold NaN"),
-    Fault("wrong encoding", r"encoding 'rgb9' is not known"),
-    Fault("wrong size", r"The image is 320x240 but camera_info says 640x480"),
-    Fault("truncated data", r"needs 921600 bytes, but has 460800; it is truncated"),
+    InjectedFault("black image", r"black", blind=True),
+    InjectedFault("white image", r"white", blind=True),
+    InjectedFault("noise", _REJECTED, blind=True),
+    InjectedFault("NaN camera_info", r"camera's intrinsics hold NaN"),
+    InjectedFault("wrong encoding", r"encoding 'rgb9' is not known"),
+    InjectedFault("wrong size", r"The image is 320x240 but camera_info says 640x480"),
+    InjectedFault("truncated data", r"needs 921600 bytes, but has 460800; it is truncated"),
     # When it sends it.
-    Fault("gap", r"No image arrives on '/camera/image_raw'", (5.0, 5.5)),
-    Fault("duplicated stamp", r"not newer than the one before"),
-    Fault("backward clock", r"max_image_age|not newer than the one before|jumped back"),
+    InjectedFault("gap", r"No image arrives on '/camera/image_raw'", (5.0, 5.5)),
+    InjectedFault("duplicated stamp", r"not newer than the one before"),
+    InjectedFault("backward clock", r"max_image_age|not newer than the one before|jumped back"),
     # What TF says.
-    Fault("TF missing", r"'odom'"),
-    Fault("TF jump", r"from where the last pose and odometry put it"),
+    InjectedFault("TF missing", r"'odom'"),
+    InjectedFault("TF jump", r"from where the last pose and odometry put it"),
     # What happens to processes and files.
-    Fault("map file garbage", r"garbage\.safetensors is damaged or not a map"),
-    Fault("second map", r"map_name second"),
-    Fault("camera killed", r"No image arrives on '/camera/image_raw'", (2.5, 4.0)),
+    InjectedFault("map file garbage", r"garbage\.safetensors is damaged or not a map"),
+    InjectedFault("second map", r"map_name second"),
+    InjectedFault("camera killed", r"No image arrives on '/camera/image_raw'", (2.5, 4.0)),
 )
 
 
-def schedule(seed: int, quick: bool) -> Iterator[tuple[Fault, float, float]]:
+def schedule(seed: int, quick: bool) -> Iterator[tuple[InjectedFault, float, float]]:
     """Rounds of all faults, each round in another order, for ever.
 
     Args:

@@ -21,7 +21,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 
-from benchmarks.soak.faults import FAULTS, Fault, schedule
+from benchmarks.soak.faults import FAULTS, InjectedFault, schedule
 from dimm_ros.errors import DimmError
 from dimm_ros.replay.collector import Collector, Report
 from dimm_ros.replay.session import LocalizerProcess, LocalSession
@@ -50,7 +50,7 @@ class Incident:
         poses: accepted images with stamps within the fault.
     """
 
-    fault: Fault
+    fault: InjectedFault
     begin: float
     end: float
     recovery_s: float | None
@@ -77,7 +77,7 @@ class Memory:
         return statistics.median(values[:tenth]), statistics.median(values[-tenth:])
 
 
-class Camera:
+class CameraProcess:
     """The camera's process and what it says."""
 
     def __init__(self, recording: Path, environment: dict[str, str]) -> None:
@@ -150,7 +150,7 @@ class Soak:
             self._localizer = stack.enter_context(
                 LocalizerProcess(self._environment, self._parameters, _REMAP, self._folder / "localizer.log")
             )
-            self._camera = Camera(self._recording, self._environment)
+            self._camera = CameraProcess(self._recording, self._environment)
             stack.callback(lambda: self._camera.kill())
             stopped = threading.Event()
             watcher = threading.Thread(target=self._watch, args=(stopped,), daemon=True)
@@ -181,7 +181,7 @@ class Soak:
             status = self._localizer.stop()
         return self._figures(seed, started, alive and status == 0)
 
-    def _suffer(self, fault: Fault, length: float) -> Incident:
+    def _suffer(self, fault: InjectedFault, length: float) -> Incident:
         """Let one fault happen, and look at what came of it."""
         begin, end, good_ns = {
             "map file garbage": self._damage_map,
@@ -201,7 +201,7 @@ class Soak:
         )
         return Incident(fault, begin, end, None if back is None else max(0.0, back.received_s - end), named, poses)
 
-    def _tell_camera(self, fault: Fault, seconds: float) -> tuple[float, float, int]:
+    def _tell_camera(self, fault: InjectedFault, seconds: float) -> tuple[float, float, int]:
         began = self._camera.tell(fault.name)
         time.sleep(seconds)
         ended = self._camera.tell("")
@@ -233,7 +233,7 @@ class Soak:
         begin = time.monotonic()
         self._camera.kill()
         time.sleep(seconds)
-        self._camera = Camera(self._recording, self._environment)
+        self._camera = CameraProcess(self._recording, self._environment)
         return begin, self._camera.heard()["at"], time.time_ns()
 
     def _set_map(self, path: Path) -> None:

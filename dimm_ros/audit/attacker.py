@@ -1,9 +1,9 @@
 """What a map file says by itself, without any image: the poses it was trained on, and what each mapped image looked
 like as a whole.
 
-Both stand in the whole-image part (``head.whole_image``). Its weights w solve (K + ridge) w = t - offset, where t are
+Both stand in the global pose part (``head.global_pose``). Its weights w solve (K + ridge) w = t - offset, where t are
 the poses of the mapped views; K follows from the stored places z, so that offset + (K + ridge) w gives the poses back.
-``WholeImage.mapped`` does that for updates of a map; an attacker can do it as well.
+``GlobalPose.mapped`` does that for updates of a map; an attacker can do it as well.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dimm_ros.audit.photos import Photo
+from dimm_ros.audit.photos import EncodedImage
 from dimm_ros.errors import InputError
 from dimm_ros.evaluation.metrics import is_mapped
 from dimm_ros.scene_map import SceneMap
 
 
 @dataclass(frozen=True)
-class Loot:
-    """What was read out of a map's whole-image part.
+class RecoveredViews:
+    """The mapped views as they are read out of a map's global pose regression.
 
     Attributes:
         poses: (V, 4, 4) world_from_camera of the mapped views, metres, the map's frame.
@@ -40,11 +40,11 @@ class Loot:
 
 
 @torch.inference_mode()
-def check_place(scene_map: SceneMap, photos: list[Photo], name: str, *, mapped: bool) -> None:
+def check_place(scene_map: SceneMap, photos: list[EncodedImage], name: str, *, mapped: bool) -> None:
     """Refuse images by which attacks would fail for the wrong reason, and look harmless.
 
     Args:
-        scene_map: a map without its whole-image part cannot tell, and lets all pass.
+        scene_map: a map without its global pose part cannot tell, and lets all pass.
         photos: that are to be of its place.
         name: what they come from, for the sentence.
         mapped: they are to be images that it was made from.
@@ -67,15 +67,14 @@ def check_place(scene_map: SceneMap, photos: list[Photo], name: str, *, mapped: 
         known = sum(bool(is_mapped(photo.pose, path)) for photo in photos)
         if known < len(photos) / 2:
             raise InputError(
-                f"'{name}' is not what map '{scene_map.header.name}' was made from: the map holds the poses of {known} "
-                "of "
-                f"{len(photos)} of its images, so it cannot judge the attacks; give that recording, with the --split "
-                "that was mapped."
+                f"'{name}' is not what map '{scene_map.header.name}' was made from: the map holds the poses of "
+                f"{known} of {len(photos)} of its images, so it cannot judge the attacks; give that recording, "
+                "with the --split that was mapped."
             )
 
 
-def read_out(scene_map: SceneMap) -> Loot | None:
-    """Poses and contexts of the mapped views; None for a map without the whole-image part (``head.whole_share: 0``).
+def read_out(scene_map: SceneMap) -> RecoveredViews | None:
+    """Poses and contexts of the mapped views; None for a map without the global pose part (``head.whole_share: 0``).
 
     Raises:
         InputError: the map was merged of several.
@@ -93,4 +92,4 @@ def read_out(scene_map: SceneMap) -> Loot | None:
     poses = np.tile(np.eye(4), (len(contexts), 1, 1))
     poses[:, :3, :3] = rotations.cpu().numpy()
     poses[:, :3, 3] = centres.cpu().numpy() * header.radius + header.origin
-    return Loot(poses, contexts, recorded.cpu().numpy())
+    return RecoveredViews(poses, contexts, recorded.cpu().numpy())

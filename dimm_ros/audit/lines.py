@@ -3,8 +3,7 @@ place.
 
 Chelani, Kahl and Sattler (CVPR 2021): where lines are dense, the lines that pass nearest to a line belong to landmarks
 near its own, so the places on it that are nearest to them gather about the landmark. Two maps that hide one landmark in
-two lines
-of different directions give it away at once: it lies where these meet, and its descriptor says which two.
+two lines of different directions give it away at once: it lies where these meet, and its descriptor says which two.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def judged(found: np.ndarray, true: np.ndarray) -> dict[str, float]:
 
 
 def guessed(lines: Landmarks, true: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(L, 3) what somebody would say who knows only how large the scene is: the line's place nearest to a random
+    """(L, 3) the guess of an attacker who knows only how large the scene is: the line's place nearest to a random
     landmark.
     """
     others = true[np.random.default_rng(seed).permutation(len(true))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dimm_ros.audit.photos import Photo
+from dimm_ros.audit.photos import EncodedImage
 from dimm_ros.audit.structure import confidence
 from dimm_ros.scene_map import SceneMap
 
@@ -18,7 +18,7 @@ SCORES = {
 
 
 @torch.inference_mode()
-def scores(scene_map: SceneMap, photos: list[Photo]) -> dict[str, np.ndarray]:
+def scores(scene_map: SceneMap, photos: list[EncodedImage]) -> dict[str, np.ndarray]:
     """(N,) scores of images by each way to ask, larger for members; those that the map does not allow are left out."""
     head = scene_map.head
     device = head.context_mean.device

@@ -21,8 +21,8 @@ _ROOM_SEED = 97
 
 
 @dataclass(frozen=True)
-class Photo:
-    """One encoded image.
+class EncodedImage:
+    """An image with its tokens.
 
     Attributes:
         patches: (P, D) float16 tokens, row by row.
@@ -45,7 +45,9 @@ class Photo:
     surface: np.ndarray | None = None
 
 
-def take(frames: Iterable[Frame], encoder: Encoder, watch: Callable[[int], object] = lambda done: None) -> list[Photo]:
+def take(
+    frames: Iterable[Frame], encoder: Encoder, watch: Callable[[int], object] = lambda done: None
+) -> list[EncodedImage]:
     """Encode frames; ``watch`` is called with how many are done."""
     photos = []
     for frame in frames:
@@ -54,7 +56,7 @@ def take(frames: Iterable[Frame], encoder: Encoder, watch: Callable[[int], objec
         tokens = encoder.encode(torch.from_numpy(normalise(image))[None])
         points, surface = true_points(frame, np.array(grid.rays))
         photos.append(
-            Photo(
+            EncodedImage(
                 patches=tokens.patches[0].half().cpu(),
                 context=tokens.context[0].float().cpu(),
                 camera_rays=torch.from_numpy(np.array(grid.rays)).float(),

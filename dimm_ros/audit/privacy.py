@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,19 +9,18 @@ import torch
 from torch import Tensor
 
 from dimm_ros.audit import scene_coordinates
-from dimm_ros.audit.attacker import Loot, read_out
+from dimm_ros.audit.attacker import RecoveredViews, read_out
 from dimm_ros.audit.lines import audit_landmarks
 from dimm_ros.audit.membership import auc, scores
-from dimm_ros.audit.photos import Photo
-from dimm_ros.audit.rebuild import Prior, likeness, rebuild
+from dimm_ros.audit.photos import EncodedImage
+from dimm_ros.audit.rebuild import TokenPrior, likeness, rebuild
 from dimm_ros.audit.structure import Probe, answer, best_fit, same_place
 from dimm_ros.audit.surface import Surface
 from dimm_ros.geometry.poses import pose_errors
 from dimm_ros.landmarks.store import Landmarks
+from dimm_ros.progress import ProgressCallback
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.solver import solve_pose
-
-Watch = Callable[[str, int, int], object]
 
 _LEAST_RAYS = 4  # that meet in a recovered point
 _RANGE_M = (0.7, 4.0)  # of the guess: points at a random range along the rays of the path
@@ -30,19 +28,19 @@ _MOST_POINTS = 2000  # of each attack, so that what they cover can be compared
 
 
 @dataclass(frozen=True)
-class Plan:
+class AttackPlan:
     """How much is tried: more takes longer.
 
     Attributes:
         stations, around: places of the path that are attacked, and mapped views around each.
-        asked, fitted: tokens that are asked for at each, at their own place in the image and at every place.
+        queried, fitted: tokens that are looked for at each, at their own place in the image and at every place.
         rebuilt, steps: mapped views whose tokens are rebuilt, and gradient steps for each.
         point_steps: training steps of the scene-coordinate map.
     """
 
     stations: int = 6
     around: int = 16
-    asked: int = 256
+    queried: int = 256
     fitted: int = 40
     rebuilt: int = 6
     steps: int = 100
@@ -51,7 +49,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the attacks are tried with, and judged by.
+    """Images and truths that the attacks use, and by which they are judged.
 
     Attributes:
         foreign: images of other places.
@@ -62,15 +60,15 @@ class Evidence:
         second_landmarks: points made of the unseen images, about the map's origin; None when there are none.
     """
 
-    foreign: list[Photo]
-    mapped: list[Photo] = field(default_factory=list)
-    unseen: list[Photo] = field(default_factory=list)
+    foreign: list[EncodedImage]
+    mapped: list[EncodedImage] = field(default_factory=list)
+    unseen: list[EncodedImage] = field(default_factory=list)
     true_path: np.ndarray | None = None
     true_landmarks: Landmarks | None = None
     second_landmarks: Landmarks | None = None
 
     @property
-    def of_the_place(self) -> list[Photo]:
+    def of_the_place(self) -> list[EncodedImage]:
         """Images of the place that an attacker might have taken."""
         return self.unseen or self.mapped
 
@@ -87,7 +85,7 @@ class Rebuilt:
 
 @dataclass
 class Audit:
-    """What came of it.
+    """Results of the attacks on a map.
 
     Attributes:
         figures: for people and scripts, plain numbers.
@@ -105,22 +103,25 @@ class Audit:
 
 
 def attack(
-    scene_map: SceneMap, evidence: Evidence, plan: Plan | None = None, watch: Watch = lambda stage, done, total: None
+    scene_map: SceneMap,
+    evidence: Evidence,
+    plan: AttackPlan | None = None,
+    watch: ProgressCallback = lambda stage, done, total: None,
 ) -> Audit:
     """Try every attack on a map."""
-    plan = plan or Plan()
+    plan = plan or AttackPlan()
     audit = Audit(surface=Surface.of(evidence.mapped))
-    loot = read_out(scene_map)
-    audit.figures["path"] = _path(scene_map, loot, evidence)
-    audit.figures["contexts"] = None if loot is None else _contexts(loot, evidence)
+    views = read_out(scene_map)
+    audit.figures["path"] = _path(scene_map, views, evidence)
+    audit.figures["contexts"] = None if views is None else _contexts(views, evidence)
     audit.figures["landmarks"] = audit_landmarks(
         scene_map.landmarks, evidence.true_landmarks, evidence.second_landmarks
     )
     audit.figures["membership"] = _membership(scene_map, evidence)
     audit.figures["foreign_poses"] = _foreign_poses(scene_map, evidence)
-    if loot is not None:
-        audit.path = loot.path
-        probe = Probe.of(scene_map, loot)
+    if views is not None:
+        audit.path = views.path
+        probe = Probe.of(scene_map, views)
         audit.rebuilt, audit.figures["rebuilt_tokens"] = _rebuild(probe, evidence, plan, watch)
         audit.clouds |= _structure(probe, evidence, audit.rebuilt, plan, watch)
     if audit.surface is not None:
@@ -148,19 +149,19 @@ def attack(
     return audit
 
 
-def _path(scene_map: SceneMap, loot: Loot | None, evidence: Evidence) -> dict | None:
+def _path(scene_map: SceneMap, views: RecoveredViews | None, evidence: Evidence) -> dict | None:
     """How many poses came out, and how near the true ones they are."""
-    if loot is None:
+    if views is None:
         return None
     result = {
-        "images": len(loot.path),
-        "views": len(loot.poses),
-        "extent_m": float(np.ptp(loot.path[:, :3, 3], axis=0).max()),
+        "images": len(views.path),
+        "views": len(views.poses),
+        "extent_m": float(np.ptp(views.path[:, :3, 3], axis=0).max()),
     }
     if evidence.true_path is None:
         return result
-    nearest = _nearest(loot.path, evidence.true_path)
-    distance, angle = pose_errors(loot.path[nearest], evidence.true_path)
+    nearest = _nearest(views.path, evidence.true_path)
+    distance, angle = pose_errors(views.path[nearest], evidence.true_path)
     return result | {
         "median_error_m": float(np.median(distance)),
         "median_error_deg": float(np.median(angle)),
@@ -177,12 +178,12 @@ def _nearest(path: np.ndarray, poses: np.ndarray) -> np.ndarray:
     return away.argmin(axis=1)
 
 
-def _contexts(loot: Loot, evidence: Evidence) -> dict | None:
+def _contexts(views: RecoveredViews, evidence: Evidence) -> dict | None:
     """How like the true contexts of mapped images those are that the map stores."""
     photos = [photo for photo in evidence.mapped if photo.pose is not None]
     if len(photos) < 2:
         return None
-    stored = loot.contexts.cpu()[loot.recorded][_nearest(loot.path, np.stack([photo.pose for photo in photos]))]
+    stored = views.contexts.cpu()[views.recorded][_nearest(views.path, np.stack([photo.pose for photo in photos]))]
     true = torch.stack([photo.context for photo in photos])
     mean, spread = true.mean(dim=0), true.std(dim=0).clamp_min(1e-6)
     stored, true = (stored - mean) / spread, (true - mean) / spread
@@ -230,10 +231,10 @@ def _foreign_poses(scene_map: SceneMap, evidence: Evidence) -> dict:
     return result
 
 
-def _rebuild(probe: Probe, evidence: Evidence, plan: Plan, watch: Watch) -> tuple[list[Rebuilt], dict]:
+def _rebuild(probe: Probe, evidence: Evidence, plan: AttackPlan, watch: ProgressCallback) -> tuple[list[Rebuilt], dict]:
     """Rebuilt tokens of some mapped views, and how like the true ones they are."""
     device = probe.contexts.device
-    prior = Prior.of(evidence.foreign, device)
+    prior = TokenPrior.of(evidence.foreign, device)
     known = [photo for photo in evidence.mapped if photo.pose is not None]
     if not known:
         return [], {}
@@ -257,20 +258,20 @@ def _rebuild(probe: Probe, evidence: Evidence, plan: Plan, watch: Watch) -> tupl
 
 
 def _structure(
-    probe: Probe, evidence: Evidence, rebuilt: list[Rebuilt], plan: Plan, watch: Watch
+    probe: Probe, evidence: Evidence, rebuilt: list[Rebuilt], plan: AttackPlan, watch: ProgressCallback
 ) -> dict[str, np.ndarray]:
     """Points where the rays of tokens meet, for tokens of several origins and both ways to ask, and a guess beside."""
     device = probe.contexts.device
     places = evidence.foreign[0].camera_rays if not evidence.mapped else evidence.mapped[0].camera_rays
-    sources = {"foreign images": _tokens(evidence.foreign, plan.asked)}
+    sources = {"foreign images": _tokens(evidence.foreign, plan.queried)}
     if rebuilt:
         sources["rebuilt tokens"] = _drawn(
             torch.cat([one.tokens for one in rebuilt]),
             torch.cat([photo.camera_rays for photo in evidence.mapped[:1] for _ in rebuilt]),
-            plan.asked,
+            plan.queried,
         )
     if evidence.of_the_place:
-        sources["photographs of the place"] = _tokens(evidence.of_the_place, plan.asked)
+        sources["photographs of the place"] = _tokens(evidence.of_the_place, plan.queried)
     stations = probe.stations(plan.stations, plan.around)
     clouds: dict[str, np.ndarray] = {}
     jobs, done = 2 * len(sources) * len(stations), 0
@@ -296,7 +297,7 @@ def _guess(probe: Probe, rays: np.ndarray) -> np.ndarray:
     return poses[:, :3, 3] + far[:, None] * np.einsum("nij,nj->ni", poses[:, :3, :3], rays[places])
 
 
-def _tokens(photos: list[Photo], count: int) -> tuple[Tensor, Tensor]:
+def _tokens(photos: list[EncodedImage], count: int) -> tuple[Tensor, Tensor]:
     """(T, D) tokens and (T, 3) camera rays, drawn from all images."""
     return _drawn(
         torch.cat([photo.patches for photo in photos]), torch.cat([photo.camera_rays for photo in photos]), count

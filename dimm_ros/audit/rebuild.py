@@ -7,15 +7,15 @@ distribution).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dimm_ros.audit.photos import Photo
+from dimm_ros.audit.photos import EncodedImage
 from dimm_ros.audit.structure import Probe
 from dimm_ros.head.loss import ray_losses
+from dimm_ros.progress import StepCallback
 
 _PRIOR = 0.1  # weight of the prior beside the head's likelihood: the best of 0, 0.02 and 0.1 in a trial on red kitchen
 _RATE = 0.05
@@ -23,14 +23,14 @@ _SHRINK = 1e-3
 
 
 @dataclass(frozen=True)
-class Prior:
+class TokenPrior:
     """Normal distribution of patch tokens: mean (D,) and root (D, D) of the covariance."""
 
     mean: Tensor
     root: Tensor
 
     @classmethod
-    def of(cls, photos: list[Photo], device: torch.device, most: int = 20000) -> Prior:
+    def of(cls, photos: list[EncodedImage], device: torch.device, most: int = 20000) -> TokenPrior:
         """From images of anything."""
         tokens = torch.cat([photo.patches for photo in photos])
         chosen = torch.linspace(0, len(tokens) - 1, min(most, len(tokens))).long()
@@ -43,11 +43,11 @@ class Prior:
 
 def rebuild(
     probe: Probe,
-    prior: Prior,
+    prior: TokenPrior,
     view: int,
     camera_rays: Tensor,
     steps: int,
-    watch: Callable[[int, int], object] = lambda done, total: None,
+    watch: StepCallback = lambda done, total: None,
 ) -> Tensor:
     """(P, D) tokens that fit best at (P, 3) camera rays of a mapped view."""
     directions, moments = probe.true_rays(view, camera_rays)

@@ -7,14 +7,13 @@ the same tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dimm_ros.audit.photos import Photo
+from dimm_ros.audit.photos import EncodedImage
+from dimm_ros.progress import StepCallback
 
 _WIDTH, _BLOCKS = 512, 3
 _BATCH, _RATE = 2048, 2e-3
@@ -46,10 +45,7 @@ class PointHead(nn.Module):
 
 
 def train(
-    photos: list[Photo],
-    steps: int,
-    device: torch.device,
-    watch: Callable[[int, int], object] = lambda done, total: None,
+    photos: list[EncodedImage], steps: int, device: torch.device, watch: StepCallback = lambda done, total: None
 ) -> PointHead:
     """A scene-coordinate map of images with depth: AdamW, one cycle, mean distance."""
     torch.manual_seed(0)

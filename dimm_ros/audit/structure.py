@@ -1,12 +1,11 @@
 """Attacks on the head for the scene's structure: rays of one token under the contexts of many mapped views, and where
 they meet.
 
-The contexts and poses of the mapped views come from the map itself (``attacker``). A token is asked for in two ways:
+The contexts and poses of the mapped views come from the map itself (``attacker``). A token is looked for in two ways:
 
     same place    the token stays where it was in its image; its rays are what the head answers for each view's context
     best fit      in each view the token is tried at every place of the image; the ray goes through the place where the
-    head's answer
-                  agrees best (by its own likelihood) with the view's pose, which the attacker knows
+                  head's answer agrees best (by its own likelihood) with the view's pose, which the attacker knows
 
 Neither needs an image of the scene. Tokens come from foreign images, from photographs of the place (then the attacker
 holds images), or are rebuilt from the head's weights (``rebuild``).
@@ -14,25 +13,23 @@ holds images), or are rebuilt from the head's weights (``rebuild``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dimm_ros.audit.attacker import Loot
-from dimm_ros.audit.photos import Photo
+from dimm_ros.audit.attacker import RecoveredViews
+from dimm_ros.audit.photos import EncodedImage
 from dimm_ros.audit.triangulate import Meetings, meet
 from dimm_ros.head.loss import ray_losses
 from dimm_ros.head.model import DimmHead, Rays
+from dimm_ros.progress import StepCallback
 from dimm_ros.scene_map import SceneMap
 
 _AT_ONCE = 2048  # patches in one call of the head
 _TURN_M_PER_RAD = 1.0  # a view turned by a radian counts as a metre away
 _SPACING = 3  # every third of the nearest views, so that their centres differ
-
-Watch = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Probe:
     """The head as the attacker asks it: alone, in the normalised frame.
 
     Attributes:
-        head: without the whole-image part.
+        head: without the global pose part.
         path: (N, 4, 4) world_from_camera of the recorded views, metres.
         contexts: (N, C) of these views.
         origin, radius: of the normalised frame, metres.
@@ -53,11 +50,11 @@ class Probe:
     radius: float
 
     @classmethod
-    def of(cls, scene_map: SceneMap, loot: Loot) -> Probe:
+    def of(cls, scene_map: SceneMap, views: RecoveredViews) -> Probe:
         """A probe of a map whose poses and contexts were read out."""
         header = scene_map.header
-        contexts = loot.contexts[torch.from_numpy(loot.recorded)]
-        return cls(scene_map.head.alone(), loot.path, contexts, np.array(header.origin), header.radius)
+        contexts = views.contexts[torch.from_numpy(views.recorded)]
+        return cls(scene_map.head.alone(), views.path, contexts, np.array(header.origin), header.radius)
 
     def pose(self, view: int) -> tuple[Tensor, Tensor]:
         """Rotation (3, 3) and normalised centre (3,) of a view, as the head's numbers."""
@@ -102,7 +99,7 @@ def same_place(probe: Probe, tokens: Tensor, camera_rays: Tensor, views: np.ndar
 
 @torch.inference_mode()
 def best_fit(
-    probe: Probe, tokens: Tensor, places: Tensor, views: np.ndarray, watch: Watch = lambda done, total: None
+    probe: Probe, tokens: Tensor, places: Tensor, views: np.ndarray, watch: StepCallback = lambda done, total: None
 ) -> Meetings:
     """Meeting points of (T, D) tokens' rays, in each view through that of (G, 3) camera rays where the token fits
     best.
@@ -123,7 +120,7 @@ def best_fit(
     return meet(probe.path[views, :3, 3], directions)
 
 
-def confidence(head: DimmHead, photo: Photo) -> float:
+def confidence(head: DimmHead, photo: EncodedImage) -> float:
     """How sure the head alone is of an image: minus the mean logarithm of its predicted scales; 0 where it predicts
     none.
     """
@@ -134,7 +131,7 @@ def confidence(head: DimmHead, photo: Photo) -> float:
 
 
 @torch.inference_mode()
-def answer(head: DimmHead, photo: Photo) -> Rays:
+def answer(head: DimmHead, photo: EncodedImage) -> Rays:
     """The head's rays of an image."""
     device = head.context_mean.device
     return head(photo.patches.float().to(device), photo.context[None].to(device), photo.camera_rays.to(device))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from dimm_ros.audit.photos import Photo
+from dimm_ros.audit.photos import EncodedImage
 
 NEAR_M = 0.10
 _VOXEL_M = 0.05
@@ -24,7 +24,7 @@ class Surface:
     points: np.ndarray
 
     @classmethod
-    def of(cls, photos: list[Photo]) -> Surface | None:
+    def of(cls, photos: list[EncodedImage]) -> Surface | None:
         """From images with depth; None without."""
         seen = [photo.surface for photo in photos if photo.surface is not None and len(photo.surface)]
         if not seen:

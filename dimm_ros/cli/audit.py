@@ -89,10 +89,10 @@ def privacy(
             photos = {}
             for kind, frames in kinds.items():
 
-                def told(done: int, kind: str = kind, total: int = len(frames)) -> None:
+                def report(done: int, kind: str = kind, total: int = len(frames)) -> None:
                     progress(kind, done, total)
 
-                photos[kind] = take(frames, encoder, told)
+                photos[kind] = take(frames, encoder, report)
                 if kind != "foreign" and photos[kind]:
                     check_place(scene_map, photos[kind], mapped.name, mapped=kind == "mapped")
             true_path = None if mapped is None else mapped.poses()

@@ -33,7 +33,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from dimm_ros.cli.plan import Plan
+from dimm_ros.cli.plan import StagePlan
 from dimm_ros.errors import plain
 
 if TYPE_CHECKING:
@@ -161,12 +161,12 @@ class Bars:
         self._visible, self.stop = visible, False
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._told: dict[str, tuple[int, float, int]] = {}  # tenths told, and when and where the stage began
-        self._plan: Plan | None = None
+        self._printed: dict[str, tuple[int, float, int]] = {}  # tenths printed, and when and where the stage began
+        self._plan: StagePlan | None = None
 
     def plan(self, usual_seconds: Mapping[str, float]) -> None:
-        """Tell from now on the time left of all these stages, in order, given what they usually take, see ``Plan``."""
-        self._plan = Plan(usual_seconds)
+        """Show from now on the time left of all these stages, in order, given their usual times, see ``StagePlan``."""
+        self._plan = StagePlan(usual_seconds)
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> bool:
         """Show a stage's progress; returns whether the user asked to stop."""
@@ -199,9 +199,9 @@ class Bars:
 
     def _tell(self, stage: str, done: int, total: int, text: str, whole: float | None) -> None:
         now, tenths = time.monotonic(), _TENTHS * done // max(total, 1)
-        told, begun, first = self._told.get(stage, (0, now, done))
-        self._told[stage] = max(told, tenths), begun, first
-        if tenths <= told:
+        printed, begun, first = self._printed.get(stage, (0, now, done))
+        self._printed[stage] = max(printed, tenths), begun, first
+        if tenths <= printed:
             return
         left = (now - begun) * (total - done) / (done - first) if done > first else None
         more = [f"{left:.0f} s left"] if left and done < total else []

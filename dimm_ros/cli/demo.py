@@ -149,15 +149,15 @@ def _usual_seconds(data: Path | None, split: str | None, preset: Preset, trainin
     from dimm_ros.mapping.stages import usual_seconds
     from dimm_ros.replay.demo_bags import RENDERED, sizes_of_data
 
-    mapped, asked = RENDERED if data is None else sizes_of_data(data, split)
+    mapped, queries = RENDERED if data is None else sizes_of_data(data, split)
     image = _RENDER_S if data is None else _WRITE_S
     mapping = usual_seconds(mapped, preset.landmarks, preset.encoder, preset.head, training)
     return {
         "mapping bag": image * mapped,
-        "query bag": image * asked,
+        "query bag": image * queries,
         **mapping,
-        "replaying": _REPLAY_S * asked,
-        "judging": _JUDGE_S * asked,
+        "replaying": _REPLAY_S * queries,
+        "judging": _JUDGE_S * queries,
     }
 
 

@@ -83,7 +83,7 @@ def run(
     localizer = Localizer.open(map_file, device=device, weights=weights, backend=backend.value)
     paths = _listed(image_files)
     frames = _frames(paths, known)
-    asked, told, rejected = (localizer.asking_every_patch() if picture else localizer), [], 0
+    dense, answers, rejected = (localizer.sampling_every_patch() if picture else localizer), [], 0
     poses: list[tuple[int, object]] = []
     with ExitStack() as stack:
         folder, draw = None, None
@@ -95,7 +95,7 @@ def run(
         progress = stack.enter_context(bars(visible=not alone))
         for number, frame in enumerate(frames):
             image = frame.load()
-            estimate = asked.localize(image, frame.camera)
+            estimate = dense.localize(image, frame.camera)
             if draw is not None:
                 draw(frame, image, estimate)
             if picture:
@@ -105,7 +105,7 @@ def run(
             if estimate.accepted:
                 poses.append((frame.stamp_ns, estimate.world_from_camera))
             if as_json:
-                told.append(_as_dict(frame, localizer.frame_id, estimate))
+                answers.append(_as_dict(frame, localizer.frame_id, estimate))
             else:
                 _say_pose("" if alone else f"{frame.name}: ", localizer.frame_id, estimate)
             progress("localizing", number + 1, len(frames))
@@ -115,7 +115,7 @@ def run(
     if tum is not None:
         write_tum(tum, poses)
     if as_json:
-        say_json(told[0] if alone else told)
+        say_json(answers[0] if alone else answers)
     if rejected:
         raise typer.Exit(EXIT_FINDINGS)
 

@@ -29,7 +29,7 @@ Preset = Enum("Preset", {name: name for name in ("auto", *PRESETS)}, type=str)
 
 
 class Depth(str, Enum):
-    """What depth virtual views are made with."""
+    """Source of the depth for virtual views."""
 
     auto = "auto"
     recorded = "recorded"
@@ -37,7 +37,7 @@ class Depth(str, Enum):
     none = "none"
 
 
-class Kind(str, Enum):
+class LandmarkChoice(str, Enum):
     """How a map holds its landmarks."""
 
     points = "points"
@@ -71,7 +71,7 @@ def run(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="the map file to write")],
     landmarks: Annotated[
-        Optional[Kind],
+        Optional[LandmarkChoice],
         typer.Option(
             help="landmarks as points, hidden in lines, or none: rays alone (docs/privacy.md says what each gives away)"
         ),

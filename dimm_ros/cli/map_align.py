@@ -99,8 +99,8 @@ def run(
         pairs = parse_pairs(pair) if pair else read_pairs(pairs_file) if pairs_file is not None else read_clicks(clicks)
         fitted = fit_pairs(pairs, up, **how)
     fitted = lowered(fitted, floor)
-    made = align_map(map_file, output, fitted, frame, grid_file.name)
-    views = made.mapped_poses()
+    aligned = align_map(map_file, output, fitted, frame, grid_file.name)
+    views = aligned.mapped_poses()
     drawn = None
     if pairs is not None:
         drawn = np.stack(
@@ -110,7 +110,7 @@ def run(
             ],
             axis=1,
         )
-    picture = draw_on_grid(output.with_name(output.name + ".grid.png"), grid, made, views, drawn)
+    picture = draw_on_grid(output.with_name(output.name + ".grid.png"), grid, aligned, views, drawn)
     free = None if views is None else float(np.mean(grid.states_at(views[:, :2, 3]) == FREE))
     if as_json:
         say_json(

@@ -22,7 +22,7 @@ class Storage(str, Enum):
 
 
 class Engine(str, Enum):
-    """What runs a map's network."""
+    """Runtime of a map's network."""
 
     torch = "torch"
     onnx = "onnx"

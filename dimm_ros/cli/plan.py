@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
-class Plan:
+class StagePlan:
     """The stages ahead, in order.
 
     Args:

@@ -17,7 +17,7 @@ class _PlainFlags:
 
 
 class Verb(_PlainFlags, TyperCommand):
-    """One verb."""
+    """A verb."""
 
 
 class Verbs(_PlainFlags, TyperGroup):

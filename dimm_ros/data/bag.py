@@ -27,7 +27,7 @@ from dimm_ros.data.bag_file import (
     image_connections,
     stamp_of,
 )
-from dimm_ros.data.bag_run import Run, longest_run
+from dimm_ros.data.bag_run import BagStretch, longest_run
 from dimm_ros.data.bag_transforms import BagTransforms, matrix_of, read_transforms
 from dimm_ros.data.camera_info import camera_from_info, coefficients, has_projection, is_rectified
 from dimm_ros.data.recording import Frame, Recording
@@ -176,7 +176,7 @@ class _Cameras:
     """
 
     def __init__(
-        self, bag: Bag, connections: list[Connection], run: Run, notes: list[str], rectified: bool = False
+        self, bag: Bag, connections: list[Connection], run: BagStretch, notes: list[str], rectified: bool = False
     ) -> None:
         topic = connections[0].topic
         found: list[tuple[int, bool, Camera]] = []
@@ -274,7 +274,7 @@ def _poses_from_topic(
     max_gap_s: float,
     pose_frame: str | None,
     camera_frames: set[str],
-    run: Run,
+    run: BagStretch,
     notes: list[str],
 ) -> tuple[_Lookup, str]:
     """As ``_poses_from_tf``, from a topic of poses and the static transform from its child frame to the camera."""

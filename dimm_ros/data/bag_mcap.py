@@ -39,7 +39,7 @@ class _Chunk:
 
 @dataclass
 class _Contents:
-    """What is known of an MCAP file.
+    """Index of an MCAP file.
 
     ``loose`` are messages outside chunks: (log time, offset of the bytes, their length, channel).
     """

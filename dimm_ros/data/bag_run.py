@@ -13,7 +13,7 @@ _AROUND = 3  # images on either side: one wrong stamp among right ones is no new
 
 
 @dataclass(frozen=True)
-class Run:
+class BagStretch:
     """A stretch of a bag in which time runs forward.
 
     Attributes:
@@ -32,7 +32,7 @@ class Run:
         return begun and not (self.after is not None and _is_later(self.headers[-1], self.after, log_ns, stamp_ns))
 
 
-def longest_run(headers: list[Header]) -> tuple[Run, str]:
+def longest_run(headers: list[Header]) -> tuple[BagStretch, str]:
     """The stretch with most images, and a sentence about the others, empty where there are none.
 
     Args:
@@ -45,7 +45,7 @@ def longest_run(headers: list[Header]) -> tuple[Run, str]:
         if np.median(stamps[index : index + _AROUND]) < np.median(stamps[max(0, index - _AROUND) : index]) - _BACK_NS
     ]
     if not cuts:
-        return Run(headers), ""
+        return BagStretch(headers), ""
     bounds = [0, *cuts, len(headers)]
     begin, end = max(zip(bounds, bounds[1:]), key=lambda pair: pair[1] - pair[0])
     back = (stamps[cuts[0] - 1] - stamps[cuts[0]]) * 1e-9
@@ -56,7 +56,7 @@ def longest_run(headers: list[Header]) -> tuple[Run, str]:
         f"longest stretch, {end - begin} of {len(headers)} images, was read; record each run as its own bag."
     )
     before, after = headers[begin - 1] if begin else None, headers[end] if end < len(headers) else None
-    return Run(headers[begin:end], before, after), note
+    return BagStretch(headers[begin:end], before, after), note
 
 
 def _is_later(last: Header, first: Header, log_ns: int, stamp_ns: int) -> bool:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dimm_ros.data.bag_file import TF_TYPES, Bag, stamp_of
-from dimm_ros.data.bag_run import Run
+from dimm_ros.data.bag_run import BagStretch
 from dimm_ros.data.transform_tree import TransformTree
 from dimm_ros.errors import DataError, TransformError
 from dimm_ros.geometry import poses
 
 _SAME = 1e-6  # metres, and of a rotation matrix's entries: two recordings of one static transform
-_TOLD = 3  # values named in a note
+_LISTED = 3  # values named in a note
 
 
 @dataclass
@@ -48,10 +48,10 @@ class BagTransforms:
                 )
             values = self._statics.get(child, [])
             if len(values) > 1:
-                told = ", ".join(f"'{parent}' at {_point(pose)} m" for parent, pose in values[-_TOLD:])
+                listed = ", ".join(f"'{parent}' at {_point(pose)} m" for parent, pose in values[-_LISTED:])
                 found.append(
-                    f"The static transform of '{child}' was recorded with {len(values)} values ({told}); the last was "
-                    "taken: check that it is the camera's true place, or record again with one publisher."
+                    f"The static transform of '{child}' was recorded with {len(values)} values ({listed}); the last "
+                    "was taken: check that it is the camera's true place, or record again with one publisher."
                 )
         return found
 
@@ -79,7 +79,7 @@ def transforms_of(
                         others.append(topic)
 
 
-def read_transforms(bag: Bag, image_topic: str, max_gap_s: float, run: Run) -> BagTransforms:
+def read_transforms(bag: Bag, image_topic: str, max_gap_s: float, run: BagStretch) -> BagTransforms:
     """The tree of ``transforms_of``; transforms that cannot be used (NaN, no name, a loop) are left out and counted."""
     found = BagTransforms(TransformTree(max_gap_s=max_gap_s))
     bad: dict[str, list[str]] = {}

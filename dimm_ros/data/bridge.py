@@ -32,7 +32,7 @@ _TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class Bridge:
-    """What is known of cv_bridge.
+    """State of cv_bridge.
 
     Attributes:
         installed: whether it can be found.

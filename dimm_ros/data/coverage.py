@@ -15,7 +15,7 @@ SECTORS = 8  # of the circle that views look into
 
 
 @dataclass(frozen=True)
-class Coverage:
+class ViewCoverage:
     """Where posed images were taken and look, seen from above.
 
     Attributes:
@@ -49,7 +49,7 @@ class Coverage:
         return np.bincount(self.sectors(forward), minlength=SECTORS)
 
 
-def view_coverage(poses: np.ndarray, seen: float | None = None) -> Coverage:
+def view_coverage(poses: np.ndarray, seen: float | None = None) -> ViewCoverage:
     """Coverage of images taken from (N, 4, 4) poses, world_from_camera, optical axes.
 
     Args:
@@ -58,7 +58,7 @@ def view_coverage(poses: np.ndarray, seen: float | None = None) -> Coverage:
     """
     axes, up_sign = above(poses)
     spacing = view_spacing(poses[:, :3, 3], poses[:, :3, 2])
-    return Coverage(axes, up_sign, spacing, spacing > thin_limit(spacing, seen))
+    return ViewCoverage(axes, up_sign, spacing, spacing > thin_limit(spacing, seen))
 
 
 def thin_limit(spacing: np.ndarray, seen: float | None = None) -> float:
@@ -99,7 +99,7 @@ def second_down(axes: tuple[int, int, int], up_sign: int) -> bool:
     return (up_sign > 0) == (axes == (0, 2, 1))
 
 
-def headings_of_cells(poses: np.ndarray, coverage: Coverage, cell: float) -> np.ndarray:
+def headings_of_cells(poses: np.ndarray, coverage: ViewCoverage, cell: float) -> np.ndarray:
     """(P, SECTORS) bool: into which directions each of P squares was looked from, ``cell`` wide in the poses' unit."""
     cells = np.floor(poses[:, coverage.axes[:2], 3] / cell).astype(int)
     places, number = np.unique(cells, axis=0, return_inverse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from dimm_ros.data.bag_writer import BASE, MAP, ODOM, new_bag
 from dimm_ros.data.recording import Frame
 from dimm_ros.errors import DataError
 from dimm_ros.geometry.poses import invert
+from dimm_ros.progress import StepCallback
 
 #: A camera that looks ahead from base_link's own origin: x ahead, y left, z up (REP-103) of x right, y down, z ahead.
 BASE_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
@@ -25,7 +26,7 @@ def record_frames(
     odom_from_base: np.ndarray | None = None,
     *,
     depth: bool = True,
-    progress: Callable[[int, int], object] | None = None,
+    progress: StepCallback | None = None,
     **options,
 ) -> Path:
     """Write frames as a bag; it appears under its name only when it is complete.

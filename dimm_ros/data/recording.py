@@ -1,4 +1,4 @@
-"""What every reader returns: a ``Recording`` of ``Frame`` s whose images are loaded on demand."""
+"""The result of every reader: a ``Recording`` of ``Frame`` s whose images are loaded on demand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dimm_ros.geometry.camera import Camera
 
 @dataclass(frozen=True)
 class Frame:
-    """One posed image.
+    """A posed image.
 
     Attributes:
         name: unique within its recording (file name, or the stamp for a bag).

@@ -13,7 +13,7 @@ from dimm_ros.geometry import poses
 
 
 @dataclass
-class _Link:
+class _ChildSamples:
     """Samples of one child's pose in its parent, in order of time."""
 
     parent: str
@@ -33,7 +33,7 @@ class TransformTree:
     def __init__(self, max_age_s: float | None = None, max_gap_s: float | None = None) -> None:
         self._max_age_ns = None if max_age_s is None else round(max_age_s * 1e9)
         self._max_gap_ns = None if max_gap_s is None else round(max_gap_s * 1e9)
-        self._links: dict[str, _Link] = {}
+        self._links: dict[str, _ChildSamples] = {}
         self._other_parents: dict[str, set[str]] = {}
         self._lock = threading.RLock()
 
@@ -67,13 +67,13 @@ class TransformTree:
             if link is None or link.parent != parent or link.static != static:
                 if link is not None and link.parent != parent:
                     self._other_parents.setdefault(child, set()).add(link.parent)
-                link = self._links[child] = _Link(parent, static)
+                link = self._links[child] = _ChildSamples(parent, static)
             if static:
                 link.stamps, link.parent_from_child = [0], [pose]
                 return
             self._insert(link, int(stamp_ns), pose)
 
-    def _insert(self, link: _Link, stamp: int, pose: np.ndarray) -> None:
+    def _insert(self, link: _ChildSamples, stamp: int, pose: np.ndarray) -> None:
         stamps = link.stamps
         if not stamps or stamp > stamps[-1]:
             stamps.append(stamp)

@@ -18,7 +18,7 @@ _APART_S = 0.15  # of the clocks of images and transforms
 
 
 @dataclass
-class _Link:
+class _FrameSamples:
     """Samples of one child frame, from all topics."""
 
     parents: dict[str, int] = field(default_factory=dict)
@@ -62,11 +62,11 @@ def check_bag(path: str | Path, image_topic: str | None = None, camera_info_topi
         bag.close()
 
 
-def _links(bag: Bag, image_topic: str) -> dict[str, _Link]:
-    links: dict[str, _Link] = {}
+def _links(bag: Bag, image_topic: str) -> dict[str, _FrameSamples]:
+    links: dict[str, _FrameSamples] = {}
     for _, static, log_ns, transform in transforms_of(bag, image_topic):
         parent = transform.header.frame_id.lstrip("/")
-        link = links.setdefault(transform.child_frame_id.lstrip("/"), _Link())
+        link = links.setdefault(transform.child_frame_id.lstrip("/"), _FrameSamples())
         link.parents[parent] = link.parents.get(parent, 0) + 1
         link.static |= static
         link.stamps.append(stamp_of(transform))
@@ -74,7 +74,7 @@ def _links(bag: Bag, image_topic: str) -> dict[str, _Link]:
     return links
 
 
-def _chain(links: dict[str, _Link], frame: str) -> list[str]:
+def _chain(links: dict[str, _FrameSamples], frame: str) -> list[str]:
     """Children from the camera up to the root."""
     chain: list[str] = []
     while frame in links and frame not in chain:
@@ -83,7 +83,7 @@ def _chain(links: dict[str, _Link], frame: str) -> list[str]:
     return chain
 
 
-def _clocks(topic: str, delays: np.ndarray, dynamic: list[_Link]) -> list[Finding]:
+def _clocks(topic: str, delays: np.ndarray, dynamic: list[_FrameSamples]) -> list[Finding]:
     """Arrival in the recorder against the stamp."""
     if not len(delays):
         return []
@@ -192,8 +192,8 @@ def _frames(topic: str, frame_ids: list[str], headers: list) -> list[Finding]:
     return found
 
 
-def _transforms(links: dict[str, _Link], chain: list[str]) -> list[Finding]:
-    result, told = [], []
+def _transforms(links: dict[str, _FrameSamples], chain: list[str]) -> list[Finding]:
+    result, rates = [], []
     for child in chain:
         link = links[child]
         parent = max(link.parents, key=link.parents.get)
@@ -224,7 +224,7 @@ def _transforms(links: dict[str, _Link], chain: list[str]) -> list[Finding]:
             continue
         usual = float(np.median(steps))
         gaps = np.flatnonzero(steps > max(_GAP_S, _GAP_FACTOR * usual))
-        told.append(f"{name} {1 / usual:.0f} Hz")
+        rates.append(f"{name} {1 / usual:.0f} Hz")
         if len(gaps):
             longest = int(gaps[steps[gaps].argmax()])
             result.append(
@@ -249,6 +249,6 @@ def _transforms(links: dict[str, _Link], chain: list[str]) -> list[Finding]:
                     delay_s=delay,
                 )
             )
-    if not result and told:
-        result.append(ok("TF", ", ".join(told)))
+    if not result and rates:
+        result.append(ok("TF", ", ".join(rates)))
     return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dimm_ros.data.coverage import SECTORS, THIN_FACTOR, Coverage, headings_of_cells, thin_limit, view_coverage
+from dimm_ros.data.coverage import SECTORS, THIN_FACTOR, ViewCoverage, headings_of_cells, thin_limit, view_coverage
 from dimm_ros.data.recording import Recording
 from dimm_ros.doctor.findings import Finding, ok, two_digits, unknown, warning
 
@@ -15,7 +15,7 @@ _CELL, _CELL_SHARE = (
 )  # metres, or share of the distance of what is seen: the square that headings are counted in
 
 
-def check_coverage(recording: Recording, seen: float | None = None) -> tuple[list[Finding], Coverage]:
+def check_coverage(recording: Recording, seen: float | None = None) -> tuple[list[Finding], ViewCoverage]:
     """Extent, density and headings of the views.
 
     Args:
@@ -68,22 +68,22 @@ def _sparse(area: str, figures: dict) -> Finding:
     )
 
 
-def _thin_spots(recording: Recording, coverage: Coverage, area: str, figures: dict) -> Finding:
+def _thin_spots(recording: Recording, coverage: ViewCoverage, area: str, figures: dict) -> Finding:
     spots = _runs(coverage.thin)
     if not len(spots):
         return ok("coverage", area, **figures)
     centres = recording.poses()[:, :3, 3]
     first, second, _ = coverage.axes
-    told = []
+    places = []
     for start, stop in sorted(spots, key=lambda run: -coverage.spacing[run[0] : run[1]].max())[:3]:
         here = centres[start:stop].mean(axis=0)
         off = two_digits(coverage.spacing[start:stop].max())
-        told.append(f"({here[first]:.1f}, {here[second]:.1f}) m: next view that way {off} m off")
+        places.append(f"({here[first]:.1f}, {here[second]:.1f}) m: next view that way {off} m off")
     more = f" and {len(spots) - 3} more" if len(spots) > 3 else ""
     label = f"{'xyz'[first]}, {'xyz'[second]}"
     return warning(
         "coverage",
-        f"{area}; thin at {label} = " + "; ".join(told) + more,
+        f"{area}; thin at {label} = " + "; ".join(places) + more,
         "quick motion or turns, or a place that was passed once",
         f"walk there again, slowly: a view each {two_digits(figures['limit_m'] / THIN_FACTOR)} m, looking both ways",
         **figures,
@@ -95,7 +95,7 @@ def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
-def _headings(poses: np.ndarray, coverage: Coverage, cell: float) -> Finding:
+def _headings(poses: np.ndarray, coverage: ViewCoverage, cell: float) -> Finding:
     """From how many of eight directions each square of ``cell`` metres was looked at."""
     seen = headings_of_cells(poses, coverage, cell)
     opposite = (seen & np.roll(seen, SECTORS // 2, axis=1)).any(axis=1).mean()
@@ -105,7 +105,6 @@ def _headings(poses: np.ndarray, coverage: Coverage, cell: float) -> Finding:
         "headings",
         f"{mean:.1f} of {SECTORS} directions from each square of {two_digits(cell)} m on average, "
         f"{total} in all; {100 * opposite:.0f} % of the places are seen both ways (a robot that looks another way "
-        "there "
-        "will not be localized)",
+        "there will not be localized)",
         **figures,
     )

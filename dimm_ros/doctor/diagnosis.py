@@ -38,8 +38,8 @@ _BLIND = 0.12  # mean log error that a clearly wrong focal length or time must a
 
 
 @dataclass(frozen=True)
-class State:
-    """What is believed of the recording.
+class Hypothesis:
+    """Hypothesis of how a recording's poses and camera were recorded.
 
     Attributes:
         convention: how its poses are to be read.
@@ -58,11 +58,11 @@ class State:
 
 
 @dataclass(frozen=True)
-class Fault:
-    """One accepted step of the search: family is convention, time, focal, lens or turn."""
+class RecordingFault:
+    """A fault that the search has accepted: family is convention, time, focal, lens or turn."""
 
     family: str
-    state: State
+    state: Hypothesis
     gain: float
     gain_error: float
     error_px: float
@@ -70,7 +70,7 @@ class Fault:
 
 @dataclass
 class Diagnosis:
-    """What the test found.
+    """Result of the search.
 
     Attributes:
         given_px, final_px, floor_px: typical epipolar error as given, with the faults undone, and of the features
@@ -82,14 +82,14 @@ class Diagnosis:
         bars: hypothesis -> typical error in pixels, as given and the common mistakes.
         blind: family -> why the recording cannot tell.
         ambiguous: names of common conventions that explain the images as well as the accepted one.
-        seen: median distance of the matched points, in the unit of the poses; NaN where none can be told.
+        seen: median distance of the matched points, in the unit of the poses; NaN where unknown.
     """
 
     given_px: float
     final_px: float
     floor_px: float
-    state: State
-    faults: list[Fault] = field(default_factory=list)
+    state: Hypothesis
+    faults: list[RecordingFault] = field(default_factory=list)
     focal_factor: float = 1.0
     focal_sigma: float = np.inf
     focal_curve: list[tuple[float, float]] = field(default_factory=list)
@@ -107,7 +107,7 @@ class Search:
         self.test = test
         self._scale = max(0.3, test.image_size / 640)
 
-    def motions(self, state: State) -> tuple[np.ndarray, np.ndarray]:
+    def motions(self, state: Hypothesis) -> tuple[np.ndarray, np.ndarray]:
         poses = state.convention.apply(self.test.poses(state.shift_s, state.shift_frames))
         if any(state.turn):
             change = np.eye(4)
@@ -115,21 +115,21 @@ class Search:
             poses = poses @ change
         return self.test.motions(poses)
 
-    def errors(self, state: State) -> np.ndarray:
+    def errors(self, state: Hypothesis) -> np.ndarray:
         return self.test.errors(self.motions(state), state.focal_factor, state.k1)
 
-    def in_front(self, state: State) -> float:
+    def in_front(self, state: Hypothesis) -> float:
         return self.test.in_front(self.motions(state), state.focal_factor, state.k1)
 
-    def distances(self, state: State) -> np.ndarray:
+    def distances(self, state: Hypothesis) -> np.ndarray:
         return self.test.distances(self.motions(state), state.focal_factor, state.k1)
 
-    def convention(self, state: State) -> Fault | None:
+    def convention(self, state: Hypothesis) -> RecordingFault | None:
         """Another reading of the poses that fits much better, or as well but with the scene before the cameras."""
         front_before = self.in_front(state)
         if self.test.typical(self.errors(state)) < _GOOD_PX * self._scale and front_before > _FRONT:
             return None  # no reading of the poses could fit much better
-        quick = Search(self.test.thinned(_QUICK))
+        quick = Search(self.test.subsampled(_QUICK))
         before = quick.errors(state)
         alone = [
             (replace(state, convention=one), quick._gain(before, replace(state, convention=one))[0])
@@ -145,7 +145,9 @@ class Search:
         for place in places:
             besides = [(quick._gain(before, other), other) for other in self._beside(alone[place][0])]
             (gain, error, typical), beside = max(besides, key=lambda one: one[0][0])
-            fault = Fault(family="convention", state=alone[place][0], gain=gain, gain_error=error, error_px=typical)
+            fault = RecordingFault(
+                family="convention", state=alone[place][0], gain=gain, gain_error=error, error_px=typical
+            )
             offers.append((fault, beside))
         best = max(fault.gain for fault, _ in offers)
         # Sorted by likelihood: of equals, the first with the scene in front.
@@ -157,7 +159,7 @@ class Search:
         clear = found.gain > 0.5 and found.gain > _SIGMAS * found.gain_error
         return found if (clear or behind) and self._fits(found.error_px) else None
 
-    def _beside(self, state: State) -> list[State]:
+    def _beside(self, state: Hypothesis) -> list[Hypothesis]:
         """A state, and it with other focal lengths or other times."""
         factors = np.exp(np.linspace(*np.log(FOCAL_RANGE), _FOCAL_STEPS)[::2])
         shifts = [count for count in range(-MAX_SHIFT, MAX_SHIFT + 1) if count]
@@ -167,7 +169,7 @@ class Search:
             *(replace(state, shift_frames=count) for count in shifts),
         ]
 
-    def ambiguous(self, state: State) -> list[str]:
+    def ambiguous(self, state: Hypothesis) -> list[str]:
         """Common conventions that the recording does not tell from this one."""
         before = self.errors(state)
         result = []
@@ -178,7 +180,7 @@ class Search:
                     result.append(one.name)
         return result
 
-    def time(self, state: State) -> Fault | None:
+    def time(self, state: Hypothesis) -> RecordingFault | None:
         """Poses of some frames, or some seconds, later or earlier."""
         before = self.errors(state)
         coarse = [replace(state, shift_s=0.0, shift_frames=count) for count in range(-MAX_SHIFT, MAX_SHIFT + 1)]
@@ -198,25 +200,29 @@ class Search:
             ]
         found = max(fine, key=lambda one: self._gain(before, one)[0])
         gain, error, typical = self._gain(before, found)
-        moved = abs(self.shift_frames(found) - self.shift_frames(state))
-        if moved > _MIN_SHIFT and gain > max(0.15, _SIGMAS * error) and self._fits(typical):
-            return Fault(family="time", state=found, gain=gain, gain_error=error, error_px=typical)
+        change = abs(self.shift_frames(found) - self.shift_frames(state))
+        if change > _MIN_SHIFT and gain > max(0.15, _SIGMAS * error) and self._fits(typical):
+            return RecordingFault(family="time", state=found, gain=gain, gain_error=error, error_px=typical)
         return None
 
-    def shift_frames(self, state: State) -> float:
+    def shift_frames(self, state: Hypothesis) -> float:
         """A state's shift in frames."""
         return state.shift_frames + (state.shift_s / self.test.period_s if self.test.period_s > 0 else 0.0)
 
-    def focal(self, state: State) -> Fault | None:
+    def focal(self, state: Hypothesis) -> RecordingFault | None:
         """Another focal length."""
         factor, sigma = self.best_focal(state)
         found = replace(state, focal_factor=factor)
         gain, error, typical = self._gain(self.errors(state), found)
         change = abs(np.log(factor / state.focal_factor))
         clear = change > max(_MIN_FOCAL, 3 * sigma / factor) and gain > max(0.04, 1.5 * error) and self._fits(typical)
-        return Fault(family="focal", state=found, gain=gain, gain_error=error, error_px=typical) if clear else None
+        return (
+            RecordingFault(family="focal", state=found, gain=gain, gain_error=error, error_px=typical)
+            if clear
+            else None
+        )
 
-    def best_focal(self, state: State) -> tuple[float, float]:
+    def best_focal(self, state: Hypothesis) -> tuple[float, float]:
         """Factor of the given focal length with the least error, and its standard error by the jackknife over clips."""
         grid = np.linspace(*np.log(FOCAL_RANGE), _FOCAL_STEPS)
         centre = grid[
@@ -231,7 +237,7 @@ class Search:
         sigma = np.sqrt((len(estimates) - 1) * np.var(estimates)) if len(estimates) > 1 else np.inf
         return float(np.exp(estimate)), float(np.exp(estimate) * sigma)
 
-    def lens(self, state: State) -> Fault | None:
+    def lens(self, state: Hypothesis) -> RecordingFault | None:
         """Another distortion than the given one, with the focal length that suits it."""
         floor, given = float(np.median(self.test.matches.floor_px)), self.test.typical(self.errors(state))
         if state.k1 is not None or given < _AT_FLOOR * floor or not self._fits(given / _BEYOND_FOCAL):
@@ -240,7 +246,7 @@ class Search:
         error = self.test.typical(self.errors(besides))
         if error < _AT_FLOOR * floor or not self._fits(error):
             return None
-        quick = Search(self.test.thinned(_QUICK))
+        quick = Search(self.test.subsampled(_QUICK))
 
         def mean_score(values: np.ndarray) -> float:
             one = replace(state, k1=float(values[0]), focal_factor=float(np.exp(values[1])))
@@ -262,9 +268,9 @@ class Search:
         gain, error, typical = self._gain(self.errors(besides), found)
         if gain < max(_MIN_LENS, _SIGMAS * error) or not self._fits(typical):
             return None
-        return Fault("lens", found, self._gain(self.errors(state), found)[0], error, typical)
+        return RecordingFault("lens", found, self._gain(self.errors(state), found)[0], error, typical)
 
-    def turn(self, state: State) -> Fault | None:
+    def turn(self, state: Hypothesis) -> RecordingFault | None:
         """A camera that is mounted with another rotation than the poses say."""
         start = np.array(state.turn)
 
@@ -281,9 +287,11 @@ class Search:
         found = replace(state, turn=tuple(float(value) for value in solved.x))
         gain, error, typical = self._gain(self.errors(state), found)
         clear = np.linalg.norm(solved.x - start) > _MIN_TURN and gain > max(0.15, 3 * error) and self._fits(typical)
-        return Fault(family="turn", state=found, gain=gain, gain_error=error, error_px=typical) if clear else None
+        return (
+            RecordingFault(family="turn", state=found, gain=gain, gain_error=error, error_px=typical) if clear else None
+        )
 
-    def is_fault(self, family: str, state: State) -> bool:
+    def is_fault(self, family: str, state: Hypothesis) -> bool:
         """Whether a state still differs from the given recording in this; a later round may have taken it back."""
         return {
             "convention": not state.convention.plain,
@@ -293,14 +301,14 @@ class Search:
             "lens": state.k1 is not None,
         }[family]
 
-    def _score(self, state: State) -> np.ndarray:
+    def _score(self, state: Hypothesis) -> np.ndarray:
         return self.test.score(self.errors(state))
 
     def _fits(self, typical: float) -> bool:
         """Whether an error is small enough for a fault to be named; other faults may remain."""
         return typical < max(_FITS_PX * self._scale, 5 * float(np.median(self.test.matches.floor_px)))
 
-    def _gain(self, before: np.ndarray, state: State) -> tuple[float, float, float]:
+    def _gain(self, before: np.ndarray, state: Hypothesis) -> tuple[float, float, float]:
         after = self.errors(state)
         if np.isfinite(after).mean() < _MIN_KNOWN:
             return -np.inf, np.inf, np.nan
@@ -319,7 +327,7 @@ def _minimum(values: np.ndarray, scores: np.ndarray) -> float:
 def diagnose(test: EpipolarTest) -> Diagnosis:
     """Judge a recording from its matches; it needs ``MIN_PAIRS`` pairs of ``MIN_CLIPS`` clips."""
     search = Search(test)
-    given = state = State(conventions()[0])
+    given = state = Hypothesis(conventions()[0])
     errors = search.errors(given)
     result = Diagnosis(test.typical(errors), np.nan, float(np.median(test.matches.floor_px)), given)
     families = {
@@ -348,7 +356,7 @@ def diagnose(test: EpipolarTest) -> Diagnosis:
     return result
 
 
-def lens_name(test: EpipolarTest, state: State) -> str:
+def lens_name(test: EpipolarTest, state: Hypothesis) -> str:
     """What another lens means for the images."""
     if state.k1 == 0.0:
         return "rectified images"
@@ -361,7 +369,7 @@ def _draw_curves(search: Search, result: Diagnosis) -> None:
     """Errors about the accepted state, for the picture and to see where the recording cannot tell."""
     test, state = search.test, result.state
 
-    def typical(one: State) -> float:
+    def typical(one: Hypothesis) -> float:
         return test.typical(search.errors(one))
 
     factors = np.exp(np.linspace(*np.log(FOCAL_RANGE), _FOCAL_STEPS))
@@ -387,16 +395,20 @@ def _draw_curves(search: Search, result: Diagnosis) -> None:
     names = ("inverted poses (camera_from_world)", *list(AXES)[:2], "mirrored images")
     result.bars = {"as given": result.given_px}
     for name in names:
-        result.bars[name] = typical(State(common[name]))
+        result.bars[name] = typical(Hypothesis(common[name]))
     for fault in result.faults:
         if fault.family == "convention":
             result.bars.setdefault(fault.state.convention.name, fault.error_px)
         elif fault.family == "lens":
             result.bars[lens_name(test, fault.state)] = fault.error_px
-    result.bars[f"focal length x {result.focal_factor:.2f}"] = typical(State(plain, focal_factor=result.focal_factor))
+    result.bars[f"focal length x {result.focal_factor:.2f}"] = typical(
+        Hypothesis(plain, focal_factor=result.focal_factor)
+    )
     shift = search.shift_frames(state)
     result.bars[f"poses {shift:+.1f} frames" if shift else "poses +5 frames"] = typical(
-        State(plain, shift_s=state.shift_s, shift_frames=state.shift_frames) if shift else State(plain, shift_frames=5)
+        Hypothesis(plain, shift_s=state.shift_s, shift_frames=state.shift_frames)
+        if shift
+        else Hypothesis(plain, shift_frames=5)
     )
     if len(result.faults) > 1:
         result.bars["all faults undone"] = result.final_px

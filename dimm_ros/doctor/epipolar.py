@@ -45,7 +45,7 @@ class EpipolarTest:
         self._plane_slopes: dict[float | None, np.ndarray] = {}
         self.image_size = max((max(camera.width, camera.height) for camera in matches.cameras.values()), default=0)
 
-    def thinned(self, most: int) -> EpipolarTest:
+    def subsampled(self, most: int) -> EpipolarTest:
         """The test with at most so many matches of each pair: less exact, and quicker."""
         keep = self._column * most // np.maximum(self._counts, most)[self.matches.pair]
         keep = np.diff(keep, prepend=-1) != 0

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dimm_ros.data.coverage import Coverage
+from dimm_ros.data.coverage import ViewCoverage
 from dimm_ros.data.open import is_bag, open_recording
 from dimm_ros.data.recording import Recording
 from dimm_ros.doctor.camera import check_cameras
@@ -17,14 +16,12 @@ from dimm_ros.doctor.geometry import check_geometry
 from dimm_ros.doctor.images import ImageFigures, check_images
 from dimm_ros.doctor.timing import check_gaps, check_jumps
 from dimm_ros.errors import DataError
-
-#: Called with (stage, done, in all).
-Watcher = Callable[[str, int, int], object]
+from dimm_ros.progress import ProgressCallback
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found, and what the picture shows.
+    """Findings, and the data of the picture.
 
     Attributes:
         recording: what was examined, frames with poses only (all frames where none has one).
@@ -36,7 +33,7 @@ class Examination:
     recording: Recording
     findings: list[Finding]
     images: ImageFigures
-    coverage: Coverage | None
+    coverage: ViewCoverage | None
     diagnosis: Diagnosis | None
 
     @property
@@ -54,13 +51,13 @@ class Examination:
 
 
 def examine(
-    source: str | Path, *, split: str | None = None, watch: Watcher | None = None, **bag_options
+    source: str | Path, *, split: str | None = None, watch: ProgressCallback | None = None, **bag_options
 ) -> Examination:
     """Open a recording and run every check that applies to it.
 
     Args:
         source, split, bag_options: as for ``open_recording``.
-        watch: told about progress.
+        watch: called with the progress.
 
     Raises:
         DataError: nothing there can be read at all.
@@ -84,7 +81,7 @@ def examine(
     return _examine(recording, findings, watch or (lambda stage, done, total: None))
 
 
-def main_findings(recording: Recording, watch: Watcher | None = None) -> list[Finding]:
+def main_findings(recording: Recording, watch: ProgressCallback | None = None) -> list[Finding]:
     """Problems and warnings about the poses and cameras of a recording whose frames all have poses, worst first.
 
     What ``dimm map`` says before it trains: the images are matched, but not looked at one by one.
@@ -94,7 +91,7 @@ def main_findings(recording: Recording, watch: Watcher | None = None) -> list[Fi
     return sorted(worth, key=lambda finding: -finding.severity)
 
 
-def _poses(recording: Recording, watch: Watcher) -> tuple[list[Finding], Coverage, Diagnosis | None]:
+def _poses(recording: Recording, watch: ProgressCallback) -> tuple[list[Finding], ViewCoverage, Diagnosis | None]:
     geometry = check_geometry(recording, lambda done, total: watch("geometry", done, total))
     found, coverage = check_coverage(recording, geometry.seen)
     return [*geometry.findings, *found, check_jumps(recording)], coverage, geometry.diagnosis
@@ -110,7 +107,7 @@ def _without_poses(source: str | Path, bag_options: dict) -> Recording | None:
         return None
 
 
-def _examine(recording: Recording, findings: list[Finding], watch: Watcher) -> Examination:
+def _examine(recording: Recording, findings: list[Finding], watch: ProgressCallback) -> Examination:
     findings = findings + [
         replace(problem("reader", note, "", ""), severity=Severity.WARNING) for note in recording.notes
     ]

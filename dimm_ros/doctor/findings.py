@@ -1,4 +1,4 @@
-"""What a check says: one finding, with cause and cure."""
+"""Finding of a check, with cause and cure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Severity(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table.
+    """Finding: a line of the table.
 
     Attributes:
         severity: UNKNOWN means that the recording does not allow a verdict.

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from dimm_ros.config import LIKELY_DISTANCE_M
 from dimm_ros.data.recording import Recording
-from dimm_ros.doctor.diagnosis import MIN_CLIPS, MIN_PAIRS, Diagnosis, Fault, Search, diagnose, lens_name
+from dimm_ros.doctor.diagnosis import MIN_CLIPS, MIN_PAIRS, Diagnosis, RecordingFault, Search, diagnose, lens_name
 from dimm_ros.doctor.epipolar import EpipolarTest
 from dimm_ros.doctor.findings import Finding, ok, problem, two_digits, unknown, warning
 from dimm_ros.doctor.matching import Matches, match_recording
 from dimm_ros.errors import DataError
 from dimm_ros.geometry.poses import rotation_angle_deg
+from dimm_ros.progress import StepCallback
 
 _CHECKS = ("pose convention", "time of images and poses", "focal length")
 _SLIGHT_FOCAL = 0.06  # a smaller error of the focal length is a warning
@@ -43,11 +43,11 @@ class Geometry:
 
     @property
     def seen(self) -> float | None:
-        """Median distance of what is seen, in the poses' unit; None where that cannot be told."""
+        """Median distance of what is seen, in the poses' unit; None where unknown."""
         return self.diagnosis.seen if self.diagnosis is not None and np.isfinite(self.diagnosis.seen) else None
 
 
-def check_geometry(recording: Recording, progress: Callable[[int, int], object] | None = None) -> Geometry:
+def check_geometry(recording: Recording, progress: StepCallback | None = None) -> Geometry:
     """Match features and judge poses and focal length by them.
 
     Args:
@@ -93,31 +93,31 @@ def _metres(recording: Recording, test: EpipolarTest, diagnosis: Diagnosis) -> f
 
 
 def _scale(seen: float, metres: float | None) -> list[Finding]:
-    """Whether the poses are in metres; nothing where no distance can be told."""
+    """Whether the poses are in metres; nothing where no distance is known."""
     if not np.isfinite(seen):
         return []
     check, cause = "scale", "poses in millimetres, or in the unit that COLMAP gave its model"
     figures = {"seen": seen, "metres_per_unit": metres}
-    told = two_digits(seen)
+    distance = two_digits(seen)
     if metres is not None:
         if abs(np.log(metres)) < np.log(_OTHER_UNIT):
-            return [ok(check, f"poses and depth images agree; what is seen is {told} m away (median)", **figures)]
+            return [ok(check, f"poses and depth images agree; what is seen is {distance} m away (median)", **figures)]
         unit, away = two_digits(metres), two_digits(seen * metres)
         return [
             problem(
                 check,
-                f"one unit of the poses is {unit} m by the depth images: what is seen is {away} m away, not {told}",
+                f"one unit of the poses is {unit} m by the depth images: what is seen is {away} m away, not {distance}",
                 cause,
                 f"make a bag in metres with 'dimm convert --scale {unit}' and map that",
                 **figures,
             )
         ]
     if LIKELY_DISTANCE_M[0] < seen < LIKELY_DISTANCE_M[1]:
-        return [ok(check, f"what is seen is {told} m away (median), if the poses are in metres", **figures)]
+        return [ok(check, f"what is seen is {distance} m away (median), if the poses are in metres", **figures)]
     return [
         warning(
             check,
-            f"what is seen is {told} m away (median), were the poses in metres",
+            f"what is seen is {distance} m away (median), were the poses in metres",
             cause,
             "compare with the place; make a bag in metres with 'dimm convert --scale' (metres of one unit) and map "
             "that",
@@ -194,7 +194,7 @@ def _unexplained(diagnosis: Diagnosis, figures: dict) -> Finding:
     )
 
 
-def _convention(diagnosis: Diagnosis, fault: Fault | None, weak: str, figures: dict) -> Finding:
+def _convention(diagnosis: Diagnosis, fault: RecordingFault | None, weak: str, figures: dict) -> Finding:
     check = _CHECKS[0]
     if fault is not None:
         one = fault.state.convention
@@ -228,7 +228,7 @@ def _convention(diagnosis: Diagnosis, fault: Fault | None, weak: str, figures: d
     )
 
 
-def _time(diagnosis: Diagnosis, fault: Fault | None, test: EpipolarTest, weak: str, timed: bool) -> Finding:
+def _time(diagnosis: Diagnosis, fault: RecordingFault | None, test: EpipolarTest, weak: str, timed: bool) -> Finding:
     check = _CHECKS[1]
     if fault is not None:
         state = diagnosis.state
@@ -261,7 +261,7 @@ def _time(diagnosis: Diagnosis, fault: Fault | None, test: EpipolarTest, weak: s
     return ok(check, "images and poses belong together")
 
 
-def _focal(diagnosis: Diagnosis, fault: Fault | None, weak: str) -> Finding:
+def _focal(diagnosis: Diagnosis, fault: RecordingFault | None, weak: str) -> Finding:
     check = _CHECKS[2]
     factor, sigma = diagnosis.focal_factor, diagnosis.focal_sigma
     figures = {"factor": factor, "sigma": sigma}
@@ -287,7 +287,7 @@ def _focal(diagnosis: Diagnosis, fault: Fault | None, weak: str) -> Finding:
     )
 
 
-def _lens(diagnosis: Diagnosis, fault: Fault, test: EpipolarTest) -> Finding:
+def _lens(diagnosis: Diagnosis, fault: RecordingFault, test: EpipolarTest) -> Finding:
     state = fault.state
     causes = {
         "rectified images": (
@@ -315,7 +315,7 @@ def _lens(diagnosis: Diagnosis, fault: Fault, test: EpipolarTest) -> Finding:
     )
 
 
-def _turn(fault: Fault) -> Finding:
+def _turn(fault: RecordingFault) -> Finding:
     turn = np.degrees(fault.state.turn)
     words = " and ".join(
         f"{abs(value):.1f} deg {name[int(value > 0)]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -11,6 +10,7 @@ import numpy as np
 from dimm_ros.data.recording import Recording
 from dimm_ros.doctor.findings import Finding, ok, problem, unknown, warning
 from dimm_ros.errors import DataError
+from dimm_ros.progress import StepCallback
 
 _SIZE = 320  # longer side of the picture that is judged
 _MOST = 1500  # images that are read; of longer recordings, pairs of neighbours spread evenly
@@ -42,9 +42,7 @@ class ImageFigures:
     same_as_previous: np.ndarray
 
 
-def check_images(
-    recording: Recording, progress: Callable[[int, int], object] | None = None
-) -> tuple[list[Finding], ImageFigures]:
+def check_images(recording: Recording, progress: StepCallback | None = None) -> tuple[list[Finding], ImageFigures]:
     """Read the images and judge them one by one.
 
     Args:

@@ -75,8 +75,8 @@ class Link:
 
 
 @dataclass
-class Observation:
-    """Everything that was overheard.
+class LiveTraffic:
+    """Messages and graph that were overheard on a running robot.
 
     Attributes:
         image, info: the two topics.
@@ -115,7 +115,7 @@ class Observation:
     listened_s: float = 0.0
 
 
-def check_topics(seen: Observation) -> list[Finding]:
+def check_topics(seen: LiveTraffic) -> list[Finding]:
     """What is wrong with topics, stamps, clocks and camera_info; ``dimm_ros.doctor.live_tf`` has TF."""
     result = [
         _topic(seen.image, "image topic", seen.image_topics, seen),
@@ -140,7 +140,7 @@ def check_topics(seen: Observation) -> list[Finding]:
     return result
 
 
-def _topic(stream: Stream, check: str, others: list[str], seen: Observation) -> Finding:
+def _topic(stream: Stream, check: str, others: list[str], seen: LiveTraffic) -> Finding:
     """Is it published, once, with a type that is understood, and does anything come?"""
     publishers = ", ".join(sorted(stream.publishers))
     wanted = IMAGE_TYPES if stream is seen.image else (CAMERA_INFO_TYPE,)
@@ -198,7 +198,7 @@ def _topic(stream: Stream, check: str, others: list[str], seen: Observation) -> 
     return ok(check, words, rate_hz=stream.rate_hz, messages=len(stream.arrivals))
 
 
-def _qos(seen: Observation) -> Finding:
+def _qos(seen: LiveTraffic) -> Finding:
     faults = list(seen.mismatches)
     for node in seen.volatile_static:
         faults.append(
@@ -214,7 +214,7 @@ def _qos(seen: Observation) -> Finding:
     return ok("QoS", "all publishers and subscribers of image, camera_info and TF fit")
 
 
-def _loss(seen: Observation) -> list[Finding]:
+def _loss(seen: LiveTraffic) -> list[Finding]:
     """Fewer images than the driver took: against camera_info, which is small, and against the rhythm of the stamps."""
     stamps = np.unique(np.array(seen.image.stamps, dtype=np.int64))
     if len(stamps) < 5:
@@ -238,7 +238,7 @@ def _loss(seen: Observation) -> list[Finding]:
     return [warning("lost images", f"{100 * lost:.0f} % of the images do not arrive", cause, cure, **figures)]
 
 
-def _stamps(seen: Observation) -> list[Finding]:
+def _stamps(seen: LiveTraffic) -> list[Finding]:
     ages = np.array(seen.image.ages)
     if not len(ages):
         return []
@@ -303,7 +303,7 @@ def _stamps(seen: Observation) -> list[Finding]:
     return [ok(check, f"{1e3 * age:.0f} ms old when they come", **figures)]
 
 
-def _simulation(seen: Observation) -> list[Finding]:
+def _simulation(seen: LiveTraffic) -> list[Finding]:
     check, ages = "simulated time", [age for age in seen.image.ages if np.isfinite(age)]
     other = bool(ages) and abs(float(np.median(ages))) > OTHER_TIME_S
     waiting = ", ".join(sorted(seen.simulated))
@@ -367,7 +367,7 @@ def _simulation(seen: Observation) -> list[Finding]:
     return [ok(check, f"/clock from {seen.clock_publishers[0]}")]
 
 
-def _camera_info(seen: Observation) -> list[Finding]:
+def _camera_info(seen: LiveTraffic) -> list[Finding]:
     check, info = "camera_info", seen.info
     if seen.camera is None:
         return []  # no message, or one that the topic's line explains

@@ -37,11 +37,11 @@ from tf2_msgs.msg import TFMessage
 from dimm_ros.data.camera_info import camera_from_info
 from dimm_ros.doctor.findings import Finding
 from dimm_ros.doctor.installation import check_map, check_python
-from dimm_ros.doctor.live import CAMERA_INFO_TYPE, IMAGE_TYPES, Link, Observation, Stream, check_topics
+from dimm_ros.doctor.live import CAMERA_INFO_TYPE, IMAGE_TYPES, Link, LiveTraffic, Stream, check_topics
 from dimm_ros.doctor.live_tf import check_tf
 from dimm_ros.errors import InputError, TransformError
 from dimm_ros.geometry.camera import Camera
-from dimm_ros.ros.health import State
+from dimm_ros.ros.health import LocalizationState
 from dimm_ros.ros.messages import from_transform, stamp_ns
 
 _NAME = "dimm_doctor"
@@ -69,7 +69,7 @@ _LATCHED = QoSProfile(
 
 @dataclass(frozen=True)
 class LiveOptions:
-    """What to listen to.
+    """Topics and frames to listen to.
 
     Attributes:
         image, camera_info: topics; namespaces and ``~`` are not resolved further.
@@ -124,17 +124,17 @@ class _Listener:
 
     node: Node
     options: LiveOptions
-    seen: Observation = field(init=False)
+    seen: LiveTraffic = field(init=False)
 
     def __post_init__(self) -> None:
-        self.seen = Observation(Stream(_absolute(self.options.image)), Stream(_absolute(self.options.camera_info)))
+        self.seen = LiveTraffic(Stream(_absolute(self.options.image)), Stream(_absolute(self.options.camera_info)))
         self._lock = threading.Lock()
         self._clock_ns: int | None = None
         self._last: dict[str, tuple[type, bytes]] = {}
         self._clients: dict[str, Client] = {}
         self._answers: dict[str, Future] = {}
 
-    def listen(self, progress: Callable[[float], object]) -> Observation:
+    def listen(self, progress: Callable[[float], object]) -> LiveTraffic:
         self._discover()
         self._subscribe()
         begun = time.monotonic()
@@ -249,7 +249,7 @@ class _Listener:
 
     def _on_status(self, message) -> None:
         with self._lock:
-            self.seen.localizer = (State(message.state).name, message.reason)
+            self.seen.localizer = (LocalizationState(message.state).name, message.reason)
 
     def _read_graph(self) -> None:
         """Publishers, and subscribers that they do not suit."""

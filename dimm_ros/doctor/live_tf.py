@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dimm_ros.doctor.findings import Finding, ok, problem, unknown, warning
-from dimm_ros.doctor.live import OTHER_TIME_S, Link, Observation, Stream
+from dimm_ros.doctor.live import OTHER_TIME_S, Link, LiveTraffic, Stream
 from dimm_ros.errors import TransformError
 from dimm_ros.geometry.poses import rotation_angle_deg
 
@@ -15,7 +15,7 @@ _BODY_DEG = 20.0
 _FIGHT = 0.6  # share of samples that leap there and back where two publishers fight
 
 
-def check_tf(seen: Observation, base: str, odom: str) -> list[Finding]:
+def check_tf(seen: LiveTraffic, base: str, odom: str) -> list[Finding]:
     """base -> camera and odom -> base: there, fresh, and with the right axes; and one owner of each frame.
 
     Args:
@@ -49,7 +49,7 @@ def check_tf(seen: Observation, base: str, odom: str) -> list[Finding]:
     return result + _parents(seen)
 
 
-def _mounting(seen: Observation, base: str, camera: str) -> Finding:
+def _mounting(seen: LiveTraffic, base: str, camera: str) -> Finding:
     check = f"TF {base} -> {camera}"
     try:
         base_from_camera = seen.tree.lookup(base, camera, None)
@@ -80,7 +80,7 @@ def _mounting(seen: Observation, base: str, camera: str) -> Finding:
     return ok(check, f"at ({x:.2f}, {y:.2f}, {z:.2f}) m, looking {heading:.0f} deg to the left of forward")
 
 
-def _odometry(seen: Observation, base: str, odom: str) -> Finding:
+def _odometry(seen: LiveTraffic, base: str, odom: str) -> Finding:
     check = f"TF {odom} -> {base}"
     try:
         seen.tree.lookup(odom, base, None)
@@ -131,7 +131,7 @@ def _odometry(seen: Observation, base: str, odom: str) -> Finding:
     return ok(check, f"{rate:.0f} Hz, {1e3 * age:.0f} ms old when it comes", **figures)
 
 
-def _dynamic_links(seen: Observation, frame: str, root: str) -> list[Link]:
+def _dynamic_links(seen: LiveTraffic, frame: str, root: str) -> list[Link]:
     result = []
     while frame != root and frame in seen.links:
         link = seen.links[frame]
@@ -149,7 +149,7 @@ def _lags(image: Stream, link: Link) -> np.ndarray:
     return arrivals[np.minimum(place, len(stamps) - 1)][found] - np.array(image.arrivals)[found]
 
 
-def _parents(seen: Observation) -> list[Finding]:
+def _parents(seen: LiveTraffic) -> list[Finding]:
     """Two owners of one frame."""
     result = []
     nodes = ", ".join(sorted(set(seen.tf_publishers)))

@@ -7,7 +7,7 @@ if the camera moved enough for parallax.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
 
@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from dimm_ros.data.recording import Frame
 from dimm_ros.errors import DataError
 from dimm_ros.geometry.camera import Camera
+from dimm_ros.progress import StepCallback
 
 _SIZE = 640  # longer side of the image that features are found in
 _FEATURES = 800
@@ -58,9 +59,7 @@ class Matches:
         return len(self.frames)
 
 
-def match_recording(
-    frames: Sequence[Frame], *, clips: int = 20, progress: Callable[[int, int], object] | None = None
-) -> Matches:
+def match_recording(frames: Sequence[Frame], *, clips: int = 20, progress: StepCallback | None = None) -> Matches:
     """Match image pairs of a recording.
 
     Args:

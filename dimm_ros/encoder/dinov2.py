@@ -30,7 +30,7 @@ _RENAMED = {
 
 @dataclass(frozen=True)
 class Tokens:
-    """What the encoder says about a batch of images.
+    """Tokens of a batch of images.
 
     Attributes:
         patches: (B, P, D) patch tokens, row by row; D is the encoder's width times the number of stacked layers.

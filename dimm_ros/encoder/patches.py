@@ -27,9 +27,9 @@ class PatchGrid:
         camera: camera of the encoder's input (resized and cut to multiples of 14).
         rows, columns: patches down and across.
         rays: (rows * columns, 3) unit camera rays through the patch centres, row by row.
-        valid: (rows * columns,) bool: whether a ray is asked for: the lens model holds at the patch centre, and it is
-            not thinned out.
-        asked: share of the patches where the lens model holds that are not thinned out.
+        valid: (rows * columns,) bool: whether a ray is predicted: the lens model holds at the patch centre, and
+            subsampling kept it.
+        sampled_fraction: share of the patches where the lens model holds that subsampling kept.
     """
 
     resized: Camera
@@ -38,7 +38,7 @@ class PatchGrid:
     columns: int
     rays: np.ndarray
     valid: np.ndarray
-    asked: float = 1.0
+    sampled_fraction: float = 1.0
 
 
 @lru_cache(maxsize=32)
@@ -65,7 +65,7 @@ def patch_grid(camera: Camera, input_size: int) -> PatchGrid:
 
 
 @lru_cache(maxsize=32)
-def thinned(grid: PatchGrid, most: int) -> PatchGrid:
+def subsampled(grid: PatchGrid, most: int) -> PatchGrid:
     """The grid with every k-th of its valid patches, evenly spread over the image: every second like a chessboard.
 
     k is the smallest that leaves about ``most`` of them or fewer, so one patch too many halves them.
@@ -76,7 +76,7 @@ def thinned(grid: PatchGrid, most: int) -> PatchGrid:
     row, column = np.divmod(np.arange(len(grid.valid)), grid.columns)
     valid = grid.valid & ((row * math.isqrt(every) + column) % every == 0)
     valid.flags.writeable = False
-    return replace(grid, valid=valid, asked=float(valid.sum() / grid.valid.sum()))
+    return replace(grid, valid=valid, sampled_fraction=float(valid.sum() / grid.valid.sum()))
 
 
 def fit(image: np.ndarray, camera: Camera, grid: PatchGrid) -> np.ndarray:

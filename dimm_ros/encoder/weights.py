@@ -27,7 +27,7 @@ _HUB_PROBE_SECONDS = 4.0
 
 @dataclass(frozen=True)
 class Model:
-    """One published encoder: its shape, and where and which its weights are.
+    """A published encoder: its shape, and where and which its weights are.
 
     ``sha256`` is the digest of the hub's model.safetensors at ``revision``. Where it is None the hub's own declared
     digest at that immutable revision is the pin.

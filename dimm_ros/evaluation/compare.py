@@ -23,8 +23,8 @@ _SAME_STAMP_S = 1e-3
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run's figures and errors.
+class EvaluationRun:
+    """Figures and errors of an evaluation.
 
     Attributes:
         name: of its results folder.
@@ -40,8 +40,8 @@ class Run:
     degrees: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
-def read_run(folder: Path) -> Run:
-    """What 'dimm eval' or 'dimm demo' left in a results folder.
+def read_run(folder: Path) -> EvaluationRun:
+    """Read a results folder of 'dimm eval' or 'dimm demo'.
 
     Raises:
         DataError: it is none, or its files are damaged.
@@ -67,14 +67,14 @@ def read_run(folder: Path) -> Run:
         ) from None
     name, wanted = folder.resolve().name, ("ate_rmse_m", "ate_rmse_deg", "rpe_rmse_m", "rpe_rmse_deg")
     if estimated is None:
-        return Run(name, figures | judged | dict.fromkeys(wanted))
+        return EvaluationRun(name, figures | judged | dict.fromkeys(wanted))
     pair = sync.associate_trajectories(true, estimated, max_diff=_SAME_STAMP_S)
     metres, degrees = (_errors(metrics.APE(part), pair) for part in _PARTS)
     steps = (
         [_errors(metrics.RPE(part, 1, Unit.frames), pair) for part in _PARTS] if len(metres) > 1 else [np.zeros(0)] * 2
     )
     rms = [None if not len(values) else float(np.sqrt(np.mean(values**2))) for values in (metres, degrees, *steps)]
-    return Run(name, figures | dict(zip(wanted, rms, strict=True)), metres, degrees)
+    return EvaluationRun(name, figures | dict(zip(wanted, rms, strict=True)), metres, degrees)
 
 
 _PARTS = (metrics.PoseRelation.translation_part, metrics.PoseRelation.rotation_angle_deg)
@@ -88,7 +88,7 @@ def _errors(metric: metrics.APE | metrics.RPE, pair: tuple) -> np.ndarray:
     return np.asarray(metric.error)
 
 
-def comparison_table(runs: Sequence[Run]) -> Table:
+def comparison_table(runs: Sequence[EvaluationRun]) -> Table:
     """A row a run."""
     result = Table(
         title="runs",
@@ -120,7 +120,7 @@ def _pair(metres: float | None, degrees: float | None) -> str:
     return "-" if metres is None or degrees is None else f"{100 * metres:.1f} cm, {degrees:.2f} deg"
 
 
-def draw_comparison(path: Path, runs: Sequence[Run]) -> Path:
+def draw_comparison(path: Path, runs: Sequence[EvaluationRun]) -> Path:
     """Share of all frames below each error, a line a run."""
     figure, axes = pyplot().subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     for axis, part, factor, label in (

@@ -9,18 +9,19 @@ import numpy as np
 from dimm_ros.data.recording import Frame, Recording
 from dimm_ros.estimate import Estimate
 from dimm_ros.evaluation.map_figures import mapped_poses
-from dimm_ros.evaluation.metrics import Answer, is_mapped
+from dimm_ros.evaluation.metrics import FrameResult, is_mapped
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
+from dimm_ros.progress import StepCallback
 
 
 def evaluate(
     localizer: Localizer,
     recording: Recording,
     reference: ReferenceViews | None = None,
-    watch: Callable[[int, int], None] | None = None,
+    watch: StepCallback | None = None,
     show: Callable[[Frame, np.ndarray, Estimate], None] | None = None,
-) -> list[Answer]:
+) -> list[FrameResult]:
     """Localize every frame on its own.
 
     Args:
@@ -28,7 +29,7 @@ def evaluate(
         recording: frames with true poses in the map's frame.
         reference: mapped images for the retrieval baseline.
         watch: called with (frames done, frames in all).
-        show: called with each frame, its image and what was made of it.
+        show: called with each frame, its image and its estimate.
     """
     answers, mapped = [], mapped_poses(localizer.map, reference)
     if recording.frames:
@@ -37,7 +38,7 @@ def evaluate(
         image = frame.load()
         estimate = localizer.localize(image, frame.camera)
         answers.append(
-            Answer(
+            FrameResult(
                 name=frame.name,
                 stamp_ns=frame.stamp_ns,
                 true=frame.world_from_camera,

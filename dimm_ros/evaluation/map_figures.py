@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import chi2
 
-from dimm_ros.data.coverage import SECTORS, Coverage, view_coverage
+from dimm_ros.data.coverage import SECTORS, ViewCoverage, view_coverage
 from dimm_ros.data.occupancy_grid import OccupancyGrid
 from dimm_ros.data.recording import Frame
-from dimm_ros.evaluation.metrics import Answer, errors, normalised_squares
+from dimm_ros.evaluation.metrics import FrameResult, errors, normalised_squares
 from dimm_ros.evaluation.report import table
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
@@ -77,7 +77,7 @@ def draw_coverage(path: Path, poses: np.ndarray) -> Path:
     return save_figure(figure, path)
 
 
-def _draw_rose(rose, counts: np.ndarray, seen: Coverage) -> None:
+def _draw_rose(rose, counts: np.ndarray, seen: ViewCoverage) -> None:
     """Views by the direction they look into, turned as the map beside it: from above, the first axis to the right."""
     angles = 2 * np.pi * np.arange(SECTORS) / SECTORS
     rose.bar(angles, counts, width=1.8 * np.pi / SECTORS, color="tab:blue", alpha=0.6)
@@ -194,7 +194,7 @@ def draw_on_grid(
     return save_figure(figure, path)
 
 
-def draw_places(path: Path, answers: Sequence[Answer], seen: Coverage) -> Path:
+def draw_places(path: Path, answers: Sequence[FrameResult], seen: ViewCoverage) -> Path:
     """The error at each true place, from above."""
     plt = pyplot()
     first, second, _ = seen.axes
@@ -221,7 +221,7 @@ def draw_places(path: Path, answers: Sequence[Answer], seen: Coverage) -> Path:
     return save_figure(figure, path)
 
 
-def draw_checks(path: Path, answers: Sequence[Answer], novelty: np.ndarray, limit: float | None) -> Path:
+def draw_checks(path: Path, answers: Sequence[FrameResult], novelty: np.ndarray, limit: float | None) -> Path:
     """Error against novelty, and covariances against errors."""
     plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
@@ -246,7 +246,7 @@ def draw_checks(path: Path, answers: Sequence[Answer], novelty: np.ndarray, limi
 def draw_frame(path: Path, localizer: Localizer, frame: Frame) -> Path:
     """A frame's rays, predicted beside true; it is localized once more, with every patch's ray."""
     image = frame.load()
-    estimate = localizer.asking_every_patch().localize(image, frame.camera)
+    estimate = localizer.sampling_every_patch().localize(image, frame.camera)
     return draw_ray_field(
         path, frame.name, image, frame.camera, estimate, frame.world_from_camera, localizer.map.header.origin
     )

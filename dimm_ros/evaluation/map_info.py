@@ -161,7 +161,7 @@ def _training(info: dict) -> list[tuple[str, str]]:
 
 
 def _landmarks(landmarks: dict | None) -> str:
-    """What the landmarks are and how well frames that were left out were found by them."""
+    """Figures of the landmarks, and how well they locate frames that were left out."""
     if landmarks is None:
         return "none: rays alone"
     calibration = landmarks["calibration"]
@@ -170,8 +170,7 @@ def _landmarks(landmarks: dict | None) -> str:
         return f"{text}; too few frames were left out to judge them"
     return (
         f"{text}; {100 * calibration['position_error']:.2f} cm, {calibration['rotation_error_deg']:.3f} deg (medians "
-        "of "
-        f"{calibration['frames']} key frames that were left out)"
+        f"of {calibration['frames']} key frames that were left out)"
     )
 
 
@@ -186,8 +185,7 @@ def _reach_rows(reaches: dict) -> list[tuple[str, str]]:
                 "reach",
                 f"by {name}, of {reach['frames']} held-out frames; none was further than "
                 f"{_length(reach['furthest_m'])} or turned by more than {reach['furthest_deg']:.0f} deg from the "
-                "nearest "
-                "mapped view, and nothing is known beyond:",
+                "nearest mapped view, and nothing is known beyond:",
             )
         )
         for distance, cells in groupby(reach["cells"], key=lambda cell: cell["distance"]):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import html
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +19,12 @@ from dimm_ros.errors import DataError, MapError
 from dimm_ros.evaluation import map_figures
 from dimm_ros.evaluation.evaluate import evaluate
 from dimm_ros.evaluation.map_info import map_info, reaches, rows
-from dimm_ros.evaluation.metrics import Answer, errors, summarise
+from dimm_ros.evaluation.metrics import FrameResult, errors, summarise
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
+from dimm_ros.progress import ProgressCallback
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.whole_file import write_whole
-
-#: Called with (stage, done, in all).
-Watcher = Callable[[str, int, int], object]
 
 _WORST = 3  # frames with their ray fields
 _STYLE = (
@@ -38,8 +36,8 @@ _STYLE = (
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One recording, localized.
+class RecordingResult:
+    """A recording, localized.
 
     Attributes:
         recording: with true poses.
@@ -49,7 +47,7 @@ class Judged:
     """
 
     recording: Recording
-    answers: Sequence[Answer]
+    answers: Sequence[FrameResult]
     novelty: np.ndarray
     figures: dict
 
@@ -61,7 +59,7 @@ def write_map_report(
     *,
     device: str = "auto",
     weights: str | Path | None = None,
-    watch: Watcher | None = None,
+    watch: ProgressCallback | None = None,
 ) -> dict:
     """Write the page, whole or not at all.
 
@@ -89,7 +87,7 @@ def write_map_report(
     reference = ReferenceViews.load(map_path, scene_map.header)
     with tempfile.TemporaryDirectory() as folder:
         body = [*_about(info), *_mapped(scene_map, reference, Path(folder))]
-        judged: list[Judged] = []
+        judged: list[RecordingResult] = []
         if recordings:
             localizer = Localizer.open(map_path, device=device, weights=weights)
             for number, recording in enumerate(recordings):
@@ -115,7 +113,9 @@ def _write(path: Path, page: str) -> None:
         ) from error
 
 
-def _judge(localizer: Localizer, recording: Recording, reference: ReferenceViews | None, watch: Watcher) -> Judged:
+def _judge(
+    localizer: Localizer, recording: Recording, reference: ReferenceViews | None, watch: ProgressCallback
+) -> RecordingResult:
     novelty = []
 
     def show(_, image: np.ndarray, estimate) -> None:
@@ -124,7 +124,7 @@ def _judge(localizer: Localizer, recording: Recording, reference: ReferenceViews
     answers = evaluate(
         localizer, recording, reference, lambda done, total: watch(f"localizing {recording.name}", done, total), show
     )
-    return Judged(recording, answers, np.array(novelty), summarise(answers))
+    return RecordingResult(recording, answers, np.array(novelty), summarise(answers))
 
 
 def _about(info: dict) -> list[str]:
@@ -167,8 +167,10 @@ def _mapped(scene_map: SceneMap, reference: ReferenceViews | None, folder: Path)
     return body
 
 
-def _results(localizer: Localizer, judged: Judged, scene_map: SceneMap, folder: Path, number: int) -> list[str]:
-    """One recording's part of the page."""
+def _results(
+    localizer: Localizer, judged: RecordingResult, scene_map: SceneMap, folder: Path, number: int
+) -> list[str]:
+    """A recording's part of the page."""
     title = f"<h2>On {html.escape(judged.recording.name)}</h2>"
     if not judged.answers:
         return [title, _note("It has no frame.")]

@@ -18,8 +18,8 @@ _CHI2_95 = 12.592  # six degrees of freedom
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a localizer said about one frame.
+class FrameResult:
+    """A frame's true and estimated pose.
 
     Attributes:
         name, stamp_ns: the frame.
@@ -47,7 +47,7 @@ class Answer:
     mapped: bool | None = None
 
 
-def errors(answers: Sequence[Answer]) -> tuple[np.ndarray, np.ndarray]:
+def errors(answers: Sequence[FrameResult]) -> tuple[np.ndarray, np.ndarray]:
     """(N,) translation (metres) and (N,) rotation (degrees) errors; infinite for frames without an answer."""
     translation, rotation = np.full(len(answers), np.inf), np.full(len(answers), np.inf)
     for index, answer in enumerate(answers):
@@ -56,7 +56,7 @@ def errors(answers: Sequence[Answer]) -> tuple[np.ndarray, np.ndarray]:
     return translation, rotation
 
 
-def normalised_squares(answers: Sequence[Answer]) -> np.ndarray:
+def normalised_squares(answers: Sequence[FrameResult]) -> np.ndarray:
     """(M,) normalised estimation error squared of answered frames with covariance; six on average when it is right.
 
     The rotation error is the left perturbation a of R_estimated = exp([a]x) R_true, as in the covariance.
@@ -79,7 +79,7 @@ def is_mapped(world_from_camera: np.ndarray, mapped: np.ndarray | None) -> bool 
     return bool(((metres <= _SAME_POSE[0]) & (degrees <= _SAME_POSE[1])).any())
 
 
-def summarise(answers: Sequence[Answer]) -> dict:
+def summarise(answers: Sequence[FrameResult]) -> dict:
     """The figures of a run. Unanswered frames count: as infinite errors in medians, as failures in recalls.
 
     Figures that are infinite or unknown are None. ``rejections`` is the one list, see ``count_rejections``.

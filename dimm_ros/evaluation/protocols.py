@@ -17,7 +17,7 @@ from rich.table import Table
 from dimm_ros.data.recording import Recording
 from dimm_ros.data.splits import OFFICIAL, select
 from dimm_ros.errors import InputError
-from dimm_ros.evaluation.metrics import Answer, errors, summarise
+from dimm_ros.evaluation.metrics import FrameResult, errors, summarise
 
 #: Share of frames: label -> (metres, degrees).
 _5CM, _10CM, _HALF_METRE = ("5 cm / 5 deg", (0.05, 5.0)), ("10 cm / 5 deg", (0.10, 5.0)), ("0.5 m", (0.5, np.inf))
@@ -26,8 +26,8 @@ _Pair = tuple[float, float | None]
 
 
 @dataclass(frozen=True)
-class Published:
-    """What a paper reports.
+class PublishedResult:
+    """Figures that a paper reports.
 
     Attributes:
         method: its name.
@@ -55,7 +55,7 @@ class Protocol:
 
     title: str
     recalls: tuple[tuple[str, tuple[float, float]], ...]
-    published: tuple[Published, ...] = ()
+    published: tuple[PublishedResult, ...] = ()
     caption: str = "No published figures are known to dimm_ros for this data set."
 
 
@@ -74,13 +74,13 @@ PROTOCOLS = {
         "7-Scenes",
         (_5CM,),
         (
-            Published("DIMM", _SEVEN, (3.5, 1.0)),
-            Published("NaCR", mean=(2.2, 0.4)),
-            Published("ACE", mean=(1.10, 0.34)),
-            Published("GLACE", mean=(1.2, 0.3)),
-            Published("marepo", mean=(3.2, 1.5)),
-            Published("Reloc3r-512", mean=(4.0, 1.0)),
-            Published("hloc", mean=(1.27, 0.27)),
+            PublishedResult("DIMM", _SEVEN, (3.5, 1.0)),
+            PublishedResult("NaCR", mean=(2.2, 0.4)),
+            PublishedResult("ACE", mean=(1.10, 0.34)),
+            PublishedResult("GLACE", mean=(1.2, 0.3)),
+            PublishedResult("marepo", mean=(3.2, 1.5)),
+            PublishedResult("Reloc3r-512", mean=(4.0, 1.0)),
+            PublishedResult("hloc", mean=(1.27, 0.27)),
         ),
         "Published: against structure-from-motion poses, not the original ones of KinectFusion; compare on the same "
         "poses.",
@@ -92,7 +92,7 @@ PROTOCOLS = {
         "Wayspots",
         (_10CM, _HALF_METRE),
         tuple(
-            Published(method, shares={_10CM[0]: share})
+            PublishedResult(method, shares={_10CM[0]: share})
             for method, share in (("DIMM", 42.9), ("NaCR", 54.5), ("ACE", 52.2), ("marepo", 47.2))
         ),
         "Published: the mean of the ten scenes.",
@@ -116,7 +116,7 @@ def judged_part(recording: Recording) -> Recording:
     return select(recording, f"{OFFICIAL}:val") if "val" in recording.splits.get(OFFICIAL, {}) else recording
 
 
-def judge(protocol: Protocol, answers: Sequence[Answer]) -> dict[str, float | None]:
+def judge(protocol: Protocol, answers: Sequence[FrameResult]) -> dict[str, float | None]:
     """The protocol's figures of a run: medians (cm, deg), and per cent of frames per label; unanswered frames count as
     failures.
     """

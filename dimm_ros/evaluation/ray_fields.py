@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from dimm_ros.data.recording import Recording
-from dimm_ros.evaluation.metrics import Answer, errors
+from dimm_ros.evaluation.metrics import FrameResult, errors
 from dimm_ros.localizer import Localizer
 from dimm_ros.pictures.ray_field import draw_ray_field
 
 
-def chosen_frames(answers: Sequence[Answer]) -> dict[str, int]:
+def chosen_frames(answers: Sequence[FrameResult]) -> dict[str, int]:
     """Numbers of the best, the median and the worst answered frame by translation error; fewer of few."""
     distance, _ = errors(answers)
     order = [int(number) for number in np.argsort(distance, kind="stable") if np.isfinite(distance[number])]
@@ -27,12 +27,14 @@ def chosen_frames(answers: Sequence[Answer]) -> dict[str, int]:
     }
 
 
-def draw_ray_fields(folder: Path, localizer: Localizer, recording: Recording, answers: Sequence[Answer]) -> list[Path]:
+def draw_ray_fields(
+    folder: Path, localizer: Localizer, recording: Recording, answers: Sequence[FrameResult]
+) -> list[Path]:
     """Write rays_best.png, rays_median.png and rays_worst.png of an evaluation.
 
     Its frames are localized once more with every patch's ray, so that errors may differ a little from the evaluation's.
     """
-    localizer = localizer.asking_every_patch()
+    localizer = localizer.sampling_every_patch()
     paths = []
     for name, number in chosen_frames(answers).items():
         frame = recording.frames[number]

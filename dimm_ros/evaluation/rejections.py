@@ -22,8 +22,8 @@ _UNCERTAIN = (
 
 
 @dataclass(frozen=True)
-class Kind:
-    """Sentences that mean the same.
+class RejectionKind:
+    """Kind of rejection: sentences that mean the same.
 
     Attributes:
         name: in a few words.
@@ -37,42 +37,42 @@ class Kind:
 
 
 KINDS = (
-    Kind("unlike every mapped view", r"The image is unlike every mapped view", _NOT_OF_THE_MAP),
-    Kind("too few rays agree with the pose", r"Only \d+ ?% of the rays agree", _RAYS_DISAGREE),
-    Kind("too few rays agree on a rotation", r"Only \d+ of \d+ rays agree on a rotation", _RAYS_DISAGREE),
-    Kind("too few rays meet in a point", r"Only \d+ of \d+ rays meet", _RAYS_DISAGREE),
-    Kind("no two rays fit each other", r"No two of the \d+ rays", _RAYS_DISAGREE),
-    Kind(
+    RejectionKind("unlike every mapped view", r"The image is unlike every mapped view", _NOT_OF_THE_MAP),
+    RejectionKind("too few rays agree with the pose", r"Only \d+ ?% of the rays agree", _RAYS_DISAGREE),
+    RejectionKind("too few rays agree on a rotation", r"Only \d+ of \d+ rays agree on a rotation", _RAYS_DISAGREE),
+    RejectionKind("too few rays meet in a point", r"Only \d+ of \d+ rays meet", _RAYS_DISAGREE),
+    RejectionKind("no two rays fit each other", r"No two of the \d+ rays", _RAYS_DISAGREE),
+    RejectionKind(
         "too few rays are finite",
         r"Only \d+ of \d+ rays are finite",
         "the lens model holds for too little of the image: check its distortion",
     ),
-    Kind(
+    RejectionKind(
         "the rays do not fix a pose",
         r"(The \d+ rays leave the pose undetermined|The pose's covariance is not finite)",
         _UNCERTAIN,
     ),
-    Kind(
+    RejectionKind(
         "uncertain position",
         r"The position is uncertain",
         f"{_UNCERTAIN}; the node can accept more (acceptance.max_position_sigma)",
     ),
-    Kind(
+    RejectionKind(
         "uncertain rotation",
         r"The rotation is uncertain",
         f"{_UNCERTAIN}; the node can accept more (acceptance.max_rotation_sigma_deg)",
     ),
-    Kind(
+    RejectionKind(
         "not believed yet",
         r"No pose is believed yet",
         "a first pose takes images that agree (gate.first_fix), so the first ones have no answer",
     ),
-    Kind(
+    RejectionKind(
         "far from the pose before",
         r"The pose is [\d.]+ m and [\d.]+ deg from where",
         "two places look alike, or odometry slips: give a hint (initialpose), or see in the picture where it leaps",
     ),
-    Kind(
+    RejectionKind(
         "no word from the node",
         r"The node said nothing",
         "images were lost or the node ended: see node.log, and docs/ros.md on the DDS profile",
@@ -80,10 +80,10 @@ KINDS = (
 )
 
 
-def kind_of(reason: str) -> Kind:
+def kind_of(reason: str) -> RejectionKind:
     """What a sentence means; one of no known kind stands for itself, without its numbers."""
     known = next((kind for kind in KINDS if re.match(kind.begins, reason)), None)
-    return known or Kind(re.sub(r"\d+(\.\d+)?", "..", reason).rstrip("."), "", "see the reason of each frame")
+    return known or RejectionKind(re.sub(r"\d+(\.\d+)?", "..", reason).rstrip("."), "", "see the reason of each frame")
 
 
 def count_rejections(reasons: Iterable[str]) -> list[dict[str, str | int]]:

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a table, TUM trajectories, pictures, metrics.json, in a dated folder."""
+"""Report of a run: a table, TUM trajectories, pictures, metrics.json, in a dated folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from dimm_ros.data.coverage import above, second_down
 from dimm_ros.errors import DataError
-from dimm_ros.evaluation.metrics import Answer, errors
+from dimm_ros.evaluation.metrics import FrameResult, errors
 from dimm_ros.geometry.covariance import position_sigma
 from dimm_ros.geometry.poses import to_quaternion
 from dimm_ros.pictures.plots import literal, pyplot, save_figure
@@ -134,7 +134,7 @@ def _rejections(rejections: Sequence[dict]) -> list[tuple[str, str]]:
 
 
 def _memory(figures: dict) -> list[tuple[str, str]]:
-    """A row that says so where the map is asked for images that it was made from."""
+    """A row that warns where queries are images that the map was made from."""
     mapped = figures.get("frames_mapped")
     if not mapped or mapped < 0.5 * figures["frames"]:
         return []
@@ -143,7 +143,7 @@ def _memory(figures: dict) -> list[tuple[str, str]]:
 
 
 def write_report(
-    folder: Path, title: str, answers: Sequence[Answer], figures: dict, mapped: np.ndarray | None = None
+    folder: Path, title: str, answers: Sequence[FrameResult], figures: dict, mapped: np.ndarray | None = None
 ) -> list[Path]:
     """Write metrics.json, estimated.tum, true.tum, trajectory.png and errors.png.
 
@@ -178,7 +178,7 @@ def write_tum(path: Path, poses: Sequence[tuple[int, np.ndarray]]) -> Path:
     return write_whole(path, "\n".join(lines) + "\n")
 
 
-def _draw_trajectory(path: Path, title: str, answers: Sequence[Answer], mapped: np.ndarray | None) -> Path:
+def _draw_trajectory(path: Path, title: str, answers: Sequence[FrameResult], mapped: np.ndarray | None) -> Path:
     """Estimated beside true camera centres from above, coloured by the error that each answer states; below, both
     errors.
     """
@@ -199,12 +199,12 @@ def _draw_trajectory(path: Path, title: str, answers: Sequence[Answer], mapped: 
             [one[first], other[first]], [one[second], other[second]], "-", color="tab:orange", linewidth=0.6, alpha=0.7
         )
     sigma = 100 * np.array([_sigma(answer) for answer in answers])
-    told = np.isfinite(sigma)
-    if told.any():
+    known = np.isfinite(sigma)
+    if known.any():
         dots = top.scatter(
-            estimated[told, first],
-            estimated[told, second],
-            c=sigma[told],
+            estimated[known, first],
+            estimated[known, second],
+            c=sigma[known],
             s=22,
             cmap="plasma_r",
             vmin=0,
@@ -233,7 +233,7 @@ def _draw_trajectory(path: Path, title: str, answers: Sequence[Answer], mapped: 
     top.legend()
     translation, _ = errors(answers)
     bottom.plot(100 * np.where(np.isfinite(translation), translation, np.nan), color="tab:blue", label="error")
-    if told.any():
+    if known.any():
         bottom.plot(sigma, ":", color="tab:purple", label="stated standard deviation")
         bottom.legend(fontsize=8)
     log_scale(bottom, "y", translation)
@@ -242,12 +242,12 @@ def _draw_trajectory(path: Path, title: str, answers: Sequence[Answer], mapped: 
     return save_figure(figure, path)
 
 
-def _sigma(answer: Answer) -> float:
+def _sigma(answer: FrameResult) -> float:
     """Standard deviation of an answer's position along its worst axis, metres; NaN where there is none."""
     return float("nan") if answer.estimated is None or answer.covariance is None else position_sigma(answer.covariance)
 
 
-def _draw_errors(path: Path, title: str, answers: Sequence[Answer]) -> Path:
+def _draw_errors(path: Path, title: str, answers: Sequence[FrameResult]) -> Path:
     """Share of frames below each error, translation and rotation."""
     plt = pyplot()
     translation, rotation = errors(answers)

@@ -15,7 +15,7 @@ def drifting_odometry(
     yaw_walk_deg: float = 0.4,
     yaw_bias_deg: float = 0.03,
 ) -> np.ndarray:
-    """What odometry reports along true poses.
+    """Odometry along true poses, with its drift.
 
     Gravity is observed, so roll and pitch do not drift, and the transform map -> odom is a turn about z and a shift.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -16,6 +15,7 @@ from dimm_ros.gallery.render import render
 from dimm_ros.gallery.scene import Scene
 from dimm_ros.geometry import poses
 from dimm_ros.geometry.camera import Camera
+from dimm_ros.progress import StepCallback
 
 #: A wide lens with some distortion, as robots have.
 GALLERY_CAMERA = Camera(640, 480, 420.0, 420.0, 319.5, 239.5, "plumb_bob", (-0.12, 0.02, 0.0004, -0.0003, 0.0))
@@ -40,7 +40,7 @@ def record_bag(
     seed: int = 0,
     overwrite: bool = False,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: StepCallback | None = None,
 ) -> Path:
     """Render and write a bag; it appears under its name only when it is complete.
 
@@ -112,7 +112,7 @@ def _film(
     noise: float,
     seed: int,
     workers: int,
-    progress: Callable[[int, int], None] | None,
+    progress: StepCallback | None,
 ) -> None:
     odom_from_base = drifting_odometry(stamps, world_from_base, seed)
     map_from_odom = world_from_base @ poses.invert(odom_from_base)

@@ -60,7 +60,7 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Scene:
-    """What there is to see.
+    """Textured rectangles that make a scene.
 
     Attributes:
         rectangles: all surfaces.
@@ -149,7 +149,7 @@ def build_room(seed: int = 0, photographs: bool = True) -> Scene:
 
 
 def with_people(scene: Scene, places: np.ndarray, seed: int = 0) -> Scene:
-    """The scene with somebody standing at each of (N, 2) places on the floor, metres; the seed decides clothes and
+    """The scene with a person standing at each of (N, 2) places on the floor, metres; the seed decides clothes and
     heading.
     """
     builder = _Builder(seed, photographs=False)

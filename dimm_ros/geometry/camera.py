@@ -25,7 +25,7 @@ _APPROACH_STEPS = 10
 
 @dataclass(frozen=True)
 class Camera:
-    """One central camera: image size, focal lengths and principal point in pixels, and lens distortion.
+    """A central camera: image size, focal lengths and principal point in pixels, and lens distortion.
 
     Raises:
         InputError: on a size, focal length, principal point or distortion that no camera can have.

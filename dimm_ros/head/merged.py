@@ -1,7 +1,7 @@
 """Several heads as one: each image is left to the head whose map it is most familiar to.
 
 Heads of maps that were made apart know nothing of each other's images, and neither do these exist any more, so nothing
-is trained: the heads stay as they are, and their whole-image parts say which of them knows an image. Their rays are
+is trained: the heads stay as they are, and their global pose parts say which of them knows an image. Their rays are
     brought to one normalised frame.
 """
 
@@ -20,7 +20,7 @@ class MergedHead(nn.Module):
     """Answers as a ``MapHead`` does.
 
     Args:
-        heads: each with a whole-image part.
+        heads: each with a global pose part.
         origins, radii: (K, 3) and (K,) normalised frames of the heads, metres.
         origin, radius: normalised frame of the result.
         limits: largest novelty that is still of each head's map; novelties are made comparable by it.

@@ -1,13 +1,13 @@
 """The DIMM head: one token per patch in, one world ray with its confidence out (ICCV 2025, section 3).
 
-    token = patch ++ CLS ++ Fourier(patch centre)
+    token = patch ++ context ++ Fourier(patch centre)        context: the CLS token in the paper, more in ``encoder``
     semantic, geometric = two projections of the token
     embeddings = N independent MLP mappers of the geometric projection
     fused = attention of the semantic projection over the N embeddings
     ray = MLP(fused): direction, moment, and the scale of each one's error
 
 ``DimmHead`` is that, and no more. ``MapHead`` goes beyond the paper: a finished map's rays are drawn towards those of a
-pose that is regressed from the image as a whole, see ``whole_image``.
+pose that is regressed from the image as a whole, see ``global_pose``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dimm_ros.config import HeadConfig
-from dimm_ros.head.whole_image import WholeImage, blend
+from dimm_ros.head.global_pose import GlobalPose, blend
 
 #: Smallest predicted scale (radians, and scene radii): keeps the likelihood finite on memorised rays.
 _MIN_SCALE = 1e-3
@@ -36,7 +36,7 @@ class Rays:
         moments: (..., 3), perpendicular to the directions.
         direction_scale: (...) typical error of the direction, radians; None without confidence.
         moment_scale: (...) typical error of the moment, scene radii; None without confidence.
-        novelty: (V,) how unlike all mapped views each image as a whole is, see ``whole_image``; None while a head is
+        novelty: (V,) how unlike all mapped views each image as a whole is, see ``global_pose``; None while a head is
             trained.
     """
 
@@ -161,16 +161,16 @@ class DimmHead(nn.Module):
 
 
 class MapHead(DimmHead):
-    """A map's head: the paper's, whose rays are drawn towards those of the whole image's pose.
+    """A map's head: the paper's, whose rays are drawn towards those of the global pose.
 
     A subclass, so that its tensors keep the names that map files give them.
 
     Args:
         patch_dim, context_dim, config: as of ``DimmHead``.
-        whole: regression on the whole image that joins the rays of a finished map; None leaves the rays to the patches.
+        whole: regression of the global pose that joins the rays of a finished map; None leaves the rays to the patches.
     """
 
-    def __init__(self, patch_dim: int, context_dim: int, config: HeadConfig, whole: WholeImage | None = None) -> None:
+    def __init__(self, patch_dim: int, context_dim: int, config: HeadConfig, whole: GlobalPose | None = None) -> None:
         super().__init__(patch_dim, context_dim, config)
         self.whole = whole
 
@@ -201,7 +201,7 @@ class MapHead(DimmHead):
         return head
 
     def _blended(self, rays: Rays, context: Tensor, camera_rays: Tensor) -> Rays:
-        """The rays drawn towards those of the whole image's pose."""
+        """The rays drawn towards those of the global pose."""
         rotations, centres, novelty = self.whole(context)
         config = self.config
         share = (config.whole_least + novelty / config.whole_novelty).clamp_max(config.whole_share)

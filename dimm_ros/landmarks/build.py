@@ -24,15 +24,13 @@ from dimm_ros.landmarks.store import Landmarks, hide_in_lines
 from dimm_ros.landmarks.tracks import Tracks, epipolar_agreement, join_matches
 from dimm_ros.landmarks.triangulation import MAX_PIXELS, Structure, triangulate
 from dimm_ros.prefetch import prefetched
-
-#: Called with (stage, done, in all); returning True asks to stop.
-Watch = Callable[[str, int, int], bool]
+from dimm_ros.progress import ProgressCallback
 
 #: Least share of matches that the poses' epipolar geometry allows: below it poses and images do not belong together.
 _MIN_AGREEMENT, _MATCHES_THAT_TELL = 0.15, 30
 #: Fewer landmarks than this are none: a few keypoints on a white wall prove nothing.
 MIN_LANDMARKS = 50
-_FAR_ASKED = 24  # frames at the recording's end that are looked for by what the rest of it shows
+_FAR_QUERIES = 24  # frames at the recording's end that are looked for by what the rest of it shows
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class BuiltLandmarks:
 
 
 def build_landmarks(
-    frames: Sequence[Frame], origin: np.ndarray, config: LandmarkConfig, watch: Watch | None = None
+    frames: Sequence[Frame], origin: np.ndarray, config: LandmarkConfig, watch: ProgressCallback | None = None
 ) -> BuiltLandmarks | None:
     """Make landmarks of posed images.
 
@@ -63,7 +61,7 @@ def build_landmarks(
         frames: of one place.
         origin: (3,) of the map, metres: landmarks are stored about it.
         config: what kind, how many.
-        watch: progress; see ``Watch``.
+        watch: progress; see ``ProgressCallback``.
 
     Returns:
         None when ``watch`` asked to stop.
@@ -87,27 +85,28 @@ def build_landmarks(
         return None
     tracks = join_matches(keypoints, pairs, matches)
 
-    def made(images: np.ndarray) -> Landmarks:
+    def landmarks_of(images: np.ndarray) -> Landmarks:
         chosen = tracks.of_images(images)
         return keep_best(chosen, triangulate(chosen, poses), poses, config)
 
     every = np.ones(len(frames), bool)
-    landmarks = made(every)
+    landmarks = landmarks_of(every)
     seconds = time.perf_counter() - begun
     if len(landmarks) < MIN_LANDMARKS:
         note = (
             f"The images show only {len(landmarks)} landmarks (at least {MIN_LANDMARKS} are needed): few keypoints, or "
-            "too "
-            "little movement between them; the map answers from rays alone."
+            "too little movement between them; the map answers from rays alone."
         )
         return BuiltLandmarks(None, LandmarkCalibration(), len(frames), seconds, note)
     apart = left_out(len(frames))
     kept = ~np.isin(np.arange(len(frames)), apart)
-    calibration = calibrate_landmarks(made(kept), [keypoints[index] for index in apart], poses[apart], poses[kept])
+    calibration = calibrate_landmarks(
+        landmarks_of(kept), [keypoints[index] for index in apart], poses[apart], poses[kept]
+    )
     far = outermost(poses)
-    asked = np.flatnonzero(far)
-    asked = asked[np.unique(np.linspace(0, len(asked) - 1, min(_FAR_ASKED, len(asked))).round().astype(int))]
-    reach = landmark_reach(made(~far), [keypoints[index] for index in asked], poses[asked], poses[~far])
+    queries = np.flatnonzero(far)
+    queries = queries[np.unique(np.linspace(0, len(queries) - 1, min(_FAR_QUERIES, len(queries))).round().astype(int))]
+    reach = landmark_reach(landmarks_of(~far), [keypoints[index] for index in queries], poses[queries], poses[~far])
     if reach is not None:
         calibration = calibration.model_copy(update={"reach": reach.joined(calibration.reach)})
     return BuiltLandmarks(landmarks, calibration, len(frames), time.perf_counter() - begun)
@@ -152,7 +151,7 @@ def keep_best(tracks: Tracks, structure: Structure, poses: np.ndarray, config: L
     return hide_in_lines(landmarks, config.seed) if config.kind == "lines" else landmarks
 
 
-def _all_keypoints(frames: Sequence[Frame], config: LandmarkConfig, watch: Watch) -> list[Keypoints] | None:
+def _all_keypoints(frames: Sequence[Frame], config: LandmarkConfig, watch: ProgressCallback) -> list[Keypoints] | None:
     detector = detector_of(config.detector)
 
     def found(frame: Frame) -> Keypoints:
@@ -162,7 +161,7 @@ def _all_keypoints(frames: Sequence[Frame], config: LandmarkConfig, watch: Watch
 
 
 def _all_matches(
-    keypoints: Sequence[Keypoints], poses: np.ndarray, pairs: np.ndarray, watch: Watch
+    keypoints: Sequence[Keypoints], poses: np.ndarray, pairs: np.ndarray, watch: ProgressCallback
 ) -> list[np.ndarray] | None:
     """Of each pair, matches that the poses allow."""
     shares = []
@@ -185,7 +184,7 @@ def _all_matches(
     return result
 
 
-def _watched(stage: str, work: Callable, items: Sequence, watch: Watch) -> list | None:
+def _watched(stage: str, work: Callable, items: Sequence, watch: ProgressCallback) -> list | None:
     """Results of work on all items, in order, on all cores; None when asked to stop."""
     workers = os.cpu_count() or 1
     results: list = []

@@ -72,7 +72,7 @@ class LandmarkCalibration(BaseModel):
 
         Args:
             information: (6, 6) that the matches' own scatter says, see ``LandmarkPose``.
-            strangeness: of the landmarks that agree, see ``Located``.
+            strangeness: of the landmarks that agree, see ``LandmarkResult``.
             prior: (6, 6) information of the prior that joined it, or None. Few landmarks leave most to it, and then add
                 little of the errors that they share.
         """
@@ -158,7 +158,7 @@ def calibrate_landmarks(
 
 
 def _found(landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray) -> list[_Found | None]:
-    """What landmarks alone make of each frame; None where it was not found."""
+    """Pose of each frame from landmarks alone; None where it was not found."""
     result: list[_Found | None] = []
     for points, pose in zip(keypoints, poses, strict=True):
         found = locate([points], np.eye(4)[None], landmarks, None)

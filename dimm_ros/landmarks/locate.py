@@ -11,7 +11,7 @@ from dimm_ros.landmarks.keypoints import Keypoints
 from dimm_ros.landmarks.matching import mutual_matches
 from dimm_ros.landmarks.store import Landmarks
 from dimm_ros.solver.landmark_pose import LandmarkPose, chance_of, solve_landmarks
-from dimm_ros.solver.landmarks import LandmarkMatches, Prior
+from dimm_ros.solver.landmarks import LandmarkMatches, PosePrior
 
 #: Search radius around a prediction, in standard deviations and as limits in radians and pixels.
 _SIGMAS, _WIDEST, _LEAST_PX = 3.0, 0.35, 8.0
@@ -49,7 +49,7 @@ class Matched:
 
 
 @dataclass(frozen=True)
-class Located:
+class LandmarkResult:
     """A pose from landmarks and the matches that it rests on.
 
     Attributes:
@@ -71,9 +71,9 @@ def locate(
     keypoints: Sequence[Keypoints],
     rig_from_camera: np.ndarray,
     landmarks: Landmarks,
-    prior: Prior | None,
+    prior: PosePrior | None,
     seed: int = 0,
-) -> Located | None:
+) -> LandmarkResult | None:
     """Pose of a rig, or of one camera, from what its images show.
 
     Args:
@@ -100,7 +100,7 @@ def locate(
         return found
     # Now that it is better known where, those landmarks that were seen from about there.
     turn = keypoints[0].sigma * _FOUND_PX / _SIGMAS
-    about = Prior(found.pose.rotation, found.pose.centre, np.diag([1e12] * 3 + [turn**-2] * 3))
+    about = PosePrior(found.pose.rotation, found.pose.centre, np.diag([1e12] * 3 + [turn**-2] * 3))
     better = _solved(match_near(keypoints, rig_from_camera, landmarks, about), landmarks, found.pose.prior, seed)
     if better is None or 2 * better.pose.inliers.sum() < found.pose.inliers.sum():
         return found
@@ -108,16 +108,16 @@ def locate(
     return replace(better, pose=replace(better.pose, proof=max(better.pose.proof, found.pose.proof)))
 
 
-def _solved(matched: Matched, landmarks: Landmarks, prior: Prior | None, seed: int) -> Located | None:
+def _solved(matched: Matched, landmarks: Landmarks, prior: PosePrior | None, seed: int) -> LandmarkResult | None:
     matches = matched.matches
     pose = solve_landmarks(matches, matched.ratio, chance_of(matches.equations, matched.region_px), prior, seed)
     if pose is None:
         return None
     if landmarks.kind == "lines":
-        return Located(pose, matched, None)
+        return LandmarkResult(pose, matched, None)
     centres = pose.centre + matches.offsets[pose.inliers] @ pose.rotation.T
     strange = landmarks.strangeness(centres, 0.0, matched.landmarks[pose.inliers])
-    return Located(pose, matched, float(np.median(np.minimum(strange, _STRANGEST))))
+    return LandmarkResult(pose, matched, float(np.median(np.minimum(strange, _STRANGEST))))
 
 
 def match_all(keypoints: Sequence[Keypoints], rig_from_camera: np.ndarray, landmarks: Landmarks) -> Matched:
@@ -135,7 +135,7 @@ def match_near(
     keypoints: Sequence[Keypoints],
     rig_from_camera: np.ndarray,
     landmarks: Landmarks,
-    prior: Prior,
+    prior: PosePrior,
     coarse: bool = False,
 ) -> Matched:
     """Matches with landmarks that the prior's pose predicts near the keypoint; ``coarse``: of the strongest with the
@@ -154,7 +154,7 @@ def match_near(
     return _gather(parts, keypoints, rig_from_camera, landmarks)
 
 
-def _uncertain(prior: Prior) -> tuple[float, float]:
+def _uncertain(prior: PosePrior) -> tuple[float, float]:
     """Largest standard deviations of a prior's position, metres, and rotation, radians."""
     covariance = np.linalg.inv(prior.information)
     return tuple(float(np.sqrt(np.linalg.eigvalsh(block)[-1])) for block in (covariance[:3, :3], covariance[3:, 3:]))

@@ -15,7 +15,7 @@ import numpy as np
 
 from dimm_ros.landmarks.keypoints import unit
 
-Kind = Literal["points", "lines"]
+LandmarkKind = Literal["points", "lines"]
 
 #: What a landmark may be seen from beyond what was recorded: angle in radians, and factor of distance.
 _SLACK_ANGLE, _SLACK_DISTANCE = 0.6, 1.8
@@ -34,7 +34,7 @@ class Landmarks:
             from it, nearest and furthest distance, metres. Empty (L, 0) for lines.
     """
 
-    kind: Kind
+    kind: LandmarkKind
     places: np.ndarray
     descriptors: np.ndarray
     views: np.ndarray
@@ -54,7 +54,7 @@ class Landmarks:
         return self.places.astype(np.float64)
 
     @classmethod
-    def shapes(cls, kind: Kind, count: int, dim: int) -> dict[str, tuple[tuple[int, int] | tuple[int], str]]:
+    def shapes(cls, kind: LandmarkKind, count: int, dim: int) -> dict[str, tuple[tuple[int, int] | tuple[int], str]]:
         """Shape and dtype that each array of so many landmarks has, by its name."""
         points = kind == "points"
         return {
@@ -101,7 +101,7 @@ class Landmarks:
         """Some of the landmarks: (L,) bool or indices."""
         return Landmarks(self.kind, **{name: array[rows] for name, array in self.arrays().items()})
 
-    def moved(self, offset: np.ndarray) -> Landmarks:
+    def shifted(self, offset: np.ndarray) -> Landmarks:
         """The same about another origin: ``offset`` (3,) is the old origin as seen from the new one, metres."""
         places = self.exact_places.copy()
         if self.kind == "points":

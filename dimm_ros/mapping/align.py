@@ -41,7 +41,7 @@ _POSE_SIGMA, _ARM_SIGMA = 0.05, 1.0  # metres: of a localized robot, and of a ca
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedFrame:
     """A map's frame fitted to a grid's.
 
     Attributes:
@@ -81,7 +81,7 @@ def up_of(scene_map: SceneMap) -> str:
     return f"{'+' if sign > 0 else '-'}{'xyz'[axes[2]]}"
 
 
-def fit_pairs(pairs: PointPairs, up: str, *, sure_of_up: bool = False, tolerance: float = TOLERANCE) -> Fitted:
+def fit_pairs(pairs: PointPairs, up: str, *, sure_of_up: bool = False, tolerance: float = TOLERANCE) -> FittedFrame:
     """Fit by pairs of points.
 
     Args:
@@ -113,7 +113,7 @@ def fit_trajectories(
     *,
     sure_of_up: bool = False,
     tolerance: float = TOLERANCE,
-) -> Fitted:
+) -> FittedFrame:
     """Fit by two trajectories of one drive: the camera's in the map's frame, the robot's on the grid.
 
     Where the camera sits on the robot is found with it. Heights on the grid are left out.
@@ -155,7 +155,7 @@ def fit_trajectories(
     move = make_pose(_yaw(found[0]) @ level, np.array([found[1], found[2], 0.0]))
     bases = cameras[:, :3, 3] + cameras[:, :3, :3] @ found[3:]
     check = _fit(bases, target, up, "")
-    fitted = Fitted(move, np.linalg.norm(apart(found), axis=1), check.scale, check.mirrored, f"{len(both)} poses")
+    fitted = FittedFrame(move, np.linalg.norm(apart(found), axis=1), check.scale, check.mirrored, f"{len(both)} poses")
     _check_residual(fitted, fitted.rms, tolerance, "trajectories", "their distance (root mean square) is")
     return fitted
 
@@ -190,14 +190,14 @@ def check_in_map(scene_map: SceneMap, in_map: Sequence[tuple[int, np.ndarray]], 
     )
 
 
-def lowered(fitted: Fitted, floor: float) -> Fitted:
+def lowered(fitted: FittedFrame, floor: float) -> FittedFrame:
     """The same with the floor, ``floor`` metres above the map's origin along up, at height 0 of the grid's frame."""
     move = fitted.target_from_source.copy()
     move[2, 3] -= floor
     return replace(fitted, target_from_source=move)
 
 
-def align_map(path: Path, output: Path, fitted: Fitted, target: str, reference: str) -> SceneMap:
+def align_map(path: Path, output: Path, fitted: FittedFrame, target: str, reference: str) -> SceneMap:
     """Write a map that is in the grid's frame, with what lies beside it.
 
     Args:
@@ -212,7 +212,7 @@ def align_map(path: Path, output: Path, fitted: Fitted, target: str, reference: 
     """
     scene_map = SceneMap.load(path)
     old, move = scene_map.header, fitted.target_from_source
-    made = scene_map.aligned(
+    aligned = scene_map.aligned(
         Alignment(
             target=target,
             source=old.frame_id,
@@ -224,14 +224,14 @@ def align_map(path: Path, output: Path, fitted: Fitted, target: str, reference: 
         )
     )
     references, features = ReferenceViews.load(path, old), load_features(features_path(path), old)
-    made.save(output)
+    aligned.save(output)
     for beside in (reference_path(output), features_path(output)):
         beside.unlink(missing_ok=True)  # of a map that was here before
     if references is not None:
-        ReferenceViews(references.cls, move @ references.world_from_camera).save(output, made.header)
+        ReferenceViews(references.cls, move @ references.world_from_camera).save(output, aligned.header)
     if features is not None:
-        write_features(features_path(output), made.header, features.moved(move))
-    return made
+        write_features(features_path(output), aligned.header, features.transformed(move))
+    return aligned
 
 
 def _level(up: str) -> np.ndarray:
@@ -245,7 +245,7 @@ def _yaw(angle: float) -> np.ndarray:
     return Rotation.from_euler("z", angle).as_matrix()
 
 
-def _fit(source: np.ndarray, target: np.ndarray, up: str, method: str) -> Fitted:
+def _fit(source: np.ndarray, target: np.ndarray, up: str, method: str) -> FittedFrame:
     """Turn about up and shift, in closed form; points as complex numbers."""
     level = _level(up)
     flat = source @ level[:2].T
@@ -256,7 +256,7 @@ def _fit(source: np.ndarray, target: np.ndarray, up: str, method: str) -> Fitted
     residuals = np.linalg.norm((source @ rotation.T)[:, :2] + shift - target, axis=1)
     larger = max(abs(product), abs(flipped))
     scale = larger / max(float(np.vdot(ours, ours).real), 1e-12)
-    return Fitted(
+    return FittedFrame(
         make_pose(rotation, np.array([*shift, 0.0])),
         residuals,
         float(scale),
@@ -282,7 +282,7 @@ def _check_spread(flat: np.ndarray, target: np.ndarray, what: str, tolerance: fl
             )
 
 
-def _check_residual(fitted: Fitted, residual: float, tolerance: float, what: str, which: str) -> None:
+def _check_residual(fitted: FittedFrame, residual: float, tolerance: float, what: str, which: str) -> None:
     """Whether what was fitted agrees; the sentence names the likeliest cause."""
     if residual <= tolerance:
         return

@@ -69,7 +69,7 @@ def random_turn(config: TrainingConfig, rng: np.random.Generator) -> tuple[np.nd
 def turned_view(
     image: np.ndarray, camera: Camera, grid: PatchGrid, camera_from_virtual: np.ndarray, zoom: float = 1.0
 ) -> View:
-    """What the camera would see turned by a rotation about its centre and with its focal length times ``zoom``.
+    """The camera's view when turned by a rotation about its centre and with its focal length times ``zoom``.
 
     Pixels outside the recorded image mirror it, so that the encoder meets natural texture; their patches are not valid.
     """

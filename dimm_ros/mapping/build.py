@@ -25,13 +25,14 @@ from dimm_ros.errors import BusyError, DataError, MapError
 from dimm_ros.landmarks.keyframes import choose_keyframes
 from dimm_ros.mapping.distributed import ALONE, Workers, joined_views
 from dimm_ros.mapping.features import FeatureBuffer, fill_buffer, has_views
-from dimm_ros.mapping.fit import Fitted, MapFit, Watcher
+from dimm_ros.mapping.fit import MapFit, TrainingResult
 from dimm_ros.mapping.landmarks import landmark_header, landmarks_of, no_landmarks
 from dimm_ros.mapping.rehearse import features_path, keep_features
 from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.mapping.sources import source_of
 from dimm_ros.mapping.trainer import Normalisation
 from dimm_ros.mapping.training_views import TrainingViews
+from dimm_ros.progress import ProgressCallback
 from dimm_ros.scene_map import MapHeader, SceneMap
 
 MIN_FRAMES = 10
@@ -42,7 +43,7 @@ _VIEW_FIELDS = {"passes", "max_rotation_deg", "max_roll_deg", "max_zoom", "jitte
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What came of a build.
+    """Result of building or updating a map.
 
     Attributes:
         path: the map file, or None when it was stopped before there was anything to save.
@@ -66,7 +67,7 @@ def build_map(
     name: str | None = None,
     licence: str | None = None,
     keep: bool = False,
-    watch: Watcher | None = None,
+    watch: ProgressCallback | None = None,
     workers: Workers = ALONE,
 ) -> BuildResult:
     """Make a map of a recording: its landmarks, then the rays of its key frames.
@@ -120,7 +121,7 @@ def _build(
     name: str | None,
     licence: str | None,
     keep: bool,
-    watch: Watcher,
+    watch: ProgressCallback,
     workers: Workers,
 ) -> BuildResult:
     everything, recording = recording, key_frames(recording, training.images)
@@ -188,7 +189,7 @@ def _build(
 
 
 def _write(
-    fitted: Fitted, output: Path, views: TrainingViews, recording: Recording, encoder: Encoder, keep: bool
+    fitted: TrainingResult, output: Path, views: TrainingViews, recording: Recording, encoder: Encoder, keep: bool
 ) -> None:
     """The map and what lies beside it."""
     fitted.scene_map.save(output)
@@ -270,7 +271,7 @@ def _lock(work: Path) -> int | None:
 
 @contextmanager
 def kept_for_views(work: Path) -> Iterator[None]:
-    """What goes wrong leaves a work folder behind only if it holds views to go on from."""
+    """A failure leaves a work folder behind only if it holds views to go on from."""
     try:
         yield
     except BaseException:

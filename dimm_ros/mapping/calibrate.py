@@ -13,8 +13,8 @@ from torch import Tensor
 from dimm_ros.config import SolverConfig
 from dimm_ros.errors import InputError
 from dimm_ros.geometry.poses import make_pose, pose_errors, rotation_angle_deg
+from dimm_ros.head.global_pose import GlobalPose
 from dimm_ros.head.model import MapHead
-from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.training_views import TrainingViews
 from dimm_ros.reach import Reach
 from dimm_ros.scene_map import GROWTH, LEAST_NOVELTY, Calibration, SceneMap
@@ -47,7 +47,7 @@ def calibrate_short(
     larger than those of a whole map.
 
     Args:
-        context, rotations, centres, recorded: as for ``WholeImage.fit``, of V views; the position's rate is in the unit
+        context, rotations, centres, recorded: as for ``GlobalPose.fit``, of V views; the position's rate is in the unit
             of the centres.
         frame_of: (V,) frames of the views.
     """
@@ -55,7 +55,7 @@ def calibrate_short(
     novelty, errors = np.zeros(len(frame_of)), np.zeros((len(frame_of), 2))
     for number in part.unique():
         left_out, rest = part == number, part != number
-        turned, places, new = WholeImage.fit(context[rest], rotations[rest], centres[rest], recorded[rest])(
+        turned, places, new = GlobalPose.fit(context[rest], rotations[rest], centres[rest], recorded[rest])(
             context[left_out].float()
         )
         distance, angle = (
@@ -128,8 +128,8 @@ def calibrate(
     answers = np.full((len(views), 2), np.nan)
     answered = recorded if limit is None else recorded & (novelty <= limit)
     answers[np.array(solved)[answered]] = errors[answered]
-    asked, mapped = np.flatnonzero(held_out & of_recording), np.flatnonzero(~held_out & of_recording)
-    asked_poses, mapped_poses = _poses(views, asked), _poses(views, mapped)
+    queries, mapped = np.flatnonzero(held_out & of_recording), np.flatnonzero(~held_out & of_recording)
+    query_poses, mapped_poses = _poses(views, queries), _poses(views, mapped)
     if rehearsal is not None:
         mapped_poses = np.concatenate([_poses(rehearsal, np.flatnonzero(rehearsal.recorded.numpy())), mapped_poses])
     return Calibration(
@@ -139,7 +139,7 @@ def calibrate(
         max_novelty=limit,
         position_error=position_error,
         rotation_error_deg=rotation_error_deg,
-        reach=Reach.of(asked_poses, mapped_poses, answers[asked]),
+        reach=Reach.of(query_poses, mapped_poses, answers[queries]),
     )
 
 
@@ -153,7 +153,7 @@ def _poses(views: TrainingViews, chosen: np.ndarray) -> np.ndarray:
     return np.stack([_pose(views, view) for view in chosen])
 
 
-def focal_bias(head: MapHead, views: TrainingViews, asked: Sequence[int]) -> float:
+def focal_bias(head: MapHead, views: TrainingViews, queries: Sequence[int]) -> float:
     """By which factor a map's head finds focal lengths too long: the median over mapped views, whose cameras are known.
 
     A head draws the directions of an image a little together, and the focal length that agrees with itself lies 2.5
@@ -162,14 +162,14 @@ def focal_bias(head: MapHead, views: TrainingViews, asked: Sequence[int]) -> flo
     Args:
         head: of the finished map.
         views: of the recording.
-        asked: which of them to ask; recorded ones.
+        queries: which of them to ask; recorded ones.
 
     Returns:
         The factor; 1 when fewer than three views can say.
     """
     device = next(head.parameters()).device
     found = []
-    for view in asked:
+    for view in queries:
         rows = views.rows(view)
         rays, patches = views.camera_rays[rows].double(), views.patches[rows]
         rays, patches = rays[rays[:, 2] > 0.1], patches[rays[:, 2] > 0.1]  # a pinhole sees no further

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,13 +23,11 @@ from dimm_ros.mapping.augment import View
 from dimm_ros.mapping.training_views import ROWS, VIEWS, TrainingViews
 from dimm_ros.mapping.views import ViewMaker
 from dimm_ros.prefetch import prefetched
+from dimm_ros.progress import StepCallback
 from dimm_ros.whole_file import written_whole
 
 _PROGRESS = "progress.json"
 _SAVE_EVERY = 25  # views between two saves of the progress
-
-#: Called with (views done, views in all) after each view; returning True asks to stop.
-Watcher = Callable[[int, int], bool]
 
 
 class _Progress(BaseModel):
@@ -49,7 +47,7 @@ class FeatureBuffer:
         camera_rays: (M, 3) float32 unit rays in the view's camera.
         directions: (M, 3) float32 unit rays in the world.
         view_of: (M,) int32 view of each patch.
-        context: (V, C) float16 CLS token of each view.
+        context: (V, C) float16 global context of each view, see ``encoder.dinov2.Tokens``.
         centres: (V, 3) float64 camera centres in the world, metres.
         rotations: (V, 3, 3) float64 world_from_camera.
         frame_of: (V,) int32 frame of each view.
@@ -169,7 +167,11 @@ def _reserve(file: Path) -> None:
 
 
 def fill_buffer(
-    buffer: FeatureBuffer, recording: Recording, encoder: Encoder, config: TrainingConfig, watch: Watcher | None = None
+    buffer: FeatureBuffer,
+    recording: Recording,
+    encoder: Encoder,
+    config: TrainingConfig,
+    watch: StepCallback | None = None,
 ) -> bool:
     """Encode every view that the buffer lacks; pass 0 is the recorded images, later passes are virtual views.
 
@@ -184,13 +186,13 @@ def fill_buffer(
     jobs = (divmod(first + number * step, len(recording.frames)) for number in range(buffer.done, buffer.views))
     maker = ViewMaker(recording, encoder.config.input_size, config)
 
-    def made(job: tuple[int, int]) -> tuple[int, View]:
+    def encoder_input(job: tuple[int, int]) -> tuple[int, View]:
         number, index = job
         return index, maker.make(number, index)
 
     try:
         with ThreadPoolExecutor(max_workers=1 if batch == 1 else 8) as pool:
-            for group in _groups(prefetched(pool, made, jobs, 2 * batch), batch):
+            for group in _groups(prefetched(pool, encoder_input, jobs, 2 * batch), batch):
                 images = torch.from_numpy(np.stack([normalise(view.image) for _, view in group]))
                 tokens = encoder.encode(images)
                 patches, contexts = tokens.patches.half().cpu().numpy(), tokens.context.half().cpu().numpy()

@@ -1,4 +1,4 @@
-"""From features to a map: training, calibration on held-out frames, the whole-image part; stoppable and resumable at
+"""From features to a map: training, calibration on held-out frames, the global pose part; stoppable and resumable at
 any step.
 """
 
@@ -9,7 +9,6 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +19,13 @@ from torch import Tensor
 
 from dimm_ros.config import HeadConfig
 from dimm_ros.errors import UNREADABLE, DataError
+from dimm_ros.head.global_pose import GlobalPose
 from dimm_ros.head.model import MapHead
-from dimm_ros.head.whole_image import WholeImage
 from dimm_ros.mapping.calibrate import calibrate, calibrate_short, focal_bias, held_out_frames
 from dimm_ros.mapping.distributed import ALONE, Workers
 from dimm_ros.mapping.trainer import Normalisation, Trainer
 from dimm_ros.mapping.training_views import TrainingViews
+from dimm_ros.progress import ProgressCallback
 from dimm_ros.scene_map import Calibration, Curve, MapHeader, SceneMap, write_safetensors
 
 log = logging.getLogger(__name__)
@@ -34,15 +34,12 @@ _CHECKPOINT_SECONDS = 60.0
 _FOCAL_FRAMES = 24  # mapped frames that say how far off focal lengths are
 CALIBRATING = 0.5  # share of the steps that the head is trained for that is calibrated
 _CURVE_POINTS, _CURVES = 100, 8  # of a training, and trainings of a map
-_LOSSES = 100  # of the last steps, whose mean is told
-
-#: Called with (stage, done, in all, note); returning True asks to stop at the next safe moment.
-Watcher = Callable[[str, int, int, str], bool]
+_LOSSES = 100  # of the last steps, whose mean is reported
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What came of a training.
+class TrainingResult:
+    """Result of training a map.
 
     Attributes:
         scene_map: usable, if unfinished.
@@ -56,7 +53,7 @@ class Fitted:
 
 
 class MapFit:
-    """One training of a map: calibrate, train, finish.
+    """Training of a map: calibrate, train, finish.
 
     Args:
         header: of the map to be; its calibration, figures and curves are filled in.
@@ -77,7 +74,7 @@ class MapFit:
         checkpoint: Path,
         fingerprint: str,
         device: torch.device,
-        watch: Watcher,
+        watch: ProgressCallback,
         *,
         start: SceneMap | None = None,
         rehearsal: TrainingViews | None = None,
@@ -90,7 +87,7 @@ class MapFit:
         self._session = _Session(checkpoint, fingerprint)
         self._begun = 0.0
 
-    def run(self) -> Fitted:
+    def run(self) -> TrainingResult:
         """Train the map, or train it further from where it was stopped.
 
         Raises:
@@ -128,8 +125,8 @@ class MapFit:
         trainer = self._trainer(self._header.training.steps, None)
         return trainer, self._learn(trainer, "training")
 
-    def finish(self, trainer: Trainer, loss: float | None) -> Fitted:
-        """The map of the trained head, with the whole-image part and what is known of its errors."""
+    def finish(self, trainer: Trainer, loss: float | None) -> TrainingResult:
+        """The map of the trained head, with the global pose part and what is known of its errors."""
         complete, views = trainer.done == trainer.config.steps, self._views
         figures = {
             "steps": trainer.done,
@@ -139,12 +136,12 @@ class MapFit:
         }
         if loss is not None:
             figures["loss"] = loss
-        made = self._map_of(trainer)
-        changes: dict[str, object] = {"figures": made.header.figures | figures}
+        scene_map = self._map_of(trainer)
+        changes: dict[str, object] = {"figures": scene_map.header.figures | figures}
         if self._workers.first:
-            changes["calibration"] = self._calibration(made, complete)
-        made.header = made.header.model_copy(update=changes)
-        return self._fitted(made, complete)
+            changes["calibration"] = self._calibration(scene_map, complete)
+        scene_map.header = scene_map.header.model_copy(update=changes)
+        return self._fitted(scene_map, complete)
 
     def _trainer(self, steps: int, chosen: Tensor | None) -> Trainer:
         """Of a new head, or of the old map's, about to learn from these views (all), or where it was stopped."""
@@ -184,41 +181,41 @@ class MapFit:
         return float(np.mean(losses)) if losses else None
 
     def _map_of(self, trainer: Trainer, chosen: Tensor | None = None) -> SceneMap:
-        """The map by now, with the whole-image part from these views (all); the head alone where nothing is written."""
+        """The map by now, with the global pose part from these views (all); the head alone where nothing is written."""
         header, session, head = self._header, self._session, trainer.trained_head()
         if not self._workers.first:
             return SceneMap(header, head)
-        head.whole = whole_image(self._all, chosen, self._normalisation, header.head, self._device)
+        head.whole = fitted_global_pose(self._all, chosen, self._normalisation, header.head, self._device)
         curve = Curve(name=header.sources[-1].name if header.sources else header.name, points=tuple(session.curve))
         changes = {"calibration": session.calibration, "curves": (*header.curves, curve)[-_CURVES:]}
         return SceneMap(header.model_copy(update=changes), head)
 
-    def _fitted(self, scene_map: SceneMap, complete: bool) -> Fitted:
-        return Fitted(scene_map, complete, self._session.seconds)
+    def _fitted(self, scene_map: SceneMap, complete: bool) -> TrainingResult:
+        return TrainingResult(scene_map, complete, self._session.seconds)
 
-    def _calibration(self, made: SceneMap, complete: bool) -> Calibration:
-        """What is known of the map's errors (of a short recording by the whole-image part) and of its focal lengths."""
+    def _calibration(self, scene_map: SceneMap, complete: bool) -> Calibration:
+        """What is known of the map's errors (of a short recording by the global pose part) and of its focal lengths."""
         views, calibration, start = self._views, self._session.calibration, self._start
         changes: dict[str, float] = {}
-        if calibration.max_novelty is None and made.head.whole is not None:
+        if calibration.max_novelty is None and scene_map.head.whole is not None:
             known = calibrate_short(
-                *_whole_arguments(views, views.whole, self._normalisation), views.frame_of[views.whole]
+                *_global_pose_arguments(views, views.whole, self._normalisation), views.frame_of[views.whole]
             )
             changes |= known | {"position_rate": known["position_rate"] * self._normalisation.radius}
         if complete:
             mapped = np.linspace(0, views.frames - 1, min(_FOCAL_FRAMES, views.frames)).round().astype(int)
-            changes["focal_factor"] = focal_bias(made.head, views, mapped)
+            changes["focal_factor"] = focal_bias(scene_map.head, views, mapped)
         calibration = calibration.model_copy(update=changes)
         if start is None:
             return calibration
-        return start.header.calibration.rescaled(_unit(made, self._rehearsal)).joined(calibration)
+        return start.header.calibration.rescaled(_unit(scene_map, self._rehearsal)).joined(calibration)
 
 
-def _unit(made: SceneMap, rehearsal: TrainingViews | None) -> float:
+def _unit(scene_map: SceneMap, rehearsal: TrainingViews | None) -> float:
     """Novelty of an image in a map per its novelty in the map before: new recordings move the unit, the views' median
     distance.
     """
-    whole = made.head.whole
+    whole = scene_map.head.whole
     if whole is None or rehearsal is None:
         return 1.0
     return float(whole.median_distance(rehearsal.context.to(whole.mean.device)) / whole.spread)
@@ -231,20 +228,20 @@ def _learning(head: MapHead) -> MapHead:
     return model.requires_grad_(True)
 
 
-def whole_image(
+def fitted_global_pose(
     views: TrainingViews, chosen: Tensor | None, normalisation: Normalisation, head: HeadConfig, device: torch.device
-) -> WholeImage | None:
-    """The regression on the whole image from these views (all), without virtual ones of which little is left."""
+) -> GlobalPose | None:
+    """The regression of the global pose from these views (all), without virtual ones of which little is left."""
     if not head.whole_share:
         return None
     enough = views.whole if chosen is None else views.whole & torch.isin(torch.arange(len(views)), chosen)
-    return WholeImage.fit(*_whole_arguments(views, enough, normalisation)).to(device)
+    return GlobalPose.fit(*_global_pose_arguments(views, enough, normalisation)).to(device)
 
 
-def _whole_arguments(
+def _global_pose_arguments(
     views: TrainingViews, chosen: Tensor, normalisation: Normalisation
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Arguments of ``WholeImage.fit`` from (V,) chosen views: centres about the map's origin, in its unit."""
+    """Arguments of ``GlobalPose.fit`` from (V,) chosen views: centres about the map's origin, in its unit."""
     centres = (views.centres[chosen] - normalisation.origin) / normalisation.radius
     return views.context[chosen], views.rotations[chosen], centres, views.recorded[chosen]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from dimm_ros.landmarks.build import BuiltLandmarks, build_landmarks
 from dimm_ros.landmarks.calibrate import LandmarkCalibration
 from dimm_ros.landmarks.combine import combine
 from dimm_ros.landmarks.store import Landmarks
-from dimm_ros.mapping.fit import Watcher
+from dimm_ros.progress import ProgressCallback
 from dimm_ros.reach import Reach
 from dimm_ros.scene_map import LandmarkHeader, MapHeader, SceneMap, landmark_tensors, read_landmarks, write_safetensors
 
@@ -37,7 +37,7 @@ def no_landmarks() -> BuiltLandmarks:
 
 
 def landmarks_of(
-    work: Path, recording: Recording, origin: np.ndarray, config: LandmarkConfig, watch: Watcher
+    work: Path, recording: Recording, origin: np.ndarray, config: LandmarkConfig, watch: ProgressCallback
 ) -> BuiltLandmarks | None:
     """Landmarks of a recording: those that the work folder has of it, or new ones, which are kept there.
 
@@ -74,7 +74,7 @@ def landmarks_of(
     return built
 
 
-def points_of(scene_map: SceneMap, recording: Recording, watch: Callable[[str, int, int], bool]) -> Landmarks | None:
+def points_of(scene_map: SceneMap, recording: Recording, watch: ProgressCallback) -> Landmarks | None:
     """Landmarks of a recording as points about a map's origin, made as the map's own lines were; None for a map without
     lines.
     """
@@ -100,7 +100,7 @@ def points_config(header: LandmarkHeader) -> LandmarkConfig:
 
 
 def landmark_header(built: BuiltLandmarks, config: LandmarkConfig) -> LandmarkHeader | None:
-    """What the map's header says of them."""
+    """Their entry in the map's header."""
     landmarks = built.landmarks
     if landmarks is None:
         return None
@@ -117,7 +117,7 @@ def landmark_header(built: BuiltLandmarks, config: LandmarkConfig) -> LandmarkHe
 
 
 def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | None) -> LandmarkHeader | None:
-    """What the header of a map says whose landmarks are those of several: the first's way to find keypoints, the
+    """Entry in the header of a map whose landmarks are those of several: the first's way to find keypoints, the
     largest errors.
     """
     known = [header.landmarks for header in headers if header.landmarks is not None]
@@ -125,12 +125,14 @@ def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | 
         return None
     calibrations = [each.calibration for each in known]
     reaches = [each.reach for each in calibrations if each.reach is not None]
+    grown = [each.strangeness for each in calibrations if each.strangeness is not None]
     worst = LandmarkCalibration(
         position_sigma=max(each.position_sigma for each in calibrations),
         frames=sum(each.frames for each in calibrations),
         rotation_sigma_deg=max(each.rotation_sigma_deg for each in calibrations),
         reach=reduce(Reach.joined, reaches) if reaches else None,
-        strangeness=min((each.strangeness for each in calibrations if each.strangeness is not None), default=None),
+        # Of one whose errors are not known to grow, none may shrink.
+        strangeness=None if any(each.strangeness is None for each in calibrations) else min(grown),
     )
     return known[0].model_copy(
         update={
@@ -143,7 +145,7 @@ def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | 
 
 
 def update_landmarks(
-    work: Path, old: SceneMap, recording: Recording, watch: Watcher
+    work: Path, old: SceneMap, recording: Recording, watch: ProgressCallback
 ) -> tuple[Landmarks | None, LandmarkHeader | None] | None:
     """A map's landmarks with those that a new recording adds, and their header; None when ``watch`` asked to stop."""
     header = old.header.landmarks

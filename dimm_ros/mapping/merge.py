@@ -29,7 +29,7 @@ def merge_maps(paths: Sequence[str | Path], output: str | Path, *, name: str | N
 
     Raises:
         MapError: fewer than two maps, one that cannot be read, different encoders or frames, or a map without a
-        whole-image part.
+        global pose part.
     """
     output = Path(output)
     if len(paths) < 2:
@@ -68,9 +68,9 @@ def _landmarks(maps: Sequence[SceneMap], header: MapHeader) -> Landmarks | None:
                 f"({first.detector} and "
                 f"{other.landmarks.detector}); build one of them again with the other's."
             )
-    moved = [one.landmarks.moved(np.subtract(one.header.origin, header.origin)) for one in known]
+    shifted = [one.landmarks.shifted(np.subtract(one.header.origin, header.origin)) for one in known]
     tolerance = TOLERANCE * max(one.header.landmarks.calibration.position_sigma for one in known)
-    return combine(moved, tolerance, sum(len(each) for each in moved), seed=len(moved))
+    return combine(shifted, tolerance, sum(len(each) for each in shifted), seed=len(shifted))
 
 
 def _check(maps: Sequence[SceneMap]) -> None:
@@ -93,7 +93,7 @@ def _check(maps: Sequence[SceneMap]) -> None:
     for one in parts:
         if one.head.whole is None:
             raise MapError(
-                f"Map '{one.header.name}' has no whole-image part (whole_share is 0) to say which images it knows; "
+                f"Map '{one.header.name}' has no global pose part (whole_share is 0) to say which images it knows; "
                 "build it with one."
             )
         for other in parts:

@@ -1,14 +1,13 @@
-"""What a map is trained on beside a new recording, so that it forgets nothing: features kept of the old one, or what
-the map remembers.
+"""Rehearsal: old views that a map is trained on beside a new recording, so that it forgets nothing. Their features were
+kept, or are what the map remembers.
 
 * ``MAP.features.safetensors``, which ``dimm map --keep-features`` writes beside a map: tokens of some patches of every
-old view. They
-  show what was seen (a stranger can make pictures of tokens), so nobody gets this file who did not ask for it.
-* Without it, the map's own whole-image part: it knows the context of every mapped view up to what its axes leave, and
-gives that view's
-  pose. Such a view has no patches; it borrows some from the new images. For a borrowed patch too the true ray is the
-  one that the old view's camera has there, so the head learns to place the old contexts as before, whatever the patch
-  shows.
+  old view. They show what was seen (a stranger can make pictures of tokens), so nobody gets this file who did not
+  ask for it.
+* Without it, the map's own global pose part: it knows the context of every mapped view up to what its axes leave, and
+  gives that view's pose. Such a view has no patches; it borrows some from the new images. For a borrowed patch too the
+  true ray is the one that the old view's camera has there, so the head learns to place the old contexts as before,
+  whatever the patch shows.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def keep_features(path: Path, header: MapHeader, views: TrainingViews, rehearsal
     Raises:
         MapError: the file cannot be written.
     """
-    kept = views.thinned(_KEPT, torch.Generator().manual_seed(header.training.seed))
+    kept = views.subsampled(_KEPT, torch.Generator().manual_seed(header.training.seed))
     parts = [kept]
     if rehearsal is not None:
         shifted = {"view_of": rehearsal.view_of + len(kept), "frame_of": rehearsal.frame_of + kept.frames}
@@ -91,7 +90,7 @@ def check_memory(scene_map: SceneMap) -> None:
     """Whether a map remembers its views.
 
     Raises:
-        MapError: it has no whole-image part.
+        MapError: it has no global pose part.
     """
     if scene_map.head.whole is None:
         raise MapError(
@@ -109,7 +108,7 @@ def remembered_views(scene_map: SceneMap, views: TrainingViews, seed: int) -> Tr
         views: of the new recording.
 
     Raises:
-        MapError: the map has no whole-image part.
+        MapError: the map has no global pose part.
     """
     check_memory(scene_map)
     header, whole = scene_map.header, scene_map.head.whole

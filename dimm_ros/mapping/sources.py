@@ -1,4 +1,4 @@
-"""What a map's header says of the recordings it was made from."""
+"""The recordings a map was made from, as its header describes them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 
 from dimm_ros.data.coverage import view_coverage
 from dimm_ros.data.recording import Recording
-from dimm_ros.scene_map import Coverage, Source
+from dimm_ros.scene_map import SourceCoverage, SourceRecording
 
 _TRUE_TIMES_FROM_NS = 946_684_800 * 1_000_000_000  # the year 2000: earlier stamps are counted from a start, not dates
 
 
-def source_of(recording: Recording, licence: str | None = None) -> Source:
+def source_of(recording: Recording, licence: str | None = None) -> SourceRecording:
     """A recording's entry in the header."""
     stamps = [frame.stamp_ns for frame in recording.frames]
     dates = tuple(
         datetime.fromtimestamp(stamp / 1e9, timezone.utc).date().isoformat() for stamp in (min(stamps), max(stamps))
     )
-    return Source(
+    return SourceRecording(
         name=recording.source,
         frames=len(recording.frames),
         licence=licence,
@@ -29,12 +29,12 @@ def source_of(recording: Recording, licence: str | None = None) -> Source:
     )
 
 
-def coverage_of(recording: Recording) -> Coverage:
+def coverage_of(recording: Recording) -> SourceCoverage:
     """Where a recording's views are and look."""
     poses = recording.poses()
     seen = view_coverage(poses)
     centres, up = poses[:, :3, 3], seen.axes[2]
-    return Coverage(
+    return SourceCoverage(
         low=tuple(centres.min(axis=0).tolist()),
         high=tuple(centres.max(axis=0).tolist()),
         spacing=float(np.median(seen.spacing)),

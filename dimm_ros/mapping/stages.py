@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dimm_ros.config import EncoderConfig, HeadConfig, LandmarkConfig, TrainingConfig
+from dimm_ros.mapping.fit import CALIBRATING
 
-#: Seconds on two CPU cores, measured with the default preset: keypoints of an image, matches of a pair, one view
-#: through the small encoder at an input size of 448, one optimiser step at a width of 256 and a batch of 2048.
+#: Seconds on two CPU cores, about (their ratios count, see ``cli.plan``), of the default preset: keypoints of an image,
+#: matches of a pair, one view through the small encoder at an input size of 448, one optimiser step at a width of 256
+#: and a batch of 2048.
 _KEYPOINTS, _PAIR, _VIEW, _STEP = 0.05, 0.012, 0.3, 0.2
 _PAIRS_OF_AN_IMAGE = 6
-_CALIBRATED = 0.5  # share of the steps that the head is trained for that is calibrated
 
 
 def usual_seconds(
@@ -27,6 +28,6 @@ def usual_seconds(
         "keypoints": _KEYPOINTS * seen,
         "matching": _PAIR * _PAIRS_OF_AN_IMAGE * seen,
         "features": _VIEW * views * (encoder.input_size / 448) ** 2,
-        "calibration": _CALIBRATED * step * training.steps,
+        "calibration": CALIBRATING * step * training.steps,
         "training": step * training.steps,
     }

@@ -138,8 +138,8 @@ class StereoDepth:
         x, y = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
         pixels = np.stack([x, y, np.ones_like(x)], axis=-1).astype(np.float64)
         turned = (pixels @ (other_camera.matrix @ relative[:3, :3] @ np.linalg.inv(camera.matrix)).T).astype(np.float32)
-        moved = (other_camera.matrix @ relative[:3, 3]).astype(np.float32)
-        u, v, z = (turned[..., axis, None] + self._inverse * moved[axis] for axis in range(3))
+        shift = (other_camera.matrix @ relative[:3, 3]).astype(np.float32)
+        u, v, z = (turned[..., axis, None] + self._inverse * shift[axis] for axis in range(3))
         with np.errstate(divide="ignore", invalid="ignore"):
             u, v = u / z, v / z
         inside = (z > 0) & (u >= 0) & (v >= 0) & (u <= other_camera.width - 1) & (v <= other_camera.height - 1)

@@ -2,12 +2,10 @@
 
 The head regresses world rays, so a synthesised view needs no depth label: its rays and its centre are exact whatever
 the depth, and an error of depth only bends the picture a little. The depth is carried to the virtual camera
-(z-buffered), its
-cracks are closed, and the virtual pixels look their colours up in the recorded image: sharp, and without cracks. What
-    the
-recorded camera did not see is looked up in other images of the recording that did; what none saw is filled with
-something smooth or mirrored, since the encoder attends to the whole image, and the patches it covers are not trained
-on.
+(z-buffered), its cracks are closed, and the virtual pixels look their colours up in the recorded image: sharp, and
+without cracks. What the recorded camera did not see is looked up in other images of the recording that did; what none
+saw is filled with something smooth or mirrored, since the encoder attends to the whole image, and the patches it covers
+are not trained on.
 
 Distances are ranges along unit rays, so every central camera works; images of them hold 0 where there is none.
 """
@@ -36,7 +34,7 @@ _AROUND = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageWithDepth:
     """A recorded image whose distances are known.
 
     Attributes:
@@ -57,14 +55,14 @@ class Source:
         depth_camera: Camera,
         grid: PatchGrid,
         camera_from_depth: np.ndarray | None = None,
-    ) -> Source:
+    ) -> ImageWithDepth:
         """An (H, W, 3) uint8 RGB image at the encoder's scale, with a depth image as in ``registered_range``."""
         return cls(
             resize(image, grid), registered_range(depth, depth_camera, grid.resized, camera_from_depth), grid.resized
         )
 
 
-def random_motion(source: Source, config: TrainingConfig, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+def random_motion(source: ImageWithDepth, config: TrainingConfig, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     """(4, 4) pose camera_from_virtual of a camera moved by up to ``config.max_offset`` of the scene's distance, turned
     as in ``random_view``; and a zoom.
 
@@ -80,9 +78,9 @@ def random_motion(source: Source, config: TrainingConfig, rng: np.random.Generat
 
 
 def moved_view(
-    sources: Sequence[Source], grid: PatchGrid, source_from_virtual: Sequence[np.ndarray], zoom: float = 1.0
+    sources: Sequence[ImageWithDepth], grid: PatchGrid, source_from_virtual: Sequence[np.ndarray], zoom: float = 1.0
 ) -> View:
-    """What a camera would see from another place, turned, and with its focal length times ``zoom``.
+    """A camera's view from another place, turned, and with its focal length times ``zoom``.
 
     Args:
         sources: the recorded image whose camera is moved, then others that fill in what it did not see, best first.
@@ -174,7 +172,9 @@ def _same_view(one: Camera, other: Camera) -> bool:
     )
 
 
-def _virtual_range(sources: Sequence[Source], virtual: Camera, source_from_virtual: Sequence[np.ndarray]) -> np.ndarray:
+def _virtual_range(
+    sources: Sequence[ImageWithDepth], virtual: Camera, source_from_virtual: Sequence[np.ndarray]
+) -> np.ndarray:
     """(height, width) float32 range of every pixel of the virtual camera; where nothing is known, from around, far side
     first.
 

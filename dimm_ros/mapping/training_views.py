@@ -51,7 +51,7 @@ class TrainingViews:
         rotations: (V, 3, 3) float64 world_from_camera.
         frame_of: (V,) int32 frame of each view.
         known_recorded: (V,) bool, the views that are images of a recording; None: the first of each frame is.
-        known_whole: (V,) bool, the views of which enough is left for the regression on the whole image; None: their
+        known_whole: (V,) bool, the views of which enough is left for the regression of the global pose; None: their
             patches say.
     """
 
@@ -100,12 +100,12 @@ class TrainingViews:
 
     @cached_property
     def whole(self) -> Tensor:
-        """(V,) bool: the views of which enough is left for the regression on the whole image."""
+        """(V,) bool: the views of which enough is left for the regression of the global pose."""
         if self.known_whole is not None:
             return self.known_whole
         return self.sizes >= _WHOLE_MIN_SHARE * self.sizes.max()
 
-    def thinned(self, most: int, generator: torch.Generator) -> TrainingViews:
+    def subsampled(self, most: int, generator: torch.Generator) -> TrainingViews:
         """These with at most so many patches of each view, drawn at random."""
         pairs = zip(self.first.tolist(), self.sizes.tolist(), strict=True)
         rows = torch.cat(
@@ -113,7 +113,7 @@ class TrainingViews:
         )
         return replace(self, **{name: getattr(self, name)[rows] for name in ROWS})
 
-    def moved(self, target_from_source: np.ndarray) -> TrainingViews:
+    def transformed(self, target_from_source: np.ndarray) -> TrainingViews:
         """These in another frame, (4, 4)."""
         move = torch.from_numpy(target_from_source)
         rotation, shift = move[:3, :3], move[:3, 3]

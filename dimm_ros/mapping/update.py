@@ -32,13 +32,14 @@ from dimm_ros.mapping.build import (
     work_folder,
 )
 from dimm_ros.mapping.features import fill_buffer
-from dimm_ros.mapping.fit import MapFit, Watcher
+from dimm_ros.mapping.fit import MapFit
 from dimm_ros.mapping.landmarks import update_landmarks
 from dimm_ros.mapping.rehearse import check_memory, features_path, keep_features, load_features, remembered_views
 from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.mapping.sources import source_of
 from dimm_ros.mapping.training_views import TrainingViews
-from dimm_ros.scene_map import MapHeader, SceneMap, Source
+from dimm_ros.progress import ProgressCallback
+from dimm_ros.scene_map import MapHeader, SceneMap, SourceRecording
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +58,12 @@ def update_map(
     training: TrainingConfig | None = None,
     licence: str | None = None,
     keep: bool | None = None,
-    watch: Watcher | None = None,
+    watch: ProgressCallback | None = None,
 ) -> BuildResult:
     """Train a map further on new recordings of its place.
 
     The work folder ``<output>.work`` holds features and checkpoints; the same call goes on from there. The map is
-    written only when
-    the training is complete: until then the old one is the better one.
+    written only when the training is complete: until then the old one is the better one.
 
     Args:
         map_path: the map; its features are looked for beside it.
@@ -136,7 +136,7 @@ def update_map(
 
 
 def updated_header(
-    old: MapHeader, sources: tuple[Source, ...], training: TrainingConfig, figures: dict[str, float]
+    old: MapHeader, sources: tuple[SourceRecording, ...], training: TrainingConfig, figures: dict[str, float]
 ) -> MapHeader:
     """The header of a map that goes on from another: the same frame, origin and unit, more sources."""
     changes = {
@@ -222,7 +222,7 @@ def disagreement(
     they are where an aligned map had them before: its frames may all be called "map".
 
     Args:
-        scene_map: with a whole-image part.
+        scene_map: with a global pose part.
         context, centres, rotations: (V, C), (V, 3) metres, (V, 3, 3) of the views.
 
     Returns:

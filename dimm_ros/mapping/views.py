@@ -15,7 +15,7 @@ from dimm_ros.errors import DataError
 from dimm_ros.geometry.poses import invert
 from dimm_ros.mapping.augment import View, change_light, random_view, recorded_view
 from dimm_ros.mapping.stereo import StereoDepth
-from dimm_ros.mapping.synthesise import Source, moved_view, random_motion
+from dimm_ros.mapping.synthesise import ImageWithDepth, moved_view, random_motion
 
 log = logging.getLogger(__name__)
 
@@ -114,13 +114,13 @@ class ViewMaker:
     def _has_depth(self, index: int) -> bool:
         return self._stereo is not None or (self._recorded and self._recording.frames[index].load_depth is not None)
 
-    def _load_source(self, index: int) -> Source:
+    def _load_source(self, index: int) -> ImageWithDepth:
         frame = self._recording.frames[index]
         if self._stereo is not None:
             depth, depth_camera = self._stereo.depth(index), self._stereo.camera(index)
         else:
             depth, depth_camera = frame.load_depth(), frame.depth_camera
-        return Source.of(frame.load(), depth, depth_camera, self._grid(index))
+        return ImageWithDepth.of(frame.load(), depth, depth_camera, self._grid(index))
 
     def _open_stereo(self) -> StereoDepth | None:
         try:

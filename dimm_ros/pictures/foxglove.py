@@ -66,7 +66,7 @@ class FoxgloveSink(MessageWriter):
             self._write("/true_path", run.start_ns, self._as_path([(run.start_ns, pose) for pose in poses]))
 
     def add(self, frame: ShownFrame) -> None:
-        """One image with its cameras, rays and figures."""
+        """Write an image with its cameras, rays and figures."""
         stamp, estimate = frame.stamp_ns, frame.estimate
         pose = estimate.world_from_camera
         self.transform(stamp, self._run.frame_id, CAMERA, pose)

@@ -47,7 +47,7 @@ def draw_ray_field(
         title: above it.
         image: (H, W, 3) uint8 RGB.
         camera: its intrinsics.
-        estimate: what was made of it.
+        estimate: its estimate.
         true: (4, 4) true world_from_camera; without it the solved pose's rays stand beside the predicted ones.
         origin: about which moments are taken, metres: the map's, so that they fill the colours.
     """

@@ -29,12 +29,12 @@ def ray_residual_picture(
 ) -> np.ndarray:
     """The image with the angle between each patch's predicted ray and the solved pose drawn over it, and a legend.
 
-    Patches without a ray (outside the lens model, or not asked: ``solver.rays``) and the image's edges that the encoder
-    does not see keep their own colours.
+    Patches without a ray (outside the lens model, or not sampled: ``solver.rays``) and the image's edges that the
+    encoder does not see keep their own colours.
 
     Args:
         image: (H, W, 3) uint8 RGB, the localized image.
-        estimate: what was made of it.
+        estimate: its estimate.
         limit_deg: residual of the last colour, degrees.
         opacity: of the colours, 0 to 1.
 
@@ -102,7 +102,7 @@ def _seen(width: int, height: int, rows: int, columns: int) -> tuple[float, floa
 
 
 def _uncertainty(estimate: Estimate) -> str:
-    """What an answer states of its own error: rays that agree may err together."""
+    """Standard deviations of the estimated pose: rays that agree may err together."""
     if not np.isfinite(estimate.covariance).all():
         return ""
     return f", +- {100 * position_sigma(estimate.covariance):.0f} cm"

@@ -81,7 +81,7 @@ class RerunSink:
             recording.log("world/true_path", rerun.LineStrips3D([run.true_path], colors=[TRUE]), static=True)
 
     def add(self, frame: ShownFrame) -> None:
-        """One image with its cameras, rays and figures."""
+        """Write an image with its cameras, rays and figures."""
         rr, log = self._rerun, self._recording.log
         self._recording.set_time("stamp", timestamp=np.datetime64(frame.stamp_ns, "ns"))
         self._recording.set_time("image", sequence=self._count)

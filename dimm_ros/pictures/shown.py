@@ -24,7 +24,7 @@ FRUSTUM_M = 0.15  # depth of a drawn camera
 
 @dataclass(frozen=True)
 class ShownRun:
-    """What is known before the first image.
+    """A run, as far as it is known before the first image.
 
     Attributes:
         name: of the map and the data, for titles.
@@ -56,13 +56,13 @@ class ShownRun:
 
 @dataclass(frozen=True)
 class ShownFrame:
-    """One localized image.
+    """A localized image as writers draw it.
 
     Attributes:
         name, stamp_ns: of the image.
         image: (H, W, 3) uint8 RGB.
         camera: its intrinsics.
-        estimate: what was made of it.
+        estimate: its estimate.
         true: (4, 4) true world_from_camera; None when not known.
         lines: (N, 2, 3) its rays, each from its point nearest to the solved centre.
         colours: (N, 3) uint8 RGB by the angle between predicted and solved ray.
@@ -83,7 +83,7 @@ class ShownFrame:
 
     @classmethod
     def of(cls, frame: Frame, image: np.ndarray, estimate: Estimate) -> ShownFrame:
-        """A frame's image and what the localizer made of it."""
+        """A frame with its image and its estimate."""
         lines, known = ray_lines(estimate, RAY_M)
         residual = (
             np.full(len(lines), np.nan)

@@ -1,4 +1,4 @@
-"""The writers that a verb was asked for, as one."""
+"""The picture writers that a command line chooses, as one."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One published pose.
+class PublishedPose:
+    """A published pose.
 
     Attributes:
         stamp_ns: the image's stamp.
@@ -41,7 +41,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Report:
-    """One status message, and when it came (``time.monotonic()``)."""
+    """A status message, and when it arrived (``time.monotonic()``)."""
 
     stamp_ns: int
     received_s: float
@@ -50,7 +50,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Broadcast:
-    """One transform of /tf, and when it came (``time.monotonic()``)."""
+    """A transform of /tf, and when it arrived (``time.monotonic()``)."""
 
     parent: str
     child: str
@@ -60,7 +60,7 @@ class Broadcast:
 
 
 class Collector:
-    """Subscribes to a localizer's topics on a node that somebody else spins; thread safe.
+    """Subscribes to a localizer's topics on a node that the caller spins; thread safe.
 
     Args:
         node: the node to subscribe on; its namespace is the localizer's, or the topics say where it is.
@@ -69,7 +69,7 @@ class Collector:
 
     def __init__(self, node: Node, pose_topic: str = "localization_pose", status_topic: str = "status") -> None:
         self._changed = threading.Condition(threading.RLock())
-        self._answers: list[Answer] = []
+        self._answers: list[PublishedPose] = []
         self._reports: list[Report] = []
         self._broadcasts: list[Broadcast] = []
         node.create_subscription(PoseWithCovarianceStamped, pose_topic, self._on_pose, 100)
@@ -77,7 +77,7 @@ class Collector:
         node.create_subscription(TFMessage, "/tf", self._on_tf, DYNAMIC_QOS)
 
     @property
-    def answers(self) -> tuple[Answer, ...]:
+    def answers(self) -> tuple[PublishedPose, ...]:
         """Poses so far."""
         with self._changed:
             return tuple(self._answers)
@@ -108,7 +108,7 @@ class Collector:
     def _on_pose(self, message: PoseWithCovarianceStamped) -> None:
         covariance = np.array(message.pose.covariance, dtype=np.float64).reshape(6, 6)
         header = message.header
-        answer = Answer(
+        answer = PublishedPose(
             stamp_ns=stamp_ns(header.stamp),
             received_s=time.monotonic(),
             frame_id=header.frame_id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from dimm_ros.gallery.scene import build_room
 from dimm_ros.gallery.trajectory import MOUNTS, trajectory
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import invert
+from dimm_ros.progress import ProgressCallback, StepCallback
 
 _TF_HZ = 48.0
 _MAP_SECONDS, _MAP_EVERY = 56.0, 6  # four rounds, eight images a second
@@ -29,9 +30,6 @@ _SPREAD = (
     0.25  # of the walks: up to 7 cm to either side, 3 cm in height and 5 degrees in heading, as who retraces a route
 )
 _PERIOD, _BLOCK = 50, 10  # without a split.json, blocks of 10 images in every 50 are the query
-
-#: Called with (stage, done, in all, note).
-Watcher = Callable[[str, int, int, str], object]
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ RENDERED = (450, 80)
 _TOPICS = {"image": f"{IMAGE_TOPIC}/compressed", "camera_info": CAMERA_INFO_TOPIC}
 
 
-def bags_of_gallery(folder: Path, watch: Watcher) -> DemoBags:
+def bags_of_gallery(folder: Path, watch: ProgressCallback) -> DemoBags:
     """Two different hand-held walks through the gallery, rendered and recorded."""
     walks = (("mapping", _SEEDS[0], _MAP_SECONDS, _MAP_EVERY), ("query", _SEEDS[1], _QUERY_SECONDS, _QUERY_EVERY))
     for name, seed, seconds, every in walks:
@@ -64,12 +62,12 @@ def bags_of_gallery(folder: Path, watch: Watcher) -> DemoBags:
 
 
 def record_walk(
-    path: Path, seed: int, seconds: float, rate: float, watch: Watcher, camera: Camera = GALLERY_CAMERA, **how
+    path: Path, seed: int, seconds: float, rate: float, watch: ProgressCallback, camera: Camera = GALLERY_CAMERA, **how
 ) -> Path:
     """A hand-held walk through the gallery that retraces the one route, rendered and recorded.
 
     Args:
-        path: the bag; its name is the stage's that ``watch`` is told of.
+        path: the bag; ``watch`` gets its name as the stage.
         seed: another seed is another walk.
         rate: images a second.
         how: as of ``record_bag``.
@@ -95,7 +93,7 @@ def sizes_of_data(data: Path, split: str | None) -> tuple[int, int]:
     return len(mapping), len(query)
 
 
-def bags_of_data(data: Path, split: str | None, folder: Path, watch: Watcher) -> DemoBags:
+def bags_of_data(data: Path, split: str | None, folder: Path, watch: ProgressCallback) -> DemoBags:
     """The train and the val part of a folder as bags, its camera carried by a base with drifting odometry."""
     recording = open_recording(data)
     mount = MOUNTS["robot"]
@@ -122,9 +120,7 @@ def _parts(recording: Recording, split: str | None) -> tuple[Sequence[Frame], Se
     return mapping, query
 
 
-def _write(
-    path: Path, frames: Sequence[Frame], base_from_camera: np.ndarray, progress: Callable[[int, int], object]
-) -> None:
+def _write(path: Path, frames: Sequence[Frame], base_from_camera: np.ndarray, progress: StepCallback) -> None:
     """Frames as a robot would have recorded them."""
     stamps = np.array([frame.stamp_ns for frame in frames], dtype=np.int64)
     odometry = drifting_odometry(

@@ -11,10 +11,11 @@ import numpy as np
 from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.evaluation.evaluate import evaluate
-from dimm_ros.evaluation.metrics import Answer
+from dimm_ros.evaluation.metrics import FrameResult
 from dimm_ros.geometry.covariance import lever
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.retrieval import ReferenceViews
+from dimm_ros.progress import StepCallback
 from dimm_ros.replay.player import PlayOptions
 from dimm_ros.replay.session import Replay, replay_bag
 from dimm_ros.scene_map import SceneMap
@@ -30,7 +31,7 @@ def replay_through_node(
     transport: str,
     log: Path | None = None,
     watch: Callable[[int], object] | None = None,
-) -> tuple[list[Answer], Replay]:
+) -> tuple[list[FrameResult], Replay]:
     """Play a bag into the localizer node, each image once the one before was answered, and compare with its true poses.
 
     Args:
@@ -53,8 +54,8 @@ def replay_through_node(
     return judge(replay, recording, base_from_camera), replay
 
 
-def judge(replay: Replay, recording: Recording, base_from_camera: np.ndarray) -> list[Answer]:
-    """What the node said about every frame of the recording: pose and covariance of the camera, time until they
+def judge(replay: Replay, recording: Recording, base_from_camera: np.ndarray) -> list[FrameResult]:
+    """The node's answers for every frame of the recording: pose and covariance of the camera, time until they
     came.
     """
     poses = {answer.stamp_ns: answer for answer in replay.answers}
@@ -69,7 +70,7 @@ def judge(replay: Replay, recording: Recording, base_from_camera: np.ndarray) ->
             to_camera = lever(estimated[:3, 3] - pose.map_from_body[:3, 3])
             covariance = to_camera @ pose.covariance @ to_camera.T
         answers.append(
-            Answer(
+            FrameResult(
                 name=frame.name,
                 stamp_ns=frame.stamp_ns,
                 true=frame.world_from_camera,
@@ -88,13 +89,13 @@ def judge(replay: Replay, recording: Recording, base_from_camera: np.ndarray) ->
 
 
 def beside_rays_alone(
-    answers: Sequence[Answer],
+    answers: Sequence[FrameResult],
     recording: Recording,
     scene_map: SceneMap,
     encoder: Encoder,
     reference: ReferenceViews,
-    watch: Callable[[int, int], None] | None = None,
-) -> tuple[list[Answer], list[Answer]]:
+    watch: StepCallback | None = None,
+) -> tuple[list[FrameResult], list[FrameResult]]:
     """The same answers with the retrieval baseline's pose beside each, and what the map's rays alone say of the same
     images.
     """

@@ -66,7 +66,7 @@ class PlayOptions:
 
 @dataclass(frozen=True)
 class Played:
-    """What was played.
+    """Messages that were played, and when.
 
     Attributes:
         images: stamp of each image in nanoseconds -> when it was published, ``time.monotonic()``.
@@ -83,7 +83,7 @@ class BagPlayer:
     """Publishes a bag's messages on a node.
 
     Args:
-        node: makes the publishers; somebody else spins it.
+        node: makes the publishers; the caller spins it.
         path: the bag.
         options: how to play.
         collector: the localizer's answers, for ``wait_ready`` and ``wait_answers``.

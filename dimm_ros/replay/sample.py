@@ -6,7 +6,6 @@ A release's asset, so that the node can be tried without making a map: ``make sa
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from dimm_ros.gallery.recorder import GALLERY_CAMERA
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.build import build_map
+from dimm_ros.progress import ProgressCallback
 from dimm_ros.replay.demo_bags import record_walk
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.whole_file import write_whole
@@ -34,9 +34,6 @@ TRUTH_TOPIC = "/ground_truth"
 _MAPPING_SEED, _WALK_SEED = 11, 12
 _CHECKED = 10  # images of the walk that the map must answer before the sample is given away
 _LEAST_ANSWERED = 0.8
-
-#: Called with (stage, done, in all, note); what it returns asks to stop.
-Watcher = Callable[[str, int, int, str], bool]
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,9 @@ class SampleSize:
     camera: Camera = GALLERY_CAMERA
 
 
-def write_sample(folder: Path, encoder: Encoder, watch: Watcher, size: SampleSize | None = None) -> Path | None:
+def write_sample(
+    folder: Path, encoder: Encoder, watch: ProgressCallback, size: SampleSize | None = None
+) -> Path | None:
     """Write the sample: a map, a bag, the node's parameters for it, a README with the commands; and FOLDER.tar.gz.
 
     What takes long is kept in ``<folder>.work`` until all is there; the same call goes on from there.
@@ -98,7 +97,7 @@ def write_sample(folder: Path, encoder: Encoder, watch: Watcher, size: SampleSiz
         return None
     if not (scene.is_file() and SceneMap.load(scene).header.complete):
         preset = size.preset
-        made = build_map(
+        result = build_map(
             open_recording(mapping),
             scene,
             encoder,
@@ -109,7 +108,7 @@ def write_sample(folder: Path, encoder: Encoder, watch: Watcher, size: SampleSiz
             licence="CC0-1.0",
             watch=asked,
         )
-        if asked.to_stop or not made.complete:
+        if asked.to_stop or not result.complete:
             return None
     figures = _check(scene, walk, encoder, asked)
     if asked.to_stop:
@@ -137,7 +136,7 @@ class _Asked:
         to_stop: whether.
     """
 
-    def __init__(self, watch: Watcher) -> None:
+    def __init__(self, watch: ProgressCallback) -> None:
         self._watch, self.to_stop = watch, False
 
     def __call__(self, stage: str, done: int, total: int, note: str) -> bool:
@@ -145,7 +144,7 @@ class _Asked:
         return self.to_stop
 
 
-def _check(scene: Path, walk: Path, encoder: Encoder, watch: Watcher) -> dict:
+def _check(scene: Path, walk: Path, encoder: Encoder, watch: ProgressCallback) -> dict:
     """Figures of the map on some images of the walk."""
     recording = open_recording(walk, pose_topic=TRUTH_TOPIC)
     frames = recording.frames[:: max(1, len(recording.frames) // _CHECKED)]

@@ -24,7 +24,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
-from dimm_ros.replay.collector import Answer, Broadcast, Collector, Report
+from dimm_ros.replay.collector import Broadcast, Collector, PublishedPose, Report
 from dimm_ros.replay.player import BagPlayer, Played, PlayOptions
 from dimm_ros.ros.lifecycle import spin
 
@@ -187,7 +187,7 @@ class LocalizerProcess:
 
 @dataclass(frozen=True)
 class Replay:
-    """What came of a replayed bag.
+    """Messages that the node published during a replayed bag.
 
     Attributes:
         answers: published poses.
@@ -196,7 +196,7 @@ class Replay:
         played: what was played, and when.
     """
 
-    answers: tuple[Answer, ...]
+    answers: tuple[PublishedPose, ...]
     reports: tuple[Report, ...]
     broadcasts: tuple[Broadcast, ...]
     played: Played

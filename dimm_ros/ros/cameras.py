@@ -30,7 +30,7 @@ _ALIVE_S, _FIRST_S = 0.5, 3.0
 
 
 @dataclass(frozen=True)
-class Shot:
+class ImageWithInfo:
     """An image message and the calibration that was in force when it came.
 
     Attributes:
@@ -86,15 +86,15 @@ class StampClocks:
     def __init__(self) -> None:
         self._last_ns: dict[str, int] = {}
 
-    def jumped_back(self, shots: Sequence[Shot], now_ns: int, limit_s: float, jump_s: float) -> bool:
+    def jumped_back(self, images: Sequence[ImageWithInfo], now_ns: int, limit_s: float, jump_s: float) -> bool:
         """Whether these images say so.
 
         Args:
-            shots: of one time.
+            images: of one time.
             now_ns, limit_s: see ``why_untimely``.
             jump_s: how far back is a jump.
         """
-        timely = {shot.name: shot.stamp_ns for shot in shots if not why_untimely(shot.stamp_ns, now_ns, limit_s)}
+        timely = {image.name: image.stamp_ns for image in images if not why_untimely(image.stamp_ns, now_ns, limit_s)}
         jumped = any(stamp < self._last_ns.get(name, stamp) - jump_s * 1e9 for name, stamp in timely.items())
         if jumped:
             self._last_ns.clear()
@@ -109,7 +109,7 @@ class CameraInput:
         node: makes the subscriptions.
         name: prefix of the topics, empty for ``image`` and ``camera_info`` themselves.
         config: image transport and QoS.
-        on_shot: called with every image.
+        on_image_with_info: called with every image.
 
     Attributes:
         image, info: the subscriptions, which can explain their silence; no info where the focal length is unknown.
@@ -117,8 +117,10 @@ class CameraInput:
         error: what is wrong with the latest camera_info, empty when nothing is.
     """
 
-    def __init__(self, node: Node, name: str, config: NodeConfig, on_shot: Callable[[Shot], None]) -> None:
-        self._node, self.name, self._on_shot = node, name, on_shot
+    def __init__(
+        self, node: Node, name: str, config: NodeConfig, on_image_with_info: Callable[[ImageWithInfo], None]
+    ) -> None:
+        self._node, self.name, self._on_image_with_info = node, name, on_image_with_info
         self.camera: Camera | None = None
         self.error = ""
         self._held: Image | CompressedImage | None = None
@@ -200,7 +202,7 @@ class CameraInput:
 
     def _pass_on(self, message: Image | CompressedImage) -> None:
         error = self.info.explain(self._node) if self.lacks_info else self.error
-        self._on_shot(Shot(self.name, message, self.camera, error))
+        self._on_image_with_info(ImageWithInfo(self.name, message, self.camera, error))
 
 
 class Rig:
@@ -211,18 +213,22 @@ class Rig:
 
     Args:
         node, config, names: of the cameras, see ``CameraInput``.
-        on_shots: called with each set, the latest image last.
+        on_images: called with each set, the latest image last.
 
     Attributes:
         cameras: one for each name.
     """
 
     def __init__(
-        self, node: Node, config: NodeConfig, names: Sequence[str], on_shots: Callable[[tuple[Shot, ...]], None]
+        self,
+        node: Node,
+        config: NodeConfig,
+        names: Sequence[str],
+        on_images: Callable[[tuple[ImageWithInfo, ...]], None],
     ) -> None:
-        self._tolerance_ns, self._on_shots = round(config.sync_tolerance * 1e9), on_shots
-        self._waiting: dict[str, Shot] = {}
-        self.cameras = [CameraInput(node, name, config, self._on_shot) for name in names]
+        self._tolerance_ns, self._on_images = round(config.sync_tolerance * 1e9), on_images
+        self._waiting: dict[str, ImageWithInfo] = {}
+        self.cameras = [CameraInput(node, name, config, self._on_image_with_info) for name in names]
 
     def destroy(self) -> None:
         """Take the subscriptions off the node."""
@@ -230,18 +236,18 @@ class Rig:
         for camera in self.cameras:
             camera.destroy()
 
-    def _on_shot(self, shot: Shot) -> None:
+    def _on_image_with_info(self, image: ImageWithInfo) -> None:
         waiting = self._waiting
-        if shot.name in waiting or any(
-            abs(shot.stamp_ns - other.stamp_ns) > self._tolerance_ns for other in waiting.values()
+        if image.name in waiting or any(
+            abs(image.stamp_ns - other.stamp_ns) > self._tolerance_ns for other in waiting.values()
         ):
             self._pass_on()
-        waiting[shot.name] = shot
+        waiting[image.name] = image
         if all(camera.name in waiting or not camera.alive for camera in self.cameras):
             self._pass_on()
 
     def _pass_on(self) -> None:
-        shots = tuple(sorted(self._waiting.values(), key=lambda shot: shot.stamp_ns))
+        images = tuple(sorted(self._waiting.values(), key=lambda image: image.stamp_ns))
         self._waiting.clear()
-        if shots:
-            self._on_shots(shots)
+        if images:
+            self._on_images(images)

@@ -28,8 +28,8 @@ _LIFETIME_S = 2.0
 
 
 class DebugTopics:
-    """``~/debug/rays`` (sensor_msgs/Image) and ``~/debug/markers`` (visualization_msgs/MarkerArray), made only while
-    somebody listens.
+    """``~/debug/rays`` (sensor_msgs/Image) and ``~/debug/markers`` (visualization_msgs/MarkerArray), published only
+    while they have subscribers.
 
     Args:
         node: makes the publishers.

@@ -13,7 +13,7 @@ import numpy as np
 from dimm_ros.data.image_encoding import check_stored_size
 from dimm_ros.errors import InputError
 from dimm_ros.geometry import poses
-from dimm_ros.ros.cameras import Shot
+from dimm_ros.ros.cameras import ImageWithInfo
 from dimm_ros.ros.messages import to_rgb, transport_covariance
 from dimm_ros.ros.odometry import Odometry
 from dimm_ros.ros.tf import Transforms
@@ -31,8 +31,8 @@ _WINDOW_S = 5.0
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One decoded image with its camera (None before its focal length is found); ``frame`` is the camera's optical
+class DecodedImage:
+    """A decoded image with its camera (None before its focal length is found); ``frame`` is the camera's optical
     frame.
     """
 
@@ -43,8 +43,8 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the images of one time say.
+class LocalizationResult:
+    """Result of localizing the images of one time.
 
     Attributes:
         localizer: of the map that they show.
@@ -58,7 +58,7 @@ class Answer:
 
     localizer: Localizer
     estimate: Estimate
-    seen: Seen
+    seen: DecodedImage
     base_from_camera: np.ndarray | None
     decode_ms: float
     left_out: tuple[str, ...] = ()
@@ -117,7 +117,11 @@ class Estimator:
         self.doubt()
 
     def believe(
-        self, answer: Answer, map_from_body: np.ndarray, covariance: np.ndarray, odom_from_body: np.ndarray | None
+        self,
+        answer: LocalizationResult,
+        map_from_body: np.ndarray,
+        covariance: np.ndarray,
+        odom_from_body: np.ndarray | None,
     ) -> None:
         """A pose was published: the next images are tracked from it."""
         if self._tracked_map != answer.localizer.name:  # poses of two maps are no velocity
@@ -129,11 +133,11 @@ class Estimator:
         """A pose was rejected: the next image is localized in full."""
         self._tracker.forget()
 
-    def solve(self, shots: Sequence[Shot], odometry: Odometry, *, search: bool) -> Answer:
+    def solve(self, images: Sequence[ImageWithInfo], odometry: Odometry, *, search: bool) -> LocalizationResult:
         """The pose from images of one time.
 
         Args:
-            shots: the latest last.
+            images: the latest last.
             odometry: of the body.
             search: ask all maps.
 
@@ -143,14 +147,14 @@ class Estimator:
         """
         config, atlas = self._config(), self._atlas()
         started = time.perf_counter()
-        seen, left_out = self._decode(shots)
+        seen, left_out = self._decode(images)
         decode_ms = (time.perf_counter() - started) * 1e3
         last = seen[-1]
         if config.focal == "unknown":
             found = self._focal.ask(last.image, last.stamp_ns, lambda estimate: atlas.localize(estimate, search=search))
             if found is not None:
                 localizer, estimate = found
-                return Answer(
+                return LocalizationResult(
                     localizer=localizer, estimate=estimate, seen=last, base_from_camera=None, decode_ms=decode_ms
                 )
             last = replace(last, camera=self._focal.camera)
@@ -158,9 +162,11 @@ class Estimator:
         tracked = self._track(seen, odometry, decode_ms)
         if tracked is not None:
             return tracked
-        if len(shots) == 1 and config.window == 1:
+        if len(images) == 1 and config.window == 1:
             localizer, estimate = atlas.localize(lambda one: one.localize(last.image, last.camera), search=search)
-            return Answer(localizer=localizer, estimate=estimate, seen=last, base_from_camera=None, decode_ms=decode_ms)
+            return LocalizationResult(
+                localizer=localizer, estimate=estimate, seen=last, base_from_camera=None, decode_ms=decode_ms
+            )
 
         extrinsics = tuple(self._base_from_camera(one, odometry, last.stamp_ns) for one in seen)
         moments: dict[str, _Moment] = {}
@@ -187,7 +193,7 @@ class Estimator:
             window.append(moments[localizer.name])
             while len(window) >= config.window:  # the next image is one of the window
                 window.popleft()
-        return Answer(
+        return LocalizationResult(
             localizer=localizer,
             estimate=estimate,
             seen=last,
@@ -196,7 +202,7 @@ class Estimator:
             left_out=tuple(left_out),
         )
 
-    def _track(self, seen: Sequence[Seen], odometry: Odometry, decode_ms: float) -> Answer | None:
+    def _track(self, seen: Sequence[DecodedImage], odometry: Odometry, decode_ms: float) -> LocalizationResult | None:
         """The pose from landmarks about where it should be; None when a full localization is due, or tracking is in
         doubt.
         """
@@ -216,34 +222,34 @@ class Estimator:
         estimate = localizer.track(last.image, last.camera, predicted.map_from_body @ body_from_camera, covariance)
         if not estimate.accepted:
             return None
-        return Answer(
+        return LocalizationResult(
             localizer=localizer, estimate=estimate, seen=last, base_from_camera=None, decode_ms=decode_ms, tracked=True
         )
 
-    def _decode(self, shots: Sequence[Shot]) -> tuple[list[Seen], list[str]]:
+    def _decode(self, images: Sequence[ImageWithInfo]) -> tuple[list[DecodedImage], list[str]]:
         """The images that can be used, and sentences on the others."""
         seen, problems = [], []
-        for shot in shots:
+        for stamped in images:
             try:
-                if shot.camera is not None and hasattr(shot.message, "format"):
-                    check_stored_size(shot.message.data, shot.camera)
-                if shot.camera is None and self._config().focal == "known":
-                    raise InputError(shot.error)
-                frame = self._config().camera_frame or shot.frame
-                image, camera = to_rgb(shot.message), shot.camera
-                if len(shots) > 1 and image.shape[:2] != (camera.height, camera.width):
+                if stamped.camera is not None and hasattr(stamped.message, "format"):
+                    check_stored_size(stamped.message.data, stamped.camera)
+                if stamped.camera is None and self._config().focal == "known":
+                    raise InputError(stamped.error)
+                frame = self._config().camera_frame or stamped.frame
+                image, camera = to_rgb(stamped.message), stamped.camera
+                if len(images) > 1 and image.shape[:2] != (camera.height, camera.width):
                     raise InputError(
                         f"The image is {image.shape[1]}x{image.shape[0]}, camera_info says "
                         f"{camera.width}x{camera.height}."
                     )
-                seen.append(Seen(image, camera, frame, shot.stamp_ns))
+                seen.append(DecodedImage(image, camera, frame, stamped.stamp_ns))
             except InputError as error:
-                problems.append(f"Camera '{shot.name}' is left out: {error}" if len(shots) > 1 else str(error))
+                problems.append(f"Camera '{stamped.name}' is left out: {error}" if len(images) > 1 else str(error))
         if not seen:
             raise InputError(" ".join(problems))
         return seen, problems
 
-    def _base_from_camera(self, seen: Seen, odometry: Odometry, newest_ns: int) -> np.ndarray:
+    def _base_from_camera(self, seen: DecodedImage, odometry: Odometry, newest_ns: int) -> np.ndarray:
         """Where a camera was when it took its image, in the base as it is at the newest image."""
         timeout, body = self._config().tf_timeout, odometry.body_frame
         if seen.frame == body:

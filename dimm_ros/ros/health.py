@@ -22,7 +22,7 @@ _QUIET_S = 1.5
 _SPAN_S = 5.0
 
 
-class State(enum.IntEnum):
+class LocalizationState(enum.IntEnum):
     """States of ``dimm_ros/msg/LocalizationStatus``, with its numbers."""
 
     UNINITIALIZED = 0
@@ -92,15 +92,15 @@ class Health:
         with self._lock:
             return Counts(**self._counts)
 
-    def state(self, now_ns: int, lost_after_s: float) -> State:
+    def state(self, now_ns: int, lost_after_s: float) -> LocalizationState:
         """The state at a time."""
         with self._lock:
             if self._accepted_ns is None:
-                return State.UNINITIALIZED
+                return LocalizationState.UNINITIALIZED
             if now_ns - self._accepted_ns > lost_after_s * 1e9:
-                return State.LOST
+                return LocalizationState.LOST
             fresh = now_ns - self._result_ns <= _QUIET_S * 1e9
-            return State.LOCALIZED if self._last_good and fresh else State.DEGRADED
+            return LocalizationState.LOCALIZED if self._last_good and fresh else LocalizationState.DEGRADED
 
     def figures(self) -> dict[str, float]:
         """Rate of poses (hertz) and median latencies (milliseconds) over the latest results; empty without two of

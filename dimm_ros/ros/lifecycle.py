@@ -53,7 +53,7 @@ def spin(executor: Executor, context: Context, on_error: Callable[[str], object]
     """Spin until the context is shut down, through the races that rclpy leaves.
 
     Args:
-        on_error: told the trace of what a callback raises, and spinning goes on; None lets it out.
+        on_error: called with the trace of what a callback raises, and spinning goes on; None lets it out.
     """
     while context.ok():
         try:

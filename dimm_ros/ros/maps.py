@@ -32,7 +32,7 @@ class Maps:
 
     Args:
         config: gives the parameters in force.
-        reporter: told of the map's name and of trouble.
+        reporter: gets the map's name and errors.
         logger: for progress.
         opener: called as ``dimm_ros.atlas.open_map``; None takes that.
 

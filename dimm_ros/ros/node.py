@@ -20,7 +20,7 @@ from dimm_ros.data.bridge import bridge
 from dimm_ros.errors import MapError, ParameterError
 from dimm_ros.ros import parameters
 from dimm_ros.ros.broadcast import PoseBroadcaster
-from dimm_ros.ros.cameras import Rig, Shot, StampClocks
+from dimm_ros.ros.cameras import ImageWithInfo, Rig, StampClocks
 from dimm_ros.ros.health import Health, Vitals
 from dimm_ros.ros.lifecycle import ACTIVE, FINALIZED, INACTIVE, UNCONFIGURED, ManagedNode, spin, transition
 from dimm_ros.ros.logs import forward_log
@@ -66,7 +66,7 @@ class LocalizerNode(ManagedNode):
         self._reporter = Reporter(self, self._health, lambda: self._config)
         self._reporter.extras.append(Vitals(self._health).values)
         self._maps = Maps(lambda: self._config, self._reporter, self.get_logger(), open_localizer)
-        self._worker: LatestWorker[Sequence[Shot]] | None = None
+        self._worker: LatestWorker[Sequence[ImageWithInfo]] | None = None
         self._pipeline: Pipeline | None = None
         self._rig: Rig | None = None
         self._clocks = StampClocks()
@@ -134,7 +134,7 @@ class LocalizerNode(ManagedNode):
         undo.callback(self.destroy_timer, self.create_timer(1.0 / config.tf_rate, self._pipeline.send_transform))
         undo.callback(self._settle)
         self._clocks = StampClocks()
-        self._rig = Rig(self, config, config.camera_names, self._on_shots)
+        self._rig = Rig(self, config, config.camera_names, self._on_images)
         undo.callback(self._rig.destroy)
         for camera in self._rig.cameras:
             info = f" and camera_info on '{camera.info.topic}'" if camera.info is not None else ""
@@ -198,13 +198,13 @@ class LocalizerNode(ManagedNode):
 
     # Worker's thread
 
-    def _handle(self, shots: Sequence[Shot]) -> None:
+    def _handle(self, images: Sequence[ImageWithInfo]) -> None:
         pipeline = self._pipeline
         if pipeline is None:
             return
         self._answered_s = math.inf
         try:
-            pipeline.handle(shots)
+            pipeline.handle(images)
         finally:
             self._answered_s = time.monotonic()
 
@@ -235,16 +235,16 @@ class LocalizerNode(ManagedNode):
         elif self._maps.loaded.is_set() and self.change("configure") and self.change("activate"):
             self._self_start = False
 
-    def _on_shots(self, shots: Sequence[Shot]) -> None:
+    def _on_images(self, images: Sequence[ImageWithInfo]) -> None:
         self._health.received()
         config = self._config
-        if self._clocks.jumped_back(shots, self._reporter.now_ns(), config.max_image_age, config.gate.clock_jump_s):
+        if self._clocks.jumped_back(images, self._reporter.now_ns(), config.max_image_age, config.gate.clock_jump_s):
             self.get_logger().warning("The images' time jumped back: TF and the state begin anew.")
             if self._worker.clear() is not None:  # it is of the time before
                 self._health.dropped()
             self._transforms.clear()
             self._pipeline.forget(everything=True)
-        if self._worker.submit(shots) is not None:
+        if self._worker.submit(images) is not None:
             self._health.dropped()
 
     def _on_watchdog(self) -> None:

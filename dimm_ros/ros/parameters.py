@@ -29,7 +29,7 @@ _LIVE = {"live": True}
 
 
 class NodeConfig(BaseModel):
-    """Everything that the localizer node can be told."""
+    """All parameters of the localizer node."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -82,8 +82,7 @@ class NodeConfig(BaseModel):
         ge=0,
         le=60,
         description="seconds between full localizations while landmarks are followed at the camera's rate; 0 localizes "
-        "each "
-        "image in full",
+        "each image in full",
         json_schema_extra=_LIVE,
     )
     focal: Literal["known", "unknown"] = Field(
@@ -193,7 +192,7 @@ class NodeConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Declaration:
-    """One ROS parameter.
+    """A ROS parameter.
 
     Attributes:
         name: dotted name, such as ``solver.hypotheses``.

@@ -15,10 +15,10 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from dimm_ros.data.image_checks import why_blind
 from dimm_ros.errors import DimmError, InputError, TransformError
 from dimm_ros.ros.broadcast import PoseBroadcaster
-from dimm_ros.ros.cameras import Shot, why_untimely
+from dimm_ros.ros.cameras import ImageWithInfo, why_untimely
 from dimm_ros.ros.debug import DebugTopics
-from dimm_ros.ros.estimator import Answer, Estimator
-from dimm_ros.ros.health import Health, State
+from dimm_ros.ros.estimator import Estimator, LocalizationResult
+from dimm_ros.ros.health import Health, LocalizationState
 from dimm_ros.ros.map_topics import MapTopics
 from dimm_ros.ros.messages import floor_covariance, to_pose_with_covariance
 from dimm_ros.ros.odometry import Odometry
@@ -52,11 +52,12 @@ class Hint:
 
 
 class Pipeline:
-    """Localizes images and publishes what comes of them; made on activation, destroyed on deactivation.
+    """Localizes images and publishes the results; created on activation, destroyed on deactivation.
 
-    What is believed (by the gate, the transform, the state) has an epoch, which ends when somebody has it forgotten or
-    gives a hint: every answer carries the epoch in which its image's turn began, and is refused once that has ended.
-    ``forget`` and ``hint`` end the epoch and leave word for the next image, so that other threads may call them.
+    What is believed (by the gate, the transform, the state) has an epoch, which ends when a service call resets it or
+    gives a pose hint: every answer carries the epoch in which its image's turn began, and is refused once that has
+    ended.
+    ``forget`` and ``hint`` end the epoch and leave a request for the next image, so that other threads may call them.
 
     Args:
         node: makes the publishers.
@@ -135,13 +136,13 @@ class Pipeline:
                 raise Dropped("Localization began anew while the image was under way, so it is left out.")
             yield
 
-    def handle(self, shots: Sequence[Shot]) -> None:
-        """Localize what the cameras saw at one time, and publish what came of it."""
-        stamp = shots[-1].stamp_ns
+    def handle(self, images: Sequence[ImageWithInfo]) -> None:
+        """Localize the images of one time, and publish the result."""
+        stamp = images[-1].stamp_ns
         status = self._reporter.new_status(stamp)
         try:
             self._check_age(status, stamp)
-            self._localize(shots, status)
+            self._localize(images, status)
         except Dropped as error:
             if self._closed:
                 return
@@ -170,13 +171,16 @@ class Pipeline:
         if why:
             raise Dropped(why)
 
-    def _localize(self, shots: Sequence[Shot], status: LocalizationStatus) -> None:
-        config, stamp = self._config(), shots[-1].stamp_ns
-        body_frame = config.base_frame or config.camera_frame or shots[-1].frame
+    def _localize(self, images: Sequence[ImageWithInfo], status: LocalizationStatus) -> None:
+        config, stamp = self._config(), images[-1].stamp_ns
+        body_frame = config.base_frame or config.camera_frame or images[-1].frame
         odometry = self._odometry_of(body_frame)
         epoch = self._begin_turn(odometry)
-        search = self._health.state(self._reporter.now_ns(), config.lost_after) in (State.UNINITIALIZED, State.LOST)
-        answer = self._estimator.solve(shots, odometry, search=search)
+        search = self._health.state(self._reporter.now_ns(), config.lost_after) in (
+            LocalizationState.UNINITIALIZED,
+            LocalizationState.LOST,
+        )
+        answer = self._estimator.solve(images, odometry, search=search)
         _fill(status, answer)
         self._reporter.saw(answer.estimate)
         map_frame = self._map_frame(answer.localizer)
@@ -188,7 +192,7 @@ class Pipeline:
 
     def _publish(
         self,
-        answer: Answer,
+        answer: LocalizationResult,
         epoch: int,
         status: LocalizationStatus,
         map_frame: str,
@@ -229,7 +233,7 @@ class Pipeline:
 
     def _take_over(
         self,
-        answer: Answer,
+        answer: LocalizationResult,
         status: LocalizationStatus,
         message: PoseWithCovarianceStamped,
         map_from_body: np.ndarray,
@@ -272,7 +276,7 @@ class Pipeline:
         return self._odometry
 
     def _begin_turn(self, odometry: Odometry) -> int:
-        """Do what was asked for since the last image; returns the epoch."""
+        """Carry out requests that came since the last image; returns the epoch."""
         config = self._config()
         if self._gate.config != config.gate:
             self._gate = PoseGate(config.gate)
@@ -298,7 +302,7 @@ class Pipeline:
         self.show_map()
 
 
-def _fill(status: LocalizationStatus, answer: Answer) -> None:
+def _fill(status: LocalizationStatus, answer: LocalizationResult) -> None:
     """The numbers of an estimate."""
     estimate = answer.estimate
     status.inliers, status.rays, status.inlier_ratio = (

@@ -11,7 +11,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 
 from dimm_ros.errors import DimmError
 from dimm_ros.msg import LocalizationStatus
-from dimm_ros.ros.health import Health, State
+from dimm_ros.ros.health import Health, LocalizationState
 from dimm_ros.ros.logs import Throttle
 from dimm_ros.ros.messages import to_stamp
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from dimm_ros.ros.parameters import NodeConfig
 
 _LEVEL = {
-    State.LOCALIZED: DiagnosticStatus.OK,
-    State.DEGRADED: DiagnosticStatus.WARN,
-    State.UNINITIALIZED: DiagnosticStatus.WARN,
-    State.LOST: DiagnosticStatus.ERROR,
+    LocalizationState.LOCALIZED: DiagnosticStatus.OK,
+    LocalizationState.DEGRADED: DiagnosticStatus.WARN,
+    LocalizationState.UNINITIALIZED: DiagnosticStatus.WARN,
+    LocalizationState.LOST: DiagnosticStatus.ERROR,
 }
 
 
@@ -80,16 +80,16 @@ class Reporter:
         if status.reason:
             self._log.warn(status.reason)
 
-    def _state(self) -> State:
+    def _state(self) -> LocalizationState:
         """The state of now; that the robot was found, and that it was lost, goes to the log."""
         lost_after = self._config().lost_after
         state = self._health.state(self.now_ns(), lost_after)
-        found = state in (State.LOCALIZED, State.DEGRADED)
+        found = state in (LocalizationState.LOCALIZED, LocalizationState.DEGRADED)
         with self._found_lock:  # statuses come from two threads
             before, self._found = self._found, found
         if found and not before:
             self._node.get_logger().info(f"Localized in map '{self.map_name}'.")
-        elif before and state is State.LOST:
+        elif before and state is LocalizationState.LOST:
             why = " ".join(filter(None, (f"Lost: no pose for {lost_after:g} s.", self.last_reason)))
             self._node.get_logger().warning(why)
         return state
@@ -147,7 +147,7 @@ class Reporter:
 
 
 def sentence(error: Exception) -> str:
-    """What an exception means to the user."""
+    """Sentence for the user about an exception."""
     return (
         str(error)
         if isinstance(error, DimmError)

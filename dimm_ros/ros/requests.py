@@ -1,4 +1,4 @@
-"""What others may ask of the localizer: to begin anew, to take a hint, to give one to a SLAM."""
+"""Services and topics for requests to the localizer: begin anew, take a pose hint, give one to a SLAM."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Requests:
 
     Args:
         node: makes the topics.
-        reporter: told of a hint that cannot be used.
+        reporter: gets an error for a hint that cannot be used.
         frames: gives the frame of each loaded map by its name.
         forget: called to believe nothing any more; with True the published transform ends as well.
         take_hint: called with a hint.

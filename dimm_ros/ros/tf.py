@@ -33,7 +33,7 @@ def bare(frame: str) -> str:
 
 
 class Transforms(Protocol):
-    """What the node needs of TF."""
+    """TF as the node uses it."""
 
     def lookup(self, target: str, source: str, nanoseconds: int, timeout_s: float) -> np.ndarray:
         """(4, 4) target_from_source at a time, waiting for data that is still to come.

@@ -1,4 +1,4 @@
-"""Notices that somebody else publishes the transform that the localizer publishes, or gives the robot a second
+"""Notices that another node publishes the transform that the localizer publishes, or gives the robot a second
 parent.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 KEEP_S = 3.0
 
 _REMEMBERED = 4096  # sent transforms; they come back within moments
-_FOREIGN = 3  # messages of somebody else before it is said: one may be a late one of a node that has just ended
+_FOREIGN = 3  # messages of another node before a warning: one may be a late one of a node that has just ended
 
 
 class ConflictDetector:
@@ -31,7 +31,7 @@ class ConflictDetector:
 
     Args:
         child: the frame whose parent the localizer publishes; empty when it publishes none.
-        robot: the robot's frame, whose parent is somebody else's; empty to leave it out.
+        robot: the robot's frame, whose parent another node publishes; empty to leave it out.
     """
 
     def __init__(self, child: str, robot: str) -> None:
@@ -143,8 +143,8 @@ class WatchedTransforms:
         self._transforms.destroy()
 
     def conflict(self) -> str:
-        """One sentence while somebody else publishes what is ours, naming the nodes that publish TF; empty when all is
-        well.
+        """One sentence while another node publishes the localizer's transform, naming the nodes that publish TF;
+        empty when all is well.
         """
         sentence = self._detector.conflict(time.monotonic())
         if not sentence:

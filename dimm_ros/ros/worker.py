@@ -17,7 +17,7 @@ class LatestWorker(Generic[Item]):
         prepare: called once on the thread before the first item.
         handle: called with each item.
         name: the thread's name.
-        on_error: told, on the thread, what any of these raises; the thread goes on with what comes next.
+        on_error: called, on the thread, with what any of these raises; the thread goes on with what comes next.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ PRECISIONS = ("fp32", "int8")
 
 
 class _Network(nn.Module):
-    """What is traced."""
+    """The module that is traced."""
 
     def __init__(self, encoder: Encoder, scene_map: SceneMap) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ from dimm_ros.runtime.clock import Clock
 
 @dataclass(frozen=True)
 class Prepared:
-    """One image as the network takes it.
+    """An image as the network takes it.
 
     Attributes:
         pixels: (3, h, w) float32, of the encoder's input size, normalised.
@@ -39,8 +39,8 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What a network says about a batch of B images.
+class NetworkOutput:
+    """Output of the network for a batch of B images.
 
     Attributes:
         context: (B, C) global contexts.
@@ -69,8 +69,8 @@ class Network(Protocol):
     weights: Weights
     device: torch.device
 
-    def predict(self, pixels: Tensor, grids: Sequence[PatchGrid]) -> Prediction:
-        """What B images of one size show.
+    def predict(self, pixels: Tensor, grids: Sequence[PatchGrid]) -> NetworkOutput:
+        """Context, CLS tokens and rays of B images of one size.
 
         Args:
             pixels: (B, 3, h, w) float images normalised by ``patches.normalise``; h and w are multiples of 14.

@@ -23,7 +23,7 @@ from dimm_ros.encoder.weights import MODELS, Weights, file_sha256
 from dimm_ros.errors import UNREADABLE, InputError, MapError, first_line
 from dimm_ros.head.model import Rays
 from dimm_ros.runtime.clock import Clock
-from dimm_ros.runtime.network import Prediction, on_device
+from dimm_ros.runtime.network import NetworkOutput, on_device
 
 if TYPE_CHECKING:
     import onnx
@@ -48,7 +48,7 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "t
 
 
 class Exported(BaseModel):
-    """What an exported file says of itself: of which map it is, and how it computes."""
+    """Metadata of an exported file: of which map it is, and how it computes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -154,14 +154,14 @@ class OnnxNetwork:
         found = self._run(images, ahead, ("patches", "context", "cls"))
         return Tokens(found["patches"], found["context"], found["cls"])
 
-    def predict(self, pixels: Tensor, grids: Sequence[PatchGrid]) -> Prediction:
+    def predict(self, pixels: Tensor, grids: Sequence[PatchGrid]) -> NetworkOutput:
         """See ``Network.predict``; encoder and head are one graph, so all time is the encoder's."""
         clock = Clock(self.device)
         with clock("encode"):
             outputs = [name for name in OUTPUTS[1:] if name in self._outputs]
             found = self._run(pixels, np.stack([grid.rays for grid in grids]).astype(np.float32), outputs)
             rays = [self._rays(found, row).at(on_device(grid, self.device)[0]) for row, grid in enumerate(grids)]
-        return Prediction(found["context"], found["cls"], rays, clock.stages | {"head": 0.0})
+        return NetworkOutput(found["context"], found["cls"], rays, clock.stages | {"head": 0.0})
 
     @staticmethod
     def _rays(found: dict[str, Tensor], row: int) -> Rays:
@@ -210,7 +210,7 @@ def choose_providers(
 
 
 def _checked(content: bytes, path: Path, map_path: Path) -> Exported:
-    """What the file says of itself, if it is whole, keeps to itself, and is of the map."""
+    """The file's metadata, if it is whole, keeps to itself, and is of the map."""
     import onnx
     from google.protobuf.message import DecodeError
 

@@ -12,7 +12,7 @@ from dimm_ros.encoder.patches import PatchGrid
 from dimm_ros.head.merged import MergedHead
 from dimm_ros.head.model import MapHead, Rays
 from dimm_ros.runtime.clock import Clock
-from dimm_ros.runtime.network import Prediction, on_device
+from dimm_ros.runtime.network import NetworkOutput, on_device
 
 
 class TorchNetwork:
@@ -22,14 +22,14 @@ class TorchNetwork:
         self._encoder, self._head = encoder, head
         self.config, self.weights, self.device = encoder.config, encoder.weights, encoder.device
 
-    def predict(self, pixels: Tensor, grids: Sequence[PatchGrid]) -> Prediction:
+    def predict(self, pixels: Tensor, grids: Sequence[PatchGrid]) -> NetworkOutput:
         """See ``Network.predict``."""
         clock = Clock(self.device)
         with clock("encode"):
             tokens = self._encoder.encode(pixels)
         with clock("head"):
             rays = [predict_rays(self._head, tokens, grid, row) for row, grid in enumerate(grids)]
-        return Prediction(tokens.context, tokens.cls, rays, clock.stages)
+        return NetworkOutput(tokens.context, tokens.cls, rays, clock.stages)
 
 
 @torch.inference_mode()

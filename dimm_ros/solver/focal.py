@@ -41,11 +41,11 @@ def search_focal(
     *,
     config: SolverConfig = SolverConfig(),
 ) -> float:
-    """Focal length that agrees with the directions that are predicted when the predictor is told that focal length.
+    """Focal length that agrees with the directions that are predicted for that focal length.
 
-    A head is told where its patches are in the camera, so its directions depend on the focal length: it predicts
-    something between what it is told and what it sees. Where both agree, it is told the truth. That point is bracketed
-    by the candidates and found by regula falsi (Illinois).
+    A head gets the place of its patches in the camera, so its directions depend on the focal length: it predicts
+    something between the focal length given and the one seen. Where both agree, the given one is true. That point is
+    bracketed by the candidates and found by regula falsi (Illinois).
 
     Args:
         predict: focal length -> (N, 3) predicted directions, world frame.

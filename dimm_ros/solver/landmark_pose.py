@@ -1,8 +1,8 @@
 """From matched landmarks to a pose: hypotheses (three points; or grown from the prior for lines), the best refined, and
 how sure.
 
-How sure is told a contrario (Moisan and Stival, IJCV 2004): the number of poses that would agree with as many matches
-by chance, were each match somewhere at random in the region in which it was looked for.
+How sure is estimated a contrario (Moisan and Stival, IJCV 2004): the number of poses that would agree with as many
+matches by chance, were each match somewhere at random in the region in which it was looked for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln
 
-from dimm_ros.solver.landmarks import LandmarkMatches, Prior, information, refine, squared_errors, three_point_poses
+from dimm_ros.solver.landmarks import LandmarkMatches, PosePrior, information, refine, squared_errors, three_point_poses
 
 #: Inlier threshold in pixels of the searched image, and the kernel's width at the end.
 INLIER_PX, _WIDTH = 6.0, 4.0
@@ -38,7 +38,7 @@ _LEAST_VARIANCE, _LEAST_SLOPE, _REACH_PX = 0.01, 0.1, 12.0
 
 @dataclass(frozen=True)
 class LandmarkPose:
-    """What landmarks say of a pose.
+    """Pose from landmarks.
 
     Attributes:
         rotation, centre: (3, 3), (3,) world_from_rig.
@@ -54,11 +54,11 @@ class LandmarkPose:
     inliers: np.ndarray
     information: np.ndarray
     proof: float
-    prior: Prior | None
+    prior: PosePrior | None
 
 
 def solve_landmarks(
-    matches: LandmarkMatches, ratio: np.ndarray, chance: float, prior: Prior | None = None, seed: int = 0
+    matches: LandmarkMatches, ratio: np.ndarray, chance: float, prior: PosePrior | None = None, seed: int = 0
 ) -> LandmarkPose | None:
     """Pose from keypoints matched with landmarks.
 
@@ -100,7 +100,7 @@ def solve_landmarks(
 
 
 def _searched(
-    matches: LandmarkMatches, ratio: np.ndarray, prior: Prior | None, generator: np.random.Generator
+    matches: LandmarkMatches, ratio: np.ndarray, prior: PosePrior | None, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """The pose (3, 3), (3,) that agrees best with matches and prior."""
     clear = matches.at(np.argsort(ratio, kind="stable")[:_POLISHED])
@@ -126,7 +126,7 @@ def _searched(
     return rotation[best], centre[best]
 
 
-def _precise(prior: Prior, matches: LandmarkMatches) -> bool:
+def _precise(prior: PosePrior, matches: LandmarkMatches) -> bool:
     """Whether a prior, such as odometry's, leaves no doubt about which of several poses it is."""
     spread = np.sqrt(np.linalg.eigvalsh(np.linalg.inv(prior.information)[3:, 3:])[-1])
     return bool(3.0 * spread < _PRECISE_PX * matches.sigma.min())
@@ -178,7 +178,7 @@ def _cost(rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatches) ->
 
 
 def _point_hypotheses(
-    matches: LandmarkMatches, ratio: np.ndarray, prior: Prior | None, generator: np.random.Generator
+    matches: LandmarkMatches, ratio: np.ndarray, prior: PosePrior | None, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best poses of three matches each, drawn until a better one is improbable, and the prior's."""
     camera = np.unique(matches.offsets.round(9), axis=0, return_inverse=True)[1].ravel()
@@ -212,7 +212,7 @@ def _point_hypotheses(
 
 
 def _line_hypotheses(
-    matches: LandmarkMatches, ratio: np.ndarray, prior: Prior | None, generator: np.random.Generator
+    matches: LandmarkMatches, ratio: np.ndarray, prior: PosePrior | None, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Poses grown from the prior on a few matches each; without a prior, of six matches each (PoseLib)."""
     if prior is None:
@@ -263,7 +263,7 @@ def _six_line_poses(
     return rotation[order], centre[order]
 
 
-def _contradicts(rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatches, prior: Prior) -> bool:
+def _contradicts(rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatches, prior: PosePrior) -> bool:
     """Whether the landmarks' pose is further from the prior than both allow."""
     errors = squared_errors(rotation[None], centre[None], matches)[0]
     inliers = errors < INLIER_PX**2

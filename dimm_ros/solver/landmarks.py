@@ -2,10 +2,9 @@
 
 With p = R bearing, q = R offset (zero for one camera) and o = c + q the keypoint's own camera centre, world frame:
 
-    point X:            r = (X - o) / |X - o| - p                       three numbers, the angle that the keypoint is
-        off
-    line (l, n = X x l): r = p . N / |N|,  N = n - o x l                 one number, the angle from the plane of centre
-    and line
+    point X:            r = (X - o) / |X - o| - p                       three numbers, the keypoint's angular error
+    line (l, n = X x l): r = p . N / |N|,  N = n - o x l                 one number, the angle from the plane of
+                                                                        centre and line
 
 Both are ``m = X x d`` written as an angle: c x d = X x d says that X - c is parallel to d, and l.m + n.d = 0 is p . N =
 0. Perturbation as in ``refine``: c <- c + dc, R <- exp([a]x) R; parameters (dc, a). The prior adds (x - x0)^T S^-1 (x -
@@ -97,8 +96,8 @@ def _length(vectors: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Prior:
-    """What the rays, or odometry, say of the pose.
+class PosePrior:
+    """Prior of the pose, from rays or odometry.
 
     Attributes:
         rotation, centre: (3, 3), (3,) world_from_rig.
@@ -110,7 +109,7 @@ class Prior:
     information: np.ndarray
 
     @classmethod
-    def of(cls, world_from_rig: np.ndarray, covariance: np.ndarray) -> Prior:
+    def of(cls, world_from_rig: np.ndarray, covariance: np.ndarray) -> PosePrior:
         """From a pose and its covariance."""
         return cls(world_from_rig[:3, :3], world_from_rig[:3, 3], np.linalg.inv(covariance))
 
@@ -120,7 +119,11 @@ class Prior:
 
 
 def refine(
-    rotation: np.ndarray, centre: np.ndarray, matches: LandmarkMatches, widths: list[float], prior: Prior | None = None
+    rotation: np.ndarray,
+    centre: np.ndarray,
+    matches: LandmarkMatches,
+    widths: list[float],
+    prior: PosePrior | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Newton with Geman-McClure's kernel, one step for each width in pixels; all hypotheses at once.
 

@@ -1,4 +1,4 @@
-"""What the solver works on: camera rays matched to map rays, in units of each ray's own threshold."""
+"""Matches that the solver works on: camera rays matched to map rays, in units of each ray's own threshold."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _UNKNOWN_VARIANCE = 1e6
 
 @dataclass(frozen=True)
 class PoseSolution:
-    """What rays say about a pose; tensors lie on the device of the rays.
+    """Pose solved from rays; tensors lie on the device of the rays.
 
     Attributes:
         world_from_camera: (4, 4) float64, metres, optical axes; world_from_rig when solved for a rig. The identity when

@@ -44,8 +44,7 @@ def estimate_rotation(matches: RayMatches, config: SolverConfig) -> tuple[Tensor
     """RANSAC over pairs of rays.
 
     A pair is drawn only if its rays are neither parallel nor opposite (within ``config.min_pair_angle_deg``) and keep
-    the
-    angle between them up to the sum of their thresholds: a test of both rays that needs no pose.
+    the angle between them up to the sum of their thresholds: a test of both rays that needs no pose.
 
     Returns:
         (3, 3) world_from_rig rotation, and () bool: whether any pair passed.

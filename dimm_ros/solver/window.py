@@ -1,10 +1,9 @@
 """Covariance of a pose: of one image, of a rig's cameras, or of the frames of a short odometry window.
 
 The errors of a head are nearly the same for all rays of one image, so the solver's covariance, which holds for errors
-independent
-between rays, is by far too small: the shared part is added, with the size that the map's calibration found on single
-    images. And
-two images of nearly the same view share their errors, too: so many say less than as many independent ones.
+independent between rays, is by far too small: the shared part is added, with the size that the map's calibration found
+on single images. And two images of nearly the same view share their errors, too: so many say less than as many
+independent ones.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from dimm_ros.geometry.poses import rotation_angle_deg
 #: Distance (metres) and turn (degrees) between two views over which the correlation of their errors falls to 1/e.
 CORRELATION_DISTANCE, CORRELATION_ANGLE_DEG = 0.5, 20.0
 #: Neighbouring patches see the same things: so many rays say what one independent ray would, where every patch is
-#: asked.
+#: sampled.
 _ALIKE = 50.0
 
 
@@ -52,11 +51,11 @@ def calibrated_covariance(
     rotation_sigma: float,
     redundant: float = 1.0,
     images: float = 1.0,
-    asked: float = 1.0,
+    sampled_fraction: float = 1.0,
 ) -> np.ndarray:
     """Covariance of a pose whose rays err each for itself and, far more, all alike.
 
-        redundant (rho asked Sigma_rays + L diag(position_sigma^2, rotation_sigma^2) L^T / images)
+        redundant (rho f Sigma_rays + L diag(position_sigma^2, rotation_sigma^2) L^T / images)
 
     Args:
         covariance: (6, 6) of the base for independent rays, order x, y, z, rx, ry, rz about fixed world axes.
@@ -66,11 +65,11 @@ def calibrated_covariance(
             ``Calibration``.
         redundant: see ``redundancy``.
         images: number of images that the pose rests on, as weights say: (sum w)^2 / sum w^2.
-        asked: share of the patches that gave the rays: the fewer, the less they are alike.
+        sampled_fraction: share f of the patches that gave the rays: the fewer, the less they are alike.
     """
     carried = lever(-np.asarray(arm, dtype=np.float64))
     shared = carried @ np.diag(np.repeat([position_sigma**2, rotation_sigma**2], 3)) @ carried.T
-    result = redundant * (_ALIKE * asked * covariance + shared / images)
+    result = redundant * (_ALIKE * sampled_fraction * covariance + shared / images)
     return (result + result.T) / 2.0
 
 

@@ -42,7 +42,7 @@ _COASTING = 2.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says about one estimate.
+    """The gate's verdict on an estimate.
 
     Attributes:
         accepted: whether it may be published.

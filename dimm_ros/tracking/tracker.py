@@ -25,7 +25,7 @@ _LEAST_POSITION, _LEAST_ROTATION = 0.01, np.radians(0.5)
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PredictedPose:
     """Where a body should be: (4, 4) map_from_body and its (6, 6) covariance, order x, y, z, rx, ry, rz, map axes."""
 
     map_from_body: np.ndarray
@@ -72,7 +72,7 @@ class Tracker:
         """Whether it is time for a full localization."""
         return self._full_ns is None or not 0 <= stamp_ns - self._full_ns < every_s * 1e9
 
-    def predict(self, stamp_ns: int, odom_from_body: np.ndarray | None, config: GateConfig) -> Prediction | None:
+    def predict(self, stamp_ns: int, odom_from_body: np.ndarray | None, config: GateConfig) -> PredictedPose | None:
         """Where the body should be at a time; None when that is anybody's guess.
 
         Args:
@@ -87,18 +87,18 @@ class Tracker:
         if not 0 < seconds <= _LONGEST_S:
             return None
         if odom_from_body is not None and last.odom_from_body is not None:
-            moved = invert(last.odom_from_body) @ odom_from_body
-            metres, radians = np.linalg.norm(moved[:3, 3]), np.linalg.norm(rotation_vector(moved[:3, :3]))
+            motion = invert(last.odom_from_body) @ odom_from_body
+            metres, radians = np.linalg.norm(motion[:3, 3]), np.linalg.norm(rotation_vector(motion[:3, :3]))
             position = config.odometry_drift * metres
             rotation = np.radians(config.odometry_turn_drift_deg) * metres + config.odometry_turn_scale * radians
         else:
-            moved = self._coasted(seconds)
-            if moved is None:
+            motion = self._coasted(seconds)
+            if motion is None:
                 return None
             position, rotation = 0.5 * _ACCELERATION * seconds**2, 0.5 * _TURNING * seconds**2
         spread = [max(position, _LEAST_POSITION) ** 2] * 3 + [max(rotation, _LEAST_ROTATION) ** 2] * 3
-        carried = lever(last.map_from_body[:3, :3] @ moved[:3, 3])
-        return Prediction(last.map_from_body @ moved, carried @ last.covariance @ carried.T + np.diag(spread))
+        carried = lever(last.map_from_body[:3, :3] @ motion[:3, 3])
+        return PredictedPose(last.map_from_body @ motion, carried @ last.covariance @ carried.T + np.diag(spread))
 
     def _coasted(self, seconds: float) -> np.ndarray | None:
         """Motion of the body over a time at its last velocity; None before there are two poses."""
@@ -107,6 +107,6 @@ class Tracker:
         between = (self._last.stamp_ns - self._before.stamp_ns) * 1e-9
         if not 0 < between <= _LONGEST_S:
             return None
-        moved = invert(self._before.map_from_body) @ self._last.map_from_body
+        motion = invert(self._before.map_from_body) @ self._last.map_from_body
         share = seconds / between
-        return make_pose(exp_so3(share * rotation_vector(moved[:3, :3])), share * moved[:3, 3])
+        return make_pose(exp_so3(share * rotation_vector(motion[:3, :3])), share * motion[:3, 3])

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from dimm_ros.audit import scene_coordinates
 from dimm_ros.audit.attacker import check_place, read_out
 from dimm_ros.audit.membership import auc
-from dimm_ros.audit.photos import Photo, foreign_frames, true_points
-from dimm_ros.audit.privacy import Evidence, Plan, attack
-from dimm_ros.audit.rebuild import Prior, rebuild
+from dimm_ros.audit.photos import EncodedImage, foreign_frames, true_points
+from dimm_ros.audit.privacy import AttackPlan, Evidence, attack
+from dimm_ros.audit.rebuild import TokenPrior, rebuild
 from dimm_ros.audit.report import tables
 from dimm_ros.audit.structure import Probe, best_fit
 from dimm_ros.audit.surface import Surface
@@ -33,7 +33,7 @@ from dimm_ros.geometry.poses import exp_so3, make_pose, pose_errors
 from dimm_ros.head.loss import ray_losses
 from dimm_ros.scene_map import SceneMap
 
-SMALL = Plan(stations=2, around=6, asked=32, fitted=4, rebuilt=2, steps=3, point_steps=20)
+SMALL = AttackPlan(stations=2, around=6, queried=32, fitted=4, rebuilt=2, steps=3, point_steps=20)
 
 
 def test_map_file_gives_the_camera_path_away(small_map: Path, walk: Path) -> None:
@@ -42,7 +42,7 @@ def test_map_file_gives_the_camera_path_away(small_map: Path, walk: Path) -> Non
     assert distance.max() < 1e-3 and angle.max() < 0.1
 
 
-def test_map_without_whole_image_part_holds_no_path(small_map: Path) -> None:
+def test_map_without_global_pose_part_holds_no_path(small_map: Path) -> None:
     scene_map = SceneMap.load(small_map)
     scene_map.head.whole = None
     assert read_out(scene_map) is None
@@ -100,7 +100,7 @@ def test_auc() -> None:
     assert auc(np.array([0.0, 4.0]), np.array([1.0, 2.0])) == 0.5
 
 
-def _photo(scene_map: SceneMap, seed: int, pose: np.ndarray | None = None) -> Photo:
+def _photo(scene_map: SceneMap, seed: int, pose: np.ndarray | None = None) -> EncodedImage:
     """Random tokens in a 4 x 5 grid."""
     generator = torch.Generator().manual_seed(seed)
     rays, _ = Camera(50, 40, 40.0, 40.0, 24.5, 19.5).bearings(
@@ -109,7 +109,7 @@ def _photo(scene_map: SceneMap, seed: int, pose: np.ndarray | None = None) -> Ph
     header = scene_map.header
     patches = torch.randn(20, header.patch_dim, generator=generator)
     context = torch.randn(header.context_dim, generator=generator)
-    return Photo(patches.half(), context, torch.from_numpy(rays).float(), (4, 5), pose=pose)
+    return EncodedImage(patches.half(), context, torch.from_numpy(rays).float(), (4, 5), pose=pose)
 
 
 class _Knowing(torch.nn.Module):
@@ -154,7 +154,7 @@ def test_rebuilding_finds_tokens_that_the_head_likes_better(small_map: Path) -> 
     scene_map = SceneMap.load(small_map)
     probe = Probe.of(scene_map, read_out(scene_map))
     photo = _photo(scene_map, 0)
-    prior = Prior.of([photo, _photo(scene_map, 1)], torch.device("cpu"))
+    prior = TokenPrior.of([photo, _photo(scene_map, 1)], torch.device("cpu"))
     truth = probe.true_rays(3, photo.camera_rays)
 
     def misfit(tokens: torch.Tensor) -> float:
@@ -172,7 +172,7 @@ def test_the_yardstick_learns_points(small_map: Path) -> None:
         photo = _photo(scene_map, seed)
         points = photo.patches[:, :3].double().numpy() + [1.0, 2.0, 3.0]
         points[0] = np.nan
-        photos.append(Photo(photo.patches, photo.context, photo.camera_rays, photo.shape, points=points))
+        photos.append(EncodedImage(photo.patches, photo.context, photo.camera_rays, photo.shape, points=points))
     head = scene_coordinates.train(photos, 60, torch.device("cpu"))
     error = np.linalg.norm(scene_coordinates.ask(head, photos[0].patches) - photos[0].points, axis=1)
     assert np.nanmedian(error) < 0.5 * np.nanmedian(np.linalg.norm(photos[0].points - [1.0, 2.0, 3.0], axis=1))
@@ -186,7 +186,7 @@ def test_foreign_frames_are_pictures_of_a_room() -> None:
 
 
 def test_verb(small_map: Path, walk: Path, other_walk: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("dimm_ros.audit.privacy.Plan", lambda: SMALL)
+    monkeypatch.setattr("dimm_ros.audit.privacy.AttackPlan", lambda: SMALL)
     words = [
         "audit",
         "privacy",
@@ -224,10 +224,10 @@ def test_verb(small_map: Path, walk: Path, other_walk: Path, tmp_path: Path, mon
 
 def test_recordings_that_the_map_was_not_made_from_are_refused(small_map: Path) -> None:
     scene_map = SceneMap.load(small_map)
-    loot = read_out(scene_map)
+    views = read_out(scene_map)
     mapped = [
         replace(_photo(scene_map, number), context=context, pose=pose)
-        for number, (context, pose) in enumerate(zip(loot.contexts[loot.recorded], loot.path, strict=True))
+        for number, (context, pose) in enumerate(zip(views.contexts[views.recorded], views.path, strict=True))
     ]
     check_place(scene_map, mapped, "walk", mapped=True)
     check_place(scene_map, [], "walk", mapped=True)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from dimm_ros.cli.console import Bars, bars
 from dimm_ros.cli.main import app
-from dimm_ros.cli.plan import Plan
+from dimm_ros.cli.plan import StagePlan
 
 ROOT = Path(__file__).resolve().parents[2]
 _TALK = """
@@ -138,7 +138,7 @@ def test_a_misspelt_verb_of_map_is_corrected(tmp_path: Path, monkeypatch: pytest
 
 def test_a_plan_tells_the_time_left_of_all_stages() -> None:
     """This machine takes three times as long as the one that the weights are of; one stage had its result already."""
-    plan, clock = Plan({"keypoints": 10.0, "depth": 7.0, "features": 20.0, "training": 30.0}), 100.0
+    plan, clock = StagePlan({"keypoints": 10.0, "depth": 7.0, "features": 20.0, "training": 30.0}), 100.0
     assert plan.seconds_left("keypoints", 0, 10, clock) is None  # nothing is known yet
     for done in range(1, 11):
         clock += 3.0
@@ -151,7 +151,7 @@ def test_a_plan_tells_the_time_left_of_all_stages() -> None:
 
 
 def test_a_plan_knows_what_an_earlier_run_has_done() -> None:
-    plan = Plan({"features": 20.0, "training": 30.0})
+    plan = StagePlan({"features": 20.0, "training": 30.0})
     plan.seconds_left("features", 30, 40, 0.0)  # gone on with
     assert plan.seconds_left("features", 35, 40, 5.0) == pytest.approx(5 + 30 * 2)
     plan.seconds_left("training", 0, 10, 10.0)

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from dimm_ros.data.open import open_recording
 from dimm_ros.data.recording import Recording
-from dimm_ros.doctor.diagnosis import Diagnosis, Fault, State, diagnose
+from dimm_ros.doctor.diagnosis import Diagnosis, Hypothesis, RecordingFault, diagnose
 from dimm_ros.doctor.epipolar import EpipolarTest
 from dimm_ros.doctor.findings import Finding, Severity
 from dimm_ros.doctor.geometry import check_geometry, findings_of
@@ -180,7 +180,7 @@ def test_an_error_far_above_the_features_own_alarms(
 ) -> None:
     test = EpipolarTest(gallery.recording, gallery.matches)
     test.image_size = 640
-    diagnosis = Diagnosis(final_px, final_px, floor_px, State(conventions()[0]))
+    diagnosis = Diagnosis(final_px, final_px, floor_px, Hypothesis(conventions()[0]))
     assert ("fit of the poses" in {finding.check for finding in findings_of(diagnosis, test)}) is alarms
 
 
@@ -217,7 +217,7 @@ def test_depth_images_tell_the_unit(gallery: Matched, factor: float, severity: S
 
 def test_poses_of_other_frames_without_times(gallery: Matched) -> None:
     test = EpipolarTest(gallery.recording, gallery.matches)
-    fault = Fault("time", State(conventions()[0], shift_frames=5), 1.0, 0.1, 0.5)
+    fault = RecordingFault("time", Hypothesis(conventions()[0], shift_frames=5), 1.0, 0.1, 0.5)
     diagnosis = Diagnosis(9.0, 0.5, 0.3, fault.state, faults=[fault])
     for timed, words in ((True, "stamps"), (False, "pair images and poses anew")):
         (found,) = (

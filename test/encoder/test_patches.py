@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimm_ros.encoder.patches import PATCH, fit, normalise, patch_grid, thinned
+from dimm_ros.encoder.patches import PATCH, fit, normalise, patch_grid, subsampled
 from dimm_ros.errors import InputError
 from dimm_ros.geometry.camera import Camera
 
@@ -82,8 +82,8 @@ def test_a_sliver_of_an_image_is_refused() -> None:
 )
 def test_thinned_grids_keep_patches_evenly(most: int, left: int) -> None:
     grid = patch_grid(Camera(640, 480, 525, 525, 320, 240), 448)
-    fewer = thinned(grid, most)
-    assert fewer.valid.sum() == left and fewer is thinned(grid, most)
+    fewer = subsampled(grid, most)
+    assert fewer.valid.sum() == left and fewer is subsampled(grid, most)
     kept = fewer.valid.reshape(grid.rows, grid.columns)
     assert np.ptp([part.mean() for part in (kept[:12, :16], kept[:12, 16:], kept[12:, :16], kept[12:, 16:])]) < 0.05
     if most == 767:
@@ -94,7 +94,7 @@ def test_thinning_counts_valid_patches_alone() -> None:
     grid = patch_grid(Camera(640, 480, 525, 525, 320, 240), 448)
     masked = replace(grid, valid=np.arange(768) < 300)
     assert (
-        thinned(masked, 300) is masked
-        and not thinned(masked, 150).valid[300:].any()
-        and 140 <= thinned(masked, 150).valid.sum() <= 160
+        subsampled(masked, 300) is masked
+        and not subsampled(masked, 150).valid[300:].any()
+        and 140 <= subsampled(masked, 150).valid.sum() <= 160
     )

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from dimm_ros.cli.main import app
 from dimm_ros.errors import DataError
 from dimm_ros.evaluation.compare import comparison_table, read_run
-from dimm_ros.evaluation.metrics import Answer, summarise
+from dimm_ros.evaluation.metrics import FrameResult, summarise
 from dimm_ros.evaluation.report import write_report
 from dimm_ros.geometry.poses import exp_so3, make_pose
 
@@ -27,7 +27,7 @@ def a_run(folder: Path, offset: np.ndarray, turn: float = 0.0, lost: tuple[int, 
         sign = np.array([1.0, (-1.0) ** number, 1.0])
         estimated = make_pose(exp_so3(np.array([0, 0, turn])) @ true[:3, :3], true[:3, 3] + sign * offset)
         stamp = 1_760_000_000_000_000_000 + number * 100_000_000
-        answers.append(Answer(str(number), stamp, true, None if number in lost else estimated, np.eye(6) * 1e-3))
+        answers.append(FrameResult(str(number), stamp, true, None if number in lost else estimated, np.eye(6) * 1e-3))
     folder.mkdir(parents=True)
     write_report(folder, "a run", answers, {"map": "a.dimm", "data": "walk"} | summarise(answers))
     return folder

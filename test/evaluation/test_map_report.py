@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dimm_ros.config import PRESETS
-from dimm_ros.data.coverage import Coverage
+from dimm_ros.data.coverage import ViewCoverage
 from dimm_ros.data.open import open_recording
 from dimm_ros.errors import DataError, MapError
 from dimm_ros.evaluation.map_figures import mapped_poses
@@ -94,7 +94,7 @@ def test_a_recording_with_times_gives_dates_and_licence(walk: Path) -> None:
 
 
 def sectors(forward: np.ndarray, axes: tuple[int, int, int], up_sign: int) -> np.ndarray:
-    return Coverage(axes=axes, up_sign=up_sign, spacing=np.empty(0), thin=np.empty(0, bool)).sectors(forward)
+    return ViewCoverage(axes=axes, up_sign=up_sign, spacing=np.empty(0), thin=np.empty(0, bool)).sectors(forward)
 
 
 def test_headings_turn_counter_clockwise_about_up() -> None:

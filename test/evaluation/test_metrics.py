@@ -5,21 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dimm_ros.evaluation.metrics import Answer, errors, normalised_squares, summarise
+from dimm_ros.evaluation.metrics import FrameResult, errors, normalised_squares, summarise
 from dimm_ros.geometry.poses import exp_so3, make_pose
 from dimm_ros.mapping.retrieval import ReferenceViews
 
 
-def answer(metres: float, degrees: float = 0.0, **fields) -> Answer:
+def answer(metres: float, degrees: float = 0.0, **fields) -> FrameResult:
     """A frame that is off by a distance along x and an angle about z."""
     true = make_pose(exp_so3(np.array([0.3, -0.2, 0.1])), np.array([1.0, 2.0, 3.0]))
     estimated = true.copy()
     estimated[:3, :3] = exp_so3(np.array([0, 0, np.radians(degrees)])) @ true[:3, :3]
     estimated[0, 3] += metres
-    return Answer("frame", 0, true, estimated, **fields)
+    return FrameResult("frame", 0, true, estimated, **fields)
 
 
-LOST = Answer("lost", 0, np.eye(4), None, reason="too dark")
+LOST = FrameResult("lost", 0, np.eye(4), None, reason="too dark")
 
 
 def test_errors_are_distance_and_angle() -> None:
@@ -71,7 +71,7 @@ def test_nees_is_six_when_the_covariance_is_right() -> None:
         error = factor @ rng.normal(size=6)
         true = make_pose(exp_so3(rng.normal(size=3)), rng.normal(size=3))
         estimated = make_pose(exp_so3(error[3:]) @ true[:3, :3], true[:3, 3] + error[:3])
-        answers.append(Answer("", 0, true, estimated, covariance))
+        answers.append(FrameResult("", 0, true, estimated, covariance))
     assert normalised_squares(answers).mean() == pytest.approx(6.0, rel=0.06)
     figures = summarise(answers)
     assert figures["nees_within_95"] == pytest.approx(0.95, abs=0.015)

@@ -13,7 +13,7 @@ from dimm_ros.audit import report as audit_report
 from dimm_ros.audit.privacy import Audit
 from dimm_ros.data.coverage import view_coverage
 from dimm_ros.evaluation import map_figures, report
-from dimm_ros.evaluation.metrics import Answer
+from dimm_ros.evaluation.metrics import FrameResult
 from dimm_ros.geometry.poses import make_pose
 from dimm_ros.pictures.ray_picture import ray_residual_picture
 
@@ -64,7 +64,7 @@ def turns_left(axis, poses: np.ndarray) -> bool:
 @pytest.mark.parametrize("up", WORLDS)
 def test_a_left_turn_is_a_left_turn(up: str, drawn: list) -> None:
     poses = a_left_turn(WORLDS[up])
-    answers = [Answer(str(number), number, pose, pose, np.eye(6) * 1e-4) for number, pose in enumerate(poses)]
+    answers = [FrameResult(str(number), number, pose, pose, np.eye(6) * 1e-4) for number, pose in enumerate(poses)]
     report._draw_trajectory(Path("a"), "run", answers, poses)
     map_figures.draw_coverage(Path("b"), poses)
     map_figures.draw_places(Path("c"), answers, view_coverage(poses))
@@ -102,7 +102,7 @@ def test_answers_are_coloured_by_their_own_uncertainty(drawn: list) -> None:
     poses = a_left_turn(np.eye(3))
     covariances = [np.diag([1e-4, (0.01 * number) ** 2 + 1e-4, 1e-4, 1e-4, 1e-4, 1e-4]) for number in range(len(poses))]
     answers = [
-        Answer(str(number), number, pose, pose, covariance)
+        FrameResult(str(number), number, pose, pose, covariance)
         for number, (pose, covariance) in enumerate(zip(poses, covariances, strict=True))
     ]
     answers[3] = replace(answers[3], estimated=None)

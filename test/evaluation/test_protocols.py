@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 from dimm_ros.cli.main import app
 from dimm_ros.data.recording import Frame, Recording
 from dimm_ros.errors import InputError
-from dimm_ros.evaluation.metrics import Answer
+from dimm_ros.evaluation.metrics import FrameResult
 from dimm_ros.evaluation.protocols import PROTOCOLS, judge, judged_part, protocol_of, protocol_table
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import make_pose
 
 
-def answers(*wrong: tuple[float, float] | None) -> list[Answer]:
+def answers(*wrong: tuple[float, float] | None) -> list[FrameResult]:
     """Answers that are off by metres and degrees; None was never answered."""
     true = make_pose(Rotation.from_rotvec([0.3, -0.2, 0.1]).as_matrix(), np.array([1.0, 2.0, 3.0]))
 
@@ -29,7 +29,8 @@ def answers(*wrong: tuple[float, float] | None) -> list[Answer]:
         return make_pose(turn @ true[:3, :3], true[:3, 3] + [0, 0, metres])
 
     return [
-        Answer(str(index), index, true, None if error is None else off(*error)) for index, error in enumerate(wrong)
+        FrameResult(str(index), index, true, None if error is None else off(*error))
+        for index, error in enumerate(wrong)
     ]
 
 

@@ -17,7 +17,7 @@ from dimm_ros.data.record import record_frames
 from dimm_ros.data.recording import Frame
 from dimm_ros.estimate import Estimate
 from dimm_ros.evaluation.map_figures import mapped_poses
-from dimm_ros.evaluation.metrics import Answer, is_mapped, summarise
+from dimm_ros.evaluation.metrics import FrameResult, is_mapped, summarise
 from dimm_ros.evaluation.rejections import KINDS, count_rejections, kind_of
 from dimm_ros.evaluation.report import table
 from dimm_ros.localizer import Localizer
@@ -76,7 +76,7 @@ def test_kinds_are_counted_and_the_most_frequent_comes_first() -> None:
 
 def test_the_table_explains_rejections() -> None:
     lost = [
-        Answer(f"{number}", number, np.eye(4), None, reason="Only 12% of the rays agree (at least 30% must).")
+        FrameResult(f"{number}", number, np.eye(4), None, reason="Only 12% of the rays agree (at least 30% must).")
         for number in range(3)
     ]
     console = Console(record=True, width=200)
@@ -84,7 +84,9 @@ def test_the_table_explains_rejections() -> None:
     lines = console.export_text().splitlines()
     assert any("too few rays agree with the pose" in line and "│ 3 " in line for line in lines)
     assert any("what to do" in line and "dimm doctor" in line for line in lines)
-    assert "what to do" not in str(list(table("", summarise([Answer("1", 1, np.eye(4), np.eye(4))])).columns[0].cells))
+    assert "what to do" not in str(
+        list(table("", summarise([FrameResult("1", 1, np.eye(4), np.eye(4))])).columns[0].cells)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,9 @@ def test_eval_of_mapped_images_says_so(small_map: Path, walk: Path, other_walk: 
 
 def test_the_row_about_memory_is_for_runs_that_are_mostly_memory() -> None:
     def cells(mapped: int) -> str:
-        answers = [Answer(str(number), number, np.eye(4), np.eye(4), mapped=number < mapped) for number in range(4)]
+        answers = [
+            FrameResult(str(number), number, np.eye(4), np.eye(4), mapped=number < mapped) for number in range(4)
+        ]
         return str(list(table("", summarise(answers)).columns[0].cells))
 
     assert "NOT A TEST" in cells(2) and "NOT A TEST" not in cells(1)

@@ -12,7 +12,7 @@ from evo.core import metrics, sync
 from evo.tools import file_interface
 from rich.console import Console
 
-from dimm_ros.evaluation.metrics import Answer, summarise
+from dimm_ros.evaluation.metrics import FrameResult, summarise
 from dimm_ros.evaluation.report import new_results, point_latest, results_folder, table, write_report
 from dimm_ros.geometry.poses import exp_so3, make_pose
 
@@ -33,7 +33,7 @@ REQUIRED = (
 )
 
 
-def a_run(count: int = 30) -> list[Answer]:
+def a_run(count: int = 30) -> list[FrameResult]:
     rng = np.random.default_rng(0)
     answers = []
     for index in range(count):
@@ -44,7 +44,7 @@ def a_run(count: int = 30) -> list[Answer]:
         )
         stamp = 1_760_000_000_123_456_789 + index * 100_000_000
         answers.append(
-            Answer(
+            FrameResult(
                 f"{index}",
                 stamp,
                 true,
@@ -140,7 +140,7 @@ def test_the_table_says_what_was_measured() -> None:
 
 
 def test_a_run_without_an_answer_is_drawn_too(tmp_path: Path) -> None:
-    lost = [Answer(f"{index}", index, np.eye(4), None, reason="dark") for index in range(4)]
+    lost = [FrameResult(f"{index}", index, np.eye(4), None, reason="dark") for index in range(4)]
     write_report(tmp_path, "a bad run", lost, summarise(lost))
     assert (
         cv2.imread(str(tmp_path / "trajectory.png")) is not None

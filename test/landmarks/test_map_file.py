@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -209,3 +210,16 @@ def test_why_there_are_none_is_said(
         0
     ].levelname == "WARNING"
     assert making.landmark_header(nothing, LandmarkConfig()) is None
+
+
+def test_merged_errors_shrink_for_no_map_that_does_not_know_how() -> None:
+    """A map made before errors grew with strangeness says one size for all views; so does what it is merged with."""
+
+    def known(**calibration: float) -> SimpleNamespace:
+        return SimpleNamespace(landmarks=header(calibration=LandmarkCalibration(**calibration)))
+
+    flat, low, high = known(position_sigma=0.05), known(strangeness=0.1), known(strangeness=0.4)
+    for headers, expected in (([flat, low], None), ([low, high], 0.1)):
+        merged = making.merged_landmark_header(headers, landmarks()).calibration
+        assert merged.strangeness == expected
+        assert merged.position_sigma == max(each.landmarks.calibration.position_sigma for each in headers)

@@ -53,7 +53,7 @@ def test_nothing_else_that_tells_a_place_remains(points: Landmarks) -> None:
 @pytest.mark.parametrize("kind", ["points", "lines"])
 def test_they_move_with_the_origin(points: Landmarks, kind: str) -> None:
     landmarks, offset = points if kind == "points" else hide_in_lines(points, 1), np.array([3.0, -5.0, 1.0])
-    moved = landmarks.moved(offset)
+    moved = landmarks.shifted(offset)
     if kind == "points":
         np.testing.assert_allclose(moved.places, points.places + offset, atol=1e-5)
     else:

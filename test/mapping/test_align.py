@@ -28,7 +28,7 @@ from dimm_ros.mapping.merge import merge_maps
 from dimm_ros.mapping.rehearse import features_path, keep_features, load_features
 from dimm_ros.mapping.retrieval import ReferenceViews
 from dimm_ros.mapping.update import check_frame
-from dimm_ros.scene_map import Alignment, Coverage, LandmarkHeader, SceneMap, Source
+from dimm_ros.scene_map import Alignment, LandmarkHeader, SceneMap, SourceCoverage, SourceRecording
 
 MOVE = make_pose(Rotation.from_rotvec([0.4, -1.1, 2.0]).as_matrix(), np.array([7.0, -40.0, 1.5]))
 WALK = MadeUpWalk(40)
@@ -112,13 +112,15 @@ def test_landmarks_move_with_the_map(kind: str) -> None:
 
 
 def test_coverage_moves_with_the_map() -> None:
-    coverage = Coverage(
+    coverage = SourceCoverage(
         low=(0, 0, 0), high=(4, 2, 1), path=9.0, spacing=0.1, up="+z", headings=(9, 1, 2, 3, 4, 5, 6, 7)
     )
-    quarter = coverage.moved(make_pose(Rotation.from_euler("z", 90, degrees=True).as_matrix(), np.array([10.0, 0, 0])))
+    quarter = coverage.transformed(
+        make_pose(Rotation.from_euler("z", 90, degrees=True).as_matrix(), np.array([10.0, 0, 0]))
+    )
     np.testing.assert_allclose([quarter.low, quarter.high], [[8, 0, 0], [10, 4, 1]], atol=1e-12)
     assert quarter.headings == (6, 7, 9, 1, 2, 3, 4, 5) and quarter.up == "+z" and quarter.path == 9.0
-    lying = coverage.moved(make_pose(Rotation.from_euler("x", -90, degrees=True).as_matrix(), np.zeros(3)))
+    lying = coverage.transformed(make_pose(Rotation.from_euler("x", -90, degrees=True).as_matrix(), np.zeros(3)))
     assert lying.up == "+y" and lying.headings == coverage.headings
     np.testing.assert_allclose([lying.low, lying.high], [[0, 0, -2], [4, 1, 0]], atol=1e-12)
 
@@ -381,7 +383,7 @@ def dimm(*words: object):
 @pytest.fixture
 def place(trained: SceneMap, tmp_path: Path) -> Path:
     """A folder with a map and a grid on which its walk is free."""
-    header = trained.header.model_copy(update={"sources": (Source(name="walk", frames=40),)})
+    header = trained.header.model_copy(update={"sources": (SourceRecording(name="walk", frames=40),)})
     SceneMap(header, trained.head).save(tmp_path / "old.dimm")
     cv2.imwrite(str(tmp_path / "map.pgm"), np.full((400, 400), 254, np.uint8))
     (tmp_path / "map.yaml").write_text("image: map.pgm\nresolution: 0.05\norigin: [-6.0, -18.0, 0.0]\n")

@@ -12,12 +12,12 @@ import torch
 
 from dimm_ros.config import HeadConfig, LandmarkConfig, TrainingConfig
 from dimm_ros.encoder.dinov2 import Encoder
-from dimm_ros.evaluation.metrics import Answer, errors, normalised_squares
+from dimm_ros.evaluation.metrics import FrameResult, errors, normalised_squares
 from dimm_ros.gallery.conditions import film
 from dimm_ros.gallery.scene import build_room
 from dimm_ros.gallery.trajectory import MOUNTS, trajectory
 from dimm_ros.geometry.camera import Camera
-from dimm_ros.head.whole_image import WholeImage
+from dimm_ros.head.global_pose import GlobalPose
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.build import build_map
 from dimm_ros.mapping.calibrate import _rates, calibrate_short, held_out_frames
@@ -71,7 +71,7 @@ def test_a_short_recording_knows_what_is_not_of_it() -> None:
     short = calibrate_short(contexts, *poses, torch.ones(60, dtype=torch.bool), torch.arange(60))
     limit = short["max_novelty"]
     assert short["position_rate"] > 0 and short["rotation_rate_deg"] >= 0
-    whole = WholeImage.fit(contexts, *poses)
+    whole = GlobalPose.fit(contexts, *poses)
     between = whole(path(47, 0.05).float())[2]
     elsewhere = whole(torch.from_numpy(rng.normal(size=(40, 60)) * float(contexts.std())).float())[2]
     assert (between < limit).all() and (elsewhere > limit).all()
@@ -110,7 +110,7 @@ def test_covariances_of_a_map_are_those_of_its_errors(tmp_path: Path, encoder: E
     camera = Camera(112, 84, 75.0, 75.0, 55.5, 41.5)
     recording = film(build_room(0, photographs=False), camera, stamps, world_from_base @ MOUNTS["handheld"], every=4)
     left_out = np.arange(len(recording.frames)) % 36 >= 30
-    mapped, asked = (
+    mapped, queries = (
         [frame for frame, out in zip(recording.frames, left_out, strict=True) if out == wanted]
         for wanted in (False, True)
     )
@@ -126,16 +126,16 @@ def test_covariances_of_a_map_are_those_of_its_errors(tmp_path: Path, encoder: E
     localizer = Localizer(SceneMap.load(path), small)
     calibration = localizer.map.header.calibration
     assert calibration.frames == 20 == len(held_out_frames(len(mapped)))
-    estimates = [localizer.localize(frame.load(), frame.camera) for frame in asked]
+    estimates = [localizer.localize(frame.load(), frame.camera) for frame in queries]
     answers = [
-        Answer(
+        FrameResult(
             name=frame.name,
             stamp_ns=frame.stamp_ns,
             true=frame.world_from_camera,
             estimated=estimate.world_from_camera,
             covariance=estimate.covariance,
         )
-        for frame, estimate in zip(asked, estimates, strict=True)
+        for frame, estimate in zip(queries, estimates, strict=True)
     ]
     squares = normalised_squares(answers)
     assert 2.0 < squares.mean() < 18.0 and (squares < 12.592).mean() > 0.6, squares

@@ -18,7 +18,7 @@ from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import make_pose, rotation_angle_deg
 from dimm_ros.mapping.augment import recorded_view
 from dimm_ros.mapping.stereo import StereoDepth, rectified
-from dimm_ros.mapping.synthesise import Source, moved_view, registered_range
+from dimm_ros.mapping.synthesise import ImageWithDepth, moved_view, registered_range
 
 PINHOLE = Camera(160, 120, 100.0, 102.0, 79.0, 60.5)
 FISHEYE = Camera(160, 120, 70.0, 70.0, 80.0, 59.5, "equidistant", (0.02, -0.005, 0.001, 0.0))
@@ -106,8 +106,8 @@ def test_views_synthesised_from_it_are_near_the_truth(stereo: StereoDepth, recor
     grid, frame = patch_grid(PINHOLE, 224), recording.frames[13]
     image, exact = render(ROOM, PINHOLE, frame.world_from_camera, with_depth=True)
     truth = fit(render(ROOM, PINHOLE, frame.world_from_camera @ motion), PINHOLE, grid).astype(float)
-    view = moved_view([Source.of(image, stereo.depth(index), stereo.camera(index), grid)], grid, [motion])
-    best = moved_view([Source.of(image, exact, PINHOLE, grid)], grid, [motion])
+    view = moved_view([ImageWithDepth.of(image, stereo.depth(index), stereo.camera(index), grid)], grid, [motion])
+    best = moved_view([ImageWithDepth.of(image, exact, PINHOLE, grid)], grid, [motion])
     both = (view.valid & best.valid).reshape(grid.rows, grid.columns)
     assert both.mean() > 0.5
     shown = np.repeat(np.repeat(both, PATCH, 0), PATCH, 1)

@@ -17,7 +17,7 @@ from dimm_ros.gallery.trajectory import MOUNTS, trajectory
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import invert, make_pose
 from dimm_ros.mapping.augment import View, recorded_view
-from dimm_ros.mapping.synthesise import Source, moved_view, random_motion, registered_range
+from dimm_ros.mapping.synthesise import ImageWithDepth, moved_view, random_motion, registered_range
 
 CAMERAS = {
     "pinhole": Camera(320, 240, 200.0, 205.0, 158.0, 121.0),
@@ -45,7 +45,7 @@ def _pixels(valid: np.ndarray, grid: PatchGrid) -> np.ndarray:
 def _moved(
     image: np.ndarray, depth: np.ndarray, camera: Camera, grid: PatchGrid, motion: np.ndarray, zoom: float = 1.0
 ) -> View:
-    return moved_view([Source.of(image, depth, camera, grid)], grid, [motion], zoom)
+    return moved_view([ImageWithDepth.of(image, depth, camera, grid)], grid, [motion], zoom)
 
 
 def _difference(image: np.ndarray, truth: np.ndarray, shown: np.ndarray) -> float:
@@ -159,8 +159,8 @@ def test_other_images_fill_in_what_the_moved_one_did_not_see(room: Scene, pose: 
     beside, beside_depth = render(room, PINHOLE, pose @ helper, with_depth=True)
     truth = fit(render(room, PINHOLE, pose @ motion), PINHOLE, grid)
     sources = [
-        Source.of(image, depth, PINHOLE, grid),
-        Source.of((beside * 0.67).astype(np.uint8), beside_depth, PINHOLE, grid),
+        ImageWithDepth.of(image, depth, PINHOLE, grid),
+        ImageWithDepth.of((beside * 0.67).astype(np.uint8), beside_depth, PINHOLE, grid),
     ]
     alone = moved_view(sources[:1], grid, [motion])
     helped = moved_view(sources, grid, [motion, invert(helper) @ motion])
@@ -176,14 +176,14 @@ def test_random_motions_are_seeded_and_bounded(room: Scene, pose: np.ndarray) ->
     image, depth = render(room, PINHOLE, pose, with_depth=True)
 
     def make(seed: int, depth: np.ndarray = depth, **settings) -> np.ndarray:
-        source = Source.of(image, depth, PINHOLE, patch_grid(PINHOLE, 224))
+        source = ImageWithDepth.of(image, depth, PINHOLE, patch_grid(PINHOLE, 224))
         return random_motion(source, TrainingConfig(**settings), np.random.default_rng(seed))[0]
 
     np.testing.assert_array_equal(make(1), make(1))
     offsets = np.array([make(seed, max_offset=0.1)[:3, 3] for seed in range(8)])
     lengths, limit = (
         np.linalg.norm(offsets, axis=1),
-        0.1 * np.median(Source.of(image, depth, PINHOLE, patch_grid(PINHOLE, 224)).ranges),
+        0.1 * np.median(ImageWithDepth.of(image, depth, PINHOLE, patch_grid(PINHOLE, 224)).ranges),
     )
     assert lengths.max() <= 1.01 * limit and lengths.max() > 0.5 * limit and len(np.unique(lengths)) == 8
     assert np.abs(offsets.mean(axis=0)).max() < 0.5 * limit

@@ -47,7 +47,7 @@ def test_which_views_are_recorded_and_which_are_whole() -> None:
 
 
 def test_thinned_views_keep_patches_of_their_own() -> None:
-    thin = views().thinned(4, torch.Generator().manual_seed(0))
+    thin = views().subsampled(4, torch.Generator().manual_seed(0))
     assert thin.sizes.tolist() == [4, 2, 0, 4] and thin.context.shape == (4, 4)
     for view, allowed in ((0, range(10)), (1, range(10, 12)), (3, range(12, 17))):
         kept = thin.patches[thin.rows(view), 0].tolist()

@@ -16,7 +16,7 @@ from dimm_ros.cli.main import app
 from dimm_ros.data.open import open_recording
 from dimm_ros.data.recording import Frame, Recording
 from dimm_ros.estimate import Estimate
-from dimm_ros.evaluation.metrics import Answer
+from dimm_ros.evaluation.metrics import FrameResult
 from dimm_ros.evaluation.ray_fields import chosen_frames
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import exp_so3, from_quaternion, make_pose
@@ -160,8 +160,8 @@ def test_without_rerun_one_sentence_says_what_to_install(
 
 
 def test_chosen_frames() -> None:
-    def answer(metres: float | None) -> Answer:
-        return Answer("", 0, np.eye(4), None if metres is None else make_pose(np.eye(3), np.array([metres, 0, 0])))
+    def answer(metres: float | None) -> FrameResult:
+        return FrameResult("", 0, np.eye(4), None if metres is None else make_pose(np.eye(3), np.array([metres, 0, 0])))
 
     assert chosen_frames([answer(each) for each in (0.3, None, 0.1, 0.2)]) == {"best": 2, "median": 3, "worst": 0}
     assert chosen_frames([answer(0.1), answer(0.2)]) == {"best": 0, "median": 1}

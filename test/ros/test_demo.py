@@ -14,7 +14,7 @@ from dimm_ros.data.recording import Frame, Recording
 from dimm_ros.evaluation.metrics import normalised_squares
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import exp_so3, make_pose
-from dimm_ros.replay.collector import Answer
+from dimm_ros.replay.collector import PublishedPose
 from dimm_ros.replay.demo_bags import DemoBags
 from dimm_ros.replay.judge import judge
 from dimm_ros.replay.session import Replay
@@ -32,7 +32,7 @@ def test_the_nodes_covariance_is_judged_at_the_camera() -> None:
         for name, stamp in (("one", 5), ("two", 6))
     ]
     played = SimpleNamespace(images={5: 1.0})
-    replay = Replay((Answer(5, 1.5, "map", answered, covariance),), (), (), played)
+    replay = Replay((PublishedPose(5, 1.5, "map", answered, covariance),), (), (), played)
     one, two = judge(replay, Recording("walk", "walk", frames), base_from_camera)
     assert two.covariance is None and two.estimated is None and one.latency_ms == pytest.approx(500)
     assert one.covariance[1, 1] == pytest.approx(1e-4 + 1e-2, rel=0.01) and one.covariance[1, 5] == pytest.approx(

@@ -11,7 +11,7 @@ from dimm_ros.errors import TransformError
 from dimm_ros.geometry import poses
 from dimm_ros.msg import LocalizationStatus
 from dimm_ros.ros.broadcast import PoseBroadcaster
-from dimm_ros.ros.health import Counts, Health, State
+from dimm_ros.ros.health import Counts, Health, LocalizationState
 from dimm_ros.ros.worker import LatestWorker
 
 from .waiting import PATIENCE
@@ -105,25 +105,25 @@ class TestWorker:
 
 class TestHealth:
     def test_states_have_the_messages_numbers(self) -> None:
-        assert {state.name: state.value for state in State} == {
-            name: getattr(LocalizationStatus, name) for name in State.__members__
+        assert {state.name: state.value for state in LocalizationState} == {
+            name: getattr(LocalizationStatus, name) for name in LocalizationState.__members__
         }
 
     def test_state_follows_results(self) -> None:
         health = Health()
-        assert health.state(0, 5.0) is State.UNINITIALIZED
+        assert health.state(0, 5.0) is LocalizationState.UNINITIALIZED
         health.rejected(SECOND)
-        assert health.state(SECOND, 5.0) is State.UNINITIALIZED
+        assert health.state(SECOND, 5.0) is LocalizationState.UNINITIALIZED
         health.answered(2 * SECOND, 10.0, 20.0)
-        assert health.state(2 * SECOND, 5.0) is State.LOCALIZED
-        assert health.state(5 * SECOND, 5.0) is State.DEGRADED  # silence
+        assert health.state(2 * SECOND, 5.0) is LocalizationState.LOCALIZED
+        assert health.state(5 * SECOND, 5.0) is LocalizationState.DEGRADED  # silence
         health.rejected(3 * SECOND)
-        assert health.state(3 * SECOND, 5.0) is State.DEGRADED
-        assert health.state(7 * SECOND + 1, 5.0) is State.LOST
+        assert health.state(3 * SECOND, 5.0) is LocalizationState.DEGRADED
+        assert health.state(7 * SECOND + 1, 5.0) is LocalizationState.LOST
         health.answered(8 * SECOND, 10.0, 20.0, complete=False)
-        assert health.state(8 * SECOND, 5.0) is State.DEGRADED
+        assert health.state(8 * SECOND, 5.0) is LocalizationState.DEGRADED
         health.forget()
-        assert health.state(8 * SECOND, 5.0) is State.UNINITIALIZED
+        assert health.state(8 * SECOND, 5.0) is LocalizationState.UNINITIALIZED
         assert health.counts == Counts(0, 2, 2, 0)
         health.reset()
         assert health.counts == Counts()

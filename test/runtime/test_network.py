@@ -16,7 +16,7 @@ from dimm_ros.errors import InputError
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.head.model import Rays
 from dimm_ros.localizer import Localizer
-from dimm_ros.runtime.network import Network, Prediction, observe, prepare
+from dimm_ros.runtime.network import Network, NetworkOutput, observe, prepare
 from dimm_ros.runtime.torch_network import TorchNetwork
 from dimm_ros.scene_map import SceneMap
 
@@ -30,14 +30,16 @@ class Counting:
         self.config, self.weights, self.device = config, weights, torch.device("cpu")
         self.batches: list[tuple[int, ...]] = []
 
-    def predict(self, pixels: Tensor, grids: Sequence[PatchGrid]) -> Prediction:
+    def predict(self, pixels: Tensor, grids: Sequence[PatchGrid]) -> NetworkOutput:
         self.batches.append(tuple(pixels.shape))
         means = pixels.mean(dim=(1, 2, 3))
         rays = []
         for grid, mean in zip(grids, means, strict=True):
             directions = torch.ones(int(grid.valid.sum()), 3)
             rays.append(Rays(directions=directions, moments=mean.expand_as(directions)))
-        return Prediction(context=means[:, None], cls=means[:, None], rays=rays, stage_ms={"encode": 6.0, "head": 3.0})
+        return NetworkOutput(
+            context=means[:, None], cls=means[:, None], rays=rays, stage_ms={"encode": 6.0, "head": 3.0}
+        )
 
 
 def image(value: int, camera: Camera = CAMERA) -> np.ndarray:

@@ -120,7 +120,7 @@ def test_an_atlas_of_networks(exported: Path, frames: Sequence[Frame]) -> None:
     assert localizer.encoder.provider == "CPUExecutionProvider" and estimate.accepted and atlas.encoders == {}
 
 
-def test_a_head_without_confidence_nor_whole_image(exported: Path, frames: Sequence[Frame], tmp_path: Path) -> None:
+def test_a_head_without_confidence_nor_global_pose(exported: Path, frames: Sequence[Frame], tmp_path: Path) -> None:
     whole = SceneMap.load(exported)
     header = whole.header.model_copy(update={"head": whole.header.head.changed(confidence=False, fusion="mean")})
     from dimm_ros.head.model import MapHead

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from dimm_ros.landmarks.locate import MIN_PROOF
 from dimm_ros.solver.landmark_pose import INLIER_PX, _point_hypotheses, chance_of, proof, solve_landmarks
-from dimm_ros.solver.landmarks import Prior
+from dimm_ros.solver.landmarks import PosePrior
 
 from .landmark_scenes import Rig, pose_covariance
 
@@ -22,11 +22,11 @@ def ratios(rig: Rig) -> np.ndarray:
     return rig.rng.uniform(0.3, 0.9, len(rig.bearings))
 
 
-def drawn_prior(rig: Rig, root: np.ndarray) -> Prior:
+def drawn_prior(rig: Rig, root: np.ndarray) -> PosePrior:
     """One that errs as its covariance ``root @ root.T`` says."""
     error = root @ rig.rng.normal(size=6)
     turned = Rotation.from_rotvec(error[3:]).as_matrix() @ rig.rotation
-    return Prior(turned, rig.centre + error[:3], np.linalg.inv(root @ root.T))
+    return PosePrior(turned, rig.centre + error[:3], np.linalg.inv(root @ root.T))
 
 
 def off(rig: Rig, found) -> tuple[float, float]:
@@ -60,7 +60,7 @@ def test_lines_with_a_prior() -> None:
     rig = Rig(2, count=150, kind="lines", cameras=2)
     rig.blur(0.5)
     wrong = rig.mismatch(0.4)
-    prior = Prior(*rig.beside(0.1, 0.04), np.linalg.inv(pose_covariance(0.08, 0.04)))
+    prior = PosePrior(*rig.beside(0.1, 0.04), np.linalg.inv(pose_covariance(0.08, 0.04)))
     found = solve_landmarks(rig.matches, ratios(rig), chance_of(1, 100.0), prior)
     metres, radians = off(rig, found)
     assert metres < 0.01 and radians < 0.004
@@ -88,7 +88,7 @@ def test_a_prior_that_the_landmarks_contradict_is_dropped() -> None:
     rig.blur(0.5)
     believed, wrong = rig.beside(0.01, 0.005), rig.beside(0.6, 0.2)
     for pose, dropped in ((believed, False), (wrong, True)):
-        prior = Prior(*pose, np.linalg.inv(pose_covariance(0.02, 0.01)))
+        prior = PosePrior(*pose, np.linalg.inv(pose_covariance(0.02, 0.01)))
         found = solve_landmarks(rig.matches, ratios(rig), CHANCE, prior)
         assert (found.prior is None) == dropped
         metres, radians = off(rig, found)
@@ -176,13 +176,15 @@ def test_random_matches_are_never_proven(kind: str) -> None:
         rig = Rig(seed, count=100, kind=kind)
         rig.mismatch(1.0)
         # Bearings of the rig fill a square of 700 pixels; about a prior lines are looked for in a band.
-        prior = None if kind == "points" else Prior(*rig.beside(0.1, 0.05), np.linalg.inv(pose_covariance(0.1, 0.05)))
+        prior = (
+            None if kind == "points" else PosePrior(*rig.beside(0.1, 0.05), np.linalg.inv(pose_covariance(0.1, 0.05)))
+        )
         found = solve_landmarks(rig.matches, ratios(rig), chance_of(equations, 390.0), prior, seed)
         assert found is None or found.proof < MIN_PROOF
     rig = Rig(0, count=100, kind=kind)
     assert (
         solve_landmarks(
-            rig.matches, ratios(rig), chance_of(equations, 390.0), Prior(*rig.beside(0, 0), np.eye(6))
+            rig.matches, ratios(rig), chance_of(equations, 390.0), PosePrior(*rig.beside(0, 0), np.eye(6))
         ).proof
         > 30
     )

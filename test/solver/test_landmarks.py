@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from dimm_ros.solver.landmarks import (
     LandmarkMatches,
-    Prior,
+    PosePrior,
     information,
     refine,
     residuals,
@@ -110,7 +110,7 @@ def test_the_joint_minimum_is_scipys(kind: str) -> None:
     rig.blur(1.5)
     covariance = pose_covariance(0.01, 0.005)
     start = rig.beside(0.02, 0.01)
-    prior = Prior(*start, np.linalg.inv(covariance))
+    prior = PosePrior(*start, np.linalg.inv(covariance))
     root = np.linalg.cholesky(np.linalg.inv(covariance)).T
 
     def cost(by: np.ndarray) -> np.ndarray:
@@ -131,7 +131,7 @@ def test_the_joint_minimum_is_scipys(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_landmarks_the_prior_stays(kind: str) -> None:
     rig = Rig(7, kind=kind)
-    prior = Prior(*rig.beside(0.0, 0.0), np.linalg.inv(pose_covariance(0.1, 0.05)))
+    prior = PosePrior(*rig.beside(0.0, 0.0), np.linalg.inv(pose_covariance(0.1, 0.05)))
     start = rig.beside(0.2, 0.1)
     rotation, centre = refine(start[0][None], start[1][None], rig.matches.at(np.empty(0, int)), [4.0] * 6, prior)
     assert np.abs(rig.error(rotation[0], centre[0])).max() < 1e-8
@@ -141,7 +141,7 @@ def test_a_prior_is_read_from_a_pose_and_its_covariance() -> None:
     rig, covariance = Rig(8), pose_covariance(0.1, 0.05)
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = rig.rotation, rig.centre
-    prior = Prior.of(pose, covariance)
+    prior = PosePrior.of(pose, covariance)
     np.testing.assert_allclose(prior.information @ covariance, np.eye(6), atol=1e-9)
     by = np.array([0.1, -0.2, 0.3, 0.02, -0.05, 0.01])
     np.testing.assert_allclose(prior.difference(*moved(rig.rotation, rig.centre, by)), by, atol=1e-12)

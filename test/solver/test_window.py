@@ -56,7 +56,10 @@ def test_the_shared_error_at_the_camera_does_not_depend_on_where_the_base_is(
     np.testing.assert_allclose(calibrated_covariance(at_base, arm, position, rotation), expected, rtol=1e-6, atol=1e-9)
     # A third of the patches: three times the covariance of independent rays, which are that much less alike.
     np.testing.assert_allclose(
-        calibrated_covariance(3 * at_base, arm, position, rotation, asked=1 / 3), expected, rtol=1e-6, atol=1e-9
+        calibrated_covariance(3 * at_base, arm, position, rotation, sampled_fraction=1 / 3),
+        expected,
+        rtol=1e-6,
+        atol=1e-9,
     )
     doubled = calibrated_covariance(at_base, arm, position, rotation, redundant=2.0)
     np.testing.assert_allclose(doubled, 2.0 * expected, rtol=1e-6, atol=1e-9)

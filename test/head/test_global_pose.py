@@ -7,8 +7,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from dimm_ros.config import HeadConfig
+from dimm_ros.head.global_pose import GlobalPose, blend
 from dimm_ros.head.model import MapHead
-from dimm_ros.head.whole_image import WholeImage, blend
 
 CONTEXT = 48
 
@@ -29,7 +29,7 @@ def _angle(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def test_poses_between_the_mapped_views_are_interpolated() -> None:
-    whole = WholeImage.fit(*_world(300, 0))
+    whole = GlobalPose.fit(*_world(300, 0))
     context, rotations, centres = _world(50, 1)
     predicted, places, novelty = whole(context)
     torch.testing.assert_close(predicted @ predicted.transpose(1, 2), torch.eye(3).expand(50, 3, 3), atol=1e-4, rtol=0)
@@ -41,7 +41,7 @@ def test_poses_between_the_mapped_views_are_interpolated() -> None:
 
 def test_novelty_tells_mapped_views_from_others() -> None:
     context, rotations, centres = _world(300, 0)
-    whole = WholeImage.fit(context, rotations, centres)
+    whole = GlobalPose.fit(context, rotations, centres)
     assert whole(context)[2].max() < 0.01
     between = whole(_world(50, 1)[0])[2]
     elsewhere = whole(context[:50].flip(dims=(1,)))[2]
@@ -53,7 +53,7 @@ def test_what_lies_outside_the_mapped_views_axes_is_new() -> None:
     others alone is new, too.
     """
     context, rotations, centres = _world(20, 0)
-    whole = WholeImage.fit(context, rotations, centres)
+    whole = GlobalPose.fit(context, rotations, centres)
     across = torch.linalg.svd(whole.basis, full_matrices=True)[0][
         :, whole.basis.shape[1] :
     ]  # no view has a share of these
@@ -65,10 +65,10 @@ def test_what_lies_outside_the_mapped_views_axes_is_new() -> None:
 
 
 def test_more_views_than_it_keeps_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dimm_ros.head.whole_image as module
+    import dimm_ros.head.global_pose as module
 
     monkeypatch.setattr(module, "MAX_VIEWS", 150)
-    whole = WholeImage.fit(*_world(400, 0))
+    whole = GlobalPose.fit(*_world(400, 0))
     context, _, centres = _world(50, 1)
     assert len(whole.views) == 150 and (whole(context)[1] - centres).norm(dim=1).median() < 0.05
 
@@ -78,8 +78,8 @@ def test_a_virtual_view_that_is_wrong_does_little_harm_and_a_recorded_one_is_met
     recorded = torch.arange(200) < 150
     shifted = centres + torch.where(recorded, 0.0, 0.3)[:, None] * torch.tensor([0.0, 0.0, 1.0])
     trusting, careful = (
-        WholeImage.fit(context, rotations, shifted),
-        WholeImage.fit(context, rotations, shifted, recorded),
+        GlobalPose.fit(context, rotations, shifted),
+        GlobalPose.fit(context, rotations, shifted, recorded),
     )
     new, _, truth = _world(60, 1)
     trusted, cared = ((whole(new)[1] - truth).norm(dim=1).median() for whole in (trusting, careful))
@@ -90,7 +90,7 @@ def test_a_virtual_view_that_is_wrong_does_little_harm_and_a_recorded_one_is_met
 def test_what_a_map_holds_of_its_views() -> None:
     context, rotations, centres = _world(80, 0)
     recorded = torch.arange(80) < 50
-    held, turned, places, real = WholeImage.fit(context, rotations, centres, recorded).mapped()
+    held, turned, places, real = GlobalPose.fit(context, rotations, centres, recorded).mapped()
     torch.testing.assert_close(places, centres, atol=1e-3, rtol=0)
     assert _angle(turned, rotations).max() < 1e-2 and (real == recorded).all()
     assert (held - context).norm() < 0.02 * context.norm()
@@ -135,7 +135,7 @@ def test_blended_rays_lie_between_those_of_the_two_poses() -> None:
 def test_a_head_without_share_is_the_head_alone() -> None:
     torch.manual_seed(0)
     context, rotations, centres = _world(60, 0)
-    whole = WholeImage.fit(context, rotations, centres)
+    whole = GlobalPose.fit(context, rotations, centres)
     heads = [MapHead(24, CONTEXT, HeadConfig(mappers=2, width=32, whole_share=share), whole) for share in (0.0, 0.7)]
     heads[1].load_state_dict(heads[0].state_dict())
     camera_rays = torch.nn.functional.normalize(torch.rand(8, 3) + torch.tensor([0.0, 0.0, 1.0]), dim=1)

@@ -1,4 +1,6 @@
-"""The camera's pose from the image as a whole: kernel ridge regression on its context.
+"""The global pose: the camera's, regressed from the image as a whole (kernel ridge regression on its context).
+
+Map files and settings name it "whole" (tensors ``whole.*``, ``head.whole_share``).
 
 The per-patch head knows every mapped view by heart and, between them, tends to the nearest; a smooth regression on the
 global context, which is solved in closed form, does not. Their errors differ in part, so the head's rays are drawn
@@ -13,10 +15,9 @@ it, too.
     average
 
 The weights solve (K + diag(ridge)) w = poses - offset. Recorded images have a small ridge, so that their poses are met.
-Virtual views
-are turned exactly, but moved by a depth that is not exact, and their images are not quite what a camera would see
-    there: for their
-positions the ridge is large, so that they guide where nothing was recorded, and nowhere else.
+Virtual views are turned exactly, but moved by a depth that is not exact, and their images are not quite what a camera
+would see there: for their positions the ridge is large, so that they guide where nothing was recorded, and nowhere
+else.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _SQUARINGS = 12  # to the 4096th power: eigenvalues half a per cent apart are to
 _SAME = 1e-3  # floor of the novelty, that of an image the map was made from
 
 
-class WholeImage(nn.Module):
+class GlobalPose(nn.Module):
     """Pose and novelty of images from their contexts.
 
     Args:
@@ -61,7 +62,7 @@ class WholeImage(nn.Module):
     @classmethod
     def fit(
         cls, context: Tensor, rotations: Tensor, centres: Tensor, recorded: Tensor | None = None, axes: int = _AXES
-    ) -> WholeImage:
+    ) -> GlobalPose:
         """Solve for the weights.
 
         Args:
@@ -122,7 +123,7 @@ class WholeImage(nn.Module):
         return nearest_rotations(pose[:, 3:].reshape(-1, 3, 3)), pose[:, :3], novelty.clamp_min(_SAME)
 
     def mapped(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the map holds of the M views it was fitted to: contexts (M, C), rotations, centres, and which were
+        """Mapped views, as the map holds the M it was fitted to: contexts (M, C), rotations, centres, and which were
         recorded.
 
         The contexts are what the axes leave of them; the poses are those of the fit, to the precision of the weights.
