@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from landmarks.scenes import camera_poses, cloud, keypoints_of, landmarks_of, looks
 from pydantic import ValidationError
 from safetensors import safe_open
@@ -21,6 +22,7 @@ from dimm_ros.geometry.poses import make_pose, pose_errors
 from dimm_ros.landmarks.build import build_landmarks
 from dimm_ros.landmarks.calibrate import calibrate_landmarks, left_out, outermost
 from dimm_ros.mapping.calibrate import held_out_frames
+from dimm_ros.mapping.fit import MapFit
 from dimm_ros.reach import Reach, nearest_view
 from dimm_ros.scene_map import Calibration, SceneMap, write_safetensors
 
@@ -106,6 +108,18 @@ def test_a_fit_measures_the_frames_it_holds_out(tmp_path: Path) -> None:
     assert np.isfinite(answered).any() and np.nanmedian(answered) == pytest.approx(
         made.header.calibration.position_error, rel=0.2
     )
+
+
+def test_in_an_update_the_old_views_are_mapped_ones(tmp_path: Path) -> None:
+    """The head that is judged rehearsed them: frames held out of a second drive along the way are near them."""
+    walk = MadeUpWalk(112)
+    views, held_out = walk.views(), held_out_frames(112)
+    old = fitted(views, tmp_path, 10)
+    checkpoint, stop = tmp_path / "update.safetensors", lambda *_: False
+    update = MapFit(old.header, views, checkpoint, "", torch.device("cpu"), stop, start=old, rehearsal=views)
+    joined = update.run().scene_map.header.calibration.reach
+    assert len(joined.distance) == 2 * len(held_out)
+    np.testing.assert_allclose(joined.distance[len(held_out) :], 0.0, atol=1e-4)
 
 
 def test_the_file_holds_it_and_info_and_report_tell_it(tmp_path: Path) -> None:

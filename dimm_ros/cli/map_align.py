@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dimm_ros.data.point_pairs import PointPairs
+    from dimm_ros.mapping.align import Fitted
 
 _EPILOG = (
     "Examples:\n\n  dimm map align office.dimm nav2/map.yaml -o office_nav2.dimm --pair 0.1,0.2,1.1=3.4,5.1 "
@@ -68,7 +69,8 @@ def run(
 ) -> None:
     """Bring a map into the frame of a robot's occupancy grid: poses are then those that nav2 expects.
 
-    MAP stays as it is. Beside the new map stands OUTPUT.grid.png: the map over the grid. Look at it.
+    MAP stays as it is, unless it is the OUTPUT that --overwrite replaces. Beside the new map stands
+    OUTPUT.grid.png: the map over the grid. Look at it.
     """
     import numpy as np
 
@@ -128,7 +130,7 @@ def run(
     if pairs is not None:
         for number, residual in enumerate(fitted.residuals, 1):
             say(f"pair {number}: {100 * residual:.1f} cm off")
-    say(_told(fitted.target_from_source, fitted.rms, fitted.method))
+    say(_told(fitted, up))
     if pairs is not None and len(pairs) == 2:
         note("two pairs always fit but for their distance: a third one would show a mistake")
     if free is not None:
@@ -142,16 +144,15 @@ def run(
     say(f"picture: {picture}")
 
 
-def _told(move: np.ndarray, rms: float, method: str) -> str:
-    """The transform in words, for the frames that are most common: z up in both."""
+def _told(fitted: Fitted, up: str) -> str:
+    """The transform in words; where the map's x axis is upright it has no heading."""
     import numpy as np
 
-    heading = np.degrees(np.arctan2(move[1, 0], move[0, 0]))
+    move = fitted.target_from_source
     shift = ", ".join(f"{value:.3f}" for value in move[:3, 3])
-    return (
-        f"grid_from_map by {method}: shift ({shift}) m, the map's x axis points {heading:.2f} deg from the grid's; "
-        f"{100 * rms:.1f} cm (root mean square)"
-    )
+    degrees = np.degrees(np.arctan2(move[1, 0], move[0, 0]))
+    heading = "" if up[1] == "x" else f", the map's x axis points {degrees:.2f} deg from the grid's"
+    return f"grid_from_map by {fitted.method}: shift ({shift}) m{heading}; {100 * fitted.rms:.1f} cm (root mean square)"
 
 
 def _trajectory(path: Path, map_frame: str) -> list[tuple[int, np.ndarray]]:

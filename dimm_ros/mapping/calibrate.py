@@ -82,7 +82,11 @@ def _rates(errors: np.ndarray, novelty: np.ndarray) -> list[float]:
 
 
 def calibrate(
-    scene_map: SceneMap, views: TrainingViews, frames: np.ndarray, solver: SolverConfig | None = None
+    scene_map: SceneMap,
+    views: TrainingViews,
+    frames: np.ndarray,
+    solver: SolverConfig | None = None,
+    rehearsal: TrainingViews | None = None,
 ) -> Calibration:
     """Errors of held-out frames as they grow with novelty, and the largest novelty that is still of this map.
 
@@ -92,6 +96,7 @@ def calibrate(
     Args:
         scene_map: the map at hand, made without ``frames``.
         views: of the recording.
+        rehearsal: views of the map before, which count as mapped ones.
     """
     novelties, recorded, errors, solved = [], [], [], []
     of_recording, sizes = views.recorded.numpy(), views.sizes.numpy()
@@ -124,7 +129,9 @@ def calibrate(
     answered = recorded if limit is None else recorded & (novelty <= limit)
     answers[np.array(solved)[answered]] = errors[answered]
     queries, mapped = np.flatnonzero(held_out & of_recording), np.flatnonzero(~held_out & of_recording)
-    poses = [np.stack([_pose(views, view) for view in chosen]) for chosen in (queries, mapped)]
+    query_poses, mapped_poses = _poses(views, queries), _poses(views, mapped)
+    if rehearsal is not None:
+        mapped_poses = np.concatenate([_poses(rehearsal, np.flatnonzero(rehearsal.recorded.numpy())), mapped_poses])
     return Calibration(
         position_rate=position_rate,
         rotation_rate_deg=rotation_rate_deg,
@@ -132,13 +139,18 @@ def calibrate(
         max_novelty=limit,
         position_error=position_error,
         rotation_error_deg=rotation_error_deg,
-        reach=Reach.of(*poses, answers[queries]),
+        reach=Reach.of(query_poses, mapped_poses, answers[queries]),
     )
 
 
 def _pose(views: TrainingViews, view: int) -> np.ndarray:
     """(4, 4) world_from_camera of a view."""
     return make_pose(views.rotations[view].numpy(), views.centres[view].numpy())
+
+
+def _poses(views: TrainingViews, chosen: np.ndarray) -> np.ndarray:
+    """(N, 4, 4) of N views."""
+    return np.stack([_pose(views, view) for view in chosen])
 
 
 def focal_bias(head: MapHead, views: TrainingViews, queries: Sequence[int]) -> float:

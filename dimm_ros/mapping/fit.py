@@ -115,7 +115,8 @@ class MapFit:
         if trainer.done < trainer.config.steps:
             return trainer
         if self._workers.first:
-            session.calibration = calibrate(self._map_of(trainer, seen), self._views, held_out)
+            judged = self._map_of(trainer, seen)
+            session.calibration = calibrate(judged, self._views, held_out, rehearsal=self._rehearsal)
         session.calibrated = True
         return None
 

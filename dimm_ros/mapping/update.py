@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 _FAMILIAR = 0.5  # share of the largest novelty up to which a view counts as known
 _MIN_FAMILIAR = 10
 _APART_RADII, _APART_DEG = 0.75, 45.0  # medians: a map errs by far less where it knows the view
+_BEFORE = 0.5  # poses that lie by so much nearer where an aligned map had them before are in its frame before
 
 
 def update_map(
@@ -217,7 +218,8 @@ def check_frame(old: SceneMap, views: TrainingViews, recording: Recording) -> No
 def disagreement(
     scene_map: SceneMap, context: Tensor, centres: Tensor, rotations: Tensor
 ) -> tuple[float, float] | None:
-    """How far views that a map knows are from where it takes them to be, if that is more than it can err by.
+    """How far views that a map knows are from where it takes them to be, if that is more than it can err by, or if
+    they are where an aligned map had them before: its frames may all be called "map".
 
     Args:
         scene_map: with a global pose part.
@@ -229,15 +231,32 @@ def disagreement(
     header, whole = scene_map.header, scene_map.head.whole
     with torch.inference_mode():
         turned, places, novelty = (part.double().cpu() for part in whole(context.to(whole.mean.device).float()))
-    known = (novelty <= _FAMILIAR * (header.calibration.max_novelty or 1.0)).numpy()
+    known = novelty <= _FAMILIAR * (header.calibration.max_novelty or 1.0)
     if known.sum() < _MIN_FAMILIAR:
         return None
-    metres = (
-        (places * header.radius + torch.tensor(header.origin, dtype=torch.float64) - centres).norm(dim=1).numpy()[known]
-    )
-    degrees = rotation_angle_deg(turned.numpy(), rotations.double().numpy())[known]
-    apart = float(np.median(metres)), float(np.median(degrees))
-    return apart if apart[0] > _APART_RADII * header.radius or apart[1] > _APART_DEG else None
+    places = (places * header.radius + torch.tensor(header.origin, dtype=torch.float64))[known]
+    turned, centres, rotations = turned[known].numpy(), centres[known].double(), rotations[known].double()
+
+    def medians(move: Tensor) -> tuple[float, float]:
+        """With the views moved by (4, 4)."""
+        metres = (places - centres @ move[:3, :3].T - move[:3, 3]).norm(dim=1).numpy()
+        degrees = rotation_angle_deg(turned, (move[:3, :3] @ rotations).numpy())
+        return float(np.median(metres)), float(np.median(degrees))
+
+    limits = (_APART_RADII * header.radius, _APART_DEG)
+
+    def size(apart: tuple[float, float]) -> float:
+        return apart[0] / limits[0] + apart[1] / limits[1]
+
+    move = torch.eye(4, dtype=torch.float64)
+    apart = medians(move)
+    if apart[0] > limits[0] or apart[1] > limits[1]:
+        return apart
+    for alignment in reversed(header.alignments):
+        move = move @ torch.tensor(alignment.target_from_source, dtype=torch.float64)
+        if size(medians(move)) < _BEFORE * size(apart):
+            return apart
+    return None
 
 
 def _add_reference(old: ReferenceViews | None, new: ReferenceViews, output: Path, header: MapHeader) -> None:

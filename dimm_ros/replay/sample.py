@@ -74,25 +74,27 @@ def write_sample(
         DataError: the folder is something else, or the map does not answer on the walk.
         MapError: a file cannot be written.
     """
-    size = size or SampleSize()
+    size, asked = size or SampleSize(), _Asked(watch)
     if folder.exists() and not (folder / MAP).is_file():
         raise DataError(f"'{folder}' exists and is no sample; choose another folder.")
     work = folder.with_name(folder.name + ".work")
     mapping, walk, scene = work / "mapping_bag", work / BAG, work / MAP
     if not mapping.exists():
-        record_walk(mapping, _MAPPING_SEED, size.mapping_seconds, size.rate, watch, camera=size.camera)
-    if not walk.exists():
+        record_walk(mapping, _MAPPING_SEED, size.mapping_seconds, size.rate, asked, camera=size.camera)
+    if not asked.to_stop and not walk.exists():
         record_walk(
             walk,
             _WALK_SEED,
             size.seconds,
             size.rate,
-            watch,
+            asked,
             camera=size.camera,
             map_to_odom=False,
             ground_truth_topic=TRUTH_TOPIC,
             storage="sqlite3",  # every ROS 2 distribution plays it
         )
+    if asked.to_stop:
+        return None
     if not (scene.is_file() and SceneMap.load(scene).header.complete):
         preset = size.preset
         result = build_map(
@@ -104,11 +106,13 @@ def write_sample(
             landmarks=preset.landmarks,
             name="gallery",
             licence="CC0-1.0",
-            watch=watch,
+            watch=asked,
         )
-        if not result.complete:
+        if asked.to_stop or not result.complete:
             return None
-    figures = _check(scene, walk, encoder, watch)
+    figures = _check(scene, walk, encoder, asked)
+    if asked.to_stop:
+        return None
     staged = work / "sample"
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir()
@@ -123,6 +127,21 @@ def write_sample(
     staged.rename(folder)
     shutil.rmtree(work)
     return archive
+
+
+class _Asked:
+    """A watcher that remembers whether it was asked to stop: rendering and checking only end where a stage does.
+
+    Attributes:
+        to_stop: whether.
+    """
+
+    def __init__(self, watch: ProgressCallback) -> None:
+        self._watch, self.to_stop = watch, False
+
+    def __call__(self, stage: str, done: int, total: int, note: str) -> bool:
+        self.to_stop = bool(self._watch(stage, done, total, note)) or self.to_stop
+        return self.to_stop
 
 
 def _check(scene: Path, walk: Path, encoder: Encoder, watch: ProgressCallback) -> dict:

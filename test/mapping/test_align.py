@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -26,6 +27,7 @@ from dimm_ros.mapping.align import UPS, align_map, check_in_map, fit_pairs, fit_
 from dimm_ros.mapping.merge import merge_maps
 from dimm_ros.mapping.rehearse import features_path, keep_features, load_features
 from dimm_ros.mapping.retrieval import ReferenceViews
+from dimm_ros.mapping.update import check_frame
 from dimm_ros.scene_map import Alignment, LandmarkHeader, SceneMap, SourceCoverage, SourceRecording
 
 MOVE = make_pose(Rotation.from_rotvec([0.4, -1.1, 2.0]).as_matrix(), np.array([7.0, -40.0, 1.5]))
@@ -348,6 +350,27 @@ def test_what_lay_beside_the_map_in_its_old_frame_is_not_the_aligned_ones(traine
     assert once.mark() != twice.mark() and ReferenceViews.load(path, trained.header) is not None
 
 
+def test_poses_in_the_frame_before_are_noticed_though_it_has_the_same_name(trained: SceneMap, tmp_path: Path) -> None:
+    """A small move, within what the map may err by: a drive like the mapped one joins it in the new frame alone."""
+    move = make_pose(Rotation.from_euler("y", 15, degrees=True).as_matrix(), np.array([0.25, 0.0, 0.1]))
+    again, recording = MadeUpWalk(40, noise=0.15), SimpleNamespace(name="again", frames=range(40))
+    once = trained.aligned(alignment(move, "map"))
+    twice = once.aligned(alignment(move, "map"))
+    for scene_map, right in ((trained, np.eye(4)), (once, move), (twice, move @ move)):
+        check_frame(scene_map, again.views().moved(right), recording)
+    for scene_map, wrong in ((once, np.eye(4)), (twice, np.eye(4)), (twice, move)):
+        with pytest.raises(
+            DataError, match="'again' is not in the frame of map 'tiny': .* m and (14|15|29|30) degrees"
+        ):
+            check_frame(scene_map, again.views().moved(wrong), recording)
+    paths = [tmp_path / name for name in ("before.dimm", "once.dimm", "copy.dimm")]
+    for scene_map, path in zip((trained, once, once), paths, strict=True):
+        scene_map.save(path)
+    with pytest.raises(MapError, match="are in different frames, though both are called 'map'"):
+        merge_maps(paths[:2], tmp_path / "merged.dimm")
+    assert merge_maps(paths[1:], tmp_path / "merged.dimm").exists()
+
+
 def test_an_alignment_that_is_no_rigid_transform_is_refused() -> None:
     with pytest.raises(ValueError, match="not a rigid transform"):
         alignment(np.diag([2.0, 2.0, 2.0, 1.0]))
@@ -393,6 +416,16 @@ def test_the_command_writes_a_map_and_a_picture(place: Path) -> None:
     assert picture is not None and picture.std() > 10
     again = dimm(place / "old.dimm", place / "map.yaml", "-o", place / "new.dimm", *words)
     assert again.exit_code == 1 and "exists already" in again.stderr
+
+
+@pytest.mark.parametrize(("up", "heading"), [("+y", True), ("-x", False)])
+def test_an_upright_x_axis_has_no_heading(place: Path, up: str, heading: bool) -> None:
+    pairs, _, _ = grid_pairs(up)
+    rows = zip(pairs.source.tolist(), pairs.target.tolist(), strict=True)
+    words = [word for pair in rows for word in ("--pair", "=".join(",".join(map(str, point)) for point in pair))]
+    made = dimm(place / "old.dimm", place / "map.yaml", "-o", place / "new.dimm", "--up", up, *words)
+    assert made.exit_code == 0 and "grid_from_map by 5 pairs: shift" in made.stdout
+    assert ("the map's x axis points" in made.stdout) == heading
 
 
 def aligned_by_poses(place: Path, name: str, output: str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,33 @@ def sample(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Iterat
         archive = write_sample(folder, encoder, lambda stage, *_: films.append(stage.endswith("bag")) or False, TINY)
     assert archive == folder.parent / "sample.tar.gz" and not any(films)  # the bags were there
     yield folder
+
+
+@pytest.mark.parametrize("asked_in", ["mapping bag", "walk bag"])
+def test_a_stage_that_is_asked_to_stop_is_the_last(
+    asked_in: str, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = []
+
+    def record(path: Path, *args: object, **how: object) -> None:
+        path.mkdir(parents=True)
+        args[3](path.name.replace("_", " "), 1, 1, "")
+
+    monkeypatch.setattr(module, "record_walk", record)
+    watch = lambda stage, *_: stages.append(stage) or stage == asked_in  # noqa: E731
+    assert write_sample(tmp_path / "sample", encoder, watch, TINY) is None
+    assert stages[-1] == asked_in and not (tmp_path / "sample").exists()
+
+
+def test_a_sample_is_not_given_away_when_its_check_is_asked_to_stop(
+    sample: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    work = tmp_path / "sample.work"
+    (work / "mapping_bag").mkdir(parents=True)
+    shutil.copytree(sample / BAG, work / BAG)
+    shutil.copy(sample / MAP, work)
+    assert write_sample(tmp_path / "sample", encoder, lambda stage, *_: stage == "checking", TINY) is None
+    assert {path.name for path in tmp_path.iterdir()} == {"sample.work"}
 
 
 def test_everything_is_there_and_in_the_archive(sample: Path) -> None:
