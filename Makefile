@@ -1,9 +1,9 @@
 # make demo   the main job, end to end (on real data: make demo DATA=folder-of-posed-images)
-# make test       the tests but for the long ones: minutes; on all cores
+# make test       the tests but for the long ones: minutes; on up to four cores
 # make test-long  the long ones: whole jobs, end to end; test-all: both
 # make lint   style and types, as CI checks them
 # make docs   the API reference in build/docs, from the docstrings; docs/index.md lists the documents
-# make tutorial   runs the tutorial's commands and puts figures and pictures of this version into the page (a quarter of an hour)
+# make tutorial   runs the tutorial's commands and puts figures and pictures of this version into the page (most of an hour on two busy cores)
 # make soak   20 minutes of faults against the localizer, and 5000 fuzzed messages of each kind
 # make sample   a small ready map, and a bag to try the node with: results/sample, and the archive for a release
 # make bench-peers   this package beside what people use today, on the data sets of docs/benchmarks.md in data, or DATA=folder (hours; goes on where it was)
