@@ -357,12 +357,12 @@ def test_poses_in_the_frame_before_are_noticed_though_it_has_the_same_name(train
     once = trained.aligned(alignment(move, "map"))
     twice = once.aligned(alignment(move, "map"))
     for scene_map, right in ((trained, np.eye(4)), (once, move), (twice, move @ move)):
-        check_frame(scene_map, again.views().moved(right), recording)
+        check_frame(scene_map, again.views().transformed(right), recording)
     for scene_map, wrong in ((once, np.eye(4)), (twice, np.eye(4)), (twice, move)):
         with pytest.raises(
             DataError, match="'again' is not in the frame of map 'tiny': .* m and (14|15|29|30) degrees"
         ):
-            check_frame(scene_map, again.views().moved(wrong), recording)
+            check_frame(scene_map, again.views().transformed(wrong), recording)
     paths = [tmp_path / name for name in ("before.dimm", "once.dimm", "copy.dimm")]
     for scene_map, path in zip((trained, once, once), paths, strict=True):
         scene_map.save(path)
