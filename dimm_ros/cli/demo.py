@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -49,16 +50,17 @@ def run(
 ) -> None:
     """Record a bag, build a map from it, start the localizer node, replay a second bag into it over DDS, print and draw
     how good it was.
+
+    Bags and map are kept in RESULTS/demo.work: a second run goes on from there, if nothing has changed.
     """
     from dimm_ros.config import PRESETS
     from dimm_ros.data.open import open_recording
     from dimm_ros.encoder.dinov2 import Encoder
     from dimm_ros.evaluation.metrics import summarise
     from dimm_ros.evaluation.report import new_results, table, write_report
-    from dimm_ros.mapping.build import build_map
     from dimm_ros.mapping.retrieval import ReferenceViews
     from dimm_ros.pictures.sinks import written
-    from dimm_ros.replay.demo_bags import bags_of_data, bags_of_gallery
+    from dimm_ros.replay.demo_work import demo_bags, demo_map, linked
     from dimm_ros.scene_map import SceneMap
 
     try:
@@ -72,24 +74,18 @@ def run(
     preset = PRESETS["demo"]
     training = preset.training.changed(steps=steps)
     title = f"The node on {'the gallery' if data is None else data.resolve().name}: images it never saw"
-    with new_results("demo" if data is None else f"demo-{data.resolve().name}", results) as folder:
+    name = "demo" if data is None else f"demo-{data.resolve().name}"
+    work = results / f"{name}.work"
+    with new_results(name, results) as folder:
         with bars() as progress:
             progress.plan(_usual_seconds(data, split, preset, training))
             tell("1/4  recording two bags: one to map, another to localize in")
-            stage = bags_of_gallery(folder, progress) if data is None else bags_of_data(data, split, folder, progress)
+            stage = demo_bags(work, data, split, progress)
             tell("2/4  building a map from the first")
             encoder = Encoder.open(preset.encoder)
             recording = open_recording(stage.mapping)
-            result = build_map(
-                recording,
-                folder / "map.dimm",
-                encoder,
-                head=preset.head,
-                training=training,
-                landmarks=preset.landmarks,
-                name="demo",
-                watch=progress,
-            )
+            result = demo_map(work, stage, encoder, preset.changed(training=training), progress)
+            stage, result = linked(work, stage, folder), replace(result, path=folder / result.path.name)
             tell(f"     {describe(result, len(recording.frames))}")
             tell("3/4  starting the localizer node and replaying the second bag into it over DDS")
             query = open_recording(stage.query)

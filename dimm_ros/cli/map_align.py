@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dimm_ros.data.point_pairs import PointPairs
-    from dimm_ros.mapping.align import Fitted
+    from dimm_ros.mapping.align import FittedFrame
 
 _EPILOG = (
     "Examples:\n\n  dimm map align office.dimm nav2/map.yaml -o office_nav2.dimm --pair 0.1,0.2,1.1=3.4,5.1 "
@@ -144,7 +144,7 @@ def run(
     say(f"picture: {picture}")
 
 
-def _told(fitted: Fitted, up: str) -> str:
+def _told(fitted: FittedFrame, up: str) -> str:
     """The transform in words; where the map's x axis is upright it has no heading."""
     import numpy as np
 

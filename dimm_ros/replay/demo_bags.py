@@ -47,6 +47,11 @@ class DemoBags:
     base_from_camera: np.ndarray
     topics: dict[str, str]
 
+    @classmethod
+    def of(cls, folder: Path, *, gallery: bool) -> DemoBags:
+        """Those that ``bags_of_gallery``, or ``bags_of_data``, recorded in a folder."""
+        return cls(folder / "mapping_bag", folder / "query_bag", MOUNTS["handheld" if gallery else "robot"], _TOPICS)
+
 
 #: How many images ``bags_of_gallery`` maps and asks, about.
 RENDERED = (450, 80)
@@ -58,7 +63,12 @@ def bags_of_gallery(folder: Path, watch: ProgressCallback) -> DemoBags:
     walks = (("mapping", _SEEDS[0], _MAP_SECONDS, _MAP_EVERY), ("query", _SEEDS[1], _QUERY_SECONDS, _QUERY_EVERY))
     for name, seed, seconds, every in walks:
         record_walk(folder / f"{name}_bag", seed, seconds, _TF_HZ / every, watch)
-    return DemoBags(folder / "mapping_bag", folder / "query_bag", MOUNTS["handheld"], _TOPICS)
+    return DemoBags.of(folder, gallery=True)
+
+
+def gallery_mark() -> str:
+    """What the bags of ``bags_of_gallery`` depend on beside the code."""
+    return repr((_SEEDS, _SPREAD, _TF_HZ, _MAP_SECONDS, _MAP_EVERY, _QUERY_SECONDS, _QUERY_EVERY, GALLERY_CAMERA))
 
 
 def record_walk(
@@ -101,7 +111,7 @@ def bags_of_data(data: Path, split: str | None, folder: Path, watch: ProgressCal
         _write(
             folder / f"{name}_bag", part, mount, lambda done, total, name=name: watch(f"{name} bag", done, total, "")
         )
-    return DemoBags(folder / "mapping_bag", folder / "query_bag", mount, _TOPICS)
+    return DemoBags.of(folder, gallery=False)
 
 
 def _parts(recording: Recording, split: str | None) -> tuple[Sequence[Frame], Sequence[Frame]]:

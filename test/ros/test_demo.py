@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,14 +11,20 @@ import numpy as np
 import pytest
 
 from dimm_ros.cli import demo
+from dimm_ros.config import PRESETS
+from dimm_ros.data.open import open_recording
 from dimm_ros.data.recording import Frame, Recording
 from dimm_ros.evaluation.metrics import normalised_squares
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import exp_so3, make_pose
+from dimm_ros.mapping.build import BuildResult
+from dimm_ros.mapping.retrieval import reference_path
+from dimm_ros.replay import demo_work
 from dimm_ros.replay.collector import PublishedPose
 from dimm_ros.replay.demo_bags import DemoBags
 from dimm_ros.replay.judge import judge
 from dimm_ros.replay.session import Replay
+from dimm_ros.scene_map import SceneMap
 
 
 def test_the_nodes_covariance_is_judged_at_the_camera() -> None:
@@ -56,3 +63,46 @@ def test_the_end_names_commands_that_can_be_typed(tmp_path: Path, capsys: pytest
     assert "dimm doctor YOUR_BAG" in said and "dimm map YOUR_BAG -o place.dimm" in said
     demo._say_what_next(tmp_path, stage, [tmp_path / "foxglove" / "foxglove.mcap"])
     assert f"open {tmp_path / 'foxglove' / 'foxglove.mcap'}" in capsys.readouterr().out
+
+
+def test_a_second_run_goes_on_from_the_first_ones_bags_and_map(
+    walk: Path, small_map: Path, encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded, built = [], []
+
+    def bags_of_gallery(folder: Path, watch) -> DemoBags:
+        recorded.append(folder)
+        shutil.copytree(walk, folder / "mapping_bag")
+        shutil.copytree(walk, folder / "query_bag")
+        return DemoBags.of(folder, gallery=True)
+
+    def build_map(recording, path: Path, *_, **__) -> BuildResult:
+        built.append(path)
+        shutil.copy(small_map, path)
+        shutil.copy(reference_path(small_map), reference_path(path))
+        return BuildResult(path, True, {"training": 1.0})
+
+    monkeypatch.setattr(demo_work, "bags_of_gallery", bags_of_gallery)
+    monkeypatch.setattr(demo_work, "build_map", build_map)
+    header = SceneMap.load(small_map).header
+    preset = PRESETS["demo"].model_copy(update={"head": header.head, "training": header.training})
+    work = tmp_path / "demo.work"
+    for number in range(2):
+        stage = demo_work.demo_bags(work, None, None, lambda *_: False)
+        result = demo_work.demo_map(work, stage, encoder, preset, lambda *_: False)
+        folder = tmp_path / f"results{number}"
+        folder.mkdir()
+        there = demo_work.linked(work, stage, folder)
+        assert result.complete and len(open_recording(there.query).frames) == len(open_recording(walk).frames)
+        assert SceneMap.load(folder / "map.dimm").header.name == header.name
+    assert len(recorded) == len(built) == 1
+    shutil.rmtree(work)  # results stay whole
+    assert len(open_recording(tmp_path / "results0" / "mapping_bag").frames) > 0
+    demo_work.demo_bags(work, None, None, lambda *_: False)
+    another = preset.model_copy(update={"training": header.training.changed(steps=7)})
+    demo_work.demo_map(work, DemoBags.of(work, gallery=True), encoder, preset, lambda *_: False)
+    demo_work.demo_map(work, DemoBags.of(work, gallery=True), encoder, another, lambda *_: False)
+    assert len(recorded) == 2 and len(built) == 3  # what was asked for is another map
+    monkeypatch.setattr(demo_work, "__version__", "99.0.0")
+    demo_work.demo_bags(work, None, None, lambda *_: False)
+    assert len(recorded) == 3 and not (work / "map.dimm").exists()  # of another version nothing is kept

@@ -1,0 +1,89 @@
+"""Bags and map of the demo, kept in a work folder: a second run goes on from what is there, if nothing has changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from dimm_ros import __version__
+from dimm_ros.config import Preset
+from dimm_ros.data.open import open_recording
+from dimm_ros.encoder.dinov2 import Encoder
+from dimm_ros.errors import MapError
+from dimm_ros.mapping.build import BuildResult, build_map, fingerprint
+from dimm_ros.mapping.retrieval import reference_path
+from dimm_ros.progress import ProgressCallback
+from dimm_ros.replay.demo_bags import DemoBags, bags_of_data, bags_of_gallery, gallery_mark
+from dimm_ros.scene_map import SceneMap
+from dimm_ros.whole_file import write_whole
+
+_MARK, _BAGS, _MAP = "mark", "bags", "map.dimm"
+
+
+def demo_bags(work: Path, data: Path | None, split: str | None, watch: ProgressCallback) -> DemoBags:
+    """The two bags, recorded in the work folder or there already.
+
+    Args:
+        work: folder that is kept between runs; what it holds of other data or of another version goes.
+        data, split: as of ``bags_of_data``; no data for the rendered gallery.
+        watch: progress.
+    """
+    source = gallery_mark() if data is None else (open_recording(data).state(), split)
+    mark = fingerprint(__version__, source)
+    if not (work / _MARK).is_file() or (work / _MARK).read_text(encoding="utf-8") != mark:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        write_whole(work / _MARK, mark)
+    if not (work / _BAGS).is_file():
+        for bag in ("mapping_bag", "query_bag"):
+            shutil.rmtree(work / bag, ignore_errors=True)
+        stage = bags_of_gallery(work, watch) if data is None else bags_of_data(data, split, work, watch)
+        write_whole(work / _BAGS, f"{stage.mapping.name} {stage.query.name}\n")
+        return stage
+    return DemoBags.of(work, gallery=data is None)
+
+
+def demo_map(work: Path, stage: DemoBags, encoder: Encoder, preset: Preset, watch: ProgressCallback) -> BuildResult:
+    """The first bag's map, made in the work folder or there already."""
+    path = work / _MAP
+    try:
+        header = SceneMap.load(path).header
+    except MapError:
+        header = None
+    wanted = (encoder.weights.sha256, encoder.config, preset.head, preset.training)
+    if header is not None and header.complete:
+        if (header.encoder_sha256, header.encoder, header.head, header.training) == wanted:
+            stages = ("landmarks", "features", "training")
+            return BuildResult(
+                path, True, {stage: float(header.figures.get(f"{stage}_seconds", 0)) for stage in stages}
+            )
+    return build_map(
+        open_recording(stage.mapping),
+        path,
+        encoder,
+        head=preset.head,
+        training=preset.training,
+        landmarks=preset.landmarks,
+        name="demo",
+        watch=watch,
+    )
+
+
+def linked(work: Path, stage: DemoBags, folder: Path) -> DemoBags:
+    """Bags and map in a folder of results, which stays whole when the work folder goes; without a second copy on the
+    disk where the file system can.
+    """
+    for bag in (stage.mapping, stage.query):
+        shutil.copytree(bag, folder / bag.name, copy_function=_link)
+    for file in (work / _MAP, reference_path(work / _MAP)):
+        _link(file, folder / file.name)
+    return replace(stage, mapping=folder / stage.mapping.name, query=folder / stage.query.name)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
