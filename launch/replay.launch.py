@@ -1,7 +1,7 @@
-"""A recorded bag played into the localizer.
+r"""A recorded bag played into the localizer.
 
-ros2 launch dimm_ros replay.launch.py bagfile:=/bags/drive map:=/maps/kitchen.dimm image:=/camera/image_raw
-camera_info:=/camera/camera_info
+ros2 launch dimm_ros replay.launch.py bagfile:=/bags/drive map:=/maps/kitchen.dimm \
+    image:=/camera/image_raw camera_info:=/camera/camera_info
 """
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix

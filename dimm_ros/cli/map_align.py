@@ -46,7 +46,7 @@ def run(
     clicks: Annotated[
         Optional[Path],
         typer.Option(
-            help="points clicked in RViz, by turns in the map and on the grid: ros2 topic echo --csv /clicked_point"
+            help="points clicked in RViz, by turns in the map and on the grid: /clicked_point as CSV, see docs/maps.md"
         ),
     ] = None,
     poses: Annotated[

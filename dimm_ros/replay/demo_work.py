@@ -39,7 +39,11 @@ def demo_bags(work: Path, data: Path | None, split: str | None, watch: ProgressC
     if not (work / _BAGS).is_file():
         for bag in ("mapping_bag", "query_bag"):
             shutil.rmtree(work / bag, ignore_errors=True)
-        stage = bags_of_gallery(work, watch) if data is None else bags_of_data(data, split, work, watch)
+        try:
+            stage = bags_of_gallery(work, watch) if data is None else bags_of_data(data, split, work, watch)
+        except BaseException:  # half a bag is of no use, and Ctrl-C is one
+            shutil.rmtree(work, ignore_errors=True)
+            raise
         write_whole(work / _BAGS, f"{stage.mapping.name} {stage.query.name}\n")
         return stage
     return DemoBags.of(work, gallery=data is None)
@@ -48,6 +52,14 @@ def demo_bags(work: Path, data: Path | None, split: str | None, watch: ProgressC
 def demo_map(work: Path, stage: DemoBags, encoder: Encoder, preset: Preset, watch: ProgressCallback) -> BuildResult:
     """The first bag's map, made in the work folder or there already."""
     path = work / _MAP
+    try:
+        return _map_of(path, stage, encoder, preset, watch)
+    except Exception:  # what cannot be mapped is not kept; Ctrl-C goes on from there
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def _map_of(path: Path, stage: DemoBags, encoder: Encoder, preset: Preset, watch: ProgressCallback) -> BuildResult:
     try:
         header = SceneMap.load(path).header
     except MapError:

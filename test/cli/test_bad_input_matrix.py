@@ -40,6 +40,11 @@ VERBS = set(_verbs(get_command(app)))
 
 #: Verb and fault that cannot meet, and why.
 IMPOSSIBLE = {
+    ("sample", "missing"): "it reads nothing",
+    ("sample", "empty"): "it reads nothing",
+    ("sample", "unreadable"): "it reads nothing",
+    ("sample", "full disk"): "bag and map are made as by gallery and map, which meet it",
+    ("sample", "Ctrl-C"): "test_sample.py stops every stage",
     ("gallery", "empty"): "it reads nothing, and an empty folder of the bag's name is a bag that exists",
     ("gallery", "unreadable"): "it reads nothing",
     ("map info", "unreadable"): "it reads no image",
@@ -52,7 +57,12 @@ IMPOSSIBLE = {
     ("weights", "forbidden"): "a cache that cannot be used is done without: test_weights.py",
 }
 
+#: Of ``map align``: points that fit.
+PAIRS = ["--up", "+z", *(word for pair in ("0,0,0=0,0", "1,0,0=1,0", "0,1,0=0,1") for word in ("--pair", pair))]
+
 MISSING = [
+    (["map", "align", "absent", "grid.yaml", "-o", "out.dimm", *PAIRS], "The map absent does not exist"),
+    (["map", "align", "room.dimm", "absent.yaml", "-o", "out.dimm", *PAIRS], "absent.yaml"),
     (["map", "absent", "-o", "out.dimm"], "'absent' does not exist; give a ROS bag or a folder"),
     (["map", "scene", "-o", "out.dimm", "--weights", "absent"], "absent does not exist; check --weights"),
     (["eval", "absent", "scene"], "The map absent does not exist; make one with 'dimm map"),
@@ -76,6 +86,7 @@ MISSING = [
     (["gallery", "good.jpg/out_bag"], "Bag 'good.jpg/out_bag' cannot be written: 'good.jpg' is no folder"),
 ]
 EMPTY = [
+    (["map", "align", "empty", "grid.yaml", "-o", "out.dimm", *PAIRS], "The map empty is a folder"),
     (["map", "empty", "-o", "out.dimm"], "'empty' is empty; give a ROS bag or a folder"),
     (["eval", "room.dimm", "empty"], "'empty' is empty; give"),
     (["eval", "empty", "scene"], "The map empty is a folder"),
@@ -97,6 +108,7 @@ EMPTY = [
     (["audit", "privacy", "room.dimm", "empty"], "'empty' is empty; give"),
 ]
 UNREADABLE = [
+    (["map", "align", "room.dimm", "cut.yaml", "-o", "out.dimm", *PAIRS], "cut"),
     (["map", "broken", "-o", "out.dimm", "--input-size", "112", "--passes", "1"], "frame-000004.color.jpg"),
     (
         ["map", "broken", "-o", "out.dimm", "--input-size", "112", "--passes", "1", "--landmarks", "none"],
@@ -113,6 +125,9 @@ UNREADABLE = [
     (["audit", "privacy", "room.dimm", "broken", "--foreign", "scene", "--images", "4"], "frame-000004.color.jpg"),
 ]
 FORBIDDEN = [
+    (["map", "align", "secret.dimm", "grid.yaml", "-o", "out.dimm", *PAIRS], "secret.dimm"),
+    (["map", "align", "room.dimm", "grid.yaml", "-o", "readonly/out.dimm", *PAIRS], "readonly"),
+    (["sample", "readonly/out"], "readonly"),
     (["map", "secret", "-o", "out.dimm"], "secret"),
     (
         ["map", "scene", "-o", "readonly/out.dimm"],
@@ -146,6 +161,7 @@ FORBIDDEN = [
     (["gallery", "readonly/out_bag"], "Bag 'readonly/out_bag' cannot be written: Permission denied"),
 ]
 FULL = [
+    (["map", "align", "room.dimm", "grid.yaml", "-o", "full/room.dimm", "--overwrite", *PAIRS], "full/room.dimm"),
     (
         ["map", "scene", "-o", "full/room.dimm", "--input-size", "112", "--passes", "1", "--overwrite"],
         "full/room.dimm.work",
@@ -180,6 +196,7 @@ INTERRUPTED = [
     (["gallery", "out_bag"], r"rendering *\S+ *[1-9]"),
 ]
 BLIND = [
+    (["map", "align", "room.dimm", "grid.yaml", "-o", "out.dimm", *PAIRS], "dimm_ros.mapping.align.align_map"),
     (["map", "merge", "room.dimm", "room.dimm", "-o", "out.dimm"], "dimm_ros.mapping.merge.merge_maps"),
     (["export", "room.dimm", "-o", "out.onnx"], "dimm_ros.runtime.export.export_map"),
     (["localize", "room.dimm", "good.jpg", "--focal", "150"], "dimm_ros.localizer.Localizer.localize"),
@@ -203,6 +220,11 @@ def shelf(tmp_path_factory: pytest.TempPathFactory, small_map: Path) -> Path:
     shutil.copy(small_map, place / "secret.dimm")
     shutil.copytree(place / "scene", place / "secret")
     (place / "empty").mkdir()
+    for name in ("grid", "cut"):
+        cv2.imwrite(str(place / f"{name}.png"), np.full((60, 80), 254, np.uint8))
+        about = "resolution: 0.1\norigin: [-4.0, -3.0, 0.0]\nnegate: 0\noccupied_thresh: 0.65\nfree_thresh: 0.25\n"
+        (place / f"{name}.yaml").write_text(f"image: {name}.png\n{about}")
+    (place / "cut.png").write_bytes((place / "cut.png").read_bytes()[:40])
     return place
 
 

@@ -34,6 +34,8 @@ SAID_BY = {
 }
 #: Options of other programs.
 FOREIGN = {
+    "replay/sample.py": {"--clock"},  # of ros2 bag play
+    "data/point_pairs.py": {"--csv"},  # of ros2 topic echo
     "data/": {"--loop"},
     "doctor/live": {"--loop", "--clock"},
     "encoder/stand_in.py": {"--quiet", "--no-deps", "--dest"},

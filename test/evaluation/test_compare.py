@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from dimm_ros.cli.console import console
 from dimm_ros.cli.main import app
 from dimm_ros.errors import DataError
 from dimm_ros.evaluation.compare import comparison_table, read_run
@@ -58,12 +59,13 @@ def test_runs_of_few_answers_are_compared_too(tmp_path: Path) -> None:
     assert "0 of 12" in text and "1 of 12" in text
 
 
-def test_command(tmp_path: Path) -> None:
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "width", 200)  # whatever terminal the tests run in
     folders = [
         a_run(tmp_path / name, np.array([metres, 0.0, 0.0])) for name, metres in (("a", 0.02), ("b", 0.04), ("c", 0.06))
     ]
     words = ["eval", "--compare", *map(str, folders), "--results", str(tmp_path / "results")]
-    done = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     for words_shown in ("2.0 cm, 0.00 deg", "4.0 cm, 0.00 deg", "6.0 cm, 0.00 deg", "a.dimm on walk", "ATE", "RPE"):
         assert words_shown in done.stdout

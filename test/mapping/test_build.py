@@ -42,7 +42,11 @@ def test_the_file_is_one_safetensors_with_a_header(small_map: Path, encoder: Enc
         header = json.loads(file.metadata()["dimm_map"])
         types = {name: file.get_tensor(name).dtype for name in file.keys()}
     full = {name for name, dtype in types.items() if dtype != torch.float16}
-    assert full == {f"whole.{name}" for name in ("weights", "spread", "left", "ridge", "bandwidth")}
+    # What is solved for, and what an alignment with a grid moves.
+    assert full == {f"whole.{name}" for name in ("weights", "spread", "left", "ridge", "bandwidth", "offset")} | {
+        "ray.5.weight",
+        "ray.5.bias",
+    }
     assert header["format_version"] == FORMAT_VERSION and header["frame_id"] == "map"
     assert header["encoder"]["name"] == "dinov2-small" and header["encoder_sha256"] == encoder.weights.sha256
     assert (

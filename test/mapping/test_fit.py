@@ -60,7 +60,9 @@ def test_the_calibrated_head_knows_nothing_of_the_frames_held_out(
     judged: list[SceneMap] = []
     calibrate = fit.calibrate
     monkeypatch.setattr(
-        fit, "calibrate", lambda scene_map, *others: judged.append(scene_map) or calibrate(scene_map, *others)
+        fit,
+        "calibrate",
+        lambda scene_map, *others, **more: judged.append(scene_map) or calibrate(scene_map, *others, **more),
     )
     walk, made = MadeUpWalk(LONG), []
     header = walk.header(walk.views(), 4)

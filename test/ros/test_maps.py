@@ -190,9 +190,9 @@ def test_the_back_end_reaches_the_maps(make_robot) -> None:
     assert not result.successful and "can be set only while the node is unconfigured" in result.reason
 
 
-def test_the_node_writes_no_map(make_robot, walk, tmp_path) -> None:
+def test_the_node_writes_no_map(make_robot, walk, small_map, tmp_path) -> None:
     """Whatever it does with a map, the file and its folder stay as they were: nothing in the node writes one."""
-    for path in walk.map.parent.glob(f"{walk.map.name}*"):
+    for path in small_map.parent.glob(f"{small_map.name}*"):
         if path.is_file():
             shutil.copy(path, tmp_path)
 
@@ -201,9 +201,15 @@ def test_the_node_writes_no_map(make_robot, walk, tmp_path) -> None:
         return {path.name: (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in files}
 
     before = state()
-    frame = open_recording(walk.bag).frames[0]
+    frame = open_recording(walk).frames[0]
     robot = make_robot(
-        real=True, ready=False, map=walk.map.name, map_folder=str(tmp_path), device="cpu", tf_mode="none", base_frame=""
+        real=True,
+        ready=False,
+        map=small_map.name,
+        map_folder=str(tmp_path),
+        device="cpu",
+        tf_mode="none",
+        base_frame="",
     )
     robot.wait(lambda: robot.node.state == "active", PATIENCE)
     pixels, camera = frame.load(), frame.camera
@@ -213,7 +219,7 @@ def test_the_node_writes_no_map(make_robot, walk, tmp_path) -> None:
     message = to_image(pixels, CAMERA_FRAME, stamp)
     robot._images.publish(message)
     assert robot.report_of(stamp).message.rays > 0  # it was localized, well or not
-    set_parameter(robot, "map", walk.map.name)  # read again
+    set_parameter(robot, "map", small_map.name)  # read again
     steps = {"deactivate": "inactive", "cleanup": "unconfigured", "configure": "inactive", "activate": "active"}
     for transition, reached in steps.items():
         robot.session.call(lambda transition=transition: robot.node.change(transition), PATIENCE)
