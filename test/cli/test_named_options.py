@@ -34,7 +34,7 @@ SAID_BY = {
 }
 #: Options of other programs.
 FOREIGN = {
-    "replay/sample.py": {"--clock"},  # of ros2 bag play
+    "replay/sample.py": {"--clock", "--share"},  # of ros2
     "data/point_pairs.py": {"--csv"},  # of ros2 topic echo
     "data/": {"--loop"},
     "doctor/live": {"--loop", "--clock"},
