@@ -98,18 +98,28 @@ def test_a_malformed_parameter_file_is_one_sentence(capsys, tmp_path: Path, text
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_process_ends_at_once_and_leaves_the_graph(session, number) -> None:
-    """Whatever threads go on; others are told, and need not wait until its lease of twenty seconds ends."""
-    command = [sys.executable, "-c", ENDLESS]
-    process = subprocess.Popen(command, env=session.environment, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout.readline() == "loading\n"
-        wait(lambda: "localizer" in session.node.get_node_names())
-        process.send_signal(number)
-        assert process.wait(9.0) == 0
-        wait(lambda: "localizer" not in session.node.get_node_names(), 9.0)
-    finally:
-        process.kill()
-        process.wait()
+    """Whatever threads go on; others are told, and need not wait until its lease of twenty seconds ends.
+
+    They are told by one datagram, which a busy machine may lose: once in three tries it must arrive.
+    """
+    for tries_left in reversed(range(3)):
+        process = subprocess.Popen(
+            [sys.executable, "-c", ENDLESS], env=session.environment, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert process.stdout.readline() == "loading\n"
+            wait(lambda: "localizer" in session.node.get_node_names())
+            process.send_signal(number)
+            assert process.wait(9.0) == 0
+            wait(lambda: "localizer" not in session.node.get_node_names(), 9.0)
+            return
+        except AssertionError:
+            if not tries_left:
+                raise
+        finally:
+            process.kill()
+            process.wait()
+        wait(lambda: "localizer" not in session.node.get_node_names())
 
 
 def test_events_of_the_middleware_have_another_module_in_humble(monkeypatch) -> None:
