@@ -30,11 +30,8 @@ _SPARSE = 60  # so few frames are left out one by one
 _MIN_FRAMES = 5
 _OUTERMOST = 0.3  # share of the frames
 _TAILS = 1.2  # errors have heavier tails than a Gaussian, and frames elsewhere are further from the recorded ones
-_INSIDE, _ELLIPSOID, _WIDEST = (
-    0.95,
-    12.592,
-    3.0,
-)  # share of frames that the ellipsoid of so many squares must hold, at most so much wider
+#: Share of frames that the ellipsoid of so many squares must hold, and how much wider it may become for that.
+_INSIDE, _ELLIPSOID, _WIDEST = 0.95, 12.592, 3.0
 _LEAST = 0.3  # of the usual strangeness: views at the middle of the mapped ones share errors, too
 _OUTLIER = 40.0  # largest squared Mahalanobis distance that counts: one blunder must not inflate every covariance
 
@@ -139,9 +136,8 @@ def calibrate_landmarks(
         return float(np.minimum(distance, _OUTLIER).sum() + np.linalg.slogdet(spread)[1].sum())
 
     start = np.log([max(np.median(position), 1e-6), max(np.median(rotation), 1e-7)])
-    tried = [
-        minimize(unlikely, start + np.log(share), method="Nelder-Mead") for share in (1.0, 0.3)
-    ]  # from one it may get lost
+    # From one start it may get lost.
+    tried = [minimize(unlikely, start + np.log(share), method="Nelder-Mead") for share in (1.0, 0.3)]
     fitted = np.exp(min(tried, key=lambda each: each.fun).x)
     spread = own + grown[:, None, None] ** 2 * np.diag(np.repeat(fitted**2, 3))
     squares = np.einsum("ni,nij,nj->n", errors, np.linalg.inv(spread), errors)

@@ -90,7 +90,7 @@ def locate(
         matched = match_all(keypoints, rig_from_camera, landmarks)
     else:
         # A wide region of points is searched coarsely first: the pose found narrows it.
-        coarse = landmarks.kind == "points" and _SIGMAS * _uncertain(prior)[1] > 2 * _FOUND_PX * keypoints[0].sigma
+        coarse = landmarks.kind == "points" and _SIGMAS * prior.sigmas()[1] > 2 * _FOUND_PX * keypoints[0].sigma
         matched = match_near(keypoints, rig_from_camera, landmarks, prior, coarse)
     found = _solved(matched, landmarks, prior, seed)
     if prior is not None and coarse and (found is None or not found.proven):
@@ -142,7 +142,7 @@ def match_near(
     likeliest.
     """
     most, visible = _COARSE if coarse else (None, _VISIBLE)
-    metres, radians = _uncertain(prior)
+    metres, radians = prior.sigmas()
     keypoints, parts = [points.strongest(most) for points in keypoints], []
     for index, points in enumerate(keypoints):
         pose = rig_from_camera[index]
@@ -152,12 +152,6 @@ def match_near(
         pairs, ratio = mutual_matches(points.unit_descriptors(), landmarks.unit_descriptors[rows], allowed)
         parts.append((index, pairs[:, 0], rows[pairs[:, 1]], ratio, region / points.sigma))
     return _gather(parts, keypoints, rig_from_camera, landmarks)
-
-
-def _uncertain(prior: PosePrior) -> tuple[float, float]:
-    """Largest standard deviations of a prior's position, metres, and rotation, radians."""
-    covariance = np.linalg.inv(prior.information)
-    return tuple(float(np.sqrt(np.linalg.eigvalsh(block)[-1])) for block in (covariance[:3, :3], covariance[3:, 3:]))
 
 
 def _candidates(

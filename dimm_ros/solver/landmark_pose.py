@@ -128,8 +128,7 @@ def _searched(
 
 def _precise(prior: PosePrior, matches: LandmarkMatches) -> bool:
     """Whether a prior, such as odometry's, leaves no doubt about which of several poses it is."""
-    spread = np.sqrt(np.linalg.eigvalsh(np.linalg.inv(prior.information)[3:, 3:])[-1])
-    return bool(3.0 * spread < _PRECISE_PX * matches.sigma.min())
+    return bool(3.0 * prior.sigmas()[1] < _PRECISE_PX * matches.sigma.min())
 
 
 def chance_of(equations: int, region_px: float) -> float:

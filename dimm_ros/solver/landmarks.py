@@ -113,6 +113,14 @@ class PosePrior:
         """From a pose and its covariance."""
         return cls(world_from_rig[:3, :3], world_from_rig[:3, 3], np.linalg.inv(covariance))
 
+    def sigmas(self) -> tuple[float, float]:
+        """Largest standard deviations of position, metres, and of rotation, radians, in any direction."""
+        covariance = np.linalg.inv(self.information)
+        position, rotation = (
+            float(np.sqrt(np.linalg.eigvalsh(block)[-1])) for block in (covariance[:3, :3], covariance[3:, 3:])
+        )
+        return position, rotation
+
     def difference(self, rotation: np.ndarray, centre: np.ndarray) -> np.ndarray:
         """(..., 6) x - x0 of (..., 3, 3) and (..., 3) poses, one or several."""
         return np.concatenate([centre - self.centre, rotation_vector(rotation @ self.rotation.T)], axis=-1)
