@@ -171,9 +171,8 @@ def _error_ratios() -> dict[str, float]:
             reference = ReferenceViews.load(path, localizer.map.header)
             own, retrieved = [], []
             for frame in queries.frames:
-                estimate = localizer.localize(
-                    frame.load(), frame.camera
-                )  # rejected ones count as well: acceptance is not what is judged
+                # rejected ones count as well: acceptance is not what is judged
+                estimate = localizer.localize(frame.load(), frame.camera)
                 own.append(pose_errors(estimate.world_from_camera, frame.world_from_camera))
                 retrieved.append(pose_errors(reference.nearest(estimate.cls), frame.world_from_camera))
             ratios.append(np.median(own, axis=0) / np.median(retrieved, axis=0))

@@ -292,14 +292,12 @@ class Localizer:
             else None
         )
         trusted = rays is not None and not self.accept(estimate).reason
-        # Lines hardly fix a pose from nothing: even a doubtful pose of the rays is a place to begin.
-        starts = (
-            [rays, None]
-            if trusted
-            else [None, rays]
-            if self.map.landmarks.kind == "lines" and rays is not None
-            else [None]
-        )
+        if trusted:
+            starts = [rays, None]
+        elif rays is not None and self.map.landmarks.kind == "lines":
+            starts = [None, rays]  # lines hardly fix a pose from nothing: even a doubtful pose of the rays is a start
+        else:
+            starts = [None]
         for start in starts:
             found = locate(keypoints, base_from_cameras, self.map.landmarks, start)
             if found is not None and found.proven:

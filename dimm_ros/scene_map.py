@@ -38,13 +38,8 @@ _NOVELTY = 4  # the first whose head.whole_novelty is 1
 _DROPPED_HEAD = {"turn_width", "turn_least"}
 _DROPPED_TRAINING = {"context_noise", "context_dropout", "context_mix", "loss", "average"}
 _DROPPED_TENSORS = re.compile(r"(parts\.\d+\.)?turn\.")
-_FACTORS = (
-    "position_factor",
-    "rotation_factor",
-    "position_growth",
-    "rotation_growth",
-    "reference_novelty",
-)  # of older calibrations
+# of older calibrations
+_FACTORS = ("position_factor", "rotation_factor", "position_growth", "rotation_growth", "reference_novelty")
 _ADDED = ("whole.ridge", "whole.bandwidth")  # since format 2, whose maps have what an empty head has
 _KEY = "dimm_map"
 _LANDMARKS = "landmarks."
@@ -537,9 +532,8 @@ def write_safetensors(tensors: dict[str, torch.Tensor], path: Path, metadata: di
     try:
         with written_whole(path) as partial:
             partial.touch()
-            mode = (
-                partial.stat().st_mode & 0o777
-            )  # as any new file's: safetensors makes files that only their owner may read
+            # as any new file's: safetensors makes files that only their owner may read
+            mode = partial.stat().st_mode & 0o777
             save_file(tensors, partial, metadata)
             partial.chmod(mode)
     except (OSError, SafetensorError) as error:

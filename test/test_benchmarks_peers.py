@@ -45,9 +45,8 @@ def scene(walk: Path) -> BenchmarkScene:
 def rows(scene: BenchmarkScene, encoder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     """Rows of all peers that are installed, with trainings of a few steps."""
     folder = tmp_path_factory.mktemp("peers")
-    peers = [
-        peer for peer in PEERS if peer != "lightglue" and not missing(peer)
-    ]  # lightglue takes seconds for an image
+    # lightglue takes seconds for an image
+    peers = [peer for peer in PEERS if peer != "lightglue" and not missing(peer)]
     return {f"walk/{peer}": row(scene, peer, encoder, folder, lambda *_: False, steps=10) for peer in peers}
 
 
@@ -140,9 +139,8 @@ def test_scene_coordinates_learn_points_from_reprojection_alone() -> None:
     points = torch.rand((views, patches, 3), generator=generator) * torch.tensor([4.0, 3.0, 1.0]) + torch.tensor(
         [-2.0, -1.5, 3.0]
     )
-    tokens = (points - points.mean(dim=(0, 1))) @ torch.randn(
-        (3, 32), generator=generator
-    )  # what a patch shows is known by its token
+    # what a patch shows is known by its token
+    tokens = (points - points.mean(dim=(0, 1))) @ torch.randn((3, 32), generator=generator)
     centres = torch.rand((views, 3), generator=generator, dtype=torch.float64) * 3 - 1.5
     local = points - centres[:, None].float()
     rays = torch.nn.functional.normalize(local, dim=2).reshape(-1, 3)

@@ -64,9 +64,8 @@ def test_an_image_of_the_walk(localizer: Localizer, frames: Sequence[Frame]) -> 
     assert estimate.rays == 16 * 12 and estimate.inlier_ratio == estimate.inliers / estimate.rays
     assert estimate.cls.shape == (localizer.encoder.cls_dim,) and estimate.cls.dtype == np.float32
     assert estimate.angle_residual_deg.shape == estimate.centre_residual.shape == (12, 16)
-    agreeing = (estimate.angle_residual_deg < 9.0) & (
-        estimate.centre_residual < 0.3
-    )  # thresholds at the end of the confidence range
+    # thresholds at the end of the confidence range
+    agreeing = (estimate.angle_residual_deg < 9.0) & (estimate.centre_residual < 0.3)
     assert np.count_nonzero(agreeing) >= estimate.inliers
 
 
@@ -319,10 +318,8 @@ def test_an_estimate_is_built_by_keyword() -> None:
 
 def test_a_batch_observes_what_single_images_do(localizer: Localizer, frames: Sequence[Frame]) -> None:
     images, cameras = loaded(frames[4:7])
-    images[1], cameras[1] = (
-        images[1][:120],
-        cameras[1].cropped(0, 0, 224, 120),
-    )  # encoded apart, and put back in its place
+    # encoded apart, and put back in its place
+    images[1], cameras[1] = (images[1][:120], cameras[1].cropped(0, 0, 224, 120))
     for together, image, camera in zip(localizer.observe_all(images, cameras), images, cameras, strict=True):
         alone = localizer.observe(image, camera)
         assert together.grid is alone.grid

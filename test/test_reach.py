@@ -77,9 +77,8 @@ def test_frames_that_landmarks_do_not_find_count_as_unanswered() -> None:
     rng = np.random.default_rng(0)
     points, descriptors = cloud(rng, 200), looks(rng, 200)
     mapped, queries = camera_poses(rng, 40), camera_poses(rng, 10)
-    queries[:2, :3, :3] = (
-        queries[:2, :3, :3] @ Rotation.from_euler("y", 180, degrees=True).as_matrix()
-    )  # they see other things
+    # they see other things
+    queries[:2, :3, :3] = queries[:2, :3, :3] @ Rotation.from_euler("y", 180, degrees=True).as_matrix()
     elsewhere, unlike = cloud(rng, 200), looks(rng, 200)
     keypoints = [
         keypoints_of(one, elsewhere if index < 2 else points, unlike if index < 2 else descriptors, 0.3, rng)

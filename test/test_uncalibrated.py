@@ -182,9 +182,8 @@ def test_a_focal_length_and_a_pose_from_points() -> None:
     points, near = camera_points @ rotation.T + centre, exp_vector(np.array([0.01, 0.0, -0.01])) @ rotation
     assert refine_focal(pixels, points, near, centre + 0.1, 530.0) == pytest.approx(500.0, rel=0.005)
     assert refine_focal(pixels[:10], points[:10], near, centre, 530.0) == 530.0  # too few
-    assert refine_focal(pixels[rng.permutation(80)], points, near, centre, 530.0) == pytest.approx(
-        530.0, rel=0.35
-    )  # never far
+    # never far
+    assert refine_focal(pixels[rng.permutation(80)], points, near, centre, 530.0) == pytest.approx(530.0, rel=0.35)
 
 
 def test_images_that_cannot_be_of_one_camera(localizer: Localizer) -> None:

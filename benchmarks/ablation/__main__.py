@@ -89,9 +89,8 @@ class AblationRunner:
         views = row.views if part == "train" else "recorded"
         key = (split, part, views, row.input_size)
         if key not in self._features:
-            self._features = {
-                other: kept for other, kept in self._features.items() if other[0] == split
-            }  # one split at a time in memory
+            # one split at a time in memory
+            self._features = {other: kept for other, kept in self._features.items() if other[0] == split}
             self._features[key] = features.encode(
                 self._data, f"{split}:{part}", views, ROOT / "features", self._watch, row.input_size, row.passes
             )

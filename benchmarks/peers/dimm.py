@@ -53,9 +53,8 @@ def build(mapped: Mapped, watch: ProgressCallback) -> DimmMap:
     work = path.with_name(path.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
     if not (work / FEATURES).exists():
-        (work / FEATURES).symlink_to(
-            Path("..") / FEATURES
-        )  # build_map goes on with complete features, and removes the link alone
+        # build_map goes on with complete features, and removes the link alone
+        (work / FEATURES).symlink_to(Path("..") / FEATURES)
     result = build_map(
         mapped.recording,
         path,

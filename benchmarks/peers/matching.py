@@ -25,21 +25,11 @@ from dimm_ros.geometry.poses import invert
 from dimm_ros.progress import ProgressCallback
 
 TOP = 8  # retrieved images of a query
-_RANKS = (
-    0,
-    1,
-    3,
-    7,
-    15,
-    31,
-    63,
-)  # of the images near an image, those it is matched with: near for many matches, further for parallax
+# of the images near an image, those it is matched with: near for many matches, further for parallax
+_RANKS = (0, 1, 3, 7, 15, 31, 63)
 _MAX_ANGLE_DEG = 50.0  # between the optical axes of a pair
-_EPIPOLAR_PX, _PNP_PX, _LOSS_PX = (
-    4.0,
-    12.0,
-    1.0,
-)  # COLMAP's and hloc's thresholds, and the scale of their refinement's loss
+# COLMAP's and hloc's thresholds, and the scale of their refinement's loss
+_EPIPOLAR_PX, _PNP_PX, _LOSS_PX = (4.0, 12.0, 1.0)
 _MIN_PARALLAX_DEG = 1.5  # of a point's rays, as COLMAP
 _STEEP = 0.17  # z of a unit ray (80 degrees off the axis) below which no pinhole image is worth having
 

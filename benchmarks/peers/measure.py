@@ -188,9 +188,8 @@ def _trained(scene: BenchmarkScene) -> Trained | None:
         return None
     if not trained_alike(SceneMap.load(path).header):
         return None
-    stores = sorted(
-        ABLATION.glob("figures*.json"), key=lambda file: file.stat().st_mtime
-    )  # parts of the table may have been made apart
+    # parts of the table may have been made apart
+    stores = sorted(ABLATION.glob("figures*.json"), key=lambda file: file.stat().st_mtime)
     kept = [item for file in stores for item in json.loads(file.read_text()).items()]
     found = [value for key, value in kept if key.startswith("default/") and key.endswith(f"/{scene.ablation_split}/0")]
     progress = json.loads(

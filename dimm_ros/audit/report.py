@@ -177,9 +177,8 @@ def _draw_path(file: Path, title: str, audit: Audit, true_path: np.ndarray | Non
 def _draw_clouds(file: Path, title: str, audit: Audit) -> Path:
     """Every attack's points from above, beside the true surface; floor and ceiling are left out of it."""
     plt = pyplot()
-    clouds = dict(
-        sorted(audit.clouds.items(), key=lambda item: not item[0].startswith(("guess", "scene-coordinate")))
-    )  # yardsticks first
+    # yardsticks first
+    clouds = dict(sorted(audit.clouds.items(), key=lambda item: not item[0].startswith(("guess", "scene-coordinate"))))
     reference = np.concatenate([points for points in clouds.values() if len(points)] or [np.zeros((1, 3))])
     if audit.surface is not None:
         reference = audit.surface.points

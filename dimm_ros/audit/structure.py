@@ -89,9 +89,8 @@ def same_place(probe: Probe, tokens: Tensor, camera_rays: Tensor, views: np.ndar
         direction = rays.directions.double().cpu().numpy()
         moment = rays.moments.double().cpu().numpy() * probe.radius
         centre = probe.path[view, :3, 3] - probe.origin
-        nearest = centre + np.cross(
-            direction, moment - np.cross(centre, direction)
-        )  # the ray's point nearest to the known centre
+        # the ray's point nearest to the known centre
+        nearest = centre + np.cross(direction, moment - np.cross(centre, direction))
         directions.append(direction)
         feet.append(nearest + probe.origin)
     return meet(np.stack(feet, axis=1), np.stack(directions, axis=1))

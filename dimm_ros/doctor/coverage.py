@@ -9,10 +9,8 @@ from dimm_ros.data.recording import Recording
 from dimm_ros.doctor.findings import Finding, ok, two_digits, unknown, warning
 
 _FEW = 20
-_CELL, _CELL_SHARE = (
-    1.0,
-    0.5,
-)  # metres, or share of the distance of what is seen: the square that headings are counted in
+# metres, or share of the distance of what is seen: the square that headings are counted in
+_CELL, _CELL_SHARE = (1.0, 0.5)
 
 
 def check_coverage(recording: Recording, seen: float | None = None) -> tuple[list[Finding], ViewCoverage]:

@@ -20,19 +20,13 @@ Condition = Literal["clean", "low_light", "motion_blur", "fisheye", "people"]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 
 _NOISE = 1.5  # grey levels, as the recorder's
-_DARK, _PHOTONS = (
-    0.12,
-    90.0,
-)  # share of the light that reaches the sensor (after its gain), and how many photons a white pixel counts then
+# share of the light that reaches the sensor (after its gain), and how many photons a white pixel counts then
+_DARK, _PHOTONS = (0.12, 90.0)
 _GAMMA = 2.2
 _EXPOSURE_S, _EXPOSURES = 1 / 12, 7  # of a blurred image, and the moments in it that are rendered
 _SHAKE_DEG = 45.0  # deg/s of a shaken camera beside its walk
-_PEOPLE, _NEAR, _FAR, _SIDE_DEG = (
-    2,
-    0.7,
-    1.6,
-    24.0,
-)  # how many, their distance in metres, and how far off the middle of the image
+# how many, their distance in metres, and how far off the middle of the image
+_PEOPLE, _NEAR, _FAR, _SIDE_DEG = (2, 0.7, 1.6, 24.0)
 _FISHEYE_FOV_DEG = 150.0  # across the image
 
 

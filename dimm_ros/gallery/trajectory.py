@@ -24,9 +24,8 @@ LAP_SECONDS = 14.0
 #: First stamp: a plausible date, so that code which cannot carry nanoseconds since 1970 shows it.
 START_NS = 1_760_000_000_000_000_000
 
-_OPTICAL_FROM_BODY_AXES = np.array(
-    [[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]
-)  # columns: optical x, y, z in body axes
+# columns: optical x, y, z in body axes
+_OPTICAL_FROM_BODY_AXES = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
 
 def camera_mount(position=(0.05, 0.0, 0.0), pitch_down_deg: float = 8.0, yaw_deg: float = 0.0) -> np.ndarray:

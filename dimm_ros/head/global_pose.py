@@ -177,9 +177,8 @@ def nearest_rotations(matrices: Tensor) -> Tensor:
     for _ in range(_SQUARINGS // 2):
         power = power @ power
         power = power @ power
-        power = (
-            power / power.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-        )  # in the end the quaternion's outer product with itself
+        # in the end the quaternion's outer product with itself
+        power = power / power.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
     (ww, wx, wy, wz), (_, xx, xy, xz), (_, _, yy, yz), (_, _, _, zz) = (row.unbind(-1) for row in power.unbind(-2))
     rotation = (
         ww + xx - yy - zz,

@@ -90,9 +90,8 @@ class Mappers(nn.Module):
     def forward(self, geometric: Tensor) -> Tensor:
         hidden = geometric.expand(self.weights[0].shape[0], *geometric.shape)
         for weight, bias in zip(self.weights, self.biases, strict=True):
-            hidden = F.gelu(torch.baddbmm(bias, hidden, weight)).add_(
-                hidden
-            )  # in place: new megabytes cost as much as the product
+            # in place: new megabytes cost as much as the product
+            hidden = F.gelu(torch.baddbmm(bias, hidden, weight)).add_(hidden)
         return hidden
 
 

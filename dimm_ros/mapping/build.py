@@ -177,9 +177,8 @@ def _build(
     ).run()
     fitted.scene_map.landmarks = found.landmarks
     seconds = {"landmarks": found.seconds, "features": buffer.seconds, "training": fitted.seconds}
-    written = workers.first and (
-        fitted.complete or not _is_finished(output)
-    )  # a finished map is worth more than a beginning
+    # a finished map is worth more than a beginning
+    written = workers.first and (fitted.complete or not _is_finished(output))
     if written:
         _write(fitted, output, views, recording, encoder, keep)
         if fitted.complete:

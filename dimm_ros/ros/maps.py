@@ -95,9 +95,8 @@ class Maps:
         if old is None:
             return False  # cleaned up meanwhile
         try:
-            same = (
-                _asked(config)[:-1] == self._asked[:-1] and config.map != self._asked[-1]
-            )  # set once more it is read again
+            # set once more it is read again
+            same = _asked(config)[:-1] == self._asked[:-1] and config.map != self._asked[-1]
             if not (same and old.select(config.map)):
                 self.atlas = self._open(old)
             self._asked = _asked(config)

@@ -253,9 +253,8 @@ class Pipeline:
         status.accepted = True
         status.image_age_ms = (now_ns - stamp) * 1e-6
         try:
-            self._broadcaster.update(
-                map_frame, body_frame, map_from_body, stamp, now_ns, 0.0, odom_from_body
-            )  # it was waited for above
+            # it was waited for above
+            self._broadcaster.update(map_frame, body_frame, map_from_body, stamp, now_ns, 0.0, odom_from_body)
         except TransformError as error:
             status.reason = f"The pose is published, the transform of tf_mode {config.tf_mode} is not: {error}"
         status.reason = " ".join(filter(None, (*answer.left_out, status.reason)))

@@ -37,11 +37,8 @@ class _Network(nn.Module):
 
     def __init__(self, encoder: Encoder, scene_map: SceneMap) -> None:
         super().__init__()
-        self.encoder, self.transformer, self.head = (
-            encoder,
-            encoder.model,
-            scene_map.head,
-        )  # its parameters are found by the second
+        # its parameters are found by the second
+        self.encoder, self.transformer, self.head = (encoder, encoder.model, scene_map.head)
 
     def forward(self, pixels: Tensor, camera_rays: Tensor, cells: Tensor) -> tuple[Tensor, ...]:
         tokens = self.encoder.tokens(pixels, cells)

@@ -127,9 +127,8 @@ class OnnxNetwork:
         providers = choose_providers(provider, device, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.add_session_config_entry(
-            "session.intra_op.allow_spinning", "0"
-        )  # as OMP_WAIT_POLICY=PASSIVE: idle threads sleep
+        # as OMP_WAIT_POLICY=PASSIVE: idle threads sleep
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
             session = onnxruntime.InferenceSession(content, options, providers=providers)

@@ -101,9 +101,8 @@ class PoseGate:
 
     def __init__(self, config: GateConfig | None = None) -> None:
         self.config = config or GateConfig()
-        self._limit = float(
-            2.0 * gammaincinv(3.0, self.config.probability)
-        )  # chi-square quantile, 6 degrees of freedom
+        # chi-square quantile, 6 degrees of freedom
+        self._limit = float(2.0 * gammaincinv(3.0, self.config.probability))
         self._floor = np.diag(
             np.repeat([self.config.position_floor, np.radians(self.config.rotation_floor_deg)], 3) ** 2
         )

@@ -88,10 +88,8 @@ def test_depth_gives_the_true_points_of_patches() -> None:
     np.testing.assert_allclose((points[:2] - pose[:3, 3]) @ pose[:3, 2], 2.0, atol=1e-6)
     pixels, _ = camera.project((points[:2] - pose[:3, 3]) @ pose[:3, :3])
     np.testing.assert_allclose(pixels, [[3.5, 2.5], [0.0, 5.0]], atol=1e-6)
-    assert np.isnan(points[2]).all() and surface.shape == (
-        0,
-        3,
-    )  # the top row, which the coarse grid takes, has no depth
+    # the top row, which the coarse grid takes, has no depth
+    assert np.isnan(points[2]).all() and surface.shape == (0, 3)
 
 
 def test_auc() -> None:
@@ -144,9 +142,8 @@ def test_a_head_that_holds_the_scene_is_found_out() -> None:
     x, y = np.meshgrid(np.linspace(-0.6, 0.6, 41), np.linspace(-0.6, 0.6, 41))
     places = torch.from_numpy(np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)).float()
     meetings = best_fit(probe, tokens, torch.nn.functional.normalize(places, dim=1), np.arange(12))
-    assert (
-        np.median(np.linalg.norm(meetings.points - points.numpy(), axis=1)) < 0.12
-    )  # a step of the grid, 1.7 degrees, at 3 m
+    # a step of the grid, 1.7 degrees, at 3 m
+    assert np.median(np.linalg.norm(meetings.points - points.numpy(), axis=1)) < 0.12
     assert meetings.support.min() >= 6
 
 
@@ -208,9 +205,8 @@ def test_verb(small_map: Path, walk: Path, other_walk: Path, tmp_path: Path, mon
         and figures["path"]["in_order"] == 1
     )
     assert figures["contexts"]["matched_to_its_image"] == 1 and figures["contexts"]["cosine"] > 0.95
-    assert (
-        figures["membership"]["this place was mapped"]["novelty"] == 1
-    )  # the foreign images are of the same room, but are not mapped
+    # the foreign images are of the same room, but are not mapped
+    assert figures["membership"]["this place was mapped"]["novelty"] == 1
     assert {row["attack"] for row in figures["structure"]} >= {"foreign images, same place", "rebuilt tokens, best fit"}
     for name in ("path.png", "structure.png", "tokens.png"):
         assert cv2.imread(str(tmp_path / "latest" / name)).std() > 5

@@ -50,10 +50,8 @@ def permissions_count() -> Iterator[None]:
         yield
         return
     libc = ctypes.CDLL(None, use_errno=True)
-    header, sets = (
-        (ctypes.c_uint32 * 2)(_VERSION, 0),
-        (ctypes.c_uint32 * 6)(),
-    )  # effective, permitted, inheritable; then their upper halves
+    # effective, permitted, inheritable; then their upper halves
+    header, sets = ((ctypes.c_uint32 * 2)(_VERSION, 0), (ctypes.c_uint32 * 6)())
     if libc.capget(header, sets):
         pytest.skip(
             f"capabilities cannot be read here ({os.strerror(ctypes.get_errno())}), and root may read everything"

@@ -182,9 +182,8 @@ def test_tum_poses_are_interpolated_but_not_over_gaps(tmp_path):
     folder, truth = write("tum_rgbd", tmp_path)
     rows = [row for row in (folder / "groundtruth.txt").read_text().splitlines() if not row.startswith("#")]
     first, last = (row.split() for row in (rows[0], rows[3]))
-    (folder / "groundtruth.txt").write_text(
-        f"{rows[0]}\n{rows[2]}\n"
-    )  # 80 ms apart: the image between them is interpolated
+    # 80 ms apart: the image between them is interpolated
+    (folder / "groundtruth.txt").write_text(f"{rows[0]}\n{rows[2]}\n")
     assert [frame.stamp_ns for frame in open_recording(folder).frames] == truth.stamps_ns[:3]
     (folder / "groundtruth.txt").write_text(f"{' '.join(first)}\n{' '.join(last)}\n")  # 120 ms apart
     assert [frame.stamp_ns for frame in open_recording(folder).frames] == [truth.stamps_ns[0], truth.stamps_ns[3]]

@@ -65,9 +65,8 @@ def test_odometry_drifts_but_the_camera_does_not(tmp_path):
     np.testing.assert_allclose(open_recording(bag).poses(), recording.poses(), atol=1e-9)
     base = open_recording(bag, map_frame="odom").poses()
     np.testing.assert_allclose(base[:, :3, 3], odometry[:, :3, 3], atol=1e-9)
-    np.testing.assert_allclose(
-        base[0][:3, :3] @ [0, 0, 1], [1, 0, 0], atol=1e-12
-    )  # the camera looks along base_link's x
+    # the camera looks along base_link's x
+    np.testing.assert_allclose(base[0][:3, :3] @ [0, 0, 1], [1, 0, 0], atol=1e-12)
 
 
 def test_nothing_is_left_of_a_bag_that_failed(tmp_path):

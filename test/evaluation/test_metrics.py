@@ -41,9 +41,10 @@ def test_medians_count_unanswered_frames_as_infinitely_far() -> None:
     assert summarise([answer(0.01), answer(0.02), LOST])["median_translation_m"] == pytest.approx(0.02)
     assert summarise([answer(0.01), LOST, LOST])["median_translation_m"] is None
     assert summarise([answer(0.01 * index) for index in range(1, 12)])["p90_translation_m"] == pytest.approx(0.10)
+    # the upper one
     assert summarise([answer(0.01), answer(0.02), answer(0.03), answer(0.10)])["median_translation_m"] == pytest.approx(
         0.03
-    )  # the upper one
+    )
 
 
 def test_a_run_without_frames_has_no_figures() -> None:

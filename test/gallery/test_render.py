@@ -36,9 +36,8 @@ def board_of_discs(spots: np.ndarray, radius: int = 40) -> tuple[Scene, np.ndarr
     right, down = turn @ [0, -1.2, 0], turn @ [0, 0, -0.9]
     origin = np.array([1.5, 0, 0]) - (right + down) / 2
     angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
-    texels = (
-        spots[:, None] + 0.5 + radius * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-    )  # texel x spans [x, x + 1]
+    # texel x spans [x, x + 1]
+    texels = spots[:, None] + 0.5 + radius * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
     return Scene((Rectangle(origin, right, down, texture),)), origin + texels / [1200, 900] @ np.stack([right, down])
 
 
@@ -46,9 +45,8 @@ def board_of_discs(spots: np.ndarray, radius: int = 40) -> tuple[Scene, np.ndarr
 def test_discs_appear_where_their_outlines_project(lens):
     """Centroids of what is dark in the picture against centroids of the projected outlines."""
     camera = CAMERAS[lens]
-    spots = np.stack(np.meshgrid([150, 450, 750, 1050], [150, 450, 750]), axis=-1).reshape(-1, 2)[
-        :-1
-    ]  # one is missing: no symmetry
+    # one is missing: no symmetry
+    spots = np.stack(np.meshgrid([150, 450, 750, 1050], [150, 450, 750]), axis=-1).reshape(-1, 2)[:-1]
     scene, outlines = board_of_discs(spots)
     world_from_camera = camera_mount((0, 0.1, 0.05), pitch_down_deg=5)
     darkness = 255.0 - render(scene, camera, world_from_camera)[..., 0]
@@ -130,9 +128,8 @@ def test_fisheye_sees_beyond_a_right_angle(room):
 
 
 def test_pixels_without_a_ray_are_black(room):
-    folded = Camera(
-        320, 240, 150, 150, 159.5, 119.5, "plumb_bob", (-0.5, 0.0, 0.0, 0.0)
-    )  # the corners lie beyond its fold
+    # the corners lie beyond its fold
+    folded = Camera(320, 240, 150, 150, 159.5, 119.5, "plumb_bob", (-0.5, 0.0, 0.0, 0.0))
     image, depth = render(room, folded, camera_mount((0, 0.8, 1.4)), with_depth=True)
     assert (image[0, 0] == 0).all() and depth[0, 0] == 0 and image[120, 160].max() > 0
 

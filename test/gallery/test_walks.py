@@ -64,9 +64,8 @@ def test_a_seed_is_a_walk():
 
 def test_camera_mount_looks_forward_and_down():
     mount = camera_mount((0.1, 0.2, 0.3), pitch_down_deg=10, yaw_deg=90)
-    np.testing.assert_allclose(
-        mount[:3, 2], [0, np.cos(np.radians(10)), -np.sin(np.radians(10))], atol=1e-12
-    )  # optical z
+    # optical z
+    np.testing.assert_allclose(mount[:3, 2], [0, np.cos(np.radians(10)), -np.sin(np.radians(10))], atol=1e-12)
     np.testing.assert_allclose(mount[:3, 0], [1, 0, 0], atol=1e-12)  # optical x: to the right of a view along +y
     assert mount[2, 1] < -0.9 and np.linalg.det(mount[:3, :3]) == pytest.approx(1)
 

@@ -70,9 +70,8 @@ def test_pixel_to_ray_to_pixel(lens: str, data: st.DataObject, seed: int) -> Non
     rays, valid = camera.bearings(pixels)
     assert rays.shape == (len(pixels), 3) and valid.all()
     np.testing.assert_allclose(np.linalg.norm(rays, axis=1), 1.0, atol=1e-12)
-    projected, front = camera.project(
-        rays * np.random.default_rng(seed).uniform(0.1, 50, (len(rays), 1))
-    )  # at any distance
+    # at any distance
+    projected, front = camera.project(rays * np.random.default_rng(seed).uniform(0.1, 50, (len(rays), 1)))
     assert front.all()
     np.testing.assert_allclose(projected, pixels, atol=1e-5)
     np.testing.assert_allclose(rays[-1], [0, 0, 1], atol=1e-9)  # the principal point looks along the axis
@@ -101,9 +100,8 @@ def test_fisheye_projection_is_opencvs(lens: str, data: st.DataObject, seed: int
     pixels, front = camera.project(points)
     theta = np.arctan2(np.linalg.norm(points[:, :2], axis=1), points[:, 2])
     powers = np.linspace(0, theta, 200)[..., None] ** [0, 2, 4, 6, 8]
-    rising = (powers @ (np.array([1, 3, 5, 7, 9]) * [1, *coefficients])).min(
-        axis=0
-    )  # the image turns back where this is negative
+    # the image turns back where this is negative
+    rising = (powers @ (np.array([1, 3, 5, 7, 9]) * [1, *coefficients])).min(axis=0)
     assert front[rising > 0.01].all() and not front[rising < -0.01].any()
     np.testing.assert_allclose(pixels[front], expected[front, 0], atol=1e-8)
 
@@ -171,9 +169,8 @@ def test_a_lens_that_unfolds_again_has_no_ray_behind_its_fold() -> None:
     rays, valid = camera.bearings(np.column_stack([320.0 + 300.0 * outside, np.full(60, 240.0)]))
     assert not valid.any()
     assert np.isfinite(rays).all()
-    assert (
-        camera.project(rays_at(np.arctan([1.9]), azimuth=0.0))[0][0, 0] > 320 + 300 * 0.52
-    )  # although points there would project to it
+    # although points there would project to it
+    assert camera.project(rays_at(np.arctan([1.9]), azimuth=0.0))[0][0, 0] > 320 + 300 * 0.52
 
 
 @lenses
@@ -198,9 +195,8 @@ def test_a_cut_image_has_the_same_rays(lens: str, data: st.DataObject, seed: int
     cut = camera.cropped(x, y, WIDTH - 300, HEIGHT - 200)
     pixels = some_pixels(seed, cut)
     np.testing.assert_allclose(cut.bearings(pixels)[0], camera.bearings(pixels + [x, y])[0], atol=1e-8)
-    np.testing.assert_array_equal(
-        cut.contains(pixels)[:-1], True
-    )  # the last is the principal point, which may be cut away
+    # the last is the principal point, which may be cut away
+    np.testing.assert_array_equal(cut.contains(pixels)[:-1], True)
     assert camera.contains(pixels + [x, y]).all()
 
 

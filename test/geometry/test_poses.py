@@ -89,9 +89,8 @@ def test_errors_are_the_distance_and_the_angle_between(pose: np.ndarray, turn: n
     other = make_pose(pose[:3, :3] @ exp_so3(turn), pose[:3, 3] + shift)
     distance, angle = pose_errors(other, pose)
     assert distance == pytest.approx(np.linalg.norm(shift), abs=1e-9)
-    assert math.radians(angle) == pytest.approx(
-        np.linalg.norm(turn), rel=1e-6, abs=1e-12
-    )  # exact also for a millionth of a degree
+    # exact also for a millionth of a degree
+    assert math.radians(angle) == pytest.approx(np.linalg.norm(turn), rel=1e-6, abs=1e-12)
     distances, angles = pose_errors(np.stack([other, pose]), np.stack([pose, pose]))
     np.testing.assert_allclose(distances, [distance, 0], atol=1e-12)
     np.testing.assert_allclose(angles, [angle, 0], atol=1e-10)

@@ -54,9 +54,8 @@ def test_what_lies_outside_the_mapped_views_axes_is_new() -> None:
     """
     context, rotations, centres = _world(20, 0)
     whole = GlobalPose.fit(context, rotations, centres)
-    across = torch.linalg.svd(whole.basis, full_matrices=True)[0][
-        :, whole.basis.shape[1] :
-    ]  # no view has a share of these
+    # no view has a share of these
+    across = torch.linalg.svd(whole.basis, full_matrices=True)[0][:, whole.basis.shape[1] :]
     assert across.shape[1] >= CONTEXT - 20
     for size in (0.5, 2.0, 8.0):
         moved = context + whole.deviation * (size * across[:, 0])

@@ -75,9 +75,8 @@ def test_errors_grow_with_the_distance_from_the_mapped_views() -> None:
     np.testing.assert_allclose(usual, [found.position_sigma, np.radians(found.rotation_sigma_deg)], rtol=1e-6)
     np.testing.assert_allclose(far, 3 * usual, rtol=1e-6)
     np.testing.assert_allclose(near, 0.3 * usual, rtol=1e-6)  # never nothing
-    of_lines = np.sqrt(np.diag(found.covariance(1e18 * np.eye(6), None)))[
-        [0, 3]
-    ]  # which do not tell where they were seen from
+    # which do not tell where they were seen from
+    of_lines = np.sqrt(np.diag(found.covariance(1e18 * np.eye(6), None)))[[0, 3]]
     np.testing.assert_allclose(of_lines, usual, rtol=1e-6)
 
 

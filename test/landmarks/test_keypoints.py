@@ -52,9 +52,8 @@ def test_a_large_image_is_reduced_and_answered_in_its_own_coordinates() -> None:
         for spots, at, scale in ((small.pixels, blobs()[1], 1), (large.pixels, centres, 4))
     ]
     np.testing.assert_allclose(biases[0], biases[1], atol=0.15)
-    assert (
-        large.sigma == pytest.approx(small.sigma, rel=1e-6) == pytest.approx(1 / 250)
-    )  # of the image that was searched
+    # of the image that was searched
+    assert large.sigma == pytest.approx(small.sigma, rel=1e-6) == pytest.approx(1 / 250)
     # The same rays, whatever the resolution.
     angle = np.arccos(np.clip(small.bearings @ large.bearings.T, -1, 1)).min(axis=1)
     assert np.median(angle) < 0.5 / 250

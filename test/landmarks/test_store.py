@@ -152,9 +152,8 @@ def test_what_looks_alike_elsewhere_is_another_landmark() -> None:
     places, seen = cloud(rng, 30), looks(rng, 30)
     one, twins = landmarks_of(places, seen), landmarks_of(places + [0.5, 0.5, 0.5], seen)
     assert len(combine([one, twins], 0.05, 1000, 0)) == 60 and len(combine([one, twins], 1.0, 1000, 0)) == 30
-    assert (
-        len(combine([one, landmarks_of(places, looks(rng, 30))], 0.05, 1000, 0)) == 60
-    )  # and what looks otherwise is another, too
+    # and what looks otherwise is another, too
+    assert len(combine([one, landmarks_of(places, looks(rng, 30))], 0.05, 1000, 0)) == 60
 
 
 def test_of_too_many_those_that_more_images_show_are_kept() -> None:

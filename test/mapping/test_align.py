@@ -92,9 +92,8 @@ def test_landmarks_move_with_the_map(kind: str) -> None:
     old = tiny_map(landmarks=header)
     old.landmarks = landmarks
     new = old.aligned(alignment(MOVE))
-    pose = make_pose(
-        Rotation.from_rotvec([0.05, 0.1, 0.0]).as_matrix(), np.array([0.1, 0.2, 0.0])
-    )  # about the map's origin
+    # about the map's origin
+    pose = make_pose(Rotation.from_rotvec([0.05, 0.1, 0.0]).as_matrix(), np.array([0.1, 0.2, 0.0]))
     world = make_pose(pose[:3, :3], pose[:3, 3] + old.header.origin)
     if kind == "points":
         found = locate([keypoints_of(pose, points, descriptors)], np.eye(4)[None], new.landmarks, None)

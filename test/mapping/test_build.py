@@ -77,9 +77,8 @@ def test_stopping_saves_a_usable_map_and_the_same_call_goes_on(tmp_path: Path, w
     assert not first.complete and first.path is None and not path.exists()
     second = build_map(recording, path, encoder, head=HEAD, training=SHORT, watch=stop_after("training", 5))
     assert not second.complete and second.path == path
-    assert (
-        ("features", 31) in seen and ("features", 1) in seen and seen.count(("features", 20)) == 1
-    )  # none was encoded twice
+    # none was encoded twice
+    assert ("features", 31) in seen and ("features", 1) in seen and seen.count(("features", 20)) == 1
     assert SceneMap.load(path).header.figures["steps"] == 5
     third = build_map(recording, path, encoder, head=HEAD, training=SHORT)
     assert third.complete and not path.with_name("stopped.dimm.work").exists()

@@ -32,9 +32,8 @@ def test_shares_of_the_buffer_joined_are_the_buffer(
     recording, training = open_recording(walk), TrainingConfig(passes=2, depth="none", memory_mb=memory_mb)
     whole = open_buffer(tmp_path / "whole", recording, encoder, training)
     fill_buffer(whole, recording, encoder, training)
-    parts = [
-        open_buffer(tmp_path / "parts", recording, encoder, training, (rank, 5)) for rank in range(5)
-    ]  # 48 views: uneven shares
+    # 48 views: uneven shares
+    parts = [open_buffer(tmp_path / "parts", recording, encoder, training, (rank, 5)) for rank in range(5)]
     for part in parts:
         fill_buffer(part, recording, encoder, training)
     expected = whole.training_views(4096)
@@ -61,9 +60,8 @@ def test_two_processes_make_as_good_a_map(walk: Path, other_walk: Path, encoder:
     one, two = (SceneMap.load(path).header for path in maps)
     assert two.figures["steps"] == one.figures["steps"] == 200 and two.figures["views"] == one.figures["views"]
     assert two.figures["patches"] == one.figures["patches"] and (two.origin, two.radius) == (one.origin, one.radius)
-    assert two.figures["loss"] == pytest.approx(
-        one.figures["loss"], abs=0.35
-    )  # three seeds differed by 0.16; not averaged, gradients cost 0.9
+    # three seeds differed by 0.16; not averaged, gradients cost 0.9
+    assert two.figures["loss"] == pytest.approx(one.figures["loss"], abs=0.35)
     assert not list(tmp_path.glob("*.work"))
     frames = open_recording(walk).frames
     errors = [

@@ -107,6 +107,5 @@ def test_a_damaged_checkpoint_is_begun_anew(tmp_path: Path) -> None:
         save_file(load_file(checkpoint), checkpoint, told)
         assert not MapFit(header, walk.views(), checkpoint, "mark", CPU, stop).run().complete
         assert seen == [1, 2, 1, 2], (name, text)
-    assert (
-        MapFit(header, walk.views(), checkpoint, "mark", CPU, stop).run().complete and seen[-1] == 3
-    )  # a whole one is gone on from
+    # a whole one is gone on from
+    assert MapFit(header, walk.views(), checkpoint, "mark", CPU, stop).run().complete and seen[-1] == 3

@@ -35,9 +35,8 @@ def test_each_image_is_answered_by_the_map_that_knows_it(
         for frame in open_recording(bag).frames[::5]:
             one, other = (localizer.localize(frame.load(), frame.camera) for localizer in (both, alone))
             np.testing.assert_allclose(one.world_rays, other.world_rays, atol=2e-3)
-            metres, degrees = pose_errors(
-                one.world_from_camera, other.world_from_camera
-            )  # another origin, other draws of the RANSAC
+            # another origin, other draws of the RANSAC
+            metres, degrees = pose_errors(one.world_from_camera, other.world_from_camera)
             assert metres < 0.05 and degrees < 4.0
             assert one.novelty < 0.05
 

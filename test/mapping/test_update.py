@@ -269,9 +269,8 @@ def test_calibrations_of_other_units_and_of_two_recordings() -> None:
     both = one.joined(other)
     assert (both.frames, both.max_novelty) == (160, 0.5) and both.position_error == pytest.approx(0.05)
     assert one.sigmas(0.2)[0] < both.sigmas(0.2)[0] < other.sigmas(0.2)[0]
-    short = Calibration(
-        position_rate=3.0, max_novelty=0.9
-    )  # no frame was held out: the other's rates rest on something
+    # no frame was held out: the other's rates rest on something
+    short = Calibration(position_rate=3.0, max_novelty=0.9)
     assert one.joined(short) == short.joined(one) == one.model_copy(update={"max_novelty": 0.9})
 
 

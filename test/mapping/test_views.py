@@ -33,9 +33,8 @@ def test_later_passes_move_the_camera_by_stereo_depth(recording: Recording) -> N
     maker = ViewMaker(recording, 224, CONFIG)
     views = [maker.make(1, index) for index in range(0, 20, 4)]
     lengths = [np.linalg.norm(view.offset) for view in views]
-    assert (
-        max(lengths) <= CONFIG.max_offset * 4.0 and np.median(lengths) > 0.01
-    )  # nothing in the room is further than 4 m at the median
+    # nothing in the room is further than 4 m at the median
+    assert max(lengths) <= CONFIG.max_offset * 4.0 and np.median(lengths) > 0.01
     assert np.mean([view.valid.mean() for view in views]) > 0.4
 
 
@@ -61,9 +60,8 @@ def test_recorded_depth_is_used_where_there_is_any(recording: Recording) -> None
 
     frames = [replace(frame, load_depth=depth, depth_camera=frame.camera.scaled(112, 84)) for frame in recording.frames]
     view = ViewMaker(replace(recording, frames=frames), 224, CONFIG).make(1, 3)
-    assert (
-        0 < np.linalg.norm(view.offset) <= CONFIG.max_offset * 2.0 * 1.2
-    )  # ranges are longer than depths off the axis
+    # ranges are longer than depths off the axis
+    assert 0 < np.linalg.norm(view.offset) <= CONFIG.max_offset * 2.0 * 1.2
 
 
 def test_a_view_depends_on_pass_frame_and_seed_alone(recording: Recording) -> None:

@@ -108,9 +108,8 @@ def test_mcap_holds_what_was_localized(tmp_path: Path) -> None:
     ]
     assert len(markers["rays, inliers"].colors) == 16
     (path,), poses = messages(bag, "/estimated_path"), messages(bag, "/pose")
-    assert (
-        len(path.poses) == len(poses) == 1 and len(messages(bag, "/true_path")[0].poses) == 2
-    )  # the rejected one is in neither
+    # the rejected one is in neither
+    assert len(path.poses) == len(poses) == 1 and len(messages(bag, "/true_path")[0].poses) == 2
     position, rotation = poses[0].pose.pose.position, poses[0].pose.pose.orientation
     np.testing.assert_allclose(
         from_quaternion(xyz([position])[0], np.array([rotation.x, rotation.y, rotation.z, rotation.w])), POSE, atol=1e-9

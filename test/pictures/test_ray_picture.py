@@ -82,6 +82,5 @@ def test_world_rays_are_those_the_residuals_were_taken_from(small_map: Path, enc
     origin = np.array(localizer.map.header.origin)  # the solver works about it
     distance = np.linalg.norm(np.cross(centre - origin, solved) - (moment - np.cross(origin, direction)), axis=-1)
     np.testing.assert_allclose(distance, estimate.centre_residual, atol=1e-3)
-    assert (
-        np.median(np.linalg.norm(moment - np.cross(centre, direction), axis=-1)) < 0.3
-    )  # the rays pass near the camera
+    # the rays pass near the camera
+    assert np.median(np.linalg.norm(moment - np.cross(centre, direction), axis=-1)) < 0.3

@@ -152,9 +152,8 @@ class Robot:
         self._tf = node.create_publisher(TFMessage, "/tf", DYNAMIC_QOS)
         self._tf_static = node.create_publisher(TFMessage, "/tf_static", STATIC_QOS)
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-        opener = (
-            (lambda entry, **options: localizer.open(entry, **options)) if localizer else None
-        )  # tests change localizer.open
+        # tests change localizer.open
+        opener = (lambda entry, **options: localizer.open(entry, **options)) if localizer else None
         self.node = LocalizerNode(
             open_localizer=opener, context=session.context, use_global_arguments=False, parameter_overrides=overrides
         )

@@ -246,7 +246,7 @@ def test_incompatible_qos_is_named(session, make_robot) -> None:
     session.node.create_publisher(Image, "image", best_effort)
 
     def said():
-        return [one.message.reason for one in robot.collector.reports if "QoS is incompatible" in one.message.reason]  # noqa: E731
+        return [one.message.reason for one in robot.collector.reports if "QoS is incompatible" in one.message.reason]
 
     assert robot.collector.wait_for(said, PATIENCE)
     assert "RELIABILITY" in said()[-1] and "best_effort" in said()[-1]

@@ -45,9 +45,8 @@ def test_the_nodes_covariance_is_judged_at_the_camera() -> None:
     assert one.covariance[1, 1] == pytest.approx(1e-4 + 1e-2, rel=0.01) and one.covariance[1, 5] == pytest.approx(
         1e-2, rel=0.01
     )
-    assert normalised_squares([one, two]) == pytest.approx(
-        [turn**2 / 1e-2], rel=0.02
-    )  # of the heading, and no more for its arm
+    # of the heading, and no more for its arm
+    assert normalised_squares([one, two]) == pytest.approx([turn**2 / 1e-2], rel=0.02)
 
 
 def test_the_end_names_commands_that_can_be_typed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

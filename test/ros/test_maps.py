@@ -57,9 +57,8 @@ def test_map_is_changed_while_the_node_runs(in_building) -> None:
     assert status.accepted and (status.map_name, status.header.frame_id) == ("floor1", "map1")
     set_parameter(robot, "map", "floor2")
     assert robot.collector.wait_for(lambda: robot.collector.reports[-1].message.map_name == "floor2", PATIENCE)
-    assert (
-        robot.collector.reports[-1].message.state == LocalizationStatus.UNINITIALIZED
-    )  # what was known was of another map
+    # what was known was of another map
+    assert robot.collector.reports[-1].message.state == LocalizationStatus.UNINITIALIZED
     assert not robot.report_of(robot.localize(1)).message.accepted
     stamp = robot.localize(2)
     assert robot.answer_of(stamp).frame_id == "map2"
@@ -143,16 +142,8 @@ def test_several_maps_with_the_gate(in_building) -> None:
         if not index:
             robot.send_info()
         statuses.append(robot.report_of(robot.send_image(stamp, floor)).message)
-    assert [status.accepted for status in statuses] == [
-        False,
-        False,
-        True,
-        False,
-        True,
-        False,
-        True,
-        True,
-    ]  # 3 of the newest 5
+    # 3 of the newest 5
+    assert [status.accepted for status in statuses] == [False, False, True, False, True, False, True, True]
     assert [status.map_name for status in statuses][2:] == ["floor1"] * 4 + ["floor2"] * 2
     assert "another map" in statuses[3].reason
     heights = [answer.map_from_body[2, 3] for answer in robot.collector.answers]

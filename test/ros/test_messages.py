@@ -71,9 +71,8 @@ def test_floor_leaves_no_direction_too_certain(seed: int, degenerate: bool) -> N
     np.testing.assert_array_equal(floored, floored.T)
     units = np.repeat([0.01, 0.02], 3)
     assert np.linalg.eigvalsh(floored / np.outer(units, units)).min() > 0.999
-    assert (
-        np.linalg.eigvalsh((floored - covariance) / np.outer(units, units)).min() > -1e-6
-    )  # it never takes uncertainty away
+    # it never takes uncertainty away
+    assert np.linalg.eigvalsh((floored - covariance) / np.outer(units, units)).min() > -1e-6
 
 
 def test_floor_keeps_a_covariance_above_it() -> None:

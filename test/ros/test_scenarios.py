@@ -78,9 +78,8 @@ def test_kidnapped_robot(make_robot, ros_walk, mapped) -> None:
     before, after = views[:STEPS], views[-STEPS:]
     jump = np.linalg.norm(after[0].world_from_base[:3, 3] - before[-1].world_from_base[:3, 3])
     assert jump > 1.5
-    carried = before[-1].world_from_base @ poses.invert(
-        after[0].world_from_base
-    )  # odometry does not feel that it is carried
+    # odometry does not feel that it is carried
+    carried = before[-1].world_from_base @ poses.invert(after[0].world_from_base)
     truth, said = {}, []
     for view, odom in [
         *((one, one.world_from_base) for one in before),
@@ -175,7 +174,7 @@ def test_map_base_stays_bounded_while_odometry_drifts(make_robot, tmp_path: Path
         if status.accepted:
 
             def corrected(at=taken[-1]):
-                return any(one.parent == "map" and one.received_s > at for one in robot.collector.broadcasts)  # noqa: E731
+                return any(one.parent == "map" and one.received_s > at for one in robot.collector.broadcasts)
 
             assert robot.collector.wait_for(corrected, PATIENCE)
     by_tf = drive.by_tf(robot.collector.broadcasts, taken)

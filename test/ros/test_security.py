@@ -139,7 +139,7 @@ def test_odd_map_paths_are_answered_in_one_sentence(make_robot, path) -> None:
     robot = make_robot(real=True, ready=False, map=path, device="cpu")
 
     def said():
-        return [one.message.reason for one in robot.collector.reports if "still being loaded" not in one.message.reason]  # noqa: E731
+        return [one.message.reason for one in robot.collector.reports if "still being loaded" not in one.message.reason]
 
     assert robot.collector.wait_for(said, PATIENCE)
     assert "does not exist" in said()[-1] and "\n" not in said()[-1].replace("\n.safetensors", "")
