@@ -40,14 +40,19 @@ ODOM_FROM_BASE = rotated(0.0, 0.0, 0.4, 5.0, -2.0, 0.0)
 WORLD_FROM_CAMERA = rotated(0.5, -0.7, 0.2, 1.0, 2.0, 3.0)
 
 
-def wait(condition: Callable[[], object], timeout_s: float = PATIENCE) -> None:
-    """Wait for something that no message announces."""
+def eventually(condition: Callable[[], object], timeout_s: float = PATIENCE) -> bool:
+    """Whether something that no message announces happens in time."""
     gate = threading.Event()
     for _ in range(int(timeout_s / 0.01)):
         if condition():
-            return
+            return True
         gate.wait(0.01)
-    raise AssertionError("timed out")
+    return False
+
+
+def wait(condition: Callable[[], object], timeout_s: float = PATIENCE) -> None:
+    """Wait for something that no message announces."""
+    assert eventually(condition, timeout_s), "timed out"
 
 
 class KnownPose:

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from rclpy.signals import uninstall_signal_handlers
 
+from dimm_ros.replay import session as local
+from dimm_ros.replay.session import LocalSession
 from dimm_ros.ros import subscriptions
 from dimm_ros.ros.node import main
 from dimm_ros.ros.parameters import declarations
 
-from .robot import wait
+from .robot import eventually
 
 #: A localizer whose map is never loaded, and a thread of some library that never ends.
 ENDLESS = """
@@ -96,30 +98,37 @@ def test_a_malformed_parameter_file_is_one_sentence(capsys, tmp_path: Path, text
     assert "config/localizer.yaml shows the form" in said[0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_process_ends_at_once_and_leaves_the_graph(session, number) -> None:
-    """Whatever threads go on; others are told, and need not wait until its lease of twenty seconds ends.
-
-    They are told by one datagram, which a busy machine may lose: once in three tries it must arrive.
-    """
-    for tries_left in reversed(range(3)):
+def _ended_and_unseen(number: int) -> bool:
+    """Whether a node that is told to end was seen before and soon is not any more, in a domain of its own."""
+    with LocalSession("dimm_watcher") as session:
         process = subprocess.Popen(
             [sys.executable, "-c", ENDLESS], env=session.environment, stdout=subprocess.PIPE, text=True
         )
+
+        def seen() -> bool:
+            return "localizer" in session.node.get_node_names()
+
         try:
             assert process.stdout.readline() == "loading\n"
-            wait(lambda: "localizer" in session.node.get_node_names())
+            found = eventually(seen, 30.0)
             process.send_signal(number)
             assert process.wait(9.0) == 0
-            wait(lambda: "localizer" not in session.node.get_node_names(), 9.0)
-            return
-        except AssertionError:
-            if not tries_left:
-                raise
+            return found and eventually(lambda: not seen(), 9.0)
         finally:
             process.kill()
             process.wait()
-        wait(lambda: "localizer" not in session.node.get_node_names())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_process_ends_at_once_and_leaves_the_graph(number, monkeypatch) -> None:
+    """Whatever threads go on; others are told, and need not wait until its lease of twenty seconds ends.
+
+    They are told by one datagram, which a busy machine may lose: once in four tries it must arrive. Over UDP alone: what
+    killed processes leave in shared memory makes Fast DDS deaf at times to who comes next (rmw_fastrtps#699).
+    """
+    monkeypatch.setattr(local, "find_config", lambda name: None)  # the profile has both
+    monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
+    assert any(_ended_and_unseen(number) for _ in range(4))
 
 
 def test_events_of_the_middleware_have_another_module_in_humble(monkeypatch) -> None:
