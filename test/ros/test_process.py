@@ -123,8 +123,8 @@ def _ended_and_unseen(number: int) -> bool:
 def test_the_process_ends_at_once_and_leaves_the_graph(number, monkeypatch) -> None:
     """Whatever threads go on; others are told, and need not wait until its lease of twenty seconds ends.
 
-    They are told by one datagram, which a busy machine may lose: once in four tries it must arrive. Over UDP alone: what
-    killed processes leave in shared memory makes Fast DDS deaf at times to who comes next (rmw_fastrtps#699).
+    They are told by one datagram, which a busy machine may lose: once in four tries it must arrive. Over UDP alone:
+    what killed processes leave in shared memory makes Fast DDS deaf at times to who comes next (rmw_fastrtps#699).
     """
     monkeypatch.setattr(local, "find_config", lambda name: None)  # the profile has both
     monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
