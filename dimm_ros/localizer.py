@@ -41,7 +41,7 @@ from dimm_ros.uncalibrated import encode_image, find_focal, observe_as, square_c
 #: Of a window's landmarks, the least share of an usual image's that the newest must show, or it was taken elsewhere.
 _LEAST_SHARE = 0.25
 #: Landmarks an image from which the coarse level's are enough.
-_ENOUGH = 100
+_ENOUGH = 150
 #: Tracking looks at a smaller image for fewer keypoints: a good prediction needs less.
 _TRACKED_LONGEST, _TRACKED_KEYPOINTS = 320, 800
 _UNSEEN = "Too few landmarks are where the prediction has them: it is wrong, or they are hidden; localize anew."
