@@ -18,7 +18,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads, as in the command line
 
 from benchmarks.peers import cost  # noqa: E402
-from benchmarks.peers.measure import PEERS, measure, missing  # noqa: E402
+from benchmarks.peers.measure import PEERS, measure, missing, peer_of  # noqa: E402
 from benchmarks.peers.scenes import SCENES  # noqa: E402
 from benchmarks.report import Store  # noqa: E402
 from dimm_ros.cli.console import bars, console  # noqa: E402
@@ -112,7 +112,9 @@ def _run(scene: str, peer: str, given: argparse.Namespace, store: Store) -> None
         "--quick"
     ] * given.quick
     start = time.monotonic()
-    if _child([*command, "--row", scene, "features"]) is None:  # in its own process, whose memory is not the peer's
+    shares = getattr(peer_of(peer), "FEATURES", True)
+    # In their own process, whose memory is not the peer's.
+    if shares and _child([*command, "--row", scene, "features"]) is None:
         console.print(f"{scene}: features failed (see above)", highlight=False)
         return
     figures = _child([*command, "--row", scene, peer])
