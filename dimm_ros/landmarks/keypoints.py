@@ -124,9 +124,10 @@ class Sift:
         found, descriptors = finder.detectAndCompute(grey, None)
         if not found:
             return np.empty((0, 2)), np.empty((0, self.dim), np.float32)
-        order = np.argsort([-point.response for point in found], kind="stable")  # OpenCV's is that of the scales
-        found, descriptors = [found[index] for index in order], descriptors[order]
-        pixels = np.array([point.pt for point in found]) - self._shift
+        strength = np.fromiter((point.response for point in found), np.float32, len(found))
+        order = np.argsort(-strength, kind="stable")  # OpenCV's is that of the scales
+        descriptors = descriptors[order]
+        pixels = cv2.KeyPoint.convert(found)[order].astype(np.float64) - self._shift
         descriptors = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-6))
         return pixels, descriptors
 

@@ -180,7 +180,7 @@ def fill_buffer(
     """
     if buffer.complete:
         return True
-    begun = time.perf_counter() - buffer.seconds
+    begun, encoder = time.perf_counter() - buffer.seconds, encoder.for_many()
     batch = 16 if encoder.device.type == "cuda" else 1  # on a CPU one image at a time is the fastest
     first, step = buffer.part
     jobs = (divmod(first + number * step, len(recording.frames)) for number in range(buffer.done, buffer.views))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dimm_ros.config import EncoderConfig
+from dimm_ros.encoder import dinov2
 from dimm_ros.encoder.dinov2 import Encoder, _load
 from dimm_ros.encoder.weights import MODELS
 from dimm_ros.errors import WeightsError
@@ -87,3 +88,19 @@ def test_every_variant_runs(name: str, tmp_path) -> None:
 def test_weights_of_another_model_are_refused(name: str, encoder: Encoder) -> None:
     with pytest.raises(WeightsError, match=f"is not a {name}"):
         _load(name, encoder.weights.path)
+
+
+def test_many_images_are_encoded_in_bfloat16_where_the_processor_multiplies_in_it(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dinov2, "_has_bfloat16_matrices", lambda: False)
+    assert encoder.for_many() is encoder
+    monkeypatch.setattr(dinov2, "_has_bfloat16_matrices", lambda: True)
+    faster = encoder.for_many()
+    assert encoder.dtype == torch.float32 and faster.for_many() is faster
+    images = torch.randn(1, 3, 70, 84, generator=torch.Generator().manual_seed(0))
+    ones, others = encoder.encode(images), faster.encode(images)
+    for name in ("patches", "context", "cls"):
+        exact, rounded = getattr(ones, name), getattr(others, name)
+        assert rounded.dtype == torch.bfloat16
+        assert 0 < (rounded.float() - exact).norm() / exact.norm() < 0.03
