@@ -45,6 +45,8 @@ from dimm_ros.whole_file import write_whole  # noqa: E402
 ROOT = Path("results") / "landmarks"
 SPLITS = ("near", "mid", "far")
 _STRAY_QUERIES = 20
+#: Images whose times are taken.
+_TIMED = 35
 #: Of the tracked image's prediction, one standard deviation: metres, degrees.
 _PREDICTION = (0.02, 0.5)
 ROWS = ("rays alone", "landmarks alone", "rays and points", "rays and lines", "tracking")
@@ -122,6 +124,27 @@ def measure(data: Path, name: str, seed: int) -> dict[str, dict]:
         "landmarks_kept": 0 if header is None else header.count,
     }
     return found
+
+
+def measure_times(data: Path, name: str, seed: int) -> dict[str, dict]:
+    """Medians of a query's stages and of a tracked image's, asked one by one of a map that is there."""
+    localizer = Localizer.open(ROOT / f"{name}_{seed}.dimm", device="cpu")
+    queries = next(iter(scene_of(data, name)[1].values())).frames
+    rng, found = np.random.default_rng(0), {"query": [], "tracking": []}
+    with bars() as progress:
+        for done, frame in enumerate(chosen := queries[:: max(1, len(queries) // _TIMED)], start=1):
+            image = frame.load()
+            full, tracked = localizer.localize(image, frame.camera), _tracked(localizer, frame, image, rng)
+            if done > 1:  # the first of each is slow for reasons of its own
+                found["query"].append(full.stage_ms)
+                found["tracking"].append(tracked.stage_ms)
+            progress(name, done, len(chosen))
+    medians = {
+        what: {stage: float(np.median([each[stage] for each in stages])) for stage in stages[0]}
+        for what, stages in found.items()
+    }
+    ratio = float(np.median([each["total"] / each["encode"] for each in found["query"]]))
+    return medians | {"query / encoder": {"total": ratio}, "load": {"begun": os.getloadavg()[0]}}
 
 
 def measure_alone(data: Path, name: str, seed: int) -> dict[str, dict]:
@@ -261,7 +284,7 @@ def table(known: dict[str, dict]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for place, found in known.items():
-        if place.endswith("strangers"):
+        if place.endswith(("strangers", "times")):
             continue
         for key, each in found.items():
             if key == "map":
@@ -291,6 +314,7 @@ def main() -> None:
     )
     parser.add_argument("--alone", action="store_true", help="landmarks and nothing else: minutes for all places")
     parser.add_argument("--strangers", action="store_true", help="images of other places, asked of maps that are there")
+    parser.add_argument("--times", action="store_true", help="times of queries and tracking, of maps that are there")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     given = parser.parse_args()
     ROOT.mkdir(parents=True, exist_ok=True)
@@ -298,15 +322,20 @@ def main() -> None:
     known: dict[str, dict] = json.loads(store.read_text()) if store.is_file() else {}
     for seed in given.seeds:
         for name in given.places:
-            what, work = ("", measure)
-            if given.alone or given.strangers:
-                what, work = (" alone", measure_alone) if given.alone else (" strangers", measure_strangers)
+            what, work = "", measure
+            for chosen, suffix, other in (
+                (given.alone, " alone", measure_alone),
+                (given.strangers, " strangers", measure_strangers),
+                (given.times, " times", measure_times),
+            ):
+                if chosen:
+                    what, work = suffix, other
             key = f"{name} {seed}{what}"
             if key not in known:
                 known[key] = work(given.data, name, seed)
                 write_whole(store, json.dumps(known, indent=2) + "\n")
-    strangers = [f"{place}: {found}" for place, found in known.items() if place.endswith("strangers")]
-    for line in [*table(known), *strangers]:
+    others = [f"{place}: {found}" for place, found in known.items() if place.endswith(("strangers", "times"))]
+    for line in [*table(known), *others]:
         console.print(line, highlight=False, soft_wrap=True)
 
 
