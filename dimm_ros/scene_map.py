@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ from dimm_ros.landmarks.keypoints import DETECTORS
 from dimm_ros.landmarks.store import LandmarkKind, Landmarks
 from dimm_ros.reach import Reach
 from dimm_ros.whole_file import written_whole
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 6  # 5: landmarks; 6: reach, alignment
 _OLDEST_FORMAT = (
@@ -296,7 +299,7 @@ class Alignment(BaseModel):
 
 
 class Part(BaseModel):
-    """A map that a merged map was made of."""
+    """A map that a merged map was made of; ``alignments`` are its own, from before it was merged."""
 
     model_config = _DATA
 
@@ -305,6 +308,7 @@ class Part(BaseModel):
     origin: tuple[float, float, float]
     radius: float = Field(gt=0)
     calibration: Calibration = Calibration()
+    alignments: tuple[Alignment, ...] = ()
 
 
 class MapHeader(BaseModel):
@@ -331,8 +335,13 @@ class MapHeader(BaseModel):
     figures: dict[PlainText, float] = {}
     curves: tuple[Curve, ...] = ()
     landmarks: LandmarkHeader | None = Field(None, description="what the landmarks are; None for a map of rays alone")
-    alignments: tuple[Alignment, ...] = Field((), description="frames that the map was brought into, in order")
+    alignments: tuple[Alignment, ...] = Field((), description="frames that the whole map was brought into, in order")
     parts: tuple[Part, ...] = Field((), description="of a merged map, see head.merged; empty for all others")
+
+    @property
+    def all_alignments(self) -> tuple[Alignment, ...]:
+        """Those of the parts and of the whole map, each once."""
+        return tuple(dict.fromkeys((*(one for part in self.parts for one in part.alignments), *self.alignments)))
 
     def mark(self) -> dict[str, str]:
         """Metadata that tie the files beside a map to it, and to the frame it is in."""
@@ -374,16 +383,20 @@ class SceneMap:
         return SceneMap(self.header.model_copy(update={"landmarks": None}), self.head)
 
     def parts(self) -> list[tuple[Part, MapHead]]:
-        """A map as parts of a merged one: itself, or those that it was merged from."""
+        """A map as parts of a merged one: itself, or those that it was merged from, with what each was aligned by."""
         header, head = self.header, self.head
         if isinstance(head, MergedHead):
-            return list(zip(header.parts, head.parts, strict=True))
+            moved = [
+                part.model_copy(update={"alignments": (*part.alignments, *header.alignments)}) for part in header.parts
+            ]
+            return list(zip(moved, head.parts, strict=True))
         part = Part(
             name=header.name,
             head=header.head,
             origin=header.origin,
             radius=header.radius,
             calibration=header.calibration,
+            alignments=header.alignments,
         )
         return [(part, head)]
 
@@ -561,11 +574,14 @@ def _read_head(header: MapHeader, file: safe_open, path: Path) -> MapHead | Merg
     """The head that the header describes with the file's tensors, none of which is read before all have the right
     shapes.
     """
-    slices = {
-        name: file.get_slice(name)
-        for name in file.keys()
-        if not name.startswith(_LANDMARKS) and not _DROPPED_TENSORS.match(name)
-    }
+    names = [name for name in file.keys() if not name.startswith(_LANDMARKS)]
+    slices = {name: file.get_slice(name) for name in names if not _DROPPED_TENSORS.match(name)}
+    if len(slices) < len(names):
+        log.warning(
+            "Map %s is of an earlier dimm_ros: its network for the whole image's rotation is left out, without which "
+            "rotations may be a little less exact; rebuild it with 'dimm map'.",
+            path,
+        )
     shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
     head = _empty_head(header, shapes)
     needed = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}

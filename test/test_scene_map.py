@@ -21,8 +21,9 @@ from typer.testing import CliRunner
 import dimm_ros.whole_file
 from dimm_ros.cli import console
 from dimm_ros.cli.main import app
+from dimm_ros.config import HeadConfig
 from dimm_ros.errors import MapError
-from dimm_ros.scene_map import Calibration, Curve, Part, SceneMap, SourceRecording, merged_head
+from dimm_ros.scene_map import Calibration, Curve, Part, SceneMap, SourceRecording, _empty_head, merged_head
 from dimm_ros.whole_file import written_whole
 
 EVIL = "a\x1b[31mb\x9b2J\u202ec\nd"
@@ -73,6 +74,9 @@ def test_sizes_that_a_header_claims_take_no_memory(tiny: Path) -> None:
     with pytest.raises(MapError, match="does not hold the head that its header describes"):
         SceneMap.load(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+    # Whatever this process has taken before, which hides what is taken now:
+    wide = tiny_header(head=HeadConfig(mappers=16, width=4096, depth=2))
+    assert all(tensor.is_meta for tensor in _empty_head(wide, {}).state_dict().values())
 
 
 def _set(**changes: object) -> Callable[[dict], object]:
@@ -162,6 +166,15 @@ def test_a_merged_map_without_its_parts_is_one_sentence(tmp_path: Path, tiny: Pa
         SceneMap.load(spoilt(path, tensors=lambda tensors: tensors.pop("parts.1.whole.views")))
     with pytest.raises(MapError, match="cannot be read"):
         SceneMap.load(spoilt(path, lambda fields: fields["parts"][1].update(origin=(float("nan"), 0, 0))))
+
+
+def test_the_log_says_what_is_left_out_of_an_older_map(tiny: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Up to format 5 a network told the whole image's rotation; without it the map answers otherwise."""
+    SceneMap.load(tiny)
+    assert caplog.text == ""
+    older = spoilt(tiny, _set(format_version=5), _shaped("turn.0.weight", 3, 2))
+    assert len(SceneMap.load(older).head.state_dict()) == len(load_file(tiny))
+    assert "spoilt.dimm is of an earlier dimm_ros: its network for the whole image's rotation is left" in caplog.text
 
 
 def test_what_a_map_is_called_does_not_command_a_terminal(tmp_path: Path) -> None:

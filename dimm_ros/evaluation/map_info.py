@@ -62,7 +62,7 @@ def map_info(path: str | Path) -> dict:
         "calibration": calibration.model_dump(),
         "landmarks": None if header.landmarks is None else header.landmarks.model_dump(),
         "reach": {name: _reach(reach) for name, reach in reaches(header).items()},
-        "alignments": [one.model_dump() for one in header.alignments],
+        "alignments": [one.model_dump() for one in header.all_alignments],
         "parts": [part.name for part in header.parts],
         "bytes_per_part": bytes_per_part(path),
         "beside": {

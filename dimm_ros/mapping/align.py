@@ -182,7 +182,7 @@ def check_in_map(scene_map: SceneMap, in_map: Sequence[tuple[int, np.ndarray]], 
         return
     header = scene_map.header
     cure = f"give the trajectory of what was mapped, in the map's frame '{header.frame_id}'"
-    if header.alignments:
+    if header.all_alignments:
         cure += ", into which the map was moved by an earlier 'dimm map align', or align the map from before that"
     raise InputError(
         f"IN_MAP is not in the frame of map '{header.name}': its poses are {metres:.2f} m and {degrees:.0f} degrees "

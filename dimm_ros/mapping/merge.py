@@ -145,6 +145,7 @@ def _header(maps: Sequence[SceneMap], parts: Sequence[Part], name: str) -> MapHe
             "calibration": calibration,
             "sources": tuple(source for one in maps for source in one.header.sources),
             "figures": {},
+            "alignments": (),  # each part has its own
             "parts": tuple(parts),
             "curves": tuple(curve for one in maps for curve in one.header.curves)[-_CURVES:],
         }

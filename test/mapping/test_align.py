@@ -370,6 +370,29 @@ def test_poses_in_the_frame_before_are_noticed_though_it_has_the_same_name(train
     assert merge_maps(paths[1:], tmp_path / "merged.dimm").exists()
 
 
+@pytest.mark.parametrize("order", [("native", "moved"), ("moved", "native")])
+def test_a_merged_map_keeps_what_each_of_its_parts_was_aligned_by(
+    trained: SceneMap, tmp_path: Path, order: tuple[str, str]
+) -> None:
+    """Whichever comes first; so a third one in the frame before is still noticed, though it has the same name."""
+    move = make_pose(Rotation.from_euler("y", 15, degrees=True).as_matrix(), np.array([0.25, 0.0, 0.1]))
+    moved = trained.aligned(alignment(move, "map"))
+    native = SceneMap(moved.header.model_copy(update={"alignments": ()}), moved.head)  # made in that frame
+    for name, scene_map in (("before", trained), ("moved", moved), ("native", native)):
+        scene_map.save(tmp_path / f"{name}.dimm")
+    path = merge_maps([tmp_path / f"{name}.dimm" for name in order], tmp_path / "merged.dimm")
+    header = SceneMap.load(path).header
+    assert [len(part.alignments) for part in header.parts] == [name == "moved" for name in order]
+    assert header.alignments == () and header.all_alignments == moved.header.alignments
+    assert [label for label, _ in rows(map_info(path))].count("aligned") == 1
+    with pytest.raises(MapError, match="are in different frames, though both are called 'map'"):
+        merge_maps([path, tmp_path / "before.dimm"], tmp_path / "more.dimm")
+    twice = saved(SceneMap.load(path).aligned(alignment(MOVE, "map")), tmp_path / "twice.dimm")
+    again = SceneMap.load(merge_maps([tmp_path / "twice.dimm", tmp_path / "twice.dimm"], tmp_path / "again.dimm"))
+    assert [len(part.alignments) for part in again.header.parts] == 2 * [1 + (name == "moved") for name in order]
+    assert set(again.header.all_alignments) == set(twice.header.all_alignments) > set(header.all_alignments)
+
+
 def test_an_alignment_that_is_no_rigid_transform_is_refused() -> None:
     with pytest.raises(ValueError, match="not a rigid transform"):
         alignment(np.diag([2.0, 2.0, 2.0, 1.0]))

@@ -106,6 +106,15 @@ def test_a_parameter_file_counts_in_a_namespace(small_map: Path, tmp_path: Path)
         running.wait_for(r"(Waiting for images) on '/robot1/image'")
 
 
+def test_a_bad_parameter_ends_the_launch(tmp_path: Path) -> None:
+    """The node ends with one sentence, and nothing keeps launch waiting for it."""
+    (tmp_path / "mine.yaml").write_text("localizer:\n  ros__parameters: {tf_rate: fast}\n", encoding="utf-8")
+    with launched("localization.launch.py", f"params_file:={tmp_path / 'mine.yaml'}", "map:=none") as running:
+        running.end()
+        said = [line for line in running.lines if "localizer: " in line]
+        assert len(said) == 1 and "tf_rate" in said[0]
+
+
 def test_replay_starts_nothing_without_rviz(small_map: Path, other_walk: Path) -> None:
     from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 

@@ -79,6 +79,8 @@ class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def description(monkeypatch):
     """Loads a launch file and returns its LaunchDescription as recorded."""
     finder = StandIns()
+    for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
+        monkeypatch.delitem(sys.modules, name)  # ROS's own pytest plugins have loaded the real ones
     monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
 
     def load(name: str) -> Made:
@@ -117,6 +119,19 @@ def no_profile(monkeypatch):
     """An environment in which nobody has exported a profile of Fast DDS."""
     for name in PROFILE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def loaded(monkeypatch) -> types.ModuleType:
+    """A launch that was loaded before, as ROS's pytest plugins do."""
+    real = types.ModuleType("launch")
+    monkeypatch.setitem(sys.modules, "launch", real)
+    return real
+
+
+def test_stand_ins_take_the_place_of_what_is_loaded(loaded, description) -> None:
+    assert description("localization.launch.py").kind == "LaunchDescription"
+    assert sys.modules["launch"] is not loaded
 
 
 def test_localization_declares_what_it_uses(description, no_profile) -> None:

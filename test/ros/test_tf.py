@@ -96,9 +96,8 @@ def test_rubbish_is_ignored(session) -> None:
 
 @pytest.fixture(params=["tree", "tf2"])
 def transforms(request, session, monkeypatch) -> NodeTransforms:
-    """Both kinds on the session's node; tf2_ros is a stand-in, which pip does not have."""
-    if request.param == "tf2":
-        monkeypatch.setitem(sys.modules, "tf2_ros", stand_in())
+    """Both kinds on the session's node, whatever is installed; tf2_ros is a stand-in, which pip does not have."""
+    monkeypatch.setitem(sys.modules, "tf2_ros", stand_in() if request.param == "tf2" else None)
     made = make_transforms(session.node)
     assert isinstance(made, Tf2Transforms if request.param == "tf2" else TreeTransforms)
     return made
