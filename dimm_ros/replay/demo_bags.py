@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from dimm_ros.data.bag_writer import CAMERA_INFO_TOPIC, IMAGE_TOPIC
-from dimm_ros.data.open import open_recording
 from dimm_ros.data.record import record_frames
 from dimm_ros.data.recording import Frame, Recording
 from dimm_ros.data.splits import select
@@ -97,15 +96,14 @@ def record_walk(
     )
 
 
-def sizes_of_data(data: Path, split: str | None) -> tuple[int, int]:
+def sizes_of_data(recording: Recording, split: str | None) -> tuple[int, int]:
     """How many images ``bags_of_data`` maps and asks."""
-    mapping, query = _parts(open_recording(data), split)
+    mapping, query = _parts(recording, split)
     return len(mapping), len(query)
 
 
-def bags_of_data(data: Path, split: str | None, folder: Path, watch: ProgressCallback) -> DemoBags:
-    """The train and the val part of a folder as bags, its camera carried by a base with drifting odometry."""
-    recording = open_recording(data)
+def bags_of_data(recording: Recording, split: str | None, folder: Path, watch: ProgressCallback) -> DemoBags:
+    """The train and the val part of a recording as bags, its camera carried by a base with drifting odometry."""
     mount = MOUNTS["robot"]
     for name, part in zip(("mapping", "query"), _parts(recording, split), strict=True):
         _write(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dimm_ros import __version__
 from dimm_ros.config import Preset
-from dimm_ros.data.open import open_recording
+from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.errors import MapError
 from dimm_ros.mapping.build import BuildResult, build_map, fingerprint
@@ -22,7 +22,7 @@ from dimm_ros.whole_file import write_whole
 _MARK, _BAGS, _MAP = "mark", "bags", "map.dimm"
 
 
-def demo_bags(work: Path, data: Path | None, split: str | None, watch: ProgressCallback) -> DemoBags:
+def demo_bags(work: Path, data: Recording | None, split: str | None, watch: ProgressCallback) -> DemoBags:
     """The two bags, recorded in the work folder or there already.
 
     Args:
@@ -30,7 +30,7 @@ def demo_bags(work: Path, data: Path | None, split: str | None, watch: ProgressC
         data, split: as of ``bags_of_data``; no data for the rendered gallery.
         watch: progress.
     """
-    source = gallery_mark() if data is None else (open_recording(data).state(), split)
+    source = gallery_mark() if data is None else (data.state(), split)
     mark = fingerprint(__version__, source)
     if not (work / _MARK).is_file() or (work / _MARK).read_text(encoding="utf-8") != mark:
         shutil.rmtree(work, ignore_errors=True)
@@ -49,17 +49,19 @@ def demo_bags(work: Path, data: Path | None, split: str | None, watch: ProgressC
     return DemoBags.of(work, gallery=data is None)
 
 
-def demo_map(work: Path, stage: DemoBags, encoder: Encoder, preset: Preset, watch: ProgressCallback) -> BuildResult:
-    """The first bag's map, made in the work folder or there already."""
+def demo_map(
+    work: Path, recording: Recording, encoder: Encoder, preset: Preset, watch: ProgressCallback
+) -> BuildResult:
+    """The map of the first bag's recording, made in the work folder or there already."""
     path = work / _MAP
     try:
-        return _map_of(path, stage, encoder, preset, watch)
+        return _map_of(path, recording, encoder, preset, watch)
     except Exception:  # what cannot be mapped is not kept; Ctrl-C goes on from there
         shutil.rmtree(work, ignore_errors=True)
         raise
 
 
-def _map_of(path: Path, stage: DemoBags, encoder: Encoder, preset: Preset, watch: ProgressCallback) -> BuildResult:
+def _map_of(path: Path, recording: Recording, encoder: Encoder, preset: Preset, watch: ProgressCallback) -> BuildResult:
     try:
         header = SceneMap.load(path).header
     except MapError:
@@ -72,7 +74,7 @@ def _map_of(path: Path, stage: DemoBags, encoder: Encoder, preset: Preset, watch
                 path, True, {stage: float(header.figures.get(f"{stage}_seconds", 0)) for stage in stages}
             )
     return build_map(
-        open_recording(stage.mapping),
+        recording,
         path,
         encoder,
         head=preset.head,

@@ -57,3 +57,11 @@ def test_parameters_that_are_named_exist() -> None:
     )
     for name in set(re.findall(r"`([a-z_0-9]+(?:\.[a-z_0-9]+)?): [^`]+`", TEXT)):
         assert name in known | {"success"} or f"{name}:" in others, name  # success: of a service's answer
+
+
+def test_who_plays_raw_images_is_told_of_the_dds_profile() -> None:
+    """Without it a raw replay loses images; the launch file sets it for the player too, since it is set first."""
+    section = TEXT.split("## Playing bags without rosbag2\n", 1)[1].split("\n## ", 1)[0]
+    assert "#images-need-a-dds-profile" in section and "DDS profile" in section
+    launch = (ROOT / "launch" / "replay.launch.py").read_text(encoding="utf-8")
+    assert re.search(r"localization, player, rviz\]", launch)
