@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dimm_ros.encoder.patches import PatchGrid
 from dimm_ros.head.model import Rays
-from dimm_ros.landmarks.keypoints import Keypoints
+from dimm_ros.landmarks.keypoints import KeypointLevels
 
 #: What a pose rests on.
 Basis = Literal["rays", "landmarks", "both"]
@@ -18,7 +18,7 @@ Basis = Literal["rays", "landmarks", "both"]
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """The rays that one image's valid patches predict: all that the solver needs of an image, in some 50 kB.
+    """The rays that one image's valid patches predict, and its keypoints: all that the solver needs of an image.
 
     Attributes:
         grid: which camera ray each patch stands for.
@@ -34,7 +34,7 @@ class Observation:
     context: Tensor
     cls: Tensor
     stage_ms: dict[str, float]
-    keypoints: Keypoints | None = None
+    keypoints: KeypointLevels | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

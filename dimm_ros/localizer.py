@@ -19,7 +19,14 @@ from dimm_ros.estimate import Estimate, Observation
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import is_rigid, make_pose
 from dimm_ros.head.model import Rays
-from dimm_ros.landmarks.keypoints import Detector, Keypoints, detector_of, find_keypoints
+from dimm_ros.landmarks.keypoints import (
+    Detector,
+    KeypointLevels,
+    Keypoints,
+    detector_of,
+    find_keypoints,
+    keypoint_levels,
+)
 from dimm_ros.landmarks.locate import LandmarkResult, locate
 from dimm_ros.runtime.clock import Clock
 from dimm_ros.runtime.network import Network, Prepared, observe, on_device, prepare
@@ -33,6 +40,8 @@ from dimm_ros.uncalibrated import encode_image, find_focal, observe_as, square_c
 
 #: Of a window's landmarks, the least share of an usual image's that the newest must show, or it was taken elsewhere.
 _LEAST_SHARE = 0.25
+#: Landmarks an image from which the coarse level's are enough.
+_ENOUGH = 150
 #: Tracking looks at a smaller image for fewer keypoints: a good prediction needs less.
 _TRACKED_LONGEST, _TRACKED_KEYPOINTS = 320, 800
 _UNSEEN = "Too few landmarks are where the prediction has them: it is wrong, or they are hidden; localize anew."
@@ -75,7 +84,7 @@ class Localizer:
         self.network: Network = encoder if isinstance(encoder, Network) else TorchNetwork(encoder, scene_map.head)
         self.solver, self.acceptance = solver or SolverConfig(), acceptance or AcceptanceConfig()
         self.doubt = _doubt(scene_map, self.acceptance)
-        self._detector: Detector | None = None  # made with the first image, and not at all for rays alone
+        self._made_detector: Detector | None = None
 
     @classmethod
     def open(
@@ -163,7 +172,7 @@ class Localizer:
         clock = Clock(torch.device("cpu"))
         with clock("keypoints"):
             check_image(image, camera)
-            keypoints = self._keypoints(image, camera, _TRACKED_LONGEST, _TRACKED_KEYPOINTS)
+            keypoints = find_keypoints(image, camera, self._detector(), _TRACKED_LONGEST, _TRACKED_KEYPOINTS)
         with clock("landmarks"):
             found = locate([keypoints], _AT_BASE, self.map.landmarks, self._prior(poses[0], covariance))
             estimate = Estimate(
@@ -212,13 +221,14 @@ class Localizer:
         if info is None:
             return prepared
         with clock("keypoints"):
-            keypoints = self._keypoints(image, camera, info.longest, info.keypoints)
+            keypoints = keypoint_levels(image, camera, self._detector(), info.longest, info.keypoints)
         return replace(prepared, keypoints=keypoints, stage_ms=prepared.stage_ms | clock.stages)
 
-    def _keypoints(self, image: np.ndarray, camera: Camera, longest: int, most: int) -> Keypoints:
-        if self._detector is None:
-            self._detector = detector_of(self.map.header.landmarks.detector)
-        return find_keypoints(image, camera, self._detector, longest, most)
+    def _detector(self) -> Detector:
+        """The map's detector, made with the first image, and not at all for rays alone."""
+        if self._made_detector is None:
+            self._made_detector = detector_of(self.map.header.landmarks.detector)
+        return self._made_detector
 
     def predict(self, images: Sequence[Prepared]) -> list[Observation]:
         """World rays of the images' patches, in the map's normalised frame."""
@@ -279,30 +289,33 @@ class Localizer:
     ) -> Estimate:
         """The rays' calibrated estimate joined by what the map's landmarks say; the same where they say nothing.
 
-        Matching is guided by the rays' pose. Where the rays are not to be trusted, or few landmarks agree with them,
-        all landmarks are searched and the pose rests on them alone: they prove an image of this map that the rays call
-        foreign.
+        Matching is guided by the rays' pose, with keypoints of half the image's size; with all where too few of these
+        agree. Where the rays are not to be trusted, or few landmarks agree with them, all landmarks are searched and
+        the pose rests on them alone: they prove an image of this map that the rays call foreign.
         """
-        keypoints = [each.keypoints for each in observations]
-        if any(each is None for each in keypoints):
+        levels = [each.keypoints for each in observations]
+        if any(each is None for each in levels):
             return estimate
         rays = (
             self._prior(estimate.world_from_camera, estimate.covariance)
             if np.isfinite(estimate.covariance).all()
             else None
         )
-        trusted = rays is not None and not self.accept(estimate).reason
+        lines, trusted = self.map.landmarks.kind == "lines", rays is not None and not self.accept(estimate).reason
+        searches = [(None, "fine")]
         if trusted:
-            starts = [rays, None]
-        elif rays is not None and self.map.landmarks.kind == "lines":
-            starts = [None, rays]  # lines hardly fix a pose from nothing: even a doubtful pose of the rays is a start
-        else:
-            starts = [None]
-        for start in starts:
+            searches = [(rays, "fine"), (None, "fine")] if lines else [(rays, "coarse"), (rays, "fine"), (None, "fine")]
+        elif rays is not None and lines:
+            searches.append((rays, "fine"))  # lines hardly fix a pose from nothing: even a doubtful pose is a start
+        joined = None
+        for start, level in searches:
+            keypoints = [getattr(each, level) for each in levels]
             found = locate(keypoints, base_from_cameras, self.map.landmarks, start)
             if found is not None and found.proven:
-                return self._joined(estimate, found, keypoints)
-        return estimate
+                joined = self._joined(estimate, found, keypoints)
+                if level == "fine" or joined.landmarks >= _ENOUGH * len(levels):
+                    break
+        return joined or estimate
 
     def _prior(self, world_from_base: np.ndarray, covariance: np.ndarray) -> PosePrior:
         """A pose of the map frame about the map's origin, where landmarks are."""
@@ -439,10 +452,12 @@ class Localizer:
         height, width = image.shape[:2]
         camera = square_camera(width, height, find_focal(self.map, tokens, image.shape))
         if info is not None:
-            keypoints = self._keypoints(image, camera, info.longest, info.keypoints)
+            keypoints = find_keypoints(image, camera, self._detector(), info.longest, info.keypoints)
         for rounds_left in reversed(range(_FOCAL_ROUNDS)):
             observation = observe_as(self.map, tokens, camera, self.solver.rays, clock.stages["encode"])
-            estimate = self.estimate([replace(observation, keypoints=keypoints)], _AT_BASE)
+            if keypoints is not None:
+                observation = replace(observation, keypoints=KeypointLevels(keypoints, lambda found=keypoints: found))
+            estimate = self.estimate([observation], _AT_BASE)
             focal = self._focal_of_landmarks(keypoints, estimate, camera)
             if not rounds_left or abs(np.log(focal / camera.fx)) < _FOCAL_SETTLED:
                 break

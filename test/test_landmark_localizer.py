@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+import dimm_ros.localizer as localizing
 import dimm_ros.mapping.landmarks as making
 from dimm_ros.atlas import open_map
 from dimm_ros.config import AcceptanceConfig, HeadConfig, LandmarkConfig, TrainingConfig
@@ -80,6 +81,22 @@ def test_another_walk_is_found_far_better_than_by_rays_alone(
         assert estimate.landmark_proof > 6 and np.linalg.eigvalsh(estimate.covariance).min() > 0
         assert ((estimate.landmark_pixels > -1) & (estimate.landmark_pixels < [224, 168])).all()
     assert sum(estimate.basis != "rays" for estimate in estimates) >= 3
+
+
+@pytest.mark.parametrize(("enough", "searched"), [(1, False), (10**6, True)])
+def test_the_image_at_its_size_is_searched_when_too_few_landmarks_agree(
+    localizer: Localizer, frames: Sequence[Frame], monkeypatch: pytest.MonkeyPatch, enough: int, searched: bool
+) -> None:
+    monkeypatch.setattr(localizing, "_ENOUGH", enough)
+    trusting = Localizer(
+        localizer.map, localizer.encoder, acceptance=AcceptanceConfig(novelty_scale=100.0, min_inlier_ratio=0.01)
+    )
+    for frame in frames[:3]:
+        observation = trusting.observe(frame.load(), frame.camera)
+        rays = trusting.calibrate(trusting.solve([observation], np.eye(4)[None]), [observation], np.eye(4)[None])
+        rays = replace(rays, world_from_camera=frame.world_from_camera, covariance=SURE)
+        joined = trusting.join_landmarks(rays, [observation], np.eye(4)[None])
+        assert joined.basis == "both" and ("fine" in vars(observation.keypoints)) == searched
 
 
 def in_other_unit(localizer: Localizer, factor: float) -> SceneMap:

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.peers.peer import FEATURES, Mapped, PeerResult
-from dimm_ros.config import PRESETS
-from dimm_ros.encoder.dinov2 import Encoder
+from benchmarks.peers.peer import Mapped, PeerResult
+from dimm_ros.config import PRESETS, Preset
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.build import build_map
 from dimm_ros.progress import ProgressCallback
-from dimm_ros.scene_map import MapHeader, SceneMap
+from dimm_ros.scene_map import SceneMap
 
 NAME = "dimm"
 TITLE = "**dimm_ros** (this package, default preset)"
 NEEDS = ()
+FEATURES = False  # its own are of key frames alone
+LANDMARK_MAPS = Path("results") / "landmarks"
 
 
 @dataclass(frozen=True)
@@ -43,45 +44,32 @@ class DimmMap:
 
 
 def build(mapped: Mapped, watch: ProgressCallback) -> DimmMap:
-    """``build_map`` on the stored features, or the map that the ablation made of the same images in the same way."""
-    path = mapped.folder / "map.dimm"
-    training = PRESETS["cpu"].training.changed(steps=mapped.steps)
-    if mapped.trained is not None:
-        mapped.seconds |= mapped.trained.seconds
-        _adopt(mapped.trained.path, path, mapped.encoder)
-        return DimmMap.open(path)
-    work = path.with_name(path.name + ".work")
-    work.mkdir(parents=True, exist_ok=True)
-    if not (work / FEATURES).exists():
-        # build_map goes on with complete features, and removes the link alone
-        (work / FEATURES).symlink_to(Path("..") / FEATURES)
-    result = build_map(
-        mapped.recording,
-        path,
-        mapped.encoder,
-        head=PRESETS["cpu"].head,
-        training=training,
-        watch=lambda stage, done, total, _: bool(watch(stage, done, total)) and False,
-    )
-    mapped.seconds |= result.seconds
-    return DimmMap.open(path)
-
-
-def trained_alike(header: MapHeader) -> bool:
-    """Whether a map was made as the preset says, by a version that knew all of it."""
+    """``build_map`` by the default preset, or the map that ``benchmarks.landmarks`` made so of the same images."""
     preset = PRESETS["cpu"]
+    training = preset.training.changed(steps=mapped.steps)
+    path = LANDMARK_MAPS / f"{mapped.ablation_split}_0.dimm"
+    if not (mapped.ablation_split and made_alike(path, preset)):
+        path = mapped.folder / "map.dimm"
+        build_map(
+            mapped.recording,
+            path,
+            mapped.encoder,
+            head=preset.head,
+            training=training,
+            landmarks=preset.landmarks,
+            watch=lambda stage, done, total, _: bool(watch(stage, done, total)) and False,
+        )
+    opened = DimmMap.open(path)
+    figures = opened.localizer.map.header.figures
+    mapped.seconds |= {stage: figures[f"{stage}_seconds"] for stage in ("landmarks", "features", "training")}
+    return opened
+
+
+def made_alike(path: Path, preset: Preset) -> bool:
+    """Whether a map is complete and made as the preset says, by a version that knew all of it."""
+    if not path.is_file():
+        return False
+    header = SceneMap.load(path).header
     known = all(set(type(part).model_fields) <= part.model_fields_set for part in (header.training, header.head))
-    return known and header.training == preset.training and header.head == preset.head
-
-
-def _adopt(trained: Path, path: Path, encoder: Encoder) -> None:
-    """Save a map of the ablation with the encoder it was trained with in its header, which the ablation leaves out."""
-    scene_map = SceneMap.load(trained)
-    scene_map.header = scene_map.header.model_copy(
-        update={
-            "encoder": encoder.config,
-            "encoder_sha256": encoder.weights.sha256,
-            "encoder_origin": encoder.weights.origin,
-        }
-    )
-    scene_map.save(path)
+    done = header.figures.get("steps", 0) >= preset.training.steps
+    return known and done and header.training == preset.training and header.head == preset.head

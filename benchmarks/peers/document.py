@@ -37,9 +37,6 @@ off, so rows may be hours apart.
 - Versions: {versions}.
 - Encoder weights: {encoder}.
 
-**Rows of this package are of 22 November 2026, before it had landmarks**: what its page calls *rays alone* today, trained longer. Rows with
-landmarks, for the same queries of the other places and all of red kitchen's, are in [benchmarks_landmarks.md](benchmarks_landmarks.md).
-
 How to read it:
 - Every row is a process of its own: it makes its map and answers the queries one by one. A query that is not answered counts as
   infinitely far and as failed. The same queries for all peers, at most {queries} of a scene; `lightglue` answers {few} of them and maps
@@ -49,8 +46,8 @@ How to read it:
   was made, Python and libraries included.
 - *query* is the median time from image to pose, *x encoder* the median of it as a multiple of DINOv2's forward pass in the same
   query, which every peer needs. Milliseconds are those of a busy machine; ratios hold better.
-- Maps of red kitchen by this package are the ablation's (`python -m benchmarks.ablation`) where those were made as the preset says; their
-  training's time is what it was then, and its memory was not measured.
+- Maps of red kitchen by this package are those of [benchmarks_landmarks.md](benchmarks_landmarks.md) where these are there; the time is
+  what it was then, and their memory was not measured.
 - `scene_coordinates` and `pose_regression` are our own code on the product's tokens, with its schedule and number of steps: references of
   method, not of anybody's engineering. ACE itself trains 25 000 steps on features of its own.
 - Scenes beside red kitchen are mapped from at most {mapped} images, for lack of processor time.

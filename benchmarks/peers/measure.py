@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import resource
 import statistics
 import time
@@ -15,9 +14,8 @@ from types import ModuleType
 
 import numpy as np
 
-from benchmarks.peers.dimm import trained_alike
-from benchmarks.peers.features import ABLATION, prepare
-from benchmarks.peers.peer import Mapped, PeerMap, PeerResult, Trained
+from benchmarks.peers.features import prepare
+from benchmarks.peers.peer import Mapped, PeerMap, PeerResult
 from benchmarks.peers.scenes import SCENES, BenchmarkScene, spread
 from benchmarks.report import machine
 from dimm_ros.config import PRESETS
@@ -26,7 +24,6 @@ from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.evaluation.metrics import FrameResult, errors, summarise
 from dimm_ros.mapping.build import MIN_FRAMES
 from dimm_ros.progress import ProgressCallback, StepCallback
-from dimm_ros.scene_map import SceneMap
 
 #: Peers by name, those of this package first.
 PEERS = (
@@ -93,13 +90,14 @@ def row(
         return {}
     peer = peer_of(peer_name)
     most_mapped, most_asked = getattr(peer, "MAPPED", len(scene.mapped.frames)), getattr(peer, "QUERIES", None)
-    prepare(scene, encoder, folder, watch)
+    if getattr(peer, "FEATURES", True):
+        prepare(scene, encoder, folder, watch)
     recording, shared = (
         spread(scene.mapped, most_mapped),
         folder.parent / (scene.name.partition("_")[0] if scene.ablation_split else scene.name),
     )
-    trained = _trained(scene) if steps is None else None
-    mapped = Mapped(recording, scene.mapped, encoder, folder, shared, steps or PRESETS["cpu"].training.steps, trained)
+    split = scene.ablation_split if steps is None else ""
+    mapped = Mapped(recording, scene.mapped, encoder, folder, shared, steps or PRESETS["cpu"].training.steps, split)
     start = time.perf_counter()
     peer_map = peer.build(mapped, watch)
     built = time.perf_counter() - start
@@ -112,7 +110,7 @@ def row(
         "map_bytes": peer_map.bytes,
         "mapping_seconds": {stage: round(value, 2) for stage, value in mapped.seconds.items()},
         "build_seconds": round(built, 1),
-        "mapping_peak_mb": mapping_mb if mapped.trained is None or peer_name != "dimm" else None,
+        "mapping_peak_mb": mapping_mb if peer_name != "dimm" or built >= sum(mapped.seconds.values()) else None,
         "conditions": {},
     }
     for condition, queries in scene.queries.items():
@@ -178,22 +176,3 @@ def _finite(values: np.ndarray) -> list[float | None]:
 def peak_mb() -> float:
     """Largest resident memory of this process so far."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-
-
-def _trained(scene: BenchmarkScene) -> Trained | None:
-    """The ablation's map of a split of red kitchen, if it was trained as the preset says."""
-    path = ABLATION / "maps" / f"{scene.ablation_split}_0.dimm"
-    preset = PRESETS["cpu"]
-    if not scene.ablation_split or not path.is_file():
-        return None
-    if not trained_alike(SceneMap.load(path).header):
-        return None
-    # parts of the table may have been made apart
-    stores = sorted(ABLATION.glob("figures*.json"), key=lambda file: file.stat().st_mtime)
-    kept = [item for file in stores for item in json.loads(file.read_text()).items()]
-    found = [value for key, value in kept if key.startswith("default/") and key.endswith(f"/{scene.ablation_split}/0")]
-    progress = json.loads(
-        (ABLATION / "features" / f"redkitchen_{scene.ablation_split}_train_default_448" / "progress.json").read_text()
-    )
-    features = progress["seconds"] * preset.training.passes * len(scene.mapped.frames) / progress["done"]
-    return Trained(path, {"features": features, "training": found[-1]["training_seconds"]}) if found else None

@@ -49,14 +49,6 @@ class PeerMap(Protocol):
         """Pose of one (H, W, 3) uint8 RGB image."""
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A map file, and the seconds of each stage of its making."""
-
-    path: Path
-    seconds: dict[str, float]
-
-
 @dataclass
 class Mapped:
     """Posed images that a peer makes its map of.
@@ -69,7 +61,7 @@ class Mapped:
             recording.
         shared: where features of single images are kept, for all scenes of the same images.
         steps: of a head's training.
-        trained: a map that the ablation made of the same images with the same preset, which ``dimm`` may take.
+        ablation_split: of red kitchen, whose map ``benchmarks.landmarks`` may have made already; empty for none.
         seconds: time of each stage of the mapping; stages that were done earlier count, too.
     """
 
@@ -79,7 +71,7 @@ class Mapped:
     folder: Path
     shared: Path
     steps: int
-    trained: Trained | None = None
+    ablation_split: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
 
     def features(self) -> TrainingViews:

@@ -51,7 +51,13 @@ def exp_so3(vector: np.ndarray) -> np.ndarray:
 
 def rotation_vector(rotation: np.ndarray) -> np.ndarray:
     """(..., 3) rotation vectors in radians of (..., 3, 3) rotations, one or several; inverse of ``exp_so3``."""
-    return Rotation.from_matrix(rotation).as_rotvec()
+    rotation = np.asarray(rotation, dtype=np.float64)
+    twice = rotation[..., [2, 0, 1], [1, 2, 0]] - rotation[..., [1, 2, 0], [2, 0, 1]]  # 2 sin(angle) axis
+    cosine = np.trace(rotation, axis1=-2, axis2=-1) / 2 - 0.5
+    if not (cosine > -0.9).all():  # near half a turn that difference vanishes
+        return Rotation.from_matrix(rotation).as_rotvec()
+    sine = np.sqrt(np.einsum("...i,...i->...", twice, twice)) / 2
+    return twice * (np.arctan2(sine, cosine) / np.maximum(2 * sine, 1e-150))[..., None]
 
 
 def rotation_angle_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Protocol
 
 import cv2
@@ -13,6 +15,8 @@ from dimm_ros.geometry.camera import Camera
 
 #: A unit descriptor's entries are kept as integers of this many to one.
 SCALE = 512.0
+#: Longer side of the smallest image that is halved for ``KeypointLevels.coarse``, after that, pixels.
+_LEAST_LONGEST = 320
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,23 @@ class Keypoints:
     def unit_descriptors(self) -> np.ndarray:
         """(N, D) float32 of length one."""
         return unit(self.descriptors)
+
+
+class KeypointLevels:
+    """Keypoints of one image on two levels: the fine one takes four times as long, and is searched when asked for.
+
+    Attributes:
+        coarse: of the image at half the size, what a good guess of the pose mostly can do with.
+    """
+
+    def __init__(self, coarse: Keypoints, find_fine: Callable[[], Keypoints]) -> None:
+        self.coarse, self._find_fine = coarse, find_fine
+
+    @cached_property
+    def fine(self) -> Keypoints:
+        """Of the image at its size; the image is let go of then."""
+        found, self._find_fine = self._find_fine(), None
+        return found
 
 
 def unit(descriptors: np.ndarray) -> np.ndarray:
@@ -141,4 +162,13 @@ def find_keypoints(image: np.ndarray, camera: Camera, detector: Detector, longes
         pixels=pixels[valid].astype(np.float32),
         sigma=sigma,
         descriptors=quantised(descriptors[valid]),
+    )
+
+
+def keypoint_levels(image: np.ndarray, camera: Camera, detector: Detector, longest: int, most: int) -> KeypointLevels:
+    """Keypoints of an image on two levels; arguments as of ``find_keypoints``."""
+    half = max(min(longest, max(image.shape[:2])) // 2, _LEAST_LONGEST)
+    return KeypointLevels(
+        find_keypoints(image, camera, detector, min(half, longest), most),
+        partial(find_keypoints, image, camera, detector, longest, most),
     )

@@ -17,7 +17,7 @@ from dimm_ros.encoder.weights import Weights
 from dimm_ros.estimate import Observation
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.head.model import Rays
-from dimm_ros.landmarks.keypoints import Keypoints
+from dimm_ros.landmarks.keypoints import KeypointLevels
 from dimm_ros.runtime.clock import Clock
 
 
@@ -35,7 +35,7 @@ class Prepared:
     pixels: np.ndarray
     grid: PatchGrid
     stage_ms: dict[str, float]
-    keypoints: Keypoints | None = None
+    keypoints: KeypointLevels | None = None
 
 
 @dataclass(frozen=True)

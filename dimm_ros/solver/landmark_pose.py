@@ -106,8 +106,11 @@ def _searched(
     clear = matches.at(np.argsort(ratio, kind="stable")[:_POLISHED])
     near = (np.empty((0, 3, 3)), np.empty((0, 3)))
     if prior is not None:
-        near = refine(prior.rotation[None], prior.centre[None], clear, _GROWING + _POLISHING, prior)
-        if _precise(prior, clear) and np.mean(squared_errors(*near, clear) < INLIER_PX**2) > _AGREED:
+        reach = 3.0 * prior.sigmas()[1] / clear.sigma.min()
+        # Wider than the prior's own error tells nothing; the narrowest stays.
+        growing = [width for width in _GROWING[:-1] if width < reach] + _GROWING[-1:]
+        near = refine(prior.rotation[None], prior.centre[None], clear, growing + _POLISHING, prior)
+        if reach < _PRECISE_PX and np.mean(squared_errors(*near, clear) < INLIER_PX**2) > _AGREED:
             return near[0][0], near[1][0]
     hypotheses = _point_hypotheses if matches.equations == 2 else _line_hypotheses
     rotation, centre = hypotheses(matches, ratio, prior, generator)
@@ -124,11 +127,6 @@ def _searched(
         cost = cost + np.minimum(((away @ prior.information) * away).sum(axis=1), _CONTRADICTED)
     best = int(cost.argmin())
     return rotation[best], centre[best]
-
-
-def _precise(prior: PosePrior, matches: LandmarkMatches) -> bool:
-    """Whether a prior, such as odometry's, leaves no doubt about which of several poses it is."""
-    return bool(3.0 * prior.sigmas()[1] < _PRECISE_PX * matches.sigma.min())
 
 
 def chance_of(equations: int, region_px: float) -> float:

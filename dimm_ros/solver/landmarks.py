@@ -20,6 +20,8 @@ import numpy as np
 from dimm_ros.geometry.poses import rotation_vector
 
 _EYE = np.eye(3)
+#: A step that moves what is seen by less than this, root mean square, is the last one.
+_SETTLED_PX = 0.001
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,10 @@ def _linearised(
         error = (seen - turned) * scale
         if not derivatives:
             return error, np.empty((*error.shape, 0))
-        across = -(_EYE - seen[..., :, None] * seen[..., None, :]) / distance[..., None]
-        by_angle = across @ -_skew(arm) + _skew(turned)
+        across = (seen[..., :, None] * seen[..., None, :] - _EYE) / distance[..., None]
+        by_angle = _skew(turned)
+        if arm.any():  # a camera that is the rig itself spares the products of all these small matrices
+            by_angle = by_angle - across @ _skew(arm)
         return error, np.concatenate([across, by_angle], axis=-1) * scale[..., None]
     line, moment = matches.places[..., :3], matches.places[..., 3:]
     normal = moment - np.cross(origin, line)
@@ -133,7 +137,7 @@ def refine(
     widths: list[float],
     prior: PosePrior | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gauss-Newton with Geman-McClure's kernel, one step for each width in pixels; all hypotheses at once.
+    """Gauss-Newton with Geman-McClure's kernel, one step at most for each width in pixels; all hypotheses at once.
 
     Args:
         rotation, centre: (H, 3, 3) and (H, 3) to start from.
@@ -144,7 +148,7 @@ def refine(
     Returns:
         The last finite poses.
     """
-    for width in widths:
+    for index, width in enumerate(widths):
         error, jacobian = _linearised(rotation, centre, matches)
         weights = (1.0 + np.einsum("...i,...i->...", error, error) / width**2) ** -2
         flat = jacobian.reshape(*jacobian.shape[:-3], -1, 6)
@@ -160,6 +164,10 @@ def refine(
         step[~fine] = 0.0
         step[..., 3:] *= np.minimum(1.0, 0.5 / np.maximum(np.linalg.norm(step[..., 3:], axis=-1), 1e-12))[..., None]
         rotation, centre = _exp(step[..., 3:]) @ rotation, centre + step[..., :3]
+        if width == widths[-1] and index + 1 < len(widths):
+            moved = np.einsum("...i,...ij,...j->...", step, normal, step) / np.maximum(weights.sum(axis=-1), 1e-9)
+            if (moved < _SETTLED_PX**2).all():
+                break
     return rotation, centre
 
 
@@ -237,9 +245,10 @@ def _frames(triangles: np.ndarray) -> np.ndarray:
 
 def _skew(vectors: np.ndarray) -> np.ndarray:
     """(..., 3, 3) matrices [v]x."""
-    x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
-    zero = np.zeros_like(x)
-    return np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*x.shape, 3, 3)
+    matrices = np.zeros((*vectors.shape, 3))
+    matrices[..., [2, 0, 1], [1, 2, 0]] = vectors
+    matrices[..., [1, 2, 0], [2, 0, 1]] = -vectors
+    return matrices
 
 
 def _exp(vectors: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 
 from dimm_ros.errors import InputError
 from dimm_ros.geometry.camera import Camera
-from dimm_ros.landmarks.keypoints import SCALE, Sift, detector_of, find_keypoints, unit
+from dimm_ros.landmarks.keypoints import SCALE, Sift, detector_of, find_keypoints, keypoint_levels, unit
 
 CAMERA = Camera(320, 240, 250.0, 250.0, 159.5, 119.5)
 
@@ -131,3 +131,27 @@ def test_older_opencv_puts_them_there_too(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(cv2, "SIFT_create", older)
     assert np.abs(np.median(_blob_errors(), axis=0)).max() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("size", "longest", "coarse"), [(800, 1024, 400), (800, 600, 320), (400, 1024, 320), (200, 1024, 200)]
+)
+def test_the_coarse_level_is_half_the_image_and_the_fine_one_is_found_once(
+    size: int, longest: int, coarse: int
+) -> None:
+    class Counting(Sift):
+        def __init__(self) -> None:
+            super().__init__()
+            self.widths: list[int] = []
+
+        def detect(self, grey: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+            self.widths.append(grey.shape[1])
+            return super().detect(grey, most)
+
+    detector, camera = Counting(), Camera(size, size // 2, size, size, size / 2, size / 4)
+    image = np.random.default_rng(0).integers(0, 256, (size // 2, size, 3), dtype=np.uint8)
+    levels = keypoint_levels(image, camera, detector, longest, 500)
+    assert detector.widths == [coarse]
+    assert levels.coarse.sigma == pytest.approx(1 / coarse, rel=1e-3)
+    assert levels.fine is levels.fine
+    assert detector.widths == [coarse, min(size, longest)] and levels.fine.sigma <= levels.coarse.sigma
