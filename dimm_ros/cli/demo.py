@@ -100,7 +100,7 @@ def run(
                     topics=stage.topics,
                     transport="compressed",
                     log=log,
-                    watch=lambda done: progress("replaying", done, len(query.frames)),
+                    progress=lambda done: progress("replaying", done, len(query.frames)),
                 )
             except DimmError:
                 if log.exists():

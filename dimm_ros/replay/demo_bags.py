@@ -57,11 +57,11 @@ RENDERED = (450, 80)
 _TOPICS = {"image": f"{IMAGE_TOPIC}/compressed", "camera_info": CAMERA_INFO_TOPIC}
 
 
-def bags_of_gallery(folder: Path, watch: ProgressCallback) -> DemoBags:
+def bags_of_gallery(folder: Path, progress: ProgressCallback) -> DemoBags:
     """Two different hand-held walks through the gallery, rendered and recorded."""
     walks = (("mapping", _SEEDS[0], _MAP_SECONDS, _MAP_EVERY), ("query", _SEEDS[1], _QUERY_SECONDS, _QUERY_EVERY))
     for name, seed, seconds, every in walks:
-        record_walk(folder / f"{name}_bag", seed, seconds, _TF_HZ / every, watch)
+        record_walk(folder / f"{name}_bag", seed, seconds, _TF_HZ / every, progress)
     return DemoBags.of(folder, gallery=True)
 
 
@@ -71,12 +71,18 @@ def gallery_mark() -> str:
 
 
 def record_walk(
-    path: Path, seed: int, seconds: float, rate: float, watch: ProgressCallback, camera: Camera = GALLERY_CAMERA, **how
+    path: Path,
+    seed: int,
+    seconds: float,
+    rate: float,
+    progress: ProgressCallback,
+    camera: Camera = GALLERY_CAMERA,
+    **how,
 ) -> Path:
     """A hand-held walk through the gallery that retraces the one route, rendered and recorded.
 
     Args:
-        path: the bag; ``watch`` gets its name as the stage.
+        path: the bag; ``progress`` gets its name as the stage.
         seed: another seed is another walk.
         rate: images a second.
         how: as of ``record_bag``.
@@ -91,7 +97,7 @@ def record_walk(
         MOUNTS["handheld"],
         image_every=round(_TF_HZ / rate),
         seed=seed,
-        progress=lambda done, total: watch(path.name.replace("_", " "), done, total, ""),
+        progress=lambda done, total: progress(path.name.replace("_", " "), done, total, ""),
         **how,
     )
 
@@ -102,12 +108,12 @@ def sizes_of_data(recording: Recording, split: str | None) -> tuple[int, int]:
     return len(mapping), len(query)
 
 
-def bags_of_data(recording: Recording, split: str | None, folder: Path, watch: ProgressCallback) -> DemoBags:
+def bags_of_data(recording: Recording, split: str | None, folder: Path, progress: ProgressCallback) -> DemoBags:
     """The train and the val part of a recording as bags, its camera carried by a base with drifting odometry."""
     mount = MOUNTS["robot"]
     for name, part in zip(("mapping", "query"), _parts(recording, split), strict=True):
         _write(
-            folder / f"{name}_bag", part, mount, lambda done, total, name=name: watch(f"{name} bag", done, total, "")
+            folder / f"{name}_bag", part, mount, lambda done, total, name=name: progress(f"{name} bag", done, total, "")
         )
     return DemoBags.of(folder, gallery=False)
 

@@ -22,13 +22,13 @@ from dimm_ros.whole_file import write_whole
 _MARK, _BAGS, _MAP = "mark", "bags", "map.dimm"
 
 
-def demo_bags(work: Path, data: Recording | None, split: str | None, watch: ProgressCallback) -> DemoBags:
+def demo_bags(work: Path, data: Recording | None, split: str | None, progress: ProgressCallback) -> DemoBags:
     """The two bags, recorded in the work folder or there already.
 
     Args:
         work: folder that is kept between runs; what it holds of other data or of another version goes.
         data, split: as of ``bags_of_data``; no data for the rendered gallery.
-        watch: progress.
+        progress: see ``ProgressCallback``.
     """
     source = gallery_mark() if data is None else (data.state(), split)
     mark = fingerprint(__version__, source)
@@ -40,7 +40,7 @@ def demo_bags(work: Path, data: Recording | None, split: str | None, watch: Prog
         for bag in ("mapping_bag", "query_bag"):
             shutil.rmtree(work / bag, ignore_errors=True)
         try:
-            stage = bags_of_gallery(work, watch) if data is None else bags_of_data(data, split, work, watch)
+            stage = bags_of_gallery(work, progress) if data is None else bags_of_data(data, split, work, progress)
         except BaseException:  # half a bag is of no use, and Ctrl-C is one
             shutil.rmtree(work, ignore_errors=True)
             raise
@@ -50,18 +50,20 @@ def demo_bags(work: Path, data: Recording | None, split: str | None, watch: Prog
 
 
 def demo_map(
-    work: Path, recording: Recording, encoder: Encoder, preset: Preset, watch: ProgressCallback
+    work: Path, recording: Recording, encoder: Encoder, preset: Preset, progress: ProgressCallback
 ) -> BuildResult:
     """The map of the first bag's recording, made in the work folder or there already."""
     path = work / _MAP
     try:
-        return _map_of(path, recording, encoder, preset, watch)
+        return _map_of(path, recording, encoder, preset, progress)
     except Exception:  # what cannot be mapped is not kept; Ctrl-C goes on from there
         shutil.rmtree(work, ignore_errors=True)
         raise
 
 
-def _map_of(path: Path, recording: Recording, encoder: Encoder, preset: Preset, watch: ProgressCallback) -> BuildResult:
+def _map_of(
+    path: Path, recording: Recording, encoder: Encoder, preset: Preset, progress: ProgressCallback
+) -> BuildResult:
     try:
         header = SceneMap.load(path).header
     except MapError:
@@ -81,7 +83,7 @@ def _map_of(path: Path, recording: Recording, encoder: Encoder, preset: Preset, 
         training=preset.training,
         landmarks=preset.landmarks,
         name="demo",
-        watch=watch,
+        progress=progress,
     )
 
 

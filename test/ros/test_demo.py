@@ -102,7 +102,7 @@ def test_a_second_run_goes_on_from_the_first_ones_bags_and_map(
 ) -> None:
     recorded, built = [], []
 
-    def bags_of_gallery(folder: Path, watch) -> DemoBags:
+    def bags_of_gallery(folder: Path, progress) -> DemoBags:
         recorded.append(folder)
         shutil.copytree(walk, folder / "mapping_bag")
         shutil.copytree(walk, folder / "query_bag")
