@@ -103,7 +103,7 @@ def measure(data: Path, name: str, seed: int) -> dict[str, dict]:
                 head=preset.head,
                 training=preset.training.changed(seed=seed),
                 landmarks=preset.landmarks.changed(seed=seed),
-                watch=progress,
+                progress=progress,
             )
             if not result.complete:
                 raise KeyboardInterrupt
@@ -200,7 +200,7 @@ def _alone(
     )
 
 
-def _asked(scene_map: SceneMap, encoder: Encoder, recording: Recording, watch: StepCallback) -> dict[str, dict]:
+def _asked(scene_map: SceneMap, encoder: Encoder, recording: Recording, progress: StepCallback) -> dict[str, dict]:
     points = scene_map.landmarks
     lines = SceneMap(
         scene_map.header.model_copy(
@@ -227,7 +227,7 @@ def _asked(scene_map: SceneMap, encoder: Encoder, recording: Recording, watch: S
             seen = replace(observation, keypoints=None) if row == "rays alone" else observation
             answers[row].append((localizer.estimate([seen], np.eye(4)[None]), truth))
         answers["tracking"].append((_tracked(with_points, frame, image, rng), truth))
-        watch(done, len(recording.frames))
+        progress(done, len(recording.frames))
     return {row: figures_of(each) for row, each in answers.items()}
 
 

@@ -48,11 +48,13 @@ MAPS = {
 class UpdateBenchmark:
     """Makes the maps that are missing, and judges them."""
 
-    def __init__(self, data: Path, steps: int, watch: Bars) -> None:
-        self._watch, self._folder = watch, ROOT / f"{steps}"
+    def __init__(self, data: Path, steps: int, progress: Bars) -> None:
+        self._progress, self._folder = progress, ROOT / f"{steps}"
         stored = ROOT.parent / "ablation" / "features"
-        train = features.encode(data / "redkitchen", "near:train", DEFAULT.views, stored, watch, passes=DEFAULT.passes)
-        self._val = features.encode(data / "redkitchen", "near:val", "recorded", stored, watch)
+        train = features.encode(
+            data / "redkitchen", "near:train", DEFAULT.views, stored, progress, passes=DEFAULT.passes
+        )
+        self._val = features.encode(data / "redkitchen", "near:val", "recorded", stored, progress)
         self._data = train.chosen(DEFAULT.layers, DEFAULT.context, DEFAULT.passes)
         names = [frame.name for frame in train.recording.frames]
         self._middle = names[len(names) // 2]
@@ -92,13 +94,13 @@ class UpdateBenchmark:
         return scene_map
 
     def _fit(self, name: str, header: MapHeader, data: TrainingViews, **more) -> SceneMap:
-        def watch(_: str, done: int, total: int, note: str) -> bool:
-            self._watch(name, done, total, note)
+        def progress(_: str, done: int, total: int, note: str) -> bool:
+            self._progress(name, done, total, note)
             return False
 
         self._folder.mkdir(parents=True, exist_ok=True)
         checkpoint, mark = self._folder / f"{name}.training", f"{name} {self._training}"
-        return MapFit(header, data, checkpoint, mark, torch.device("cpu"), watch, **more).run().scene_map
+        return MapFit(header, data, checkpoint, mark, torch.device("cpu"), progress, **more).run().scene_map
 
     def _header(self, name: str, data: TrainingViews) -> MapHeader:
         frames = data.frames
@@ -188,11 +190,11 @@ def main() -> None:
     ROOT.mkdir(parents=True, exist_ok=True)
     store = Store(ROOT / "figures.json")
     bench = None
-    with bars() as watch:
+    with bars() as progress:
         for name in given.only:
             key = f"{name}/{given.steps}"
             if key not in store.figures:
-                bench = bench or UpdateBenchmark(given.data, given.steps, watch)
+                bench = bench or UpdateBenchmark(given.data, given.steps, progress)
                 store.put(key, bench.judge(bench.make(name)))
     for name in MAPS:
         if f"{name}/{given.steps}" in store.figures:

@@ -44,7 +44,7 @@ def measure(data: Path, split: str, seed: int, preset: str) -> dict:
             head=chosen.head,
             training=training,
             landmarks=chosen.landmarks,
-            watch=progress,
+            progress=progress,
         )
         if not result.complete:
             raise KeyboardInterrupt

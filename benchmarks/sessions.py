@@ -75,9 +75,9 @@ class SessionsBenchmark:
     """Makes the maps that are missing, and judges them."""
 
     def __init__(
-        self, folder: Path, images: int, queries: int, steps: int, input_size: int, passes: int, watch: Bars
+        self, folder: Path, images: int, queries: int, steps: int, input_size: int, passes: int, progress: Bars
     ) -> None:
-        self._folder, self._watch = folder, watch
+        self._folder, self._progress = folder, progress
         preset = PRESETS["demo"]
         self._preset = preset.model_copy(
             update={
@@ -97,8 +97,8 @@ class SessionsBenchmark:
         if name == "merged":
             return merge_maps([self.make(part) for part in LIGHTS], path)
 
-        def watch(stage: str, done: int, total: int, note: str) -> bool:
-            return self._watch(f"{name}: {stage}", done, total, note)
+        def progress(stage: str, done: int, total: int, note: str) -> bool:
+            return self._progress(f"{name}: {stage}", done, total, note)
 
         if name == "updated":
             result = update_map(
@@ -107,7 +107,7 @@ class SessionsBenchmark:
                 self._encoder,
                 path,
                 training=self._preset.training,
-                watch=watch,
+                progress=progress,
             )
         else:
             result = build_map(
@@ -117,7 +117,7 @@ class SessionsBenchmark:
                 head=self._preset.head,
                 training=self._preset.training,
                 landmarks=self._preset.landmarks,
-                watch=watch,
+                progress=progress,
             )
         if not result.complete:
             raise KeyboardInterrupt
@@ -130,7 +130,7 @@ class SessionsBenchmark:
             localizer,
             self._queries[light],
             None,
-            lambda done, total: self._watch(f"{name} in the {light}", done, total, ""),
+            lambda done, total: self._progress(f"{name} in the {light}", done, total, ""),
         )
         figures = summarise(answers)
         return {key: figures[key] for key in _KEPT} | {"megabytes": self.make(name).stat().st_size / 1e6}
@@ -165,8 +165,8 @@ def main(
     store = Store(folder / "figures.json")
     wanted = [(name, light) for name in MAPS for light in LIGHTS if f"{name}/{light}" not in store.figures]
     if wanted:
-        with bars(stoppable=True) as watch:
-            bench = SessionsBenchmark(folder, images, queries, steps, input_size, passes, watch)
+        with bars(stoppable=True) as progress:
+            bench = SessionsBenchmark(folder, images, queries, steps, input_size, passes, progress)
             for name, light in wanted:
                 store.put(f"{name}/{light}", bench.judge(name, light))
     for name in MAPS:

@@ -307,7 +307,7 @@ def test_a_map_that_was_stopped_does_not_look_for_keypoints_again(
     recording, path = open_recording(walk), tmp_path / "room.dimm"
     recording = replace(recording, frames=recording.frames[:12])
     how = {"head": HeadConfig(mappers=1, width=32, depth=1), "training": TrainingConfig(steps=5, batch=64, passes=1)}
-    stopped = build_map(recording, path, encoder, **how, watch=lambda stage, *_: stage == "features")
+    stopped = build_map(recording, path, encoder, **how, progress=lambda stage, *_: stage == "features")
     assert not stopped.complete and stopped.path is None
 
     def never(*_: object) -> None:

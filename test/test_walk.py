@@ -55,13 +55,13 @@ def test_functions_are_called_in_the_order_of_the_walk(
     image, localizer = frame.load(), Localizer(SceneMap.load(request.getfixturevalue(made)), encoder)
     called: list[tuple[str, str]] = []
 
-    def watch(place: FrameType, event: str, _: object) -> None:
+    def progress(place: FrameType, event: str, _: object) -> None:
         if event == "call" and "dimm_ros/" in place.f_code.co_filename:
             called.append((place.f_code.co_name, place.f_code.co_filename.rsplit("dimm_ros/", 1)[1]))
 
     for kept in (patch_grid, subsampled):  # for each camera, from earlier calls
         kept.cache_clear()
-    sys.setprofile(watch)
+    sys.setprofile(progress)
     try:
         localizer.localize(image, frame.camera)
     finally:

@@ -29,8 +29,8 @@ WINDOWS = (5, 10)
 class AblationRunner:
     """Runs rows that are not in the store."""
 
-    def __init__(self, data: Path, store: Store, watch: Bars) -> None:
-        self._data, self._store, self._watch = data, store, watch
+    def __init__(self, data: Path, store: Store, progress: Bars) -> None:
+        self._data, self._store, self._progress = data, store, progress
         self._features: dict[tuple, features.Features] = {}
         self._baselines: dict[
             tuple[str, int], SceneMap
@@ -52,7 +52,7 @@ class AblationRunner:
             elif row.solver and (split, seed) in self._baselines:
                 judged = train.judge_solver(row, seed, self._baselines[split, seed], val)
             else:
-                judged = train.judge(row, seed, self._of(split, "train", row), val, self._watch)
+                judged = train.judge(row, seed, self._of(split, "train", row), val, self._progress)
             if row is rows.TRIALS[0]:
                 self._baselines[split, seed] = judged.scene_map
             if row is rows.DEFAULT:
@@ -71,7 +71,7 @@ class AblationRunner:
             [
                 train.novelty_of(
                     scene_map.head.whole,
-                    features.contexts_of(self._data.parent / name, every, ROOT / "features", self._watch),
+                    features.contexts_of(self._data.parent / name, every, ROOT / "features", self._progress),
                 )
                 for name, every in OTHER_PLACES.items()
             ]
@@ -92,7 +92,7 @@ class AblationRunner:
             # one split at a time in memory
             self._features = {other: kept for other, kept in self._features.items() if other[0] == split}
             self._features[key] = features.encode(
-                self._data, f"{split}:{part}", views, ROOT / "features", self._watch, row.input_size, row.passes
+                self._data, f"{split}:{part}", views, ROOT / "features", self._progress, row.input_size, row.passes
             )
         return self._features[key]
 
@@ -109,8 +109,8 @@ def main() -> None:
     given = parser.parse_args()
     ROOT.mkdir(parents=True, exist_ok=True)
     store = Store(ROOT / "figures.json")
-    with bars() as watch:
-        bench = AblationRunner(given.data / "redkitchen", store, watch)
+    with bars() as progress:
+        bench = AblationRunner(given.data / "redkitchen", store, progress)
         for split in given.splits:
             if given.only in (None, "default"):
                 bench.run(rows.DEFAULT, split, given.seeds)

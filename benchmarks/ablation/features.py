@@ -81,7 +81,7 @@ def encode(
     split: str,
     views: str,
     folder: Path,
-    watch: Bars,
+    progress: Bars,
     input_size: int = ENCODER.input_size,
     passes: int | None = None,
 ) -> Features:
@@ -101,12 +101,12 @@ def encode(
             recording,
             encoder,
             training,
-            lambda done, _: watch(f"features {split} {views}", done, needed) or done >= needed,
+            lambda done, _: progress(f"features {split} {views}", done, needed) or done >= needed,
         )
     return Features(buffer.training_views(training.memory_mb), recording, encoder.cls_dim, LAYERS)
 
 
-def contexts_of(data: Path, every: int, folder: Path, watch: Bars) -> Tensor:
+def contexts_of(data: Path, every: int, folder: Path, progress: Bars) -> Tensor:
     """(N, C) contexts of every n-th image of a recording of another place."""
     file = folder / f"{data.name}_contexts_{every}.npy"
     if file.is_file():
@@ -117,7 +117,7 @@ def contexts_of(data: Path, every: int, folder: Path, watch: Bars) -> Tensor:
     for done, frame in enumerate(frames, start=1):
         image = normalise(fit(frame.load(), frame.camera, patch_grid(frame.camera, ENCODER.input_size)))
         contexts.append(encoder.encode(torch.from_numpy(image)[None]).context[0].float().cpu().numpy())
-        watch(f"other place {data.name}", done, len(frames))
+        progress(f"other place {data.name}", done, len(frames))
     folder.mkdir(parents=True, exist_ok=True)
     np.save(file, np.stack(contexts))
     return torch.from_numpy(np.stack(contexts))

@@ -62,7 +62,7 @@ class RowResult:
     held_out_map: SceneMap | None = None
 
 
-def judge(row: Row, seed: int, train: Features, val: Features, watch: ProgressCallback) -> RowResult:
+def judge(row: Row, seed: int, train: Features, val: Features, progress: ProgressCallback) -> RowResult:
     """Make the map of a row and localize the val frames with it."""
     data = train.chosen(row.layers, row.context, row.passes)
     start = time.perf_counter()
@@ -72,12 +72,12 @@ def judge(row: Row, seed: int, train: Features, val: Features, watch: ProgressCa
     if row.kind in ("regression", "kernel"):
         head, training, _ = row.configs(seed)
         network = (
-            pose_regression.train(data, normalisation, training, watch)
+            pose_regression.train(data, normalisation, training, progress)
             if row.kind == "regression"
             else fitted_global_pose(data, None, normalisation, head, torch.device("cpu"))
         )
         return RowResult(_figures(_regressed(network, val, row.context, normalisation), start), None)
-    scene_map, held_out_map = _train(row, seed, train, data, normalisation, watch)
+    scene_map, held_out_map = _train(row, seed, train, data, normalisation, progress)
     seconds = time.perf_counter() - start
     return RowResult(
         _figures(localized(scene_map, val, row, seed), start) | {"training_seconds": round(seconds, 1)},
@@ -96,7 +96,7 @@ def _figures(answers: list[FrameResult], start: float) -> dict:
 
 
 def _train(
-    row: Row, seed: int, train: Features, data: TrainingViews, normalisation: Normalisation, watch: ProgressCallback
+    row: Row, seed: int, train: Features, data: TrainingViews, normalisation: Normalisation, progress: ProgressCallback
 ) -> tuple[SceneMap, SceneMap | None]:
     """As ``build_map``: a head that has not seen the held-out frames is calibrated, the map's own sees them all."""
     head, training, _ = row.configs(seed)
@@ -137,13 +137,13 @@ def _train(
         trainer = learner(int(CALIBRATING * training.steps), views)
         while trainer.done < trainer.config.steps:
             trainer.step()
-            watch(f"{row.name[:40]}, calibration", trainer.done, trainer.config.steps)
+            progress(f"{row.name[:40]}, calibration", trainer.done, trainer.config.steps)
         held_out_map = current(trainer, views, Calibration())
         calibration = calibrate(held_out_map, data, held_out)
     trainer, best = learner(training.steps, views if row.early_stop else None), (np.inf, None)
     while trainer.done < training.steps:
         trainer.step()
-        watch(f"{row.name[:40]}, seed {seed}", trainer.done, training.steps)
+        progress(f"{row.name[:40]}, seed {seed}", trainer.done, training.steps)
         if row.early_stop and trainer.done % (training.steps // _CHECKS) == 0:
             scene_map = current(trainer, views, calibration)
             figures = summarise(

@@ -74,8 +74,8 @@ def main() -> None:
         return
     steps = QUICK_STEPS if given.quick else None
     if given.row:
-        with bars() as watch:
-            figures = measure(*given.row, given.data, given.results, watch, steps=steps, quick=given.quick)
+        with bars() as progress:
+            figures = measure(*given.row, given.data, given.results, progress, steps=steps, quick=given.quick)
         print(json.dumps(figures))
         return
     given.results.mkdir(parents=True, exist_ok=True)
@@ -91,8 +91,8 @@ def main() -> None:
                 break
             _run(scene, peer, given, store)
     if not given.no_cost:
-        with bars() as watch:
-            cost.run(given.data, store, end, watch)
+        with bars() as progress:
+            cost.run(given.data, store, end, progress)
     if not given.quick:
         from benchmarks.peers.document import write
 

@@ -38,14 +38,14 @@ KINDS = {"input": INPUT_SIZES, "rays": RAYS, "map_size": IMAGES, "training": IMA
 _STEPS, _WARM_UP, _ROUNDS = 8, 2, 3
 
 
-def run(data: Path, store: Store, end: float, watch: ProgressCallback) -> None:
+def run(data: Path, store: Store, end: float, progress: ProgressCallback) -> None:
     """Measure the points that the store lacks; none is begun after ``end`` (monotonic seconds)."""
     for kind, points in KINDS.items():
         for point in points:
             key = f"cost/{kind}/{point}"
             if key in store.figures or time.monotonic() > end:
                 continue
-            watch(f"cost: {kind}", points.index(point), len(points))
+            progress(f"cost: {kind}", points.index(point), len(points))
             command = [sys.executable, "-m", "benchmarks.peers", str(data), "--cost", kind, str(point)]
             result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
             if result.returncode == 0:

@@ -43,7 +43,7 @@ class DimmMap:
         return cls(Localizer.open(path, device="cpu"), path.stat().st_size)
 
 
-def build(mapped: Mapped, watch: ProgressCallback) -> DimmMap:
+def build(mapped: Mapped, progress: ProgressCallback) -> DimmMap:
     """``build_map`` by the default preset, or the map that ``benchmarks.landmarks`` made so of the same images."""
     preset = PRESETS["cpu"]
     training = preset.training.changed(steps=mapped.steps)
@@ -57,7 +57,7 @@ def build(mapped: Mapped, watch: ProgressCallback) -> DimmMap:
             head=preset.head,
             training=training,
             landmarks=preset.landmarks,
-            watch=lambda stage, done, total, _: bool(watch(stage, done, total)) and False,
+            progress=lambda stage, done, total, _: bool(progress(stage, done, total)) and False,
         )
     opened = DimmMap.open(path)
     figures = opened.localizer.map.header.figures

@@ -18,7 +18,7 @@ from dimm_ros.progress import ProgressCallback
 ABLATION = Path("results") / "ablation"
 
 
-def prepare(scene: BenchmarkScene, encoder: Encoder, folder: Path, watch: ProgressCallback) -> None:
+def prepare(scene: BenchmarkScene, encoder: Encoder, folder: Path, progress: ProgressCallback) -> None:
     """Complete the buffer in ``folder``; goes on where it was."""
     training = PRESETS["cpu"].training
     buffer = open_buffer(folder / FEATURES, scene.mapped, encoder, training)
@@ -26,7 +26,7 @@ def prepare(scene: BenchmarkScene, encoder: Encoder, folder: Path, watch: Progre
     if not buffer.complete and scene.ablation_split and (stored / "progress.json").is_file():
         _take_over(buffer, stored, encoder)
     fill_buffer(
-        buffer, scene.mapped, encoder, training, lambda done, total: bool(watch("features", done, total)) and False
+        buffer, scene.mapped, encoder, training, lambda done, total: bool(progress("features", done, total)) and False
     )
 
 

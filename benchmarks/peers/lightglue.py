@@ -80,6 +80,6 @@ def _shell(name: str) -> Callable[[str], ModuleType]:
     return lambda module: importlib.import_module(f"{name}.{module}")
 
 
-def build(mapped: Mapped, watch: ProgressCallback) -> PointMap:
+def build(mapped: Mapped, progress: ProgressCallback) -> PointMap:
     """Points of the mapped images' DISK features."""
-    return build_points(mapped, DiskLightGlue(), watch)
+    return build_points(mapped, DiskLightGlue(), progress)

@@ -105,10 +105,10 @@ class PointMap:
         return PeerResult(pose, stages.ms)
 
 
-def build_points(mapped: Mapped, matcher: Matcher, watch: ProgressCallback) -> PointMap:
+def build_points(mapped: Mapped, matcher: Matcher, progress: ProgressCallback) -> PointMap:
     """Features, matches, points."""
     recording = mapped.recording
-    features, mapped.seconds["extract"] = _features(recording, matcher, mapped.shared / matcher.name, watch)
+    features, mapped.seconds["extract"] = _features(recording, matcher, mapped.shared / matcher.name, progress)
     with mapped.timed("match"):
         pairs = _pairs(recording.poses(), matcher.ranks)
         matches = []
@@ -121,9 +121,9 @@ def build_points(mapped: Mapped, matcher: Matcher, watch: ProgressCallback) -> P
                 features[one], features[other], recording.frames[one].camera, recording.frames[other].camera
             )
             matches.append(found[_agree(geometry[one], geometry[other], found)])
-            watch("matching", done, len(pairs))
+            progress("matching", done, len(pairs))
     with mapped.timed("triangulate"):
-        points, point_of = _triangulate(geometry, pairs, matches, watch)
+        points, point_of = _triangulate(geometry, pairs, matches, progress)
     cls = mapped.cls()
     return PointMap(
         features,
@@ -137,7 +137,7 @@ def build_points(mapped: Mapped, matcher: Matcher, watch: ProgressCallback) -> P
 
 
 def _features(
-    recording: Recording, matcher: Matcher, folder: Path, watch: ProgressCallback
+    recording: Recording, matcher: Matcher, folder: Path, progress: ProgressCallback
 ) -> tuple[list[LocalFeatures], float]:
     """Features of all frames, kept in files from run to run, and the seconds that finding them took in all."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +155,7 @@ def _features(
         with np.load(file, allow_pickle=False) as stored:
             result.append(LocalFeatures(stored["pixels"], stored["descriptors"]))
             seconds += float(stored["seconds"])
-        watch(f"{matcher.name} features", done, len(recording.frames))
+        progress(f"{matcher.name} features", done, len(recording.frames))
     return result, seconds
 
 
@@ -214,7 +214,7 @@ def _triangulate(
     geometry: Sequence[_Geometry],
     pairs: Sequence[tuple[int, int]],
     matches: Sequence[np.ndarray],
-    watch: ProgressCallback,
+    progress: ProgressCallback,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """(P, 3) points, and which of them each feature shows."""
     import pycolmap
@@ -244,7 +244,7 @@ def _triangulate(
                 point_of[inliers] = len(points)
                 points.append(found["xyz"])
         if done % 1000 == 0 or done == len(tracks):
-            watch("triangulating", done, len(tracks))
+            progress("triangulating", done, len(tracks))
     return np.array(points, dtype=np.float64).reshape(-1, 3), np.split(point_of, first[1:-1])
 
 

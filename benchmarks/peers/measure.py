@@ -41,7 +41,7 @@ _QUICK_SIZE = 224  # of the encoder's input
 
 
 def peer_of(name: str) -> ModuleType:
-    """The module of a peer: NAME, TITLE, NEEDS and build(mapped, watch)."""
+    """The module of a peer: NAME, TITLE, NEEDS and build(mapped, progress)."""
     return importlib.import_module(f"benchmarks.peers.{name}")
 
 
@@ -55,7 +55,7 @@ def measure(
     peer_name: str,
     data: Path,
     root: Path,
-    watch: ProgressCallback,
+    progress: ProgressCallback,
     *,
     steps: int | None = None,
     quick: bool = False,
@@ -73,7 +73,7 @@ def measure(
         few = {name: spread(part, 3) for name, part in scene.queries.items()}
         scene = replace(scene, mapped=spread(scene.mapped, MIN_FRAMES), queries=few, ablation_split="")
     encoder = Encoder.open(PRESETS["cpu"].encoder.changed(input_size=_QUICK_SIZE if quick else None), device="cpu")
-    return row(scene, peer_name, encoder, root / (f"quick_{scene.name}" if quick else scene.name), watch, steps)
+    return row(scene, peer_name, encoder, root / (f"quick_{scene.name}" if quick else scene.name), progress, steps)
 
 
 def row(
@@ -81,17 +81,17 @@ def row(
     peer_name: str,
     encoder: Encoder,
     folder: Path,
-    watch: ProgressCallback,
+    progress: ProgressCallback,
     steps: int | None = None,
 ) -> dict:
     """Make the map, ask all queries; "features" in place of a peer completes the scene's feature buffer alone."""
     if peer_name == "features":
-        prepare(scene, encoder, folder, watch)
+        prepare(scene, encoder, folder, progress)
         return {}
     peer = peer_of(peer_name)
     most_mapped, most_asked = getattr(peer, "MAPPED", len(scene.mapped.frames)), getattr(peer, "QUERIES", None)
     if getattr(peer, "FEATURES", True):
-        prepare(scene, encoder, folder, watch)
+        prepare(scene, encoder, folder, progress)
     recording, shared = (
         spread(scene.mapped, most_mapped),
         folder.parent / (scene.name.partition("_")[0] if scene.ablation_split else scene.name),
@@ -99,7 +99,7 @@ def row(
     split = scene.ablation_split if steps is None else ""
     mapped = Mapped(recording, scene.mapped, encoder, folder, shared, steps or PRESETS["cpu"].training.steps, split)
     start = time.perf_counter()
-    peer_map = peer.build(mapped, watch)
+    peer_map = peer.build(mapped, progress)
     built = time.perf_counter() - start
     mapping_mb = peak_mb()
     figures = {
@@ -115,11 +115,13 @@ def row(
     }
     for condition, queries in scene.queries.items():
         queried = queries if most_asked is None else spread(queries, max(1, most_asked // len(scene.queries)))
-        figures["conditions"][condition] = _ask(peer_map, queried, lambda done, total: watch("localizing", done, total))
+        figures["conditions"][condition] = _ask(
+            peer_map, queried, lambda done, total: progress("localizing", done, total)
+        )
     return figures | {"peak_mb": peak_mb(), "machine": machine(["cpu"]), "encoder": encoder.weights.origin}
 
 
-def _ask(peer_map: PeerMap, queries: Recording, watch: StepCallback) -> dict:
+def _ask(peer_map: PeerMap, queries: Recording, progress: StepCallback) -> dict:
     """Accuracy and times."""
     first = queries.frames[0]
     peer_map.localize(first.load(), first.camera)  # the first is slow for reasons of its own
@@ -130,7 +132,7 @@ def _ask(peer_map: PeerMap, queries: Recording, watch: StepCallback) -> dict:
         start = time.perf_counter()
         located.append(peer_map.localize(image, frame.camera))
         totals.append(1e3 * (time.perf_counter() - start))
-        watch(done, len(queries.frames))
+        progress(done, len(queries.frames))
     answers = [
         FrameResult(f.name, f.stamp_ns, f.world_from_camera, each.pose)
         for f, each in zip(queries.frames, located, strict=True)

@@ -1,5 +1,5 @@
-"""What every peer is: ``build(mapped, watch)`` makes a map, whose ``localize(image, camera)`` answers with a pose and
-its stages' times.
+"""What every peer is: ``build(mapped, progress)`` makes a map, whose ``localize(image, camera)`` answers with a pose
+and its stages' times.
 """
 
 from __future__ import annotations

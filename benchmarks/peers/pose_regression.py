@@ -59,7 +59,7 @@ class PoseNetwork(nn.Module):
 
 
 def train(
-    data: TrainingViews, normalisation: Normalisation, training: TrainingConfig, watch: ProgressCallback
+    data: TrainingViews, normalisation: Normalisation, training: TrainingConfig, progress: ProgressCallback
 ) -> PoseNetwork:
     """A network trained on a feature buffer's contexts with the head's schedule and noise and dropout on the
     context.
@@ -81,7 +81,7 @@ def train(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        watch("pose regression", step + 1, training.steps)
+        progress("pose regression", step + 1, training.steps)
     return network.eval()
 
 
@@ -109,10 +109,10 @@ class RegressionMap:
         return PeerResult(pose, stages.ms)
 
 
-def build(mapped: Mapped, watch: ProgressCallback) -> RegressionMap:
+def build(mapped: Mapped, progress: ProgressCallback) -> RegressionMap:
     """Train on the mapped images' contexts."""
     data = mapped.features()
     normalisation = Normalisation.of(data.centres[: len(mapped.recording.frames)])
     with mapped.timed("training"):
-        network = train(data, normalisation, PRESETS["cpu"].training.changed(steps=mapped.steps), watch)
+        network = train(data, normalisation, PRESETS["cpu"].training.changed(steps=mapped.steps), progress)
     return RegressionMap(network, normalisation, mapped.encoder)

@@ -53,6 +53,6 @@ def mean_of_nearest(views: ReferenceViews, cls: np.ndarray, top: int) -> np.ndar
     )
 
 
-def build(mapped: Mapped, watch: ProgressCallback) -> RetrievalMap:
+def build(mapped: Mapped, progress: ProgressCallback) -> RetrievalMap:
     """Nothing is trained."""
     return RetrievalMap(ReferenceViews(mapped.cls(), mapped.recording.poses()), mapped.encoder)

@@ -13,6 +13,6 @@ TITLE = "retrieval (mean of the three most similar, weighted)"
 NEEDS = ()
 
 
-def build(mapped: Mapped, watch: ProgressCallback) -> retrieval.RetrievalMap:
+def build(mapped: Mapped, progress: ProgressCallback) -> retrieval.RetrievalMap:
     """As ``retrieval``."""
-    return replace(retrieval.build(mapped, watch), top=3)
+    return replace(retrieval.build(mapped, progress), top=3)

@@ -135,7 +135,7 @@ def train(
     normalisation: Normalisation,
     focal: float,
     training: TrainingConfig,
-    watch: ProgressCallback,
+    progress: ProgressCallback,
     width: int = _WIDTH,
 ) -> SceneCoordinateHead:
     """A head with averaged weights, trained on a feature buffer's tensors."""
@@ -144,7 +144,7 @@ def train(
     trainer = SceneCoordinateTrainer(head, data, normalisation, training, focal)
     while trainer.done < training.steps:
         trainer.step()
-        watch("scene coordinates", trainer.done, training.steps)
+        progress("scene coordinates", trainer.done, training.steps)
     return trainer.trained_head()
 
 
@@ -184,7 +184,7 @@ def _no_context(context: Tensor) -> Tensor:
     return torch.zeros_like(context[:, :1])
 
 
-def build(mapped: Mapped, watch: ProgressCallback, context: bool = False) -> SceneCoordinateMap:
+def build(mapped: Mapped, progress: ProgressCallback, context: bool = False) -> SceneCoordinateMap:
     """Train on the mapped images' features; ``context`` adds the images' global context to their patches."""
     data = mapped.features()
     if not context:
@@ -192,5 +192,5 @@ def build(mapped: Mapped, watch: ProgressCallback, context: bool = False) -> Sce
     normalisation = Normalisation.of(data.centres[: len(mapped.recording.frames)])
     training = PRESETS["cpu"].training.changed(steps=mapped.steps)
     with mapped.timed("training"):
-        head = train(data, normalisation, mapped.focal, training, watch)
+        head = train(data, normalisation, mapped.focal, training, progress)
     return SceneCoordinateMap(head, normalisation, mapped.encoder, context)

@@ -13,6 +13,6 @@ TITLE = "scene coordinates with global context (GLACE-style)"
 NEEDS = scene_coordinates.NEEDS
 
 
-def build(mapped: Mapped, watch: ProgressCallback) -> scene_coordinates.SceneCoordinateMap:
+def build(mapped: Mapped, progress: ProgressCallback) -> scene_coordinates.SceneCoordinateMap:
     """As ``scene_coordinates``."""
-    return scene_coordinates.build(mapped, watch, context=True)
+    return scene_coordinates.build(mapped, progress, context=True)

@@ -65,6 +65,6 @@ class ColmapSift:
         return np.column_stack([rows[good], columns[good]])
 
 
-def build(mapped: Mapped, watch: ProgressCallback) -> PointMap:
+def build(mapped: Mapped, progress: ProgressCallback) -> PointMap:
     """Points of the mapped images' SIFT features."""
-    return build_points(mapped, ColmapSift(), watch)
+    return build_points(mapped, ColmapSift(), progress)

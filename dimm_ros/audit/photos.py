@@ -46,9 +46,9 @@ class EncodedImage:
 
 
 def take(
-    frames: Iterable[Frame], encoder: Encoder, watch: Callable[[int], object] = lambda done: None
+    frames: Iterable[Frame], encoder: Encoder, progress: Callable[[int], object] = lambda done: None
 ) -> list[EncodedImage]:
-    """Encode frames; ``watch`` is called with how many are done."""
+    """Encode frames; ``progress`` is called with how many are done."""
     photos = []
     for frame in frames:
         grid = patch_grid(frame.camera, encoder.config.input_size)
@@ -67,7 +67,7 @@ def take(
                 surface=surface,
             )
         )
-        watch(len(photos))
+        progress(len(photos))
     return photos
 
 

@@ -106,7 +106,7 @@ def attack(
     scene_map: SceneMap,
     evidence: Evidence,
     plan: AttackPlan | None = None,
-    watch: ProgressCallback = lambda stage, done, total: None,
+    progress: ProgressCallback = lambda stage, done, total: None,
 ) -> Audit:
     """Try every attack on a map."""
     plan = plan or AttackPlan()
@@ -122,14 +122,14 @@ def attack(
     if views is not None:
         audit.path = views.path
         probe = Probe.of(scene_map, views)
-        audit.rebuilt, audit.figures["rebuilt_tokens"] = _rebuild(probe, evidence, plan, watch)
-        audit.clouds |= _structure(probe, evidence, audit.rebuilt, plan, watch)
+        audit.rebuilt, audit.figures["rebuilt_tokens"] = _rebuild(probe, evidence, plan, progress)
+        audit.clouds |= _structure(probe, evidence, audit.rebuilt, plan, progress)
     if audit.surface is not None:
         head = scene_coordinates.train(
             evidence.mapped,
             plan.point_steps,
             scene_map.head.context_mean.device,
-            lambda done, total: watch("yardstick", done, total),
+            lambda done, total: progress("yardstick", done, total),
         )
         audit.figures["scene_coordinate_error_m"] = _point_error(head, evidence)
         for name, photos in (("foreign images", evidence.foreign), ("photographs of the place", evidence.of_the_place)):
@@ -231,7 +231,9 @@ def _foreign_poses(scene_map: SceneMap, evidence: Evidence) -> dict:
     return result
 
 
-def _rebuild(probe: Probe, evidence: Evidence, plan: AttackPlan, watch: ProgressCallback) -> tuple[list[Rebuilt], dict]:
+def _rebuild(
+    probe: Probe, evidence: Evidence, plan: AttackPlan, progress: ProgressCallback
+) -> tuple[list[Rebuilt], dict]:
     """Rebuilt tokens of some mapped views, and how like the true ones they are."""
     device = probe.contexts.device
     prior = TokenPrior.of(evidence.foreign, device)
@@ -245,7 +247,7 @@ def _rebuild(probe: Probe, evidence: Evidence, plan: AttackPlan, watch: Progress
         photo = known[number]
         tokens = rebuild(probe, prior, int(view), photo.camera_rays.to(device), plan.steps).cpu()
         results.append(Rebuilt(photo.image, photo.patches.float(), tokens, photo.shape))
-        watch("rebuilding", done, len(numbers))
+        progress("rebuilding", done, len(numbers))
         same = [one.patches.float() for one in known if one.shape == photo.shape]
         usual = torch.stack(same).mean(dim=0)
         own.append(likeness(tokens, photo.patches.float(), usual).median())
@@ -258,7 +260,7 @@ def _rebuild(probe: Probe, evidence: Evidence, plan: AttackPlan, watch: Progress
 
 
 def _structure(
-    probe: Probe, evidence: Evidence, rebuilt: list[Rebuilt], plan: AttackPlan, watch: ProgressCallback
+    probe: Probe, evidence: Evidence, rebuilt: list[Rebuilt], plan: AttackPlan, progress: ProgressCallback
 ) -> dict[str, np.ndarray]:
     """Points where the rays of tokens meet, for tokens of several origins and both ways to ask, and a guess beside."""
     device = probe.contexts.device
@@ -283,7 +285,7 @@ def _structure(
             found["same place"].append(same_place(probe, tokens, rays, views).supported(_LEAST_RAYS))
             found["best fit"].append(best_fit(probe, tokens[: plan.fitted], coarse, views).supported(_LEAST_RAYS))
             done += 2
-            watch("asking", done, jobs)
+            progress("asking", done, jobs)
         clouds |= {f"{name}, {how}": np.concatenate(points) for how, points in found.items()}
     return clouds | {"guess: random range along the path's rays": _guess(probe, places.double().numpy())}
 

@@ -47,7 +47,7 @@ def rebuild(
     view: int,
     camera_rays: Tensor,
     steps: int,
-    watch: StepCallback = lambda done, total: None,
+    progress: StepCallback = lambda done, total: None,
 ) -> Tensor:
     """(P, D) tokens that fit best at (P, 3) camera rays of a mapped view."""
     directions, moments = probe.true_rays(view, camera_rays)
@@ -59,7 +59,7 @@ def rebuild(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        watch(step + 1, steps)
+        progress(step + 1, steps)
     return (prior.mean + white @ prior.root.T).detach()
 
 

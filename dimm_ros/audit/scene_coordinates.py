@@ -45,7 +45,7 @@ class PointHead(nn.Module):
 
 
 def train(
-    photos: list[EncodedImage], steps: int, device: torch.device, watch: StepCallback = lambda done, total: None
+    photos: list[EncodedImage], steps: int, device: torch.device, progress: StepCallback = lambda done, total: None
 ) -> PointHead:
     """A scene-coordinate map of images with depth: AdamW, one cycle, mean distance."""
     torch.manual_seed(0)
@@ -62,7 +62,7 @@ def train(
         loss.backward()
         optimiser.step()
         schedule.step()
-        watch(step + 1, steps)
+        progress(step + 1, steps)
     return head.eval().requires_grad_(False)
 
 

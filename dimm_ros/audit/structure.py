@@ -98,7 +98,7 @@ def same_place(probe: Probe, tokens: Tensor, camera_rays: Tensor, views: np.ndar
 
 @torch.inference_mode()
 def best_fit(
-    probe: Probe, tokens: Tensor, places: Tensor, views: np.ndarray, watch: StepCallback = lambda done, total: None
+    probe: Probe, tokens: Tensor, places: Tensor, views: np.ndarray, progress: StepCallback = lambda done, total: None
 ) -> Meetings:
     """Meeting points of (T, D) tokens' rays, in each view through that of (G, 3) camera rays where the token fits
     best.
@@ -115,7 +115,7 @@ def best_fit(
             )
             misfit = ray_losses(rays, world.repeat(count, 1), moments.repeat(count, 1)).reshape(count, -1)
             directions[first : first + count, number] = world[misfit.argmin(dim=1)].double().cpu().numpy()
-        watch(number + 1, len(views))
+        progress(number + 1, len(views))
     return meet(probe.path[views, :3, 3], directions)
 
 

@@ -102,7 +102,7 @@ def privacy(
                 else points_of(scene_map, recording, lambda stage, done, total: bool(progress(stage, done, total)))
                 for name, recording in (("true_landmarks", mapped), ("second_landmarks", other))
             }
-            audit = attack(scene_map, Evidence(**photos, true_path=true_path, **landmarks), watch=progress)
+            audit = attack(scene_map, Evidence(**photos, true_path=true_path, **landmarks), progress=progress)
         write_report(folder, header.name, audit, true_path)
     if as_json:
         say_json(audit.figures)

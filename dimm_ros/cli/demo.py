@@ -27,7 +27,7 @@ _EPILOG = (
 )
 _LOG_LINES = 20  # of a node that failed
 #: Seconds that an image usually takes on two CPU cores, see ``mapping.stages``.
-_RENDER_S, _WRITE_S, _REPLAY_S, _JUDGE_S = 0.1, 0.02, 0.5, 0.4
+_RENDER_S, _WRITE_S, _REPLAY_S, _JUDGE_S, _DRAW_S = 0.1, 0.02, 0.5, 0.4, 0.6
 
 
 def register(app: typer.Typer) -> None:
@@ -71,6 +71,7 @@ def run(
         ) from None
 
     tell = note if as_json else say
+    source = None if data is None else open_recording(data)
     preset = PRESETS["demo"]
     training = preset.training.changed(steps=steps)
     title = f"The node on {'the gallery' if data is None else data.resolve().name}: images it never saw"
@@ -78,13 +79,13 @@ def run(
     work = results / f"{name}.work"
     with new_results(name, results) as folder:
         with bars() as progress:
-            progress.plan(_usual_seconds(data, split, preset, training))
+            progress.plan(_usual_seconds(source, split, preset, training, draws=rerun or mcap))
             tell("1/4  recording two bags: one to map, another to localize in")
-            stage = demo_bags(work, data, split, progress)
+            stage = demo_bags(work, source, split, progress)
             tell("2/4  building a map from the first")
             encoder = Encoder.open(preset.encoder)
             recording = open_recording(stage.mapping)
-            result = demo_map(work, stage, encoder, preset.changed(training=training), progress)
+            result = demo_map(work, recording, encoder, preset.changed(training=training), progress)
             stage, result = linked(work, stage, folder), replace(result, path=folder / result.path.name)
             tell(f"     {describe(result, len(recording.frames))}")
             tell("3/4  starting the localizer node and replaying the second bag into it over DDS")
@@ -99,7 +100,7 @@ def run(
                     topics=stage.topics,
                     transport="compressed",
                     log=log,
-                    watch=lambda done: progress("replaying", done, len(query.frames)),
+                    progress=lambda done: progress("replaying", done, len(query.frames)),
                 )
             except DimmError:
                 if log.exists():
@@ -140,7 +141,9 @@ def run(
         raise typer.Exit(EXIT_FINDINGS)
 
 
-def _usual_seconds(data: Path | None, split: str | None, preset: Preset, training: TrainingConfig) -> dict[str, float]:
+def _usual_seconds(
+    data: Recording | None, split: str | None, preset: Preset, training: TrainingConfig, *, draws: bool
+) -> dict[str, float]:
     """Of all stages: bags, map, node, judging, and pictures for viewers, if they are wanted."""
     from dimm_ros.mapping.stages import usual_seconds
     from dimm_ros.replay.demo_bags import RENDERED, sizes_of_data
@@ -154,6 +157,7 @@ def _usual_seconds(data: Path | None, split: str | None, preset: Preset, trainin
         **mapping,
         "replaying": _REPLAY_S * queries,
         "judging": _JUDGE_S * queries,
+        **({"drawing": _DRAW_S * queries} if draws else {}),
     }
 
 

@@ -69,7 +69,7 @@ def run(
 
     with bars() as progress:
         chosen = options.bag_options(image_topic, camera_info_topic, pose_topic, map_frame)
-        examination = examine(source, split=split, watch=progress, **chosen)
+        examination = examine(source, split=split, progress=progress, **chosen)
     with new_results(f"doctor_{examination.recording.name}", results) as folder:
         write_report(folder, examination)
     if as_json:

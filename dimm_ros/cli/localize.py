@@ -193,11 +193,14 @@ def _frames(paths: Sequence[Path], known: Camera | _Simple) -> list[Frame]:
     from dimm_ros.data.recording import Frame
 
     stamps = _stamps([path.stem for path in paths])
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):  # of several folders, as cameras and data sets number their images
+        names = [str(path) for path in paths]
     cameras = [known.sized(*image_sizes(path)[-1]) if isinstance(known, _Simple) else known for path in paths]
     return [
         # Of a focal length alone the picture is turned as viewers show it; a calibration is mostly of stored pixels.
-        Frame(path.name, stamp, camera, None, partial(load_rgb, path, None if isinstance(known, _Simple) else camera))
-        for path, stamp, camera in zip(paths, stamps, cameras, strict=True)
+        Frame(name, stamp, camera, None, partial(load_rgb, path, None if isinstance(known, _Simple) else camera))
+        for name, path, stamp, camera in zip(names, paths, stamps, cameras, strict=True)
     ]
 
 

@@ -150,7 +150,7 @@ def run(
                 name=name,
                 licence=licence,
                 keep=keep_features,
-                watch=progress,
+                progress=progress,
                 workers=workers,
             )
         if not workers.first:
@@ -183,9 +183,9 @@ def _tell_findings(recording: Recording, progress: Bars) -> None:
     """What the doctor finds, so that nobody waits long for a map that cannot be good."""
     from dimm_ros.doctor.examine import main_findings
 
-    def watch(stage: str, done: int, total: int) -> None:
+    def shown(stage: str, done: int, total: int) -> None:
         if progress(stage, done, total):
             raise KeyboardInterrupt
 
-    for finding in main_findings(recording, watch):
+    for finding in main_findings(recording, shown):
         note(f"{finding.severity.name.lower()}: {finding.check}: {finding.what}; {finding.cure} (see 'dimm doctor')")

@@ -59,7 +59,7 @@ def run(
             recordings,
             device=device,
             weights=weights,
-            watch=lambda name, done, total: progress(name, done, total),
+            progress=lambda name, done, total: progress(name, done, total),
         )
     if as_json:
         say_json(figures | {"report": str(output)})

@@ -93,7 +93,7 @@ def run(
                 training=training,
                 licence=licence,
                 keep=keep_features,
-                watch=progress,
+                progress=progress,
             )
     except (DimmError, OSError, KeyboardInterrupt) as error:
         if not isinstance(error, BusyError) and Path(f"{output or map_file}.work").exists():

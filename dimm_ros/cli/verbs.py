@@ -17,7 +17,12 @@ class _PlainFlags:
 
 
 class Verb(_PlainFlags, TyperCommand):
-    """A verb."""
+    """A verb; in the list of verbs its first sentence flows, whatever the docstring's line breaks."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if self.help and not self.short_help:
+            self.short_help = " ".join(self.help.split("\n\n")[0].split())
 
 
 class Verbs(_PlainFlags, TyperGroup):

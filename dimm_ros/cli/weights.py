@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 def run(
     name: Annotated[str, typer.Argument(help="encoder name")] = "dinov2-small", as_json: options.AsJson = False
 ) -> None:
-    """Find an encoder's weights (cache, model hub, offline carrier), fetch them if needed, and say which they are."""
+    """Find an encoder's weights (cache, model hub, stand-in), fetch them if needed, and say which they are."""
     from dimm_ros.encoder.weights import find_weights
 
     found = find_weights(name)

@@ -51,13 +51,13 @@ class Examination:
 
 
 def examine(
-    source: str | Path, *, split: str | None = None, watch: ProgressCallback | None = None, **bag_options
+    source: str | Path, *, split: str | None = None, progress: ProgressCallback | None = None, **bag_options
 ) -> Examination:
     """Open a recording and run every check that applies to it.
 
     Args:
         source, split, bag_options: as for ``open_recording``.
-        watch: called with the progress.
+        progress: see ``ProgressCallback``.
 
     Raises:
         DataError: nothing there can be read at all.
@@ -78,21 +78,21 @@ def examine(
         from dimm_ros.doctor.bag import check_bag  # rosbags is not needed for folders of images
 
         findings += check_bag(source, bag_options.get("image_topic"), bag_options.get("camera_info_topic"))
-    return _examine(recording, findings, watch or (lambda stage, done, total: None))
+    return _examine(recording, findings, progress or (lambda stage, done, total: None))
 
 
-def main_findings(recording: Recording, watch: ProgressCallback | None = None) -> list[Finding]:
+def main_findings(recording: Recording, progress: ProgressCallback | None = None) -> list[Finding]:
     """Problems and warnings about the poses and cameras of a recording whose frames all have poses, worst first.
 
     What ``dimm map`` says before it trains: the images are matched, but not looked at one by one.
     """
-    found = [*_poses(recording, watch or (lambda stage, done, total: None))[0], *check_cameras(recording)]
+    found = [*_poses(recording, progress or (lambda stage, done, total: None))[0], *check_cameras(recording)]
     worth = [finding for finding in found if finding.severity >= Severity.WARNING]
     return sorted(worth, key=lambda finding: -finding.severity)
 
 
-def _poses(recording: Recording, watch: ProgressCallback) -> tuple[list[Finding], ViewCoverage, Diagnosis | None]:
-    geometry = check_geometry(recording, lambda done, total: watch("geometry", done, total))
+def _poses(recording: Recording, progress: ProgressCallback) -> tuple[list[Finding], ViewCoverage, Diagnosis | None]:
+    geometry = check_geometry(recording, lambda done, total: progress("geometry", done, total))
     found, coverage = check_coverage(recording, geometry.seen)
     return [*geometry.findings, *found, check_jumps(recording)], coverage, geometry.diagnosis
 
@@ -107,7 +107,7 @@ def _without_poses(source: str | Path, bag_options: dict) -> Recording | None:
         return None
 
 
-def _examine(recording: Recording, findings: list[Finding], watch: ProgressCallback) -> Examination:
+def _examine(recording: Recording, findings: list[Finding], progress: ProgressCallback) -> Examination:
     findings = findings + [
         replace(problem("reader", note, "", ""), severity=Severity.WARNING) for note in recording.notes
     ]
@@ -115,10 +115,10 @@ def _examine(recording: Recording, findings: list[Finding], watch: ProgressCallb
     coverage = diagnosis = None
     if posed:
         recording = replace(recording, frames=posed, splits={})
-        found, coverage, diagnosis = _poses(recording, watch)
+        found, coverage, diagnosis = _poses(recording, progress)
         findings = found + findings
     findings += [*check_cameras(recording), check_gaps(recording)]
-    found, images = check_images(recording, lambda done, total: watch("images", done, total))
+    found, images = check_images(recording, lambda done, total: progress("images", done, total))
     return Examination(
         recording=recording, findings=findings + found, images=images, coverage=coverage, diagnosis=diagnosis
     )

@@ -1,6 +1,4 @@
-"""Finding a DINOv2 encoder's weights: explicit path, user's cache, model hub, offline carrier; each pinned by
-SHA-256.
-"""
+"""Finding a DINOv2 encoder's weights: explicit path, user's cache, model hub, stand-in; each pinned by SHA-256."""
 
 from __future__ import annotations
 
@@ -248,21 +246,20 @@ def _hub_reachable() -> bool:
 
 def _from_stand_in(name: str, model: Model, sha256: str | None, tried: list[str]) -> Weights | None:
     if name != stand_in.ENCODER or (sha256 and sha256 != stand_in.CONVERTED_SHA256):
-        tried.append("offline carrier: does not hold them")
+        tried.append("stand-in: is not these weights")
         return None
     _, converted = _cached_files(name)
     try:
         with tempfile.TemporaryDirectory() as folder:
             store(stand_in.fetch(Path(folder)), converted)
     except (WeightsError, ImportError, OSError) as error:
-        tried.append(f"offline carrier: {error}")
+        tried.append(f"stand-in: {error}")
         return None
     digest = file_sha256(converted)
     if digest != stand_in.CONVERTED_SHA256:
         converted.unlink()
         tried.append(
-            f"offline carrier: converted to SHA-256 {digest[:12]}..., not the pinned "
-            f"{stand_in.CONVERTED_SHA256[:12]}..."
+            f"stand-in: converted to SHA-256 {digest[:12]}..., not the pinned {stand_in.CONVERTED_SHA256[:12]}..."
         )
         return None
     return Weights(converted, digest, stand_in.DESCRIPTION)

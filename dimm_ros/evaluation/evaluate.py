@@ -19,7 +19,7 @@ def evaluate(
     localizer: Localizer,
     recording: Recording,
     reference: ReferenceViews | None = None,
-    watch: StepCallback | None = None,
+    progress: StepCallback | None = None,
     show: Callable[[Frame, np.ndarray, Estimate], None] | None = None,
 ) -> list[FrameResult]:
     """Localize every frame on its own.
@@ -28,7 +28,7 @@ def evaluate(
         localizer: with the map to judge.
         recording: frames with true poses in the map's frame.
         reference: mapped images for the retrieval baseline.
-        watch: called with (frames done, frames in all).
+        progress: called with (frames done, frames in all).
         show: called with each frame, its image and its estimate.
     """
     answers, mapped = [], mapped_poses(localizer.map, reference)
@@ -54,6 +54,6 @@ def evaluate(
         )
         if show is not None:
             show(frame, image, estimate)
-        if watch is not None:
-            watch(done, len(recording.frames))
+        if progress is not None:
+            progress(done, len(recording.frames))
     return answers

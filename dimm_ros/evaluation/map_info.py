@@ -112,11 +112,11 @@ def bytes_per_part(path: Path) -> dict[str, int]:
     """Bytes in a map file: the head or heads, what they know of the mapped views, landmarks, and the rest (header,
     names).
     """
-    result = {"head": 0, "whole image": 0, "landmarks": 0}
+    result = {"head": 0, "global pose": 0, "landmarks": 0}
     with safe_open(str(path), "pt") as file:
         for name in file.keys():
             tensor = file.get_tensor(name)
-            part = "landmarks" if name.startswith("landmarks.") else "whole image" if "whole." in name else "head"
+            part = "landmarks" if name.startswith("landmarks.") else "global pose" if "whole." in name else "head"
             result[part] += tensor.numel() * tensor.element_size()
     return result | {"header": path.stat().st_size - sum(result.values())}
 

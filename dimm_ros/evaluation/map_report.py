@@ -59,7 +59,7 @@ def write_map_report(
     *,
     device: str = "auto",
     weights: str | Path | None = None,
-    watch: ProgressCallback | None = None,
+    progress: ProgressCallback | None = None,
 ) -> dict:
     """Write the page, whole or not at all.
 
@@ -75,7 +75,7 @@ def write_map_report(
         MapError: not a map, or the page cannot be written.
         DataError: a recording in another frame, or an image that cannot be read.
     """
-    map_path, output, watch = Path(map_path), Path(output), watch or (lambda *_: None)
+    map_path, output, progress = Path(map_path), Path(output), progress or (lambda *_: None)
     info = map_info(map_path)
     for recording in recordings:
         if recording.frame_id != info["frame_id"]:
@@ -91,7 +91,7 @@ def write_map_report(
         if recordings:
             localizer = Localizer.open(map_path, device=device, weights=weights)
             for number, recording in enumerate(recordings):
-                judged.append(_judge(localizer, recording, reference, watch))
+                judged.append(_judge(localizer, recording, reference, progress))
                 body += _results(localizer, judged[-1], scene_map, Path(folder), number)
         else:
             body.append(_note("Give recordings with true poses (dimm map report MAP DATA) to see how good the map is."))
@@ -114,7 +114,7 @@ def _write(path: Path, page: str) -> None:
 
 
 def _judge(
-    localizer: Localizer, recording: Recording, reference: ReferenceViews | None, watch: ProgressCallback
+    localizer: Localizer, recording: Recording, reference: ReferenceViews | None, progress: ProgressCallback
 ) -> RecordingResult:
     novelty = []
 
@@ -122,7 +122,7 @@ def _judge(
         novelty.append(np.nan if estimate.novelty is None else estimate.novelty)
 
     answers = evaluate(
-        localizer, recording, reference, lambda done, total: watch(f"localizing {recording.name}", done, total), show
+        localizer, recording, reference, lambda done, total: progress(f"localizing {recording.name}", done, total), show
     )
     return RecordingResult(recording, answers, np.array(novelty), summarise(answers))
 

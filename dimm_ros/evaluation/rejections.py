@@ -64,13 +64,24 @@ KINDS = (
     ),
     RejectionKind(
         "not believed yet",
-        r"No pose is believed yet",
-        "a first pose takes images that agree (gate.first_fix), so the first ones have no answer",
+        r"(No pose is believed yet|The last pose is too old to vouch|The hint is being checked)",
+        "a first pose, or one after a while without any, takes images that agree (gate.first_fix), so the first ones "
+        "have no answer",
     ),
     RejectionKind(
         "far from the pose before",
-        r"The pose is [\d.]+ m and [\d.]+ deg from where",
+        r"(The pose is [\d.]+ m and [\d.]+ deg from where|The estimate is in another map)",
         "two places look alike, or odometry slips: give a hint (initialpose), or see in the picture where it leaps",
+    ),
+    RejectionKind(
+        "nothing to see in the image",
+        r"The image is (black|white|of one colour)",
+        "uncover the lens, light the place, or mend the exposure",
+    ),
+    RejectionKind(
+        "image out of time",
+        r"(The image is (dated )?[\d.]+ s (old|in the future)|The image is not newer|use_sim_time is set)",
+        "stamps and the node's clock do not fit: see docs/ros.md on time",
     ),
     RejectionKind(
         "no word from the node",

@@ -53,7 +53,7 @@ class BuiltLandmarks:
 
 
 def build_landmarks(
-    frames: Sequence[Frame], origin: np.ndarray, config: LandmarkConfig, watch: ProgressCallback | None = None
+    frames: Sequence[Frame], origin: np.ndarray, config: LandmarkConfig, progress: ProgressCallback | None = None
 ) -> BuiltLandmarks | None:
     """Make landmarks of posed images.
 
@@ -61,26 +61,26 @@ def build_landmarks(
         frames: of one place.
         origin: (3,) of the map, metres: landmarks are stored about it.
         config: what kind, how many.
-        watch: progress; see ``ProgressCallback``.
+        progress: see ``ProgressCallback``.
 
     Returns:
-        None when ``watch`` asked to stop.
+        None when ``progress`` asked to stop.
 
     Raises:
         DataError: an image cannot be read, or the poses contradict the images.
     """
-    begun, watch = time.perf_counter(), watch or (lambda *_: False)
+    begun, progress = time.perf_counter(), progress or (lambda *_: False)
     frames = [
         frames[index]
         for index in choose_keyframes(np.stack([frame.world_from_camera for frame in frames]), config.images)
     ]
     poses = np.stack([frame.world_from_camera for frame in frames])
     poses[:, :3, 3] -= origin
-    keypoints = _all_keypoints(frames, config, watch)
+    keypoints = _all_keypoints(frames, config, progress)
     if keypoints is None:
         return None
     pairs = choose_pairs(poses)
-    matches = _all_matches(keypoints, poses, pairs, watch)
+    matches = _all_matches(keypoints, poses, pairs, progress)
     if matches is None:
         return None
     tracks = join_matches(keypoints, pairs, matches)
@@ -151,17 +151,19 @@ def keep_best(tracks: Tracks, structure: Structure, poses: np.ndarray, config: L
     return hide_in_lines(landmarks, config.seed) if config.kind == "lines" else landmarks
 
 
-def _all_keypoints(frames: Sequence[Frame], config: LandmarkConfig, watch: ProgressCallback) -> list[Keypoints] | None:
+def _all_keypoints(
+    frames: Sequence[Frame], config: LandmarkConfig, progress: ProgressCallback
+) -> list[Keypoints] | None:
     detector = detector_of(config.detector)
 
     def found(frame: Frame) -> Keypoints:
         return find_keypoints(frame.load(), frame.camera, detector, config.longest, config.keypoints)
 
-    return _watched("keypoints", found, frames, watch)
+    return _with_progress("keypoints", found, frames, progress)
 
 
 def _all_matches(
-    keypoints: Sequence[Keypoints], poses: np.ndarray, pairs: np.ndarray, watch: ProgressCallback
+    keypoints: Sequence[Keypoints], poses: np.ndarray, pairs: np.ndarray, progress: ProgressCallback
 ) -> list[np.ndarray] | None:
     """Of each pair, matches that the poses allow."""
     shares = []
@@ -174,7 +176,7 @@ def _all_matches(
             shares.append(good.mean())
         return matches[good]
 
-    result = _watched("matching", found, pairs, watch)
+    result = _with_progress("matching", found, pairs, progress)
     if result is not None and shares and np.median(shares) < _MIN_AGREEMENT:
         raise DataError(
             f"The recording's poses contradict its images: only {np.median(shares):.0%} of what two images share lies "
@@ -184,13 +186,13 @@ def _all_matches(
     return result
 
 
-def _watched(stage: str, work: Callable, items: Sequence, watch: ProgressCallback) -> list | None:
+def _with_progress(stage: str, work: Callable, items: Sequence, progress: ProgressCallback) -> list | None:
     """Results of work on all items, in order, on all cores; None when asked to stop."""
     workers = os.cpu_count() or 1
     results: list = []
     with ThreadPoolExecutor(workers) as pool:
         for result in prefetched(pool, work, items, 2 * workers):
             results.append(result)
-            if watch(stage, len(results), len(items)) and len(results) < len(items):
+            if progress(stage, len(results), len(items)) and len(results) < len(items):
                 return None
     return results

@@ -67,7 +67,7 @@ def build_map(
     name: str | None = None,
     licence: str | None = None,
     keep: bool = False,
-    watch: ProgressCallback | None = None,
+    progress: ProgressCallback | None = None,
     workers: Workers = ALONE,
 ) -> BuildResult:
     """Make a map of a recording: its landmarks, then the rays of its key frames.
@@ -105,7 +105,7 @@ def build_map(
             name,
             licence,
             keep,
-            watch or (lambda *_: False),
+            progress or (lambda *_: False),
             workers,
         )
 
@@ -121,16 +121,18 @@ def _build(
     name: str | None,
     licence: str | None,
     keep: bool,
-    watch: ProgressCallback,
+    progress: ProgressCallback,
     workers: Workers,
 ) -> BuildResult:
     everything, recording = recording, key_frames(recording, training.images)
     origin = Normalisation.of(torch.from_numpy(recording.poses()[:, :3, 3])).origin.numpy()
-    found = landmarks_of(work, everything, origin, landmarks, watch) if workers.first else no_landmarks()
+    found = landmarks_of(work, everything, origin, landmarks, progress) if workers.first else no_landmarks()
     if workers.any(found is None):
         return BuildResult(None, False, {})
     buffer = open_buffer(work / "features", recording, encoder, training, (workers.rank, workers.size))
-    finished = fill_buffer(buffer, recording, encoder, training, lambda done, total: watch("features", done, total, ""))
+    finished = fill_buffer(
+        buffer, recording, encoder, training, lambda done, total: progress("features", done, total, "")
+    )
     if workers.any(not finished):
         return BuildResult(None, False, {"features": buffer.seconds})
     if workers.size == 1:
@@ -172,7 +174,7 @@ def _build(
         work / "training.safetensors",
         fingerprint(buffer.fingerprint, head, training),
         encoder.device,
-        watch,
+        progress,
         workers=workers,
     ).run()
     fitted.scene_map.landmarks = found.landmarks

@@ -171,12 +171,12 @@ def fill_buffer(
     recording: Recording,
     encoder: Encoder,
     config: TrainingConfig,
-    watch: StepCallback | None = None,
+    progress: StepCallback | None = None,
 ) -> bool:
     """Encode every view that the buffer lacks; pass 0 is the recorded images, later passes are virtual views.
 
     Returns:
-        False when ``watch`` asked to stop before the buffer was complete; the same call goes on from there.
+        False when ``progress`` asked to stop before the buffer was complete; the same call goes on from there.
     """
     if buffer.complete:
         return True
@@ -200,7 +200,7 @@ def fill_buffer(
                     pose = recording.frames[index].world_from_camera @ make_pose(view.turn, view.offset)
                     buffer.seconds = time.perf_counter() - begun
                     buffer.append(index, pose, view_patches[view.valid], context, view.camera_rays[view.valid])
-                    if watch is not None and watch(buffer.done, buffer.views):
+                    if progress is not None and progress(buffer.done, buffer.views):
                         return buffer.complete
     finally:
         if buffer.done:  # else there is nothing to go on from

@@ -61,7 +61,7 @@ class MapFit:
         checkpoint: file that a stopped training goes on from.
         fingerprint: of all that the training depends on.
         device: where the head is trained.
-        watch: called after each step.
+        progress: called after each step.
         start: map whose head goes on learning.
         rehearsal: its views, see ``rehearse``.
         workers: processes that train together; the first one's map alone is calibrated, and its views have all patches.
@@ -74,13 +74,13 @@ class MapFit:
         checkpoint: Path,
         fingerprint: str,
         device: torch.device,
-        watch: ProgressCallback,
+        progress: ProgressCallback,
         *,
         start: SceneMap | None = None,
         rehearsal: TrainingViews | None = None,
         workers: Workers = ALONE,
     ) -> None:
-        self._header, self._views, self._device, self._watch = header, views, device, watch
+        self._header, self._views, self._device, self._progress = header, views, device, progress
         self._start, self._rehearsal, self._workers = start, rehearsal, workers
         self._all = views if rehearsal is None else views.followed_by(rehearsal)
         self._normalisation = Normalisation(torch.tensor(header.origin, dtype=torch.float64), header.radius)
@@ -174,7 +174,7 @@ class MapFit:
                 )
             if session.calibrated and (trainer.done % every == 0 or trainer.done == steps):
                 session.curve.append((trainer.done, round(float(np.mean([*losses][-every:])), 4)))
-            stopped = self._workers.any(self._watch(stage, trainer.done, steps, f"loss {np.mean(losses):.2f}"))
+            stopped = self._workers.any(self._progress(stage, trainer.done, steps, f"loss {np.mean(losses):.2f}"))
             session.seconds = time.perf_counter() - self._begun
             if self._workers.first:
                 session.checkpoint(trainer, force=stopped)

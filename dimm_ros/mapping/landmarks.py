@@ -37,7 +37,7 @@ def no_landmarks() -> BuiltLandmarks:
 
 
 def landmarks_of(
-    work: Path, recording: Recording, origin: np.ndarray, config: LandmarkConfig, watch: ProgressCallback
+    work: Path, recording: Recording, origin: np.ndarray, config: LandmarkConfig, progress: ProgressCallback
 ) -> BuiltLandmarks | None:
     """Landmarks of a recording: those that the work folder has of it, or new ones, which are kept there.
 
@@ -46,10 +46,10 @@ def landmarks_of(
         recording: all of it.
         origin: (3,) of the map, metres.
         config: its kind may be none.
-        watch: progress.
+        progress: see ``ProgressCallback``.
 
     Returns:
-        None when ``watch`` asked to stop: they are made anew then.
+        None when ``progress`` asked to stop: they are made anew then.
     """
     if config.kind == "none":
         return no_landmarks()
@@ -58,7 +58,9 @@ def landmarks_of(
     kept = _kept(work / _FILE, mark, config)
     if kept is not None:
         return kept
-    built = build_landmarks(recording.frames, origin, config, lambda stage, done, total: watch(stage, done, total, ""))
+    built = build_landmarks(
+        recording.frames, origin, config, lambda stage, done, total: progress(stage, done, total, "")
+    )
     if built is not None and built.note:
         log.warning("%s", built.note)
     if built is not None and built.landmarks is not None:
@@ -74,7 +76,7 @@ def landmarks_of(
     return built
 
 
-def points_of(scene_map: SceneMap, recording: Recording, watch: ProgressCallback) -> Landmarks | None:
+def points_of(scene_map: SceneMap, recording: Recording, progress: ProgressCallback) -> Landmarks | None:
     """Landmarks of a recording as points about a map's origin, made as the map's own lines were; None for a map without
     lines.
     """
@@ -82,7 +84,7 @@ def points_of(scene_map: SceneMap, recording: Recording, watch: ProgressCallback
     if header is None or header.kind != "lines":
         return None
     config = points_config(header).changed(images=header.images)
-    built = build_landmarks(recording.frames, np.array(scene_map.header.origin), config, watch)
+    built = build_landmarks(recording.frames, np.array(scene_map.header.origin), config, progress)
     return None if built is None else built.landmarks
 
 
@@ -145,13 +147,13 @@ def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | 
 
 
 def update_landmarks(
-    work: Path, old: SceneMap, recording: Recording, watch: ProgressCallback
+    work: Path, old: SceneMap, recording: Recording, progress: ProgressCallback
 ) -> tuple[Landmarks | None, LandmarkHeader | None] | None:
-    """A map's landmarks with those that a new recording adds, and their header; None when ``watch`` asked to stop."""
+    """A map's landmarks with those that a new recording adds, and their header; None when asked to stop."""
     header = old.header.landmarks
     if header is None:
         return None, None
-    built = landmarks_of(work, recording, np.array(old.header.origin), points_config(header), watch)
+    built = landmarks_of(work, recording, np.array(old.header.origin), points_config(header), progress)
     if built is None:
         return None
     if built.landmarks is None:

@@ -58,7 +58,7 @@ def update_map(
     training: TrainingConfig | None = None,
     licence: str | None = None,
     keep: bool | None = None,
-    watch: ProgressCallback | None = None,
+    progress: ProgressCallback | None = None,
 ) -> BuildResult:
     """Train a map further on new recordings of its place.
 
@@ -90,15 +90,15 @@ def update_map(
     if kept is None:
         check_memory(old)
     training = training or old.header.training
-    work, watch = work_folder(output), watch or (lambda *_: False)
+    work, progress = work_folder(output), progress or (lambda *_: False)
     with locked(work), kept_for_views(work):
-        landmarks = update_landmarks(work, old, recording, watch)
+        landmarks = update_landmarks(work, old, recording, progress)
         if landmarks is None:
             return BuildResult(None, False, {})
         recording = key_frames(recording, training.images)
         buffer = open_buffer(work / "features", recording, encoder, training)
         if not fill_buffer(
-            buffer, recording, encoder, training, lambda done, total: watch("features", done, total, "")
+            buffer, recording, encoder, training, lambda done, total: progress("features", done, total, "")
         ):
             return BuildResult(None, False, {"features": buffer.seconds})
         views = buffer.training_views(training.memory_mb)
@@ -118,7 +118,7 @@ def update_map(
         header = header.model_copy(update={"landmarks": landmarks[1]})
         mark = fingerprint(buffer.fingerprint, training, old.header.model_dump_json(), kept is None)
         fitted = MapFit(
-            header, views, work / "training.safetensors", mark, encoder.device, watch, start=old, rehearsal=rehearsal
+            header, views, work / "training.safetensors", mark, encoder.device, progress, start=old, rehearsal=rehearsal
         ).run()
         seconds = {"features": buffer.seconds, "training": fitted.seconds}
         if not fitted.complete:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from dimm_ros.data.bag_writer import CAMERA_INFO_TOPIC, IMAGE_TOPIC
-from dimm_ros.data.open import open_recording
 from dimm_ros.data.record import record_frames
 from dimm_ros.data.recording import Frame, Recording
 from dimm_ros.data.splits import select
@@ -58,11 +57,11 @@ RENDERED = (450, 80)
 _TOPICS = {"image": f"{IMAGE_TOPIC}/compressed", "camera_info": CAMERA_INFO_TOPIC}
 
 
-def bags_of_gallery(folder: Path, watch: ProgressCallback) -> DemoBags:
+def bags_of_gallery(folder: Path, progress: ProgressCallback) -> DemoBags:
     """Two different hand-held walks through the gallery, rendered and recorded."""
     walks = (("mapping", _SEEDS[0], _MAP_SECONDS, _MAP_EVERY), ("query", _SEEDS[1], _QUERY_SECONDS, _QUERY_EVERY))
     for name, seed, seconds, every in walks:
-        record_walk(folder / f"{name}_bag", seed, seconds, _TF_HZ / every, watch)
+        record_walk(folder / f"{name}_bag", seed, seconds, _TF_HZ / every, progress)
     return DemoBags.of(folder, gallery=True)
 
 
@@ -72,12 +71,18 @@ def gallery_mark() -> str:
 
 
 def record_walk(
-    path: Path, seed: int, seconds: float, rate: float, watch: ProgressCallback, camera: Camera = GALLERY_CAMERA, **how
+    path: Path,
+    seed: int,
+    seconds: float,
+    rate: float,
+    progress: ProgressCallback,
+    camera: Camera = GALLERY_CAMERA,
+    **how,
 ) -> Path:
     """A hand-held walk through the gallery that retraces the one route, rendered and recorded.
 
     Args:
-        path: the bag; ``watch`` gets its name as the stage.
+        path: the bag; ``progress`` gets its name as the stage.
         seed: another seed is another walk.
         rate: images a second.
         how: as of ``record_bag``.
@@ -92,24 +97,23 @@ def record_walk(
         MOUNTS["handheld"],
         image_every=round(_TF_HZ / rate),
         seed=seed,
-        progress=lambda done, total: watch(path.name.replace("_", " "), done, total, ""),
+        progress=lambda done, total: progress(path.name.replace("_", " "), done, total, ""),
         **how,
     )
 
 
-def sizes_of_data(data: Path, split: str | None) -> tuple[int, int]:
+def sizes_of_data(recording: Recording, split: str | None) -> tuple[int, int]:
     """How many images ``bags_of_data`` maps and asks."""
-    mapping, query = _parts(open_recording(data), split)
+    mapping, query = _parts(recording, split)
     return len(mapping), len(query)
 
 
-def bags_of_data(data: Path, split: str | None, folder: Path, watch: ProgressCallback) -> DemoBags:
-    """The train and the val part of a folder as bags, its camera carried by a base with drifting odometry."""
-    recording = open_recording(data)
+def bags_of_data(recording: Recording, split: str | None, folder: Path, progress: ProgressCallback) -> DemoBags:
+    """The train and the val part of a recording as bags, its camera carried by a base with drifting odometry."""
     mount = MOUNTS["robot"]
     for name, part in zip(("mapping", "query"), _parts(recording, split), strict=True):
         _write(
-            folder / f"{name}_bag", part, mount, lambda done, total, name=name: watch(f"{name} bag", done, total, "")
+            folder / f"{name}_bag", part, mount, lambda done, total, name=name: progress(f"{name} bag", done, total, "")
         )
     return DemoBags.of(folder, gallery=False)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dimm_ros import __version__
 from dimm_ros.config import Preset
-from dimm_ros.data.open import open_recording
+from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
 from dimm_ros.errors import MapError
 from dimm_ros.mapping.build import BuildResult, build_map, fingerprint
@@ -22,15 +22,15 @@ from dimm_ros.whole_file import write_whole
 _MARK, _BAGS, _MAP = "mark", "bags", "map.dimm"
 
 
-def demo_bags(work: Path, data: Path | None, split: str | None, watch: ProgressCallback) -> DemoBags:
+def demo_bags(work: Path, data: Recording | None, split: str | None, progress: ProgressCallback) -> DemoBags:
     """The two bags, recorded in the work folder or there already.
 
     Args:
         work: folder that is kept between runs; what it holds of other data or of another version goes.
         data, split: as of ``bags_of_data``; no data for the rendered gallery.
-        watch: progress.
+        progress: see ``ProgressCallback``.
     """
-    source = gallery_mark() if data is None else (open_recording(data).state(), split)
+    source = gallery_mark() if data is None else (data.state(), split)
     mark = fingerprint(__version__, source)
     if not (work / _MARK).is_file() or (work / _MARK).read_text(encoding="utf-8") != mark:
         shutil.rmtree(work, ignore_errors=True)
@@ -40,7 +40,7 @@ def demo_bags(work: Path, data: Path | None, split: str | None, watch: ProgressC
         for bag in ("mapping_bag", "query_bag"):
             shutil.rmtree(work / bag, ignore_errors=True)
         try:
-            stage = bags_of_gallery(work, watch) if data is None else bags_of_data(data, split, work, watch)
+            stage = bags_of_gallery(work, progress) if data is None else bags_of_data(data, split, work, progress)
         except BaseException:  # half a bag is of no use, and Ctrl-C is one
             shutil.rmtree(work, ignore_errors=True)
             raise
@@ -49,17 +49,21 @@ def demo_bags(work: Path, data: Path | None, split: str | None, watch: ProgressC
     return DemoBags.of(work, gallery=data is None)
 
 
-def demo_map(work: Path, stage: DemoBags, encoder: Encoder, preset: Preset, watch: ProgressCallback) -> BuildResult:
-    """The first bag's map, made in the work folder or there already."""
+def demo_map(
+    work: Path, recording: Recording, encoder: Encoder, preset: Preset, progress: ProgressCallback
+) -> BuildResult:
+    """The map of the first bag's recording, made in the work folder or there already."""
     path = work / _MAP
     try:
-        return _map_of(path, stage, encoder, preset, watch)
+        return _map_of(path, recording, encoder, preset, progress)
     except Exception:  # what cannot be mapped is not kept; Ctrl-C goes on from there
         shutil.rmtree(work, ignore_errors=True)
         raise
 
 
-def _map_of(path: Path, stage: DemoBags, encoder: Encoder, preset: Preset, watch: ProgressCallback) -> BuildResult:
+def _map_of(
+    path: Path, recording: Recording, encoder: Encoder, preset: Preset, progress: ProgressCallback
+) -> BuildResult:
     try:
         header = SceneMap.load(path).header
     except MapError:
@@ -72,14 +76,14 @@ def _map_of(path: Path, stage: DemoBags, encoder: Encoder, preset: Preset, watch
                 path, True, {stage: float(header.figures.get(f"{stage}_seconds", 0)) for stage in stages}
             )
     return build_map(
-        open_recording(stage.mapping),
+        recording,
         path,
         encoder,
         head=preset.head,
         training=preset.training,
         landmarks=preset.landmarks,
         name="demo",
-        watch=watch,
+        progress=progress,
     )
 
 

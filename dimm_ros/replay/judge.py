@@ -30,7 +30,7 @@ def replay_through_node(
     topics: dict[str, str],
     transport: str,
     log: Path | None = None,
-    watch: Callable[[int], object] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> tuple[list[FrameResult], Replay]:
     """Play a bag into the localizer node, each image once the one before was answered, and compare with its true poses.
 
@@ -41,7 +41,7 @@ def replay_through_node(
         topics: the node's names ("image", "camera_info") -> the bag's topics.
         transport: "raw" or "compressed".
         log: file for the node's output.
-        watch: called with the number of images played.
+        progress: called with the number of images played.
     """
     options = PlayOptions(rate=0.0, drop_transforms=(("map", "odom"),), wait_ready=True, wait_answers=True)
     parameters = {
@@ -50,7 +50,7 @@ def replay_through_node(
         "tf_mode": "map_odom",
         "max_image_age": 0.0,
     }
-    replay = replay_bag(bag, parameters=parameters, remap=topics, options=options, log=log, watch=watch)
+    replay = replay_bag(bag, parameters=parameters, remap=topics, options=options, log=log, progress=progress)
     return judge(replay, recording, base_from_camera), replay
 
 
@@ -94,12 +94,12 @@ def beside_rays_alone(
     scene_map: SceneMap,
     encoder: Encoder,
     reference: ReferenceViews,
-    watch: StepCallback | None = None,
+    progress: StepCallback | None = None,
 ) -> tuple[list[FrameResult], list[FrameResult]]:
     """The same answers with the retrieval baseline's pose beside each, and what the map's rays alone say of the same
     images.
     """
-    rays = evaluate(Localizer(scene_map.rays_alone(), encoder), recording, reference, watch)
+    rays = evaluate(Localizer(scene_map.rays_alone(), encoder), recording, reference, progress)
     pairs = zip(answers, rays, strict=True)
     joined = [
         replace(node, retrieved=one.retrieved, from_mapped=one.from_mapped, mapped=one.mapped) for node, one in pairs

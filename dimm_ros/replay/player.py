@@ -121,11 +121,11 @@ class BagPlayer:
 
             self._clock_type, self._clock = Clock, node.create_publisher(Clock, "/clock", 1)
 
-    def play(self, watch: Callable[[int], object] | None = None) -> Played:
+    def play(self, progress: Callable[[int], object] | None = None) -> Played:
         """Play the bag from beginning to end; blocks.
 
         Args:
-            watch: called with the number of images published so far.
+            progress: called with the number of images published so far.
 
         Raises:
             DimmError: nobody subscribes to the images, or the localizer's map is not loaded in time.
@@ -157,8 +157,8 @@ class BagPlayer:
             if is_image:
                 pending = _stamp_ns(data)
                 images[pending] = time.monotonic()
-                if watch is not None:
-                    watch(len(images))
+                if progress is not None:
+                    progress(len(images))
         if pending is not None and options.wait_answers and not self._answered(pending, previous_ns):
             unanswered.append(pending)
         self._bag.close()

@@ -56,7 +56,7 @@ class SampleSize:
 
 
 def write_sample(
-    folder: Path, encoder: Encoder, watch: ProgressCallback, size: SampleSize | None = None
+    folder: Path, encoder: Encoder, progress: ProgressCallback, size: SampleSize | None = None
 ) -> Path | None:
     """Write the sample: a map, a bag, the node's parameters for it, a README with the commands; and FOLDER.tar.gz.
 
@@ -68,13 +68,13 @@ def write_sample(
         size: None takes the usual one.
 
     Returns:
-        The archive; None when ``watch`` asked to stop.
+        The archive; None when ``progress`` asked to stop.
 
     Raises:
         DataError: the folder is something else, or the map does not answer on the walk.
         MapError: a file cannot be written.
     """
-    size, asked = size or SampleSize(), _Asked(watch)
+    size, asked = size or SampleSize(), _Asked(progress)
     if folder.exists() and not (folder / MAP).is_file():
         raise DataError(f"'{folder}' exists and is no sample; choose another folder.")
     work = folder.with_name(folder.name + ".work")
@@ -106,7 +106,7 @@ def write_sample(
             landmarks=preset.landmarks,
             name="gallery",
             licence="CC0-1.0",
-            watch=asked,
+            progress=asked,
         )
         if asked.to_stop or not result.complete:
             return None
@@ -136,21 +136,21 @@ class _Asked:
         to_stop: whether.
     """
 
-    def __init__(self, watch: ProgressCallback) -> None:
-        self._watch, self.to_stop = watch, False
+    def __init__(self, progress: ProgressCallback) -> None:
+        self._progress, self.to_stop = progress, False
 
     def __call__(self, stage: str, done: int, total: int, note: str) -> bool:
-        self.to_stop = bool(self._watch(stage, done, total, note)) or self.to_stop
+        self.to_stop = bool(self._progress(stage, done, total, note)) or self.to_stop
         return self.to_stop
 
 
-def _check(scene: Path, walk: Path, encoder: Encoder, watch: ProgressCallback) -> dict:
+def _check(scene: Path, walk: Path, encoder: Encoder, progress: ProgressCallback) -> dict:
     """Figures of the map on some images of the walk."""
     recording = open_recording(walk, pose_topic=TRUTH_TOPIC)
     frames = recording.frames[:: max(1, len(recording.frames) // _CHECKED)]
     recording = replace(recording, frames=frames)
     localizer = Localizer(SceneMap.load(scene, encoder.device), encoder)
-    figures = summarise(evaluate(localizer, recording, None, lambda done, total: watch("checking", done, total, "")))
+    figures = summarise(evaluate(localizer, recording, None, lambda done, total: progress("checking", done, total, "")))
     if figures["answered"] < _LEAST_ANSWERED * figures["frames"]:
         raise DataError(
             f"The sample's map answers only {figures['answered']} of {figures['frames']} images of its walk, "

@@ -218,7 +218,7 @@ def replay_bag(
     remap: dict[str, str],
     options: PlayOptions,
     log: Path | None = None,
-    watch: Callable[[int], object] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Replay:
     """Start the localizer in its own process, play a bag into it over DDS and gather what it publishes.
 
@@ -229,7 +229,7 @@ def replay_bag(
             "/camera/camera_info"}``.
         options: how to play.
         log: file for the node's log.
-        watch: called with the number of images published so far.
+        progress: called with the number of images published so far.
 
     Raises:
         DataError: the bag cannot be read.
@@ -240,7 +240,7 @@ def replay_bag(
         player = BagPlayer(session.node, bag, options, collector)
         parameters = {**parameters, "use_sim_time": options.clock}
         with LocalizerProcess(session.environment, parameters, remap, log):
-            played = player.play(watch)
+            played = player.play(progress)
             # A pose is published before its status, but on a topic of its own.
             accepted = {report.stamp_ns for report in collector.reports if report.message.accepted}
             collector.wait_for(lambda: accepted <= {answer.stamp_ns for answer in collector.answers}, 5.0)

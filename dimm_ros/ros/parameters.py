@@ -96,6 +96,11 @@ class NodeConfig(BaseModel):
     image_reliability: Literal["best_effort", "reliable"] = Field(
         "best_effort", description="QoS of the image subscription; best_effort connects to every publisher"
     )
+    publish_map: bool = Field(
+        True,
+        description="publish the loaded map's views and landmarks for RViz; false where others on the network must not "
+        "have them",
+    )
     max_image_age: float = Field(
         1.0, ge=0, le=3600, description="older images are dropped, seconds; 0 keeps all", json_schema_extra=_LIVE
     )

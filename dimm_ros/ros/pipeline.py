@@ -83,7 +83,8 @@ class Pipeline:
         self._node, self._config, self._atlas, self._on_pose = node, config, atlas, on_pose
         self._reporter, self._health, self._transforms, self._broadcaster = reporter, health, transforms, broadcaster
         self._poses = node.create_publisher(PoseWithCovarianceStamped, "localization_pose", 10)
-        self._debug, self._map_topics = DebugTopics(node), MapTopics(node)
+        self._debug = DebugTopics(node)
+        self._map_topics = MapTopics(node) if config().publish_map else None
         self._estimator = Estimator(config, atlas, transforms)
         self._gate = PoseGate(config().gate)
         self._odometry: Odometry | None = None
@@ -99,12 +100,14 @@ class Pipeline:
             self._closed = True
         self._node.destroy_publisher(self._poses)
         self._debug.destroy()
-        self._map_topics.destroy()
+        if self._map_topics is not None:
+            self._map_topics.destroy()
 
     def show_map(self) -> None:
-        """Have the current map's views and landmarks published, for RViz; nobody waits for it."""
-        localizer = self._atlas().current
-        self._map_topics.publish(localizer.map, self._map_frame(localizer))
+        """Have the current map's views and landmarks published for RViz, if they may be; nobody waits for it."""
+        if self._map_topics is not None:
+            localizer = self._atlas().current
+            self._map_topics.publish(localizer.map, self._map_frame(localizer))
 
     def _map_frame(self, localizer: Localizer) -> str:
         return self._config().map_frame or bare(localizer.frame_id)

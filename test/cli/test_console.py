@@ -127,6 +127,13 @@ def test_verbs_are_listed_in_the_order_of_use() -> None:
     assert listed == "demo gallery convert doctor map eval localize audit export weights".split()
 
 
+@pytest.mark.parametrize("words", [[], ["map"], ["audit"]])
+def test_what_a_verb_does_is_not_broken_where_its_docstring_is(words: list[str]) -> None:
+    text = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "300"}).stdout
+    listed = [line for line in text[text.index("─ Commands") :].splitlines() if line.startswith("│")]
+    assert listed and all(re.match(r"│ \w", line) for line in listed), text
+
+
 def test_a_misspelt_verb_of_map_is_corrected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     wrong = CliRunner().invoke(app, ["map", "ino", "x"], env={"COLUMNS": "160"})

@@ -12,7 +12,7 @@ import pytest
 from evo.tools import file_interface
 from typer.testing import CliRunner, Result
 
-from dimm_ros.cli.localize import _stamps
+from dimm_ros.cli.localize import _frames, _stamps
 from dimm_ros.cli.main import app
 from dimm_ros.data.open import open_recording
 from dimm_ros.geometry.camera import Camera
@@ -124,6 +124,15 @@ def test_wrong_cameras(
         app, ["localize", str(small_map), max(photos.glob("*.png")).name, *words], env={"COLUMNS": "200"}
     )
     assert done.exit_code == code and expected in done.stderr, done.output
+
+
+def test_images_of_one_name_are_told_by_their_folders(tmp_path: Path) -> None:
+    camera, paths = Camera(8, 6, 8.0, 8.0, 3.5, 2.5), [tmp_path / place / "0001.png" for place in ("east", "west")]
+    for path in paths:
+        path.parent.mkdir()
+        cv2.imwrite(str(path), np.zeros((6, 8, 3), np.uint8))
+    assert [frame.name for frame in _frames(paths[:1], camera)] == ["0001.png"]
+    assert [frame.name for frame in _frames(paths, camera)] == [str(path) for path in paths]
 
 
 def test_stamps_come_from_names_where_all_have_one() -> None:

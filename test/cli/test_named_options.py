@@ -20,6 +20,7 @@ from dimm_ros.data.bag_writer import BASE, MAP, ODOM, new_bag
 from dimm_ros.data.message_writer import qos
 from dimm_ros.data.record import BASE_FROM_OPTICAL
 from dimm_ros.geometry.camera import Camera
+from dimm_ros.ros.parameters import declarations
 
 PACKAGE = Path(__file__).resolve().parents[2] / "dimm_ros"
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
@@ -103,6 +104,20 @@ def test_every_option_that_is_named_exists() -> None:
             )
         else:
             assert has == saying, f"{name}: {set(saying) - set(has)} lack {option}: {text}"
+
+
+def test_every_parameter_of_the_node_that_is_named_exists() -> None:
+    """In what node, live doctor and the table of rejections say, as "set NAME", "use NAME" or "section.name"."""
+    known = {declaration.name for declaration in declarations()} | {"use_sim_time"}  # of every node
+    files = [*PACKAGE.glob("ros/*.py"), *PACKAGE.glob("doctor/live*.py"), PACKAGE / "evaluation" / "rejections.py"]
+    named = re.compile(r"\b((?:acceptance|gate|solver)\.\w+)|\b(?:set|use|than) ([a-z]+(?:_[a-z]+)+)\b")
+    found = {
+        (file.name, match[1] or match[2])
+        for file in files
+        for text in sentences(file)
+        for match in named.finditer(text)
+    }
+    assert len({name for _, name in found}) >= 7 and not [one for one in found if one[1] not in known]
 
 
 def test_no_sentence_asks_for_what_cannot_be_given() -> None:

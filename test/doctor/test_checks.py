@@ -289,7 +289,7 @@ def test_a_bag_without_poses_is_examined_as_far_as_it_goes(tmp_path: Path) -> No
 
 def test_examination_of_a_walk(walk: Path, tmp_path: Path) -> None:
     stages = set()
-    examination = examine(walk, watch=lambda stage, done, total: stages.add((stage, done == total)))
+    examination = examine(walk, progress=lambda stage, done, total: stages.add((stage, done == total)))
     assert isinstance(examination, Examination) and examination.worst < Severity.PROBLEM
     assert {("geometry", True), ("images", True)} <= stages
     found = by_check(examination.findings)

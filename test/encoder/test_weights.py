@@ -27,7 +27,7 @@ def test_without_any_weights_one_sentence_says_what_was_tried(empty_cache: Path)
     with pytest.raises(WeightsError) as caught:
         find_weights("dinov2-small")
     sentence = str(caught.value)
-    for part in ("cache", "model hub: not reachable", "offline carrier", "dimm weights", "--weights FILE"):
+    for part in ("cache", "model hub: not reachable", "stand-in: pip could", "dimm weights", "--weights FILE"):
         assert part in sentence
     assert "\n" not in sentence
 

@@ -63,7 +63,7 @@ def test_info_says_what_the_map_is(small_map: Path, walk: Path, encoder) -> None
         "no frames were held out",
         "dinov2-small",
         "training.steps = 400",
-        "whole image",
+        "global pose",
         "24 images",
     ):
         assert words in console.file.getvalue()

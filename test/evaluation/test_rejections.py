@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from dimm_ros.cli.main import app
-from dimm_ros.config import AcceptanceConfig, SolverConfig
+from dimm_ros.config import AcceptanceConfig, GateConfig, SolverConfig
+from dimm_ros.data.image_checks import why_blind
 from dimm_ros.data.open import open_recording
 from dimm_ros.data.record import record_frames
 from dimm_ros.data.recording import Frame
@@ -23,6 +25,7 @@ from dimm_ros.evaluation.report import table
 from dimm_ros.localizer import Localizer
 from dimm_ros.scene_map import SceneMap
 from dimm_ros.solver.pose import MIN_RAYS, _reason
+from dimm_ros.tracking.gate import PoseGate
 
 
 def test_every_reason_of_localizer_and_solver_is_known(small_map: Path, encoder) -> None:
@@ -59,6 +62,27 @@ def test_every_reason_of_localizer_and_solver_is_known(small_map: Path, encoder)
     assert all(said) and len(set(said)) == 10
     for reason in said:
         assert kind_of(reason) in KINDS and kind_of(reason).cure, reason
+
+
+def test_every_reason_of_the_node_is_known() -> None:
+    """The gate's, and what it says of images that show nothing or come at the wrong time."""
+    gate = PoseGate(GateConfig())
+    near = SimpleNamespace(distance=0.3, angle_deg=4.0)
+    said = [gate._why(None, 1, 3, False), gate._why(near, 1, 3, False), gate._why(near, 1, 3, True)]
+    said.append(gate._why(SimpleNamespace(distance=np.inf), 1, 3, True))
+    gate._believed = near
+    said += [gate._why(near, 1, 3, False), gate._why(near, 1, 3, True)]
+    said += [why_blind(np.full((48, 64, 3), level, np.uint8)) for level in (0, 120, 255)]
+    said += [
+        "The image is 1.20 s old, more than max_image_age (1 s).",
+        "The image is dated 3.00 s in the future; synchronise the clocks of the camera's computer and this one.",
+        "The image is not newer than the one before, so it proves nothing.",
+        "use_sim_time is set, but nothing is published on /clock.",
+        "The node said nothing about this frame.",
+    ]
+    assert all(said) and len(set(said)) == 14
+    for reason in said:
+        assert kind_of(reason) in KINDS, reason
 
 
 def test_kinds_are_counted_and_the_most_frequent_comes_first() -> None:

@@ -126,11 +126,11 @@ def test_stopping_gives_nothing(frames: list[Frame]) -> None:
     for stage in ("keypoints", "matching"):
         seen = []
 
-        def watch(name: str, done: int, total: int, stage=stage, seen=seen) -> bool:
+        def progress(name: str, done: int, total: int, stage=stage, seen=seen) -> bool:
             seen.append((name, done, total))
             return name == stage
 
-        assert build_landmarks(frames, ORIGIN, LandmarkConfig(), watch) is None
+        assert build_landmarks(frames, ORIGIN, LandmarkConfig(), progress) is None
         name, done, total = seen[-1]
         assert (name, done) == (stage, 1) and total >= 24
 

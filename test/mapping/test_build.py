@@ -67,15 +67,15 @@ def test_stopping_saves_a_usable_map_and_the_same_call_goes_on(tmp_path: Path, w
     seen: list[tuple[str, int]] = []
 
     def stop_after(stage: str, done: int):
-        def watch(at: str, count: int, total: int, note: str) -> bool:
+        def progress(at: str, count: int, total: int, note: str) -> bool:
             seen.append((at, count))
             return (at, count) == (stage, done)
 
-        return watch
+        return progress
 
-    first = build_map(recording, path, encoder, head=HEAD, training=SHORT, watch=stop_after("features", 30))
+    first = build_map(recording, path, encoder, head=HEAD, training=SHORT, progress=stop_after("features", 30))
     assert not first.complete and first.path is None and not path.exists()
-    second = build_map(recording, path, encoder, head=HEAD, training=SHORT, watch=stop_after("training", 5))
+    second = build_map(recording, path, encoder, head=HEAD, training=SHORT, progress=stop_after("training", 5))
     assert not second.complete and second.path == path
     # none was encoded twice
     assert ("features", 31) in seen and ("features", 1) in seen and seen.count(("features", 20)) == 1
@@ -92,14 +92,16 @@ def test_another_recording_does_not_go_on_from_this_ones_features(
     tmp_path: Path, walk: Path, other_walk: Path, encoder: Encoder
 ) -> None:
     path = tmp_path / "map.dimm"
-    build_map(open_recording(walk), path, encoder, head=HEAD, training=SHORT, watch=lambda stage, done, *_: done == 25)
+    build_map(
+        open_recording(walk), path, encoder, head=HEAD, training=SHORT, progress=lambda stage, done, *_: done == 25
+    )
     counts: list[int] = []
 
-    def watch(stage: str, done: int, total: int, note: str) -> bool:
+    def progress(stage: str, done: int, total: int, note: str) -> bool:
         counts.append(done)
         return True
 
-    build_map(open_recording(other_walk), path, encoder, head=HEAD, training=SHORT, watch=watch)
+    build_map(open_recording(other_walk), path, encoder, head=HEAD, training=SHORT, progress=progress)
     assert counts == [1]
 
 

@@ -186,17 +186,17 @@ def test_stopping_leaves_the_map_and_the_same_call_goes_on(
     seen: list[tuple[str, int]] = []
 
     def stop_at(stage: str, done: int):
-        def watch(at: str, count: int, total: int, note: str) -> bool:
+        def progress(at: str, count: int, total: int, note: str) -> bool:
             seen.append((at, count))
             return (at, count) == (stage, done)
 
-        return watch
+        return progress
 
     recording, config = open_recording(other_walk), training(path, 6)
     for stage, done in (("features", 4), ("training", 3)):
-        result = update_map(path, [recording], encoder, training=config, watch=stop_at(stage, done))
+        result = update_map(path, [recording], encoder, training=config, progress=stop_at(stage, done))
         assert result.path is None and not result.complete and path.read_bytes() == before
-    assert update_map(path, [recording], encoder, training=config, watch=stop_at("", 0)).complete
+    assert update_map(path, [recording], encoder, training=config, progress=stop_at("", 0)).complete
     assert seen.count(("features", 3)) == 1 and seen.count(("training", 2)) == 1  # nothing was done twice
     assert path.read_bytes() != before and not path.with_name("room.dimm.work").exists()
 

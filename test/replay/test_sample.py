@@ -63,8 +63,8 @@ def test_a_stage_that_is_asked_to_stop_is_the_last(
         args[3](path.name.replace("_", " "), 1, 1, "")
 
     monkeypatch.setattr(module, "record_walk", record)
-    watch = lambda stage, *_: stages.append(stage) or stage == asked_in  # noqa: E731
-    assert write_sample(tmp_path / "sample", encoder, watch, TINY) is None
+    progress = lambda stage, *_: stages.append(stage) or stage == asked_in  # noqa: E731
+    assert write_sample(tmp_path / "sample", encoder, progress, TINY) is None
     assert stages[-1] == asked_in and not (tmp_path / "sample").exists()
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from dimm_ros.cli import demo
+from dimm_ros.cli.console import Bars
+from dimm_ros.cli.main import app
 from dimm_ros.config import PRESETS
 from dimm_ros.data.open import open_recording
 from dimm_ros.data.recording import Frame, Recording
+from dimm_ros.errors import DimmError
 from dimm_ros.evaluation.metrics import normalised_squares
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import exp_so3, make_pose
@@ -64,12 +69,40 @@ def test_the_end_names_commands_that_can_be_typed(tmp_path: Path, capsys: pytest
     assert f"open {tmp_path / 'foxglove' / 'foxglove.mcap'}" in capsys.readouterr().out
 
 
+def test_the_data_is_opened_once_and_every_stage_is_in_the_plan(
+    walk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as the two bags; then the map cannot be made."""
+    opened, plans = [], []
+
+    def open_split(path: Path, **how) -> Recording:
+        opened.append(Path(path).name)
+        halves = {"half": {"train": list(range(0, 24, 2)), "val": list(range(1, 24, 2))}}
+        return replace(open_recording(path, **how), splits=halves)
+
+    def no_map(*_) -> BuildResult:
+        raise DimmError("that is enough")
+
+    monkeypatch.setattr("dimm_ros.data.open.open_recording", open_split)
+    monkeypatch.setattr("dimm_ros.encoder.dinov2.Encoder.open", lambda _: None)
+    monkeypatch.setattr(demo_work, "demo_map", no_map)
+    monkeypatch.setattr(Bars, "plan", lambda _, usual_seconds: plans.append(usual_seconds))
+    words = ["demo", "--data", str(walk), "--mcap", "--results", str(tmp_path)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1 and "that is enough" in done.stderr, done.output
+    assert opened == [walk.name, "mapping_bag"]
+    (plan,) = plans
+    bags = [line.split(":")[0] for line in done.stderr.splitlines() if "100 % (12 of 12)" in line]
+    assert [*bags, "keypoints", "matching", "features", "calibration", "training"] == list(plan)[:7]
+    assert list(plan)[7:] == ["replaying", "judging", "drawing"]
+
+
 def test_a_second_run_goes_on_from_the_first_ones_bags_and_map(
     walk: Path, small_map: Path, encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded, built = [], []
 
-    def bags_of_gallery(folder: Path, watch) -> DemoBags:
+    def bags_of_gallery(folder: Path, progress) -> DemoBags:
         recorded.append(folder)
         shutil.copytree(walk, folder / "mapping_bag")
         shutil.copytree(walk, folder / "query_bag")
@@ -88,7 +121,7 @@ def test_a_second_run_goes_on_from_the_first_ones_bags_and_map(
     work = tmp_path / "demo.work"
     for number in range(2):
         stage = demo_work.demo_bags(work, None, None, lambda *_: False)
-        result = demo_work.demo_map(work, stage, encoder, preset, lambda *_: False)
+        result = demo_work.demo_map(work, open_recording(stage.mapping), encoder, preset, lambda *_: False)
         folder = tmp_path / f"results{number}"
         folder.mkdir()
         there = demo_work.linked(work, stage, folder)
@@ -99,8 +132,9 @@ def test_a_second_run_goes_on_from_the_first_ones_bags_and_map(
     assert len(open_recording(tmp_path / "results0" / "mapping_bag").frames) > 0
     demo_work.demo_bags(work, None, None, lambda *_: False)
     another = preset.model_copy(update={"training": header.training.changed(steps=7)})
-    demo_work.demo_map(work, DemoBags.of(work, gallery=True), encoder, preset, lambda *_: False)
-    demo_work.demo_map(work, DemoBags.of(work, gallery=True), encoder, another, lambda *_: False)
+    recording = open_recording(DemoBags.of(work, gallery=True).mapping)
+    for wanted in (preset, another):
+        demo_work.demo_map(work, recording, encoder, wanted, lambda *_: False)
     assert len(recorded) == 2 and len(built) == 3  # what was asked for is another map
     monkeypatch.setattr(demo_work, "__version__", "99.0.0")
     demo_work.demo_bags(work, None, None, lambda *_: False)

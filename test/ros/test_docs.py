@@ -57,3 +57,21 @@ def test_parameters_that_are_named_exist() -> None:
     )
     for name in set(re.findall(r"`([a-z_0-9]+(?:\.[a-z_0-9]+)?): [^`]+`", TEXT)):
         assert name in known | {"success"} or f"{name}:" in others, name  # success: of a service's answer
+
+
+def test_who_plays_raw_images_is_told_of_the_dds_profile() -> None:
+    """Without it a raw replay loses images; the launch file sets it for the player too, since it is set first."""
+    section = TEXT.split("## Playing bags without rosbag2\n", 1)[1].split("\n## ", 1)[0]
+    assert "#images-need-a-dds-profile" in section and "DDS profile" in section
+    launch = (ROOT / "launch" / "replay.launch.py").read_text(encoding="utf-8")
+    assert re.search(r"localization, player, rviz\]", launch)
+
+
+def test_the_table_of_distributions_has_those_that_ci_is_prepared_for() -> None:
+    section = TEXT.split("## ROS distributions\n", 1)[1].split("\n## ", 1)[0]
+    head = re.search(r"^\| \|(.+)\|$", section, re.MULTILINE)[1]
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    matrix = re.search(r"distro: \[(.+)\]", workflow)[1].split(", ")
+    assert [name.strip().lower() for name in head.split("|")] == matrix
+    cells = [row[1:] for row in rows("ROS distributions") if len(row) == 5]
+    assert len(cells) >= 6 and all(all(row) for row in cells)  # each says what was done

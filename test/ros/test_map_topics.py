@@ -96,6 +96,18 @@ def test_a_map_without_points_or_views_shows_none(make_robot, session, landmarks
     assert len(eyes.places) == 0 and [marker.action for marker in eyes.views[0].markers] == [Marker.DELETEALL]
 
 
+def test_nothing_of_the_map_is_published_where_that_is_turned_off(make_robot, session) -> None:
+    """Neither topic is there, nor does another map bring one."""
+    first, second = known(POINTS, "first"), known(POINTS, "second")
+    first.open = lambda entry, **options: second if entry == "second" else first
+    robot = make_robot(localizer=first, map="first", publish_map=False)
+    robot.answer_of(robot.localize())
+    robot.node.set_parameters([Parameter("map", value="second")])
+    robot.wait(lambda: any(report.message.map_name == "second" for report in robot.collector.reports))
+    published = {name for name, _ in robot.node.get_publisher_names_and_types_by_node("localizer", "/")}
+    assert "/localization_pose" in published and not any(name.startswith("/localizer/map/") for name in published)
+
+
 def test_another_map_takes_the_place_of_the_old_one(make_robot, session) -> None:
     """Once each: loading publishes, images do not."""
     first, second = known(POINTS, "first"), known(None, "second", POSES[:2])
