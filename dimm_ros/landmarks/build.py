@@ -15,7 +15,14 @@ import numpy as np
 from dimm_ros.config import LandmarkConfig
 from dimm_ros.data.recording import Frame
 from dimm_ros.errors import DataError
-from dimm_ros.landmarks.calibrate import LandmarkCalibration, calibrate_landmarks, landmark_reach, left_out, outermost
+from dimm_ros.landmarks.calibrate import (
+    HeldOut,
+    LandmarkCalibration,
+    calibrate_landmarks,
+    landmark_reach,
+    left_out,
+    outermost,
+)
 from dimm_ros.landmarks.keyframes import choose_keyframes
 from dimm_ros.landmarks.keypoints import Keypoints, detector_of, find_keypoints, quantised, unit
 from dimm_ros.landmarks.matching import mutual_matches
@@ -98,15 +105,16 @@ def build_landmarks(
             "too little movement between them; the map answers from rays alone."
         )
         return BuiltLandmarks(None, LandmarkCalibration(), len(frames), seconds, note)
-    apart = left_out(len(frames))
-    kept = ~np.isin(np.arange(len(frames)), apart)
-    calibration = calibrate_landmarks(
-        landmarks_of(kept), [keypoints[index] for index in apart], poses[apart], poses[kept]
-    )
-    far = outermost(poses)
-    queries = np.flatnonzero(far)
-    queries = queries[np.unique(np.linspace(0, len(queries) - 1, min(_FAR_QUERIES, len(queries))).round().astype(int))]
-    reach = landmark_reach(landmarks_of(~far), [keypoints[index] for index in queries], poses[queries], poses[~far])
+
+    def without(out: np.ndarray, asked: np.ndarray) -> HeldOut:
+        kept = np.ones(len(frames), bool)
+        kept[out] = False
+        return HeldOut(landmarks_of(kept), [keypoints[index] for index in asked], poses[asked], poses[kept])
+
+    calibration = calibrate_landmarks([without(apart, apart) for apart in left_out(len(frames))])
+    far = np.flatnonzero(outermost(poses))
+    asked = far[np.unique(np.linspace(0, len(far) - 1, min(_FAR_QUERIES, len(far))).round().astype(int))]
+    reach = landmark_reach(without(far, asked))
     if reach is not None:
         calibration = calibration.model_copy(update={"reach": reach.joined(calibration.reach)})
     return BuiltLandmarks(landmarks, calibration, len(frames), time.perf_counter() - begun)

@@ -10,6 +10,7 @@ frames left out do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,8 +26,11 @@ from dimm_ros.reach import Reach
 #: number.
 CORRELATED = 4.0
 
-_PERIOD, _BLOCK = 60, 20  # whole stretches: a frame between its neighbours would make it too easy
-_SPARSE = 60  # so few frames are left out one by one
+#: Of many key frames, the last of so many are left out together, for a frame between its neighbours would make it too
+#: easy; twice, each time others.
+_PERIOD, _BLOCK, _TIMES = 30, 5, 2
+#: So few frames lie far apart already: every tenth is left out, again and again until so many were.
+_SPARSE, _TENTH, _ASKED = 120, 10, 40
 _MIN_FRAMES = 5
 _OUTERMOST = 0.3  # share of the frames
 _TAILS = 1.2  # errors have heavier tails than a Gaussian, and frames elsewhere are further from the recorded ones
@@ -82,10 +86,15 @@ class LandmarkCalibration(BaseModel):
         return joined + (1.0 - np.trace(joined @ prior) / 6) * shared
 
 
-def left_out(count: int) -> np.ndarray:
-    """Indices of the frames that landmarks are judged on."""
+def left_out(count: int) -> list[np.ndarray]:
+    """Sets of indices of the frames that landmarks are judged on, each set by landmarks that are made without it."""
     indices = np.arange(count)
-    return indices[2::5] if count < _SPARSE else indices[indices % _PERIOD >= _PERIOD - _BLOCK]
+    if count < _SPARSE:
+        sets = min(_TENTH, -(-_ASKED * _TENTH // max(count, 1)))
+        chosen = np.linspace(0, _TENTH, sets, endpoint=False).astype(int)
+        return [indices[first::_TENTH] for first in chosen if first < count]
+    shifts = (turn * _PERIOD // _TIMES for turn in range(_TIMES))
+    return [indices[(indices + shift) % _PERIOD >= _PERIOD - _BLOCK] for shift in shifts]
 
 
 def outermost(poses: np.ndarray) -> np.ndarray:
@@ -102,31 +111,42 @@ def outermost(poses: np.ndarray) -> np.ndarray:
     return along > np.quantile(along, 1 - _OUTERMOST)
 
 
-def landmark_reach(
-    landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray, mapped: np.ndarray
-) -> Reach | None:
-    """How well frames are found by landmarks alone; arguments as of ``calibrate_landmarks``."""
-    return _reach(_found(landmarks, keypoints, poses), poses, mapped)
+@dataclass(frozen=True)
+class HeldOut:
+    """Frames, and landmarks that were made without them.
 
-
-def calibrate_landmarks(
-    landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray, mapped: np.ndarray | None = None
-) -> LandmarkCalibration:
-    """Fit the shared errors.
-
-    Args:
-        landmarks: made without the frames.
-        keypoints: of the frames.
-        poses: (N, 4, 4) their world_from_camera, in the landmarks' frame.
+    Attributes:
+        landmarks: of the other frames.
+        keypoints: of each frame.
+        poses: (N, 4, 4) the frames' world_from_camera, in the landmarks' frame.
         mapped: (M, 4, 4) of the images that the landmarks were made of, for ``reach``; None leaves that out.
     """
-    found = _found(landmarks, keypoints, poses)
-    reach = None if mapped is None else _reach(found, poses, mapped)
+
+    landmarks: Landmarks
+    keypoints: Sequence[Keypoints]
+    poses: np.ndarray
+    mapped: np.ndarray | None = None
+
+
+def landmark_reach(held_out: HeldOut) -> Reach | None:
+    """How well frames are found by landmarks alone."""
+    return _reach(_found(held_out), held_out)
+
+
+def calibrate_landmarks(sets: Sequence[HeldOut]) -> LandmarkCalibration:
+    """Fit the shared errors to all frames of the sets, whose landmarks are of one kind."""
+    found: list[_Found | None] = []
+    reach: Reach | None = None
+    for held_out in sets:
+        of_set = _found(held_out)
+        found += of_set
+        seen = _reach(of_set, held_out)
+        reach = reach if seen is None else seen.joined(reach)
     errors, own, strange = ([each[part] for each in found if each is not None] for part in range(3))
     if len(errors) < _MIN_FRAMES:
         return LandmarkCalibration(reach=reach)
     errors, own = np.array(errors), np.array(own)
-    usual = None if landmarks.kind == "lines" else float(np.median(strange)) or None
+    usual = None if sets[0].landmarks.kind == "lines" else float(np.median(strange)) or None
     grown = np.ones(len(errors)) if usual is None else np.maximum(np.array(strange) / usual, _LEAST)
     position, rotation = np.linalg.norm(errors[:, :3], axis=1), np.linalg.norm(errors[:, 3:], axis=1)
 
@@ -153,11 +173,11 @@ def calibrate_landmarks(
     )
 
 
-def _found(landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarray) -> list[_Found | None]:
+def _found(held_out: HeldOut) -> list[_Found | None]:
     """Pose of each frame from landmarks alone; None where it was not found."""
     result: list[_Found | None] = []
-    for points, pose in zip(keypoints, poses, strict=True):
-        found = locate([points], np.eye(4)[None], landmarks, None)
+    for points, pose in zip(held_out.keypoints, held_out.poses, strict=True):
+        found = locate([points], np.eye(4)[None], held_out.landmarks, None)
         if found is None or not found.proven:
             result.append(None)
             continue
@@ -167,7 +187,9 @@ def _found(landmarks: Landmarks, keypoints: Sequence[Keypoints], poses: np.ndarr
     return result
 
 
-def _reach(found: Sequence[_Found | None], poses: np.ndarray, mapped: np.ndarray) -> Reach | None:
+def _reach(found: Sequence[_Found | None], held_out: HeldOut) -> Reach | None:
+    if held_out.mapped is None:
+        return None
     errors = np.array([np.full(6, np.nan) if each is None else each[0] for each in found]).reshape(-1, 2, 3)
     metres, radians = np.linalg.norm(errors, axis=2).T
-    return Reach.of(poses, mapped, np.stack([metres, np.degrees(radians)], axis=1))
+    return Reach.of(held_out.poses, held_out.mapped, np.stack([metres, np.degrees(radians)], axis=1))

@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from dimm_ros.geometry.poses import make_pose
-from dimm_ros.landmarks.calibrate import LandmarkCalibration, calibrate_landmarks, left_out
+from dimm_ros.landmarks.calibrate import HeldOut, LandmarkCalibration, calibrate_landmarks, left_out
 from dimm_ros.landmarks.store import Landmarks
 
 from .scenes import camera_poses, cloud, keypoints_of, landmarks_of, looks
@@ -39,7 +39,10 @@ def calibrated(
     recorded[:blunders, :3, 3] += 1.0
     if not grows:  # lines tell nothing of where they were seen from
         landmarks = Alike(landmarks.kind, **landmarks.arrays())
-    return calibrate_landmarks(landmarks, keypoints, recorded)
+    half = frames // 2  # what sets of frames say is put together
+    return calibrate_landmarks(
+        [HeldOut(landmarks, keypoints[part], recorded[part]) for part in (slice(half), slice(half, None))]
+    )
 
 
 class Alike(Landmarks):
@@ -88,9 +91,12 @@ def test_too_few_frames_say_nothing() -> None:
     assert calibrated(0.02, 0.3, 4) == LandmarkCalibration()
 
 
-@pytest.mark.parametrize("count", [10, 59, 60, 250])
-def test_frames_are_left_out_in_stretches_where_there_are_enough(count: int) -> None:
-    apart = left_out(count)
-    assert (np.diff(apart) > 0).all() and apart.max(initial=0) < count and 0.1 < len(apart) / count < 0.35
-    runs = np.split(apart, np.flatnonzero(np.diff(apart) > 1) + 1)
-    assert max(len(run) for run in runs) == (1 if count < 60 else 20)
+@pytest.mark.parametrize(("count", "longest"), [(10, 1), (21, 1), (119, 1), (120, 5), (250, 5)])
+def test_frames_are_left_out_in_stretches_where_there_are_enough(count: int, longest: int) -> None:
+    sets = left_out(count)
+    together = np.concatenate(sets)
+    assert len(set(together)) == len(together) >= min(40, count)
+    for apart in sets:
+        assert (np.diff(apart) > 0).all() and apart.max() < count and len(apart) <= max(1, 0.2 * count)
+        runs = np.split(apart, np.flatnonzero(np.diff(apart) > 1) + 1)
+        assert max(len(run) for run in runs) == longest
