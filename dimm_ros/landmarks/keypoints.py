@@ -93,8 +93,8 @@ class Detector(Protocol):
         """Keypoints of an (H, W) uint8 image, ``most`` at most, the strongest first.
 
         Returns:
-            (N, 2) pixels, (0, 0) the centre of the top-left one; (N, D) descriptors of length one and not negative, as they
-            are stored: of a signed one its positive part, and beside it its negative part.
+            (N, 2) pixels, (0, 0) the centre of the top-left one; (N, D) descriptors of length one and not negative, as
+            they are stored: of a signed one its positive part, and beside it its negative part.
         """
 
 
