@@ -91,6 +91,7 @@ def test_eval_prints_a_table(small_map: Path, other_walk: Path, tmp_path: Path) 
         assert words in judged.stdout
 
 
+@pytest.mark.long
 def test_eval_says_that_a_map_is_not_in_metres(landmark_map: Path, other_walk: Path, tmp_path: Path) -> None:
     small = SceneMap.load(landmark_map)
     far = small.landmarks.seen_from * np.float16([1, 1, 1, 1, 1000, 1000])

@@ -285,6 +285,7 @@ def test_conventions_are_all_different() -> None:
     assert conventions()[0].plain and conventions()[0].name == "as given"
 
 
+@pytest.mark.long
 def test_redkitchen(kitchen: Matched) -> None:
     fine = kitchen.findings()
     assert {finding.severity for finding in fine.values()} == {Severity.OK}, fine
@@ -294,6 +295,7 @@ def test_redkitchen(kitchen: Matched) -> None:
     assert 10 <= excess <= 15 and f"{excess:.0f} % too long" in long["focal length"].what
 
 
+@pytest.mark.long
 def test_redkitchen_conventions_and_time(kitchen: Matched) -> None:
     for poses, name in ((invert, "inverted poses"), (lambda poses: poses @ GL, "OpenGL axes")):
         findings = kitchen.findings(poses)

@@ -58,6 +58,7 @@ def test_the_file_is_one_safetensors_with_a_header(small_map: Path, encoder: Enc
     assert str(Path.home()) not in json.dumps(header)  # a map never tells where it was made
 
 
+@pytest.mark.long
 def test_stopping_saves_a_usable_map_and_the_same_call_goes_on(tmp_path: Path, walk: Path, encoder: Encoder) -> None:
     recording = open_recording(walk)
     whole = tmp_path / "whole.dimm"
