@@ -40,6 +40,8 @@ from dimm_ros.uncalibrated import encode_image, find_focal, observe_as, square_c
 
 #: Of a window's landmarks, the least share of an usual image's that the newest must show, or it was taken elsewhere.
 _LEAST_SHARE = 0.25
+#: Novelty from which a view is so unlike the mapped ones that all its keypoints are matched with all landmarks.
+_UNLIKE = 0.15
 #: Landmarks an image from which the coarse level's are enough.
 _ENOUGH = 150
 #: Tracking looks at a smaller image for fewer keypoints: a good prediction needs less.
@@ -289,9 +291,10 @@ class Localizer:
     ) -> Estimate:
         """The rays' calibrated estimate joined by what the map's landmarks say; the same where they say nothing.
 
-        Matching is guided by the rays' pose, with keypoints of half the image's size; with all where too few of these
-        agree. Where the rays are not to be trusted, or few landmarks agree with them, all landmarks are searched and
-        the pose rests on them alone: they prove an image of this map that the rays call foreign.
+        Of familiar views matching is guided by the rays' pose, with keypoints of half the image's size, and with all
+        where too few of these agree. Of others, all keypoints are matched with all landmarks, and the rays' pose joins
+        what they say. Where the rays are not to be trusted, or few landmarks agree with them, the pose rests on
+        landmarks alone: they prove an image of this map that the rays call foreign.
         """
         levels = [each.keypoints for each in observations]
         if any(each is None for each in levels):
@@ -302,15 +305,19 @@ class Localizer:
             else None
         )
         lines, trusted = self.map.landmarks.kind == "lines", rays is not None and not self.accept(estimate).reason
-        searches = [(None, "fine")]
-        if trusted:
-            searches = [(rays, "fine"), (None, "fine")] if lines else [(rays, "coarse"), (rays, "fine"), (None, "fine")]
+        searches = [(None, "fine", True)]
+        if trusted and not lines and (estimate.novelty or 0.0) > _UNLIKE:
+            searches.insert(0, (rays, "fine", True))
+        elif trusted:
+            searches.insert(0, (rays, "fine", False))
+            if not lines:
+                searches.insert(0, (rays, "coarse", False))
         elif rays is not None and lines:
-            searches.append((rays, "fine"))  # lines hardly fix a pose from nothing: even a doubtful pose is a start
+            searches.append((rays, "fine", False))  # lines hardly fix a pose from nothing: even a doubtful start helps
         joined = None
-        for start, level in searches:
+        for start, level, everywhere in searches:
             keypoints = [getattr(each, level) for each in levels]
-            found = locate(keypoints, base_from_cameras, self.map.landmarks, start)
+            found = locate(keypoints, base_from_cameras, self.map.landmarks, start, everywhere=everywhere)
             if found is not None and found.proven:
                 joined = self._joined(estimate, found, keypoints)
                 if level == "fine" or joined.landmarks >= _ENOUGH * len(levels):

@@ -26,6 +26,7 @@ from dimm_ros.gallery.render import render
 from dimm_ros.gallery.scene import build_room
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import invert, make_pose, pose_errors
+from dimm_ros.landmarks.locate import locate
 from dimm_ros.landmarks.store import hide_in_lines
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.build import build_map
@@ -83,20 +84,39 @@ def test_another_walk_is_found_far_better_than_by_rays_alone(
     assert sum(estimate.basis != "rays" for estimate in estimates) >= 3
 
 
-@pytest.mark.parametrize(("enough", "searched"), [(1, False), (10**6, True)])
-def test_the_image_at_its_size_is_searched_when_too_few_landmarks_agree(
-    localizer: Localizer, frames: Sequence[Frame], monkeypatch: pytest.MonkeyPatch, enough: int, searched: bool
+@pytest.mark.parametrize(
+    ("novelty", "enough", "searched"),
+    [(0.0, 1, [("coarse", False)]), (0.0, 10**6, [("coarse", False), ("fine", False)]), (0.5, 1, [("fine", True)])],
+    ids=["familiar", "too few agree", "unlike"],
+)
+def test_how_much_is_searched_depends_on_the_view_and_on_what_agrees(
+    localizer: Localizer,
+    frames: Sequence[Frame],
+    monkeypatch: pytest.MonkeyPatch,
+    novelty: float,
+    enough: int,
+    searched: list[tuple[str, bool]],
 ) -> None:
+    calls: list[tuple[str, bool]] = []
+
+    def recorded(keypoints, poses, landmarks, prior, *, everywhere):
+        assert prior is not None  # the rays' pose joins each of these
+        calls.append(("coarse" if keypoints[0] is observation.keypoints.coarse else "fine", everywhere))
+        return locate(keypoints, poses, landmarks, prior, everywhere=everywhere)
+
     monkeypatch.setattr(localizing, "_ENOUGH", enough)
+    monkeypatch.setattr(localizing, "locate", recorded)
     trusting = Localizer(
         localizer.map, localizer.encoder, acceptance=AcceptanceConfig(novelty_scale=100.0, min_inlier_ratio=0.01)
     )
     for frame in frames[:3]:
-        observation = trusting.observe(frame.load(), frame.camera)
-        rays = trusting.calibrate(trusting.solve([observation], np.eye(4)[None]), [observation], np.eye(4)[None])
-        rays = replace(rays, world_from_camera=frame.world_from_camera, covariance=SURE)
-        joined = trusting.join_landmarks(rays, [observation], np.eye(4)[None])
-        assert joined.basis == "both" and ("fine" in vars(observation.keypoints)) == searched
+        observation, at_base = trusting.observe(frame.load(), frame.camera), np.eye(4)[None]
+        rays = trusting.calibrate(trusting.solve([observation], at_base), [observation], at_base)
+        rays = replace(rays, world_from_camera=frame.world_from_camera, covariance=SURE, novelty=novelty)
+        calls.clear()
+        joined = trusting.join_landmarks(rays, [observation], at_base)
+        assert joined.basis == "both" and calls == searched
+        assert ("fine" in vars(observation.keypoints)) == (searched[-1][0] == "fine")
 
 
 def in_other_unit(localizer: Localizer, factor: float) -> SceneMap:

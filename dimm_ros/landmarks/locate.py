@@ -73,6 +73,8 @@ def locate(
     landmarks: Landmarks,
     prior: PosePrior | None,
     seed: int = 0,
+    *,
+    everywhere: bool = False,
 ) -> LandmarkResult | None:
     """Pose of a rig, or of one camera, from what its images show.
 
@@ -82,18 +84,21 @@ def locate(
         landmarks: of the map.
         prior: pose about which to look, and its information; None looks everywhere.
         seed: of the sampling.
+        everywhere: look everywhere even with a prior, which then joins the pose alone: where two passes of the
+            recording place what they saw apart, those seen most often decide, not those nearest to the prior.
 
     Returns:
         None when nothing agrees.
     """
-    if prior is None:
+    coarse = False
+    if prior is None or everywhere:
         matched = match_all(keypoints, rig_from_camera, landmarks)
     else:
         # A wide region of points is searched coarsely first: the pose found narrows it.
         coarse = landmarks.kind == "points" and _SIGMAS * prior.sigmas()[1] > 2 * _FOUND_PX * keypoints[0].sigma
         matched = match_near(keypoints, rig_from_camera, landmarks, prior, coarse)
     found = _solved(matched, landmarks, prior, seed)
-    if prior is not None and coarse and (found is None or not found.proven):
+    if coarse and (found is None or not found.proven):
         matched = match_near(keypoints, rig_from_camera, landmarks, prior)
         found = _solved(matched, landmarks, prior, seed)
     if found is None or not found.proven or matched.region_px < 2 * _FOUND_PX:
