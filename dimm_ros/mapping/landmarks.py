@@ -27,8 +27,9 @@ from dimm_ros.scene_map import LandmarkHeader, MapHeader, SceneMap, landmark_ten
 log = logging.getLogger(__name__)
 
 _FILE = "landmarks.safetensors"
-#: How far apart one landmark may be in two recordings, in standard deviations of what landmark poses err by.
-TOLERANCE = 4.0
+#: How far apart one landmark may be in two recordings, in standard deviations of what landmark poses err by, and the
+#: least of these as a share of the map's radius: poses may be exact, as those of rendered images; keypoints never are.
+_TOLERANCE, _LEAST_SHARE = 4.0, 0.005
 
 
 def no_landmarks() -> BuiltLandmarks:
@@ -118,6 +119,16 @@ def landmark_header(built: BuiltLandmarks, config: LandmarkConfig) -> LandmarkHe
     )
 
 
+def one_landmark_within(calibrations: Sequence[LandmarkCalibration], radius: float) -> float:
+    """How far apart one landmark may be in maps of one place, metres.
+
+    Args:
+        calibrations: of the maps' landmarks.
+        radius: of the smallest map, metres.
+    """
+    return _TOLERANCE * max(_LEAST_SHARE * radius, *(each.position_sigma for each in calibrations))
+
+
 def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | None) -> LandmarkHeader | None:
     """Entry in the header of a map whose landmarks are those of several: the first's way to find keypoints, the
     largest errors.
@@ -160,7 +171,7 @@ def update_landmarks(
         return old.landmarks, header
     joined = combine(
         [old.landmarks, built.landmarks],
-        TOLERANCE * max(header.calibration.position_sigma, built.calibration.position_sigma),
+        one_landmark_within([header.calibration, built.calibration], old.header.radius),
         len(old.landmarks) + len(built.landmarks),
         seed=header.images,
     )

@@ -12,7 +12,7 @@ from dimm_ros.errors import MapError
 from dimm_ros.landmarks.combine import combine
 from dimm_ros.landmarks.store import Landmarks
 from dimm_ros.mapping.build import now
-from dimm_ros.mapping.landmarks import TOLERANCE, merged_landmark_header
+from dimm_ros.mapping.landmarks import merged_landmark_header, one_landmark_within
 from dimm_ros.mapping.retrieval import ReferenceViews, reference_path
 from dimm_ros.mapping.update import disagreement
 from dimm_ros.scene_map import MapHeader, Part, SceneMap, merged_head
@@ -69,8 +69,10 @@ def _landmarks(maps: Sequence[SceneMap], header: MapHeader) -> Landmarks | None:
                 f"{other.landmarks.detector}); build one of them again with the other's."
             )
     shifted = [one.landmarks.shifted(np.subtract(one.header.origin, header.origin)) for one in known]
-    tolerance = TOLERANCE * max(one.header.landmarks.calibration.position_sigma for one in known)
-    return combine(shifted, tolerance, sum(len(each) for each in shifted), seed=len(shifted))
+    within = one_landmark_within(
+        [one.header.landmarks.calibration for one in known], min(one.header.radius for one in known)
+    )
+    return combine(shifted, within, sum(len(each) for each in shifted), seed=len(shifted))
 
 
 def _check(maps: Sequence[SceneMap]) -> None:
