@@ -204,7 +204,11 @@ def _asked(scene_map: SceneMap, encoder: Encoder, recording: Recording, progress
     points = scene_map.landmarks
     lines = SceneMap(
         scene_map.header.model_copy(
-            update={"landmarks": scene_map.header.landmarks.model_copy(update={"kind": "lines"})}
+            update={
+                "landmarks": scene_map.header.landmarks.model_copy(
+                    update={"kind": "lines", "calibration": scene_map.header.landmarks.calibration.of_lines()}
+                )
+            }
         ),
         scene_map.head,
         hide_in_lines(points, seed=1),

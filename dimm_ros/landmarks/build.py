@@ -92,12 +92,11 @@ def build_landmarks(
         return None
     tracks = join_matches(keypoints, pairs, matches)
 
-    def landmarks_of(images: np.ndarray) -> Landmarks:
+    def landmarks_of(images: np.ndarray, config: LandmarkConfig) -> Landmarks:
         chosen = tracks.of_images(images)
         return keep_best(chosen, triangulate(chosen, poses), poses, config)
 
-    every = np.ones(len(frames), bool)
-    landmarks = landmarks_of(every)
+    landmarks = landmarks_of(np.ones(len(frames), bool), config)
     seconds = time.perf_counter() - begun
     if len(landmarks) < MIN_LANDMARKS:
         note = (
@@ -109,7 +108,9 @@ def build_landmarks(
     def without(out: np.ndarray, asked: np.ndarray) -> HeldOut:
         kept = np.ones(len(frames), bool)
         kept[out] = False
-        return HeldOut(landmarks_of(kept), [keypoints[index] for index in asked], poses[asked], poses[kept])
+        # Lines are judged as the points that they hide: without a prior they hardly fix a pose.
+        shown = landmarks_of(kept, config.changed(kind="points"))
+        return HeldOut(shown, [keypoints[index] for index in asked], poses[asked], poses[kept])
 
     calibration = calibrate_landmarks([without(apart, apart) for apart in left_out(len(frames))])
     far = np.flatnonzero(outermost(poses))
@@ -117,6 +118,8 @@ def build_landmarks(
     reach = landmark_reach(without(far, asked))
     if reach is not None:
         calibration = calibration.model_copy(update={"reach": reach.joined(calibration.reach)})
+    if config.kind == "lines":
+        calibration = calibration.of_lines()
     return BuiltLandmarks(landmarks, calibration, len(frames), time.perf_counter() - begun)
 
 

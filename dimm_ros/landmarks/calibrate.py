@@ -36,6 +36,7 @@ _OUTERMOST = 0.3  # share of the frames
 _TAILS = 1.2  # errors have heavier tails than a Gaussian, and frames elsewhere are further from the recorded ones
 #: Share of frames that the ellipsoid of so many squares must hold, and how much wider it may become for that.
 _INSIDE, _ELLIPSOID, _WIDEST = 0.95, 12.592, 3.0
+_LINES = 1.5  # errors of lines against those of the points that they hide
 _LEAST = 0.3  # of the usual strangeness: views at the middle of the mapped ones share errors, too
 _OUTLIER = 40.0  # largest squared Mahalanobis distance that counts: one blunder must not inflate every covariance
 
@@ -65,6 +66,16 @@ class LandmarkCalibration(BaseModel):
     position_error: float | None = Field(None, ge=0)
     rotation_error_deg: float | None = Field(None, ge=0)
     reach: Reach | None = None
+
+    def of_lines(self) -> LandmarkCalibration:
+        """Of the lines that hide these points: one equation a match instead of two, and no strangeness to grow with."""
+        return self.model_copy(
+            update={
+                "position_sigma": _LINES * self.position_sigma,
+                "rotation_sigma_deg": _LINES * self.rotation_sigma_deg,
+                "strangeness": None,
+            }
+        )
 
     def covariance(
         self, information: np.ndarray, strangeness: float | None, prior: np.ndarray | None = None
@@ -134,7 +145,7 @@ def landmark_reach(held_out: HeldOut) -> Reach | None:
 
 
 def calibrate_landmarks(sets: Sequence[HeldOut]) -> LandmarkCalibration:
-    """Fit the shared errors to all frames of the sets, whose landmarks are of one kind."""
+    """Fit the shared errors to all frames of the sets, whose landmarks are points."""
     found: list[_Found | None] = []
     reach: Reach | None = None
     for held_out in sets:
@@ -146,7 +157,7 @@ def calibrate_landmarks(sets: Sequence[HeldOut]) -> LandmarkCalibration:
     if len(errors) < _MIN_FRAMES:
         return LandmarkCalibration(reach=reach)
     errors, own = np.array(errors), np.array(own)
-    usual = None if sets[0].landmarks.kind == "lines" else float(np.median(strange)) or None
+    usual = float(np.median(strange)) or None
     grown = np.ones(len(errors)) if usual is None else np.maximum(np.array(strange) / usual, _LEAST)
     position, rotation = np.linalg.norm(errors[:, :3], axis=1), np.linalg.norm(errors[:, 3:], axis=1)
 

@@ -100,3 +100,11 @@ def test_frames_are_left_out_in_stretches_where_there_are_enough(count: int, lon
         assert (np.diff(apart) > 0).all() and apart.max() < count and len(apart) <= max(1, 0.2 * count)
         runs = np.split(apart, np.flatnonzero(np.diff(apart) > 1) + 1)
         assert max(len(run) for run in runs) == longest
+
+
+def test_lines_err_more_than_the_points_that_they_hide_and_do_not_tell_where_they_were_seen_from() -> None:
+    points = calibrated(0.02, 0.3, 60, grows=True)
+    lines = points.of_lines()
+    assert lines.strangeness is None and (lines.frames, lines.reach) == (points.frames, points.reach)
+    near = points.covariance(1e18 * np.eye(6), points.strangeness)
+    np.testing.assert_allclose(lines.covariance(1e18 * np.eye(6), None), 1.5**2 * near, rtol=1e-6)
