@@ -87,7 +87,10 @@ class LandmarkConfig(_Stored):
     )
     detector: PlainText = Field("sift", description="keypoint detector, see dimm_ros.landmarks.keypoints.DETECTORS")
     longest: int = Field(
-        1024, ge=160, le=8192, description="longer side of the image that keypoints are looked for in, pixels"
+        1024,
+        ge=160,
+        le=8192,
+        description="longer side of the image that keypoints are looked for in, pixels; a query tries half first",
     )
     keypoints: int = Field(2500, ge=50, le=50_000, description="most keypoints of an image")
     images: int = Field(

@@ -48,8 +48,8 @@ class Estimate:
         reason: one sentence when rejected, empty when accepted.
         inliers: rays that agree with both rotation and centre.
         rays: rays the solver saw.
-        stage_ms: time of each stage in milliseconds: prepare, encode, head, solve, total. Of a window, the newest
-            images' stages.
+        stage_ms: time of each stage in milliseconds: prepare, keypoints, encode, head, solve, landmarks (with the fine
+            level's keypoints where they are needed), total. Of a window, the newest images' stages.
         cls: (W,) float32 CLS token of the (last) image.
         angle_residual_deg: (rows, columns) angle between predicted and solved direction of each patch, NaN where masked
             (the lens model does not hold there, or ``solver.rays`` are sampled already); last image.

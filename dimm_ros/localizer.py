@@ -40,9 +40,9 @@ from dimm_ros.uncalibrated import encode_image, find_focal, observe_as, square_c
 
 #: Of a window's landmarks, the least share of an usual image's that the newest must show, or it was taken elsewhere.
 _LEAST_SHARE = 0.25
-#: Novelty from which a view is so unlike the mapped ones that all its keypoints are matched with all landmarks.
+#: Novelty from which a view is so unlike the mapped ones that its keypoints are matched with landmarks everywhere.
 _UNLIKE = 0.15
-#: Landmarks an image from which the coarse level's are enough.
+#: Agreeing landmarks of the best image from which the coarse level's keypoints are enough.
 _ENOUGH = 150
 #: Tracking looks at a smaller image for fewer keypoints: a good prediction needs less.
 _TRACKED_LONGEST, _TRACKED_KEYPOINTS = 320, 800
@@ -223,7 +223,9 @@ class Localizer:
         if info is None:
             return prepared
         with clock("keypoints"):
-            keypoints = keypoint_levels(image, camera, self._detector(), info.longest, info.keypoints)
+            find = (image, camera, self._detector(), info.longest, info.keypoints)
+            # Lines give half as many equations: they need all keypoints.
+            keypoints = KeypointLevels(find_keypoints(*find)) if info.kind == "lines" else keypoint_levels(*find)
         return replace(prepared, keypoints=keypoints, stage_ms=prepared.stage_ms | clock.stages)
 
     def _detector(self) -> Detector:
@@ -291,10 +293,10 @@ class Localizer:
     ) -> Estimate:
         """The rays' calibrated estimate joined by what the map's landmarks say; the same where they say nothing.
 
-        Of familiar views matching is guided by the rays' pose, with keypoints of half the image's size, and with all
-        where too few of these agree. Of others, all keypoints are matched with all landmarks, and the rays' pose joins
-        what they say. Where the rays are not to be trusted, or few landmarks agree with them, the pose rests on
-        landmarks alone: they prove an image of this map that the rays call foreign.
+        Of familiar views matching is guided by the rays' pose, with the coarse level's keypoints, and with the fine
+        one's where too few of these agree. Of others, the fine level's are matched with the landmarks that most images
+        showed, and the rays' pose joins what they say. Where the rays are not to be trusted, or nothing agrees with
+        them, the pose rests on landmarks alone: they prove an image of this map that the rays call foreign.
         """
         levels = [each.keypoints for each in observations]
         if any(each is None for each in levels):
@@ -304,24 +306,28 @@ class Localizer:
             if np.isfinite(estimate.covariance).all()
             else None
         )
-        lines, trusted = self.map.landmarks.kind == "lines", rays is not None and not self.accept(estimate).reason
+        trusted = rays is not None and not self.accept(estimate).reason
         searches = [(None, "fine", True)]
-        if trusted and not lines and (estimate.novelty or 0.0) > _UNLIKE:
-            searches.insert(0, (rays, "fine", True))
-        elif trusted:
+        if trusted:
             searches.insert(0, (rays, "fine", False))
-            if not lines:
+            if self.map.landmarks.kind == "points" and (estimate.novelty or 0.0) > _UNLIKE:
+                searches.insert(0, (rays, "fine", True))
+            elif not all(each.single for each in levels):
                 searches.insert(0, (rays, "coarse", False))
-        elif rays is not None and lines:
+        elif rays is not None and self.map.landmarks.kind == "lines":
             searches.append((rays, "fine", False))  # lines hardly fix a pose from nothing: even a doubtful start helps
         joined = None
         for start, level, everywhere in searches:
+            if joined is not None and start is None:
+                break
             keypoints = [getattr(each, level) for each in levels]
             found = locate(keypoints, base_from_cameras, self.map.landmarks, start, everywhere=everywhere)
-            if found is not None and found.proven:
+            if found is None or not found.proven:
+                continue
+            if joined is None or found.pose.inliers.sum() > joined.landmarks:
                 joined = self._joined(estimate, found, keypoints)
-                if level == "fine" or joined.landmarks >= _ENOUGH * len(levels):
-                    break
+            if level == "fine" or max(joined.image_landmarks) >= _ENOUGH:
+                break
         return joined or estimate
 
     def _prior(self, world_from_base: np.ndarray, covariance: np.ndarray) -> PosePrior:
@@ -463,7 +469,7 @@ class Localizer:
         for rounds_left in reversed(range(_FOCAL_ROUNDS)):
             observation = observe_as(self.map, tokens, camera, self.solver.rays, clock.stages["encode"])
             if keypoints is not None:
-                observation = replace(observation, keypoints=KeypointLevels(keypoints, lambda found=keypoints: found))
+                observation = replace(observation, keypoints=KeypointLevels(keypoints))
             estimate = self.estimate([observation], _AT_BASE)
             focal = self._focal_of_landmarks(keypoints, estimate, camera)
             if not rounds_left or abs(np.log(focal / camera.fx)) < _FOCAL_SETTLED:

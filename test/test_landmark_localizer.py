@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from dimm_ros.gallery.render import render
 from dimm_ros.gallery.scene import build_room
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import invert, make_pose, pose_errors
+from dimm_ros.landmarks.keypoints import KeypointLevels
 from dimm_ros.landmarks.locate import locate
 from dimm_ros.landmarks.store import hide_in_lines
 from dimm_ros.localizer import Localizer
@@ -101,7 +103,7 @@ def test_how_much_is_searched_depends_on_the_view_and_on_what_agrees(
 
     def recorded(keypoints, poses, landmarks, prior, *, everywhere):
         assert prior is not None  # the rays' pose joins each of these
-        calls.append(("coarse" if keypoints[0] is observation.keypoints.coarse else "fine", everywhere))
+        calls.append(("coarse" if keypoints[0] is levels.coarse else "fine", everywhere))
         return locate(keypoints, poses, landmarks, prior, everywhere=everywhere)
 
     monkeypatch.setattr(localizing, "_ENOUGH", enough)
@@ -111,12 +113,35 @@ def test_how_much_is_searched_depends_on_the_view_and_on_what_agrees(
     )
     for frame in frames[:3]:
         observation, at_base = trusting.observe(frame.load(), frame.camera), np.eye(4)[None]
+        assert observation.keypoints.single  # for so small an image; as if it were a larger one:
+        coarse = observation.keypoints.coarse
+        levels = KeypointLevels(coarse, partial(replace, coarse))
+        observation = replace(observation, keypoints=levels)
         rays = trusting.calibrate(trusting.solve([observation], at_base), [observation], at_base)
         rays = replace(rays, world_from_camera=frame.world_from_camera, covariance=SURE, novelty=novelty)
         calls.clear()
         joined = trusting.join_landmarks(rays, [observation], at_base)
         assert joined.basis == "both" and calls == searched
-        assert ("fine" in vars(observation.keypoints)) == (searched[-1][0] == "fine")
+        assert ("fine" in vars(levels)) == (searched[-1][0] == "fine")
+
+
+def test_a_better_pose_is_not_given_up_for_one_that_fewer_landmarks_prove(
+    localizer: Localizer, frames: Sequence[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fine level finds less than the coarse one did; nothing that the rays' pose has no part in is tried then."""
+    frame, at_base = frames[0], np.eye(4)[None]
+    observation = localizer.observe(frame.load(), frame.camera)
+    coarse = observation.keypoints.coarse
+    levels = KeypointLevels(coarse, lambda: coarse.strongest(12))
+    observation = replace(observation, keypoints=levels)
+    trusting = Localizer(
+        localizer.map, localizer.encoder, acceptance=AcceptanceConfig(novelty_scale=100.0, min_inlier_ratio=0.01)
+    )
+    rays = trusting.calibrate(trusting.solve([observation], at_base), [observation], at_base)
+    rays = replace(rays, world_from_camera=frame.world_from_camera, covariance=SURE, novelty=0.0)
+    monkeypatch.setattr(localizing, "_ENOUGH", 10**6)
+    joined = trusting.join_landmarks(rays, [observation], at_base)
+    assert "fine" in vars(levels) and joined.landmarks > 12 and joined.basis == "both"
 
 
 def in_other_unit(localizer: Localizer, factor: float) -> SceneMap:

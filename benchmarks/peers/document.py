@@ -41,7 +41,8 @@ How to read it:
 - Every row is a process of its own: it makes its map and answers the queries one by one. A query that is not answered counts as
   infinitely far and as failed. The same queries for all peers, at most {queries} of a scene; `lightglue` answers {few} of them and maps
   {few_mapped} images at most, and `sift` maps {sift_mapped}, for they take long for each on a CPU.
-- *mapping* is features + training (or matching and triangulation); the encoder's features are made once and counted for every peer that
+- *mapping* is landmarks, features of key frames and training (or matching and triangulation); the encoder's features are made once for all
+  peers of other kinds and counted for each that
   uses them: recorded and virtual views for what is trained, the recorded images alone for retrieval. *memory* is the process's peak until the map
   was made, Python and libraries included.
 - *query* is the median time from image to pose, *x encoder* the median of it as a multiple of DINOv2's forward pass in the same
@@ -57,7 +58,7 @@ How to read it:
 - **hloc's time of a query has a pass of DINOv2 in it**, since this benchmark retrieves by it; hloc needs none of it: the stages below tell
   what is left.
 - **Sizes of maps of different numbers of images are not comparable**: `sift` holds at most {sift_mapped} and `lightglue` {few_mapped} images,
-  the product all.
+  the product key frames of all, 250 at most.
 """
 
 

@@ -47,15 +47,18 @@ def draw(figures: dict[str, dict], folder: Path) -> dict[str, str]:
 
 def mapping_seconds(figures: dict[str, dict]) -> list[float | None]:
     """The product's mapping time at each of ``IMAGES``: views at the measured rate, steps at the measured step time."""
-    rates = []
+    rates, most = [], PRESETS["cpu"].training.images  # of longer recordings key frames alone are encoded
     for scene in SCENES:
         row = figures.get(f"{scene}/dimm")
         if row is not None and row["mapping_peak_mb"] is not None:  # made in this benchmark, at its load
-            rates.append(row["mapping_seconds"]["features"] / row["mapped"])
+            stages, encoded = row["mapping_seconds"], min(row["mapped"], most)
+            rates.append((stages["features"] + stages["landmarks"]) / encoded)
     steps = (1 + CALIBRATING) * PRESETS["cpu"].training.steps
     points = [figures.get(f"cost/training/{images}") for images in IMAGES]
     return [
-        None if point is None or not rates else images * float(np.median(rates)) + steps * point["step_seconds"]
+        None
+        if point is None or not rates
+        else min(images, most) * float(np.median(rates)) + steps * point["step_seconds"]
         for images, point in zip(IMAGES, points, strict=True)
     ]
 

@@ -15,7 +15,7 @@ from dimm_ros.geometry.camera import Camera
 
 #: A unit descriptor's entries are kept as integers of this many to one.
 SCALE = 512.0
-#: Longer side of the smallest image that is halved for ``KeypointLevels.coarse``, after that, pixels.
+#: Least longer side of the coarse level's image, pixels.
 _LEAST_LONGEST = 320
 
 
@@ -51,18 +51,22 @@ class Keypoints:
 
 
 class KeypointLevels:
-    """Keypoints of one image on two levels: the fine one takes four times as long, and is searched when asked for.
+    """Keypoints of one image on two levels; the fine one takes three times as long and is found when asked for, on one
+    thread.
 
     Attributes:
         coarse: of the image at half the size, what a good guess of the pose mostly can do with.
+        single: whether that is the fine level, too.
     """
 
-    def __init__(self, coarse: Keypoints, find_fine: Callable[[], Keypoints]) -> None:
-        self.coarse, self._find_fine = coarse, find_fine
+    def __init__(self, coarse: Keypoints, find_fine: Callable[[], Keypoints] | None = None) -> None:
+        self.coarse, self.single, self._find_fine = coarse, find_fine is None, find_fine
 
     @cached_property
     def fine(self) -> Keypoints:
         """Of the image at its size; the image is let go of then."""
+        if self._find_fine is None:
+            return self.coarse
         found, self._find_fine = self._find_fine(), None
         return found
 
@@ -148,13 +152,34 @@ def detector_of(name: str) -> Detector:
 
 def find_keypoints(image: np.ndarray, camera: Camera, detector: Detector, longest: int, most: int) -> Keypoints:
     """Keypoints of an (H, W, 3) uint8 RGB image; one whose longer side exceeds ``longest`` pixels is reduced first."""
+    return _found(_grey(image, longest), camera, detector, most)
+
+
+def keypoint_levels(image: np.ndarray, camera: Camera, detector: Detector, longest: int, most: int) -> KeypointLevels:
+    """Keypoints of an image on two levels, the fine one as ``find_keypoints`` finds them; arguments as there."""
+    size = min(longest, max(image.shape[:2]))
+    half = max(size // 2, _LEAST_LONGEST)
+    if half >= size:
+        return KeypointLevels(find_keypoints(image, camera, detector, longest, most))
+    # A reduced grey copy waits for the fine level: the image is the caller's, and several times as large.
+    fine = partial(_found, _grey(image, longest), camera, detector, most)
+    return KeypointLevels(find_keypoints(image, camera, detector, half, most), fine)
+
+
+def _grey(image: np.ndarray, longest: int) -> np.ndarray:
+    """An image of its own, grey, with a longer side of ``longest`` pixels at most."""
     scale = max(1.0, max(image.shape[:2]) / longest)
     if scale > 1.0:
         # Reduced before it is made grey: a third of the work for the larger part.
         size = (round(image.shape[1] / scale), round(image.shape[0] / scale))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    pixels, descriptors = detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), most)
-    factor = np.array([camera.width / image.shape[1], camera.height / image.shape[0]])
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+
+def _found(grey: np.ndarray, camera: Camera, detector: Detector, most: int) -> Keypoints:
+    """Keypoints of a camera's grey image of any size."""
+    pixels, descriptors = detector.detect(grey, most)
+    factor = np.array([camera.width / grey.shape[1], camera.height / grey.shape[0]])
     pixels = (pixels + 0.5) * factor - 0.5
     bearings, valid = camera.bearings(pixels)
     sigma = float(np.sqrt(factor.prod() / (camera.fx * camera.fy)))
@@ -163,13 +188,4 @@ def find_keypoints(image: np.ndarray, camera: Camera, detector: Detector, longes
         pixels=pixels[valid].astype(np.float32),
         sigma=sigma,
         descriptors=quantised(descriptors[valid]),
-    )
-
-
-def keypoint_levels(image: np.ndarray, camera: Camera, detector: Detector, longest: int, most: int) -> KeypointLevels:
-    """Keypoints of an image on two levels; arguments as of ``find_keypoints``."""
-    half = max(min(longest, max(image.shape[:2])) // 2, _LEAST_LONGEST)
-    return KeypointLevels(
-        find_keypoints(image, camera, detector, min(half, longest), most),
-        partial(find_keypoints, image, camera, detector, longest, most),
     )

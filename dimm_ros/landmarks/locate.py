@@ -84,8 +84,9 @@ def locate(
         landmarks: of the map.
         prior: pose about which to look, and its information; None looks everywhere.
         seed: of the sampling.
-        everywhere: look everywhere even with a prior, which then joins the pose alone: where two passes of the
-            recording place what they saw apart, those seen most often decide, not those nearest to the prior.
+        everywhere: look everywhere even with a prior, which then only joins the pose: where two passes of the recording
+            place what they saw apart, the first pose is that of what was seen most often, not of what is nearest to
+            the prior.
 
     Returns:
         None when nothing agrees.

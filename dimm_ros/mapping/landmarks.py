@@ -27,9 +27,9 @@ from dimm_ros.scene_map import LandmarkHeader, MapHeader, SceneMap, landmark_ten
 log = logging.getLogger(__name__)
 
 _FILE = "landmarks.safetensors"
-#: How far apart one landmark may be in two recordings, in standard deviations of what landmark poses err by, and the
-#: least of these as a share of the map's radius: poses may be exact, as those of rendered images; keypoints never are.
-_TOLERANCE, _LEAST_SHARE = 4.0, 0.005
+#: How far apart one landmark may be in two recordings: in standard deviations of what landmark poses err by, and at
+#: least, as a share of the distance it is seen from: poses may be exact, as those of rendered images; keypoints never.
+_TOLERANCE, _LEAST_SHARE = 4.0, 0.02
 
 
 def no_landmarks() -> BuiltLandmarks:
@@ -119,14 +119,18 @@ def landmark_header(built: BuiltLandmarks, config: LandmarkConfig) -> LandmarkHe
     )
 
 
-def one_landmark_within(calibrations: Sequence[LandmarkCalibration], radius: float) -> float:
+def one_landmark_within(
+    landmarks: Sequence[Landmarks], calibrations: Sequence[LandmarkCalibration], radius: float
+) -> float:
     """How far apart one landmark may be in maps of one place, metres.
 
     Args:
-        calibrations: of the maps' landmarks.
-        radius: of the smallest map, metres.
+        landmarks, calibrations: of the maps.
+        radius: of a map, metres: stands for the distance of what is seen where all are lines, which do not tell it.
     """
-    return _TOLERANCE * max(_LEAST_SHARE * radius, *(each.position_sigma for each in calibrations))
+    seen = np.array([each.seen_distance for each in landmarks])
+    distance = radius if np.isnan(seen).all() else float(np.nanmin(seen))
+    return max(_LEAST_SHARE * distance, _TOLERANCE * max(each.position_sigma for each in calibrations))
 
 
 def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | None) -> LandmarkHeader | None:
@@ -169,13 +173,14 @@ def update_landmarks(
         return None
     if built.landmarks is None:
         return old.landmarks, header
+    calibration = built.calibration.of_lines() if header.kind == "lines" else built.calibration
     joined = combine(
         [old.landmarks, built.landmarks],
-        one_landmark_within([header.calibration, built.calibration], old.header.radius),
+        one_landmark_within([old.landmarks, built.landmarks], [header.calibration, calibration], old.header.radius),
         len(old.landmarks) + len(built.landmarks),
         seed=header.images,
     )
-    added = header.model_copy(update={"images": built.images, "calibration": built.calibration})
+    added = header.model_copy(update={"images": built.images, "calibration": calibration})
     return joined, merged_landmark_header([old.header, old.header.model_copy(update={"landmarks": added})], joined)
 
 

@@ -70,7 +70,7 @@ def _landmarks(maps: Sequence[SceneMap], header: MapHeader) -> Landmarks | None:
             )
     shifted = [one.landmarks.shifted(np.subtract(one.header.origin, header.origin)) for one in known]
     within = one_landmark_within(
-        [one.header.landmarks.calibration for one in known], min(one.header.radius for one in known)
+        shifted, [one.header.landmarks.calibration for one in known], min(one.header.radius for one in known)
     )
     return combine(shifted, within, sum(len(each) for each in shifted), seed=len(shifted))
 

@@ -29,7 +29,7 @@ class Prepared:
         pixels: (3, h, w) float32, of the encoder's input size, normalised.
         grid: its patches and their camera rays.
         stage_ms: time that it took: prepare, and keypoints where there are any.
-        keypoints: of the image as it was given; None where nobody asks for them.
+        keypoints: of the image, on two levels; None where nobody asks for them.
     """
 
     pixels: np.ndarray

@@ -20,7 +20,8 @@ INLIER_PX, _WIDTH = 6.0, 4.0
 _PROOF_PX = (INLIER_PX, 4.0, 2.5, 1.5)
 _BATCH, _BATCHES, _CONFIDENCE = 64, 8, 1e-4
 _FINALISTS, _MIN_MATCHES = 4, 6
-#: Lines: subsets of the matches that hypotheses are grown from, matches of each, and the kernel's widths on the way.
+#: Lines: subsets of the matches that hypotheses are grown from, and matches of each; the kernel's widths on the way
+#: from a prior.
 _GROWN, _GROWN_MATCHES, _GROWING = 60, 12, [80.0, 40.0, 20.0, 10.0, 6.0]
 #: So many matches, drawn at random, tell good samples from bad; so many of the clearest polish the good ones.
 _JUDGES, _POLISHED = 200, 200
@@ -106,11 +107,11 @@ def _searched(
     clear = matches.at(np.argsort(ratio, kind="stable")[:_POLISHED])
     near = (np.empty((0, 3, 3)), np.empty((0, 3)))
     if prior is not None:
-        reach = 3.0 * prior.sigmas()[1] / clear.sigma.min()
-        # Wider than the prior's own error tells nothing; the narrowest stays.
-        growing = [width for width in _GROWING[:-1] if width < reach] + _GROWING[-1:]
+        prior_px = 3.0 * prior.sigmas()[1] / clear.sigma.min()
+        # What is much wider than the prior's error in rotation tells nothing; the narrowest stays.
+        growing = [width for width in _GROWING[:-1] if width < prior_px] + _GROWING[-1:]
         near = refine(prior.rotation[None], prior.centre[None], clear, growing + _POLISHING, prior)
-        if reach < _PRECISE_PX and np.mean(squared_errors(*near, clear) < INLIER_PX**2) > _AGREED:
+        if prior_px < _PRECISE_PX and np.mean(squared_errors(*near, clear) < INLIER_PX**2) > _AGREED:
             return near[0][0], near[1][0]
     hypotheses = _point_hypotheses if matches.equations == 2 else _line_hypotheses
     rotation, centre = hypotheses(matches, ratio, prior, generator)
