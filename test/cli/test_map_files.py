@@ -67,6 +67,7 @@ def test_a_finished_map_is_replaced_only_when_asked(small_map: Path, walk: Path,
     assert done.exit_code == 0 and len(SceneMap.load(maps["notes.txt"]).header.parts) == 2, done.output
 
 
+@pytest.mark.long
 def test_a_map_made_anew_with_overwrite(small_map: Path, walk: Path, tmp_path: Path) -> None:
     path = tmp_path / "room.dimm"
     path.write_bytes(small_map.read_bytes())

@@ -18,6 +18,7 @@ def dimm(*words: object):
     return CliRunner().invoke(app, ["map", *map(str, words)], env={"COLUMNS": "200"})
 
 
+@pytest.mark.long
 def test_a_recording_is_mapped_with_and_without_the_verb(
     walk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -212,6 +212,7 @@ def test_wrong_usage_is_exit_code_2(words: list[str]) -> None:
     assert result.exit_code == 2 and "Usage: dimm" in result.output
 
 
+@pytest.mark.long
 def test_json_is_all_there_is_on_stdout(tmp_path: Path, walk: Path, small_map: Path) -> None:
     frame = open_recording(walk).frames[0]
     cv2.imwrite(str(tmp_path / "frame.png"), frame.load())

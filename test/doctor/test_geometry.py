@@ -162,6 +162,7 @@ def test_rectified_images_with_the_raw_lens(gallery: Matched) -> None:
     assert "P of camera_info" in findings["lens"].cure
 
 
+@pytest.mark.long
 def test_raw_images_with_the_rectified_lens(gallery: Matched) -> None:
     bent = taken_through(gallery.recording, RAW)
     assert not problems({finding.check: finding for finding in check_geometry(bent).findings})

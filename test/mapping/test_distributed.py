@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("memory_mb", [64, 4096])
+@pytest.mark.long
 def test_shares_of_the_buffer_joined_are_the_buffer(
     walk: Path, encoder: Encoder, tmp_path: Path, memory_mb: int
 ) -> None:

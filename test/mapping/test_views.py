@@ -73,6 +73,7 @@ def test_a_view_depends_on_pass_frame_and_seed_alone(recording: Recording) -> No
     )
 
 
+@pytest.mark.long
 def test_a_view_is_completed_from_other_images(recording: Recording) -> None:
     """Alone, the moved image leaves more patches unseen than with the rest of the recording to look them up in."""
     config = CONFIG.model_copy(update={"max_rotation_deg": 20.0})

@@ -183,6 +183,7 @@ def test_ray_field_shows_where_rays_are_wrong(tmp_path: Path) -> None:
     assert np.abs(right - wrong)[:, part:].mean() > 5 * np.abs(right - unknown)[:, part:].mean()  # the column of errors
 
 
+@pytest.mark.long
 def test_eval_and_localize_write_pictures(small_map: Path, other_walk: Path, tmp_path: Path) -> None:
     extra = ["--rerun"] if importlib.util.find_spec("rerun") else []
     result = CliRunner().invoke(

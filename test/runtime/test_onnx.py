@@ -95,6 +95,7 @@ def test_unknown_focal_length(pair: tuple[Localizer, Localizer], frames: Sequenc
     assert onnxs.fx == pytest.approx(torchs.fx, rel=1e-3)
 
 
+@pytest.mark.long
 def test_eight_bits_cost_little(
     exported: Path, pair: tuple[Localizer, Localizer], frames: Sequence[Frame], tmp_path: Path
 ) -> None:
