@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-import torch
 
 from dimm_ros.data.open import open_recording
 from dimm_ros.encoder.dinov2 import Encoder
@@ -61,9 +60,8 @@ def test_functions_are_called_in_the_order_of_the_walk(
         if event == "call" and place.f_code.co_filename.startswith(PACKAGE):
             called.append((place.f_code.co_name, place.f_code.co_filename.removeprefix(PACKAGE)))
 
-    size = patch_grid(frame.camera, encoder.config.input_size).resized
-    encoder.encode(torch.zeros(1, 3, size.height, size.width))  # the weights of an image's parts are kept from then on
-    for kept in (patch_grid, subsampled):  # for each camera, from earlier calls
+    localizer.localize(image, frame.camera)  # what is made once is made then, whatever ran in this process before
+    for kept in (patch_grid, subsampled):  # but for these, of each camera, which the walk names
         kept.cache_clear()
     sys.setprofile(progress)
     try:
