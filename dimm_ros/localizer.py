@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -86,7 +87,6 @@ class Localizer:
         self.network: Network = encoder if isinstance(encoder, Network) else TorchNetwork(encoder, scene_map.head)
         self.solver, self.acceptance = solver or SolverConfig(), acceptance or AcceptanceConfig()
         self.doubt = _doubt(scene_map, self.acceptance)
-        self._made_detector: Detector | None = None
 
     @classmethod
     def open(
@@ -174,7 +174,7 @@ class Localizer:
         clock = Clock(torch.device("cpu"))
         with clock("keypoints"):
             check_image(image, camera)
-            keypoints = find_keypoints(image, camera, self._detector(), _TRACKED_LONGEST, _TRACKED_KEYPOINTS)
+            keypoints = find_keypoints(image, camera, self._detector, _TRACKED_LONGEST, _TRACKED_KEYPOINTS)
         with clock("landmarks"):
             found = locate([keypoints], _AT_BASE, self.map.landmarks, self._prior(poses[0], covariance))
             estimate = Estimate(
@@ -223,16 +223,15 @@ class Localizer:
         if info is None:
             return prepared
         with clock("keypoints"):
-            find = (image, camera, self._detector(), info.longest, info.keypoints)
+            find = (image, camera, self._detector, info.longest, info.keypoints)
             # Lines give half as many equations: they need all keypoints.
             keypoints = KeypointLevels(find_keypoints(*find)) if info.kind == "lines" else keypoint_levels(*find)
         return replace(prepared, keypoints=keypoints, stage_ms=prepared.stage_ms | clock.stages)
 
+    @cached_property
     def _detector(self) -> Detector:
         """The map's detector, made with the first image, and not at all for rays alone."""
-        if self._made_detector is None:
-            self._made_detector = detector_of(self.map.header.landmarks.detector)
-        return self._made_detector
+        return detector_of(self.map.header.landmarks.detector)
 
     def predict(self, images: Sequence[Prepared]) -> list[Observation]:
         """World rays of the images' patches, in the map's normalised frame."""
@@ -465,7 +464,7 @@ class Localizer:
         height, width = image.shape[:2]
         camera = square_camera(width, height, find_focal(self.map, tokens, image.shape))
         if info is not None:
-            keypoints = find_keypoints(image, camera, self._detector(), info.longest, info.keypoints)
+            keypoints = find_keypoints(image, camera, self._detector, info.longest, info.keypoints)
         for rounds_left in reversed(range(_FOCAL_ROUNDS)):
             observation = observe_as(self.map, tokens, camera, self.solver.rays, clock.stages["encode"])
             if keypoints is not None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from dimm_ros.config import EncoderConfig, HeadConfig, PlainText, TrainingConfig
+from dimm_ros.config import EncoderConfig, HeadConfig, PlainText, Preset, TrainingConfig
 from dimm_ros.errors import UNREADABLE, MapError, first_line
 from dimm_ros.geometry.poses import is_rigid, make_pose
 from dimm_ros.head.global_pose import GlobalPose
@@ -364,6 +364,11 @@ class MapHeader(BaseModel):
     def complete(self) -> bool:
         """Whether the training was not stopped before its end."""
         return self.steps_done is None or self.steps_done >= self.training.steps
+
+    def made_as(self, preset: Preset) -> bool:
+        """Whether the map is complete, and its encoder, head and training are the preset's."""
+        own, asked = ((each.encoder, each.head, each.training) for each in (self, preset))
+        return self.complete and own == asked
 
 
 class SceneMap:

@@ -71,7 +71,5 @@ def made_alike(path: Path, preset: Preset) -> bool:
         return False
     header = SceneMap.load(path).header
     known = all(set(type(part).model_fields) <= part.model_fields_set for part in (header.training, header.head))
-    done = header.figures.get("steps", 0) >= preset.training.steps
     points = header.landmarks is not None and header.landmarks.kind == preset.landmarks.kind
-    alike = (header.training, header.head, header.encoder) == (preset.training, preset.head, preset.encoder)
-    return known and done and points and alike
+    return known and points and header.made_as(preset)

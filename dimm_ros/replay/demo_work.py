@@ -68,13 +68,10 @@ def _map_of(
         header = SceneMap.load(path).header
     except MapError:
         header = None
-    wanted = (encoder.weights.sha256, encoder.config, preset.head, preset.training)
-    if header is not None and header.complete:
-        if (header.encoder_sha256, header.encoder, header.head, header.training) == wanted:
-            stages = ("landmarks", "features", "training")
-            return BuildResult(
-                path, True, {stage: float(header.figures.get(f"{stage}_seconds", 0)) for stage in stages}
-            )
+    wanted = preset.changed(encoder=encoder.config)
+    if header is not None and header.encoder_sha256 == encoder.weights.sha256 and header.made_as(wanted):
+        stages = ("landmarks", "features", "training")
+        return BuildResult(path, True, {stage: float(header.figures.get(f"{stage}_seconds", 0)) for stage in stages})
     return build_map(
         recording,
         path,
