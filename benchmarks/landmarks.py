@@ -31,7 +31,7 @@ from dimm_ros.gallery.conditions import film  # noqa: E402
 from dimm_ros.gallery.recorder import GALLERY_CAMERA  # noqa: E402
 from dimm_ros.gallery.scene import build_room  # noqa: E402
 from dimm_ros.gallery.trajectory import MOUNTS, trajectory  # noqa: E402
-from dimm_ros.geometry.poses import exp_so3, make_pose, pose_errors, rotation_vector  # noqa: E402
+from dimm_ros.geometry.poses import exp_so3, pose_difference, pose_errors  # noqa: E402
 from dimm_ros.landmarks.build import BuiltLandmarks, build_landmarks  # noqa: E402
 from dimm_ros.landmarks.keypoints import Detector, detector_of, find_keypoints  # noqa: E402
 from dimm_ros.landmarks.locate import locate  # noqa: E402
@@ -184,8 +184,9 @@ def _alone(
     spent = {"total": (time.perf_counter() - begun) * 1e3}
     pose, covariance, inliers, proven = np.eye(4), np.eye(6), 0, found is not None and found.proven
     if proven:
-        pose = make_pose(found.pose.rotation, found.pose.centre + origin)
-        covariance = built.calibration.covariance(found.pose.information, found.strangeness)
+        pose = found.world_from_rig.copy()
+        pose[:3, 3] += origin
+        covariance = built.calibration.covariance(found.pose, found.unknown)
         inliers = int(found.pose.inliers.sum())
     return Estimate(
         world_from_camera=pose,
@@ -258,8 +259,7 @@ def figures_of(answers: list[tuple[Estimate, np.ndarray]]) -> dict[str, float]:
             errors.append((np.inf, np.inf))
             continue
         errors.append(pose_errors(estimate.world_from_camera, truth))
-        turned = rotation_vector(estimate.world_from_camera[:3, :3] @ truth[:3, :3].T)
-        away = np.concatenate([estimate.world_from_camera[:3, 3] - truth[:3, 3], turned])
+        away = pose_difference(estimate.world_from_camera, truth)
         nees.append(away @ np.linalg.solve(estimate.covariance, away))
     metres, degrees = np.array(errors, float).T
     stages = {name: float(np.median([each.stage_ms[name] for each, _ in answers])) for name in answers[0][0].stage_ms}

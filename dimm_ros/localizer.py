@@ -18,7 +18,7 @@ from dimm_ros.encoder.patches import PatchGrid, check_image, patch_grid, subsamp
 from dimm_ros.errors import InputError, WeightsError
 from dimm_ros.estimate import Estimate, Observation
 from dimm_ros.geometry.camera import Camera
-from dimm_ros.geometry.poses import is_rigid, make_pose
+from dimm_ros.geometry.poses import is_rigid
 from dimm_ros.head.model import Rays
 from dimm_ros.landmarks.keypoints import (
     Detector,
@@ -336,14 +336,13 @@ class Localizer:
         return PosePrior.of(pose, covariance)
 
     def _joined(self, estimate: Estimate, found: LandmarkResult, keypoints: Sequence[Keypoints]) -> Estimate:
-        """The estimate with the landmarks' pose: their own scatter, the errors they share, and the prior's
-        information.
+        """The estimate with the landmarks' pose, as the recording would have it: their own scatter, the errors they
+        share, and the prior's information.
         """
         pose, matched = found.pose, found.matched
-        covariance = self.map.header.landmarks.calibration.covariance(
-            pose.information, found.strangeness, None if pose.prior is None else pose.prior.information
-        )
-        world_from_base = make_pose(pose.rotation, pose.centre + self.map.header.origin)
+        covariance = self.map.header.landmarks.calibration.covariance(pose, found.unknown)
+        world_from_base = found.world_from_rig.copy()
+        world_from_base[:3, 3] += self.map.header.origin
         agreeing = np.bincount(matched.camera[pose.inliers], minlength=len(keypoints))
         of_last = matched.keypoints[pose.inliers & (matched.camera == len(keypoints) - 1)]
         return replace(

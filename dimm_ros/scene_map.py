@@ -26,13 +26,14 @@ from dimm_ros.head.merged import MergedHead
 from dimm_ros.head.model import MapHead
 from dimm_ros.landmarks.calibrate import LandmarkCalibration
 from dimm_ros.landmarks.keypoints import DETECTORS
-from dimm_ros.landmarks.store import LandmarkKind, Landmarks
+from dimm_ros.landmarks.store import Landmarks
+from dimm_ros.landmarks.warp import MOST_POSES, Warp
 from dimm_ros.reach import Reach
 from dimm_ros.whole_file import written_whole
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 6  # 5: landmarks; 6: reach, alignment
+FORMAT_VERSION = 7  # 5: landmarks; 6: reach, alignment; 7: warp
 _OLDEST_FORMAT = (
     2  # that is still read: it lacks sources' licence, dates and coverage, held-out errors, curves and parts
 )
@@ -254,6 +255,8 @@ class LandmarkHeader(BaseModel):
         count: landmarks.
         images: that they were made of.
         calibration: their errors.
+        warp, warp_reach: recorded poses whose errors are known, and metres over which these are alike, see
+            ``landmarks.warp``; 0 poses in maps of format 6 and before.
     """
 
     model_config = _DATA
@@ -266,6 +269,14 @@ class LandmarkHeader(BaseModel):
     count: int = Field(ge=1, le=10_000_000)
     images: int = Field(ge=1)
     calibration: LandmarkCalibration = LandmarkCalibration()
+    warp: int = Field(0, ge=0, le=MOST_POSES)
+    warp_reach: float = Field(1.0, gt=0)
+
+    def describing(self, landmarks: Landmarks) -> LandmarkHeader:
+        """The same of other landmarks."""
+        warp = landmarks.warp
+        known = {"warp": 0} if warp is None else {"warp": len(warp), "warp_reach": warp.reach}
+        return self.model_copy(update={"kind": landmarks.kind, "count": len(landmarks)} | known)
 
 
 class Alignment(BaseModel):
@@ -481,8 +492,8 @@ class SceneMap:
             MapError: it cannot be written.
             ValueError: the header speaks of other landmarks than there are.
         """
-        said = None if self.header.landmarks is None else (self.header.landmarks.kind, self.header.landmarks.count)
-        if said != (None if self.landmarks is None else (self.landmarks.kind, len(self.landmarks))):
+        said = self.header.landmarks
+        if said != (None if self.landmarks is None or said is None else said.describing(self.landmarks)):
             raise ValueError("the map's header speaks of other landmarks than there are")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
         tensors = {name: tensor if name.endswith(_FULL) else tensor.half() for name, tensor in tensors.items()}
@@ -493,15 +504,19 @@ class SceneMap:
 
 def landmark_tensors(landmarks: Landmarks) -> dict[str, torch.Tensor]:
     """As a file holds them."""
-    return {
-        f"{_LANDMARKS}{name}": torch.from_numpy(np.ascontiguousarray(array))
-        for name, array in landmarks.arrays().items()
-    }
+    arrays = landmarks.arrays() | ({} if landmarks.warp is None else _warp_arrays(landmarks.warp))
+    return {f"{_LANDMARKS}{name}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
 
-def read_landmarks(file: safe_open, kind: LandmarkKind, count: int, dim: int) -> Landmarks | None:
+def _warp_arrays(warp: Warp) -> dict[str, np.ndarray]:
+    return {"warp_poses": warp.poses, "warp_errors": warp.errors}
+
+
+def read_landmarks(file: safe_open, header: LandmarkHeader) -> Landmarks | None:
     """Landmarks of an open file; None when it does not hold what was said, of which nothing is read then."""
-    wanted = Landmarks.shapes(kind, count, dim)
+    wanted = Landmarks.shapes(header.kind, header.count, header.dim)
+    if header.warp:
+        wanted |= dict.fromkeys(("warp_poses", "warp_errors"), ((header.warp, 6), "float32"))
     if {name for name in file.keys() if name.startswith(_LANDMARKS)} != {f"{_LANDMARKS}{name}" for name in wanted}:
         return None
     for name, (shape, dtype) in wanted.items():
@@ -509,7 +524,10 @@ def read_landmarks(file: safe_open, kind: LandmarkKind, count: int, dim: int) ->
         if tuple(part.get_shape()) != shape or part.get_dtype() != _STORED[dtype]:
             return None
     arrays = {name: file.get_tensor(f"{_LANDMARKS}{name}").numpy() for name in wanted}
-    return Landmarks(kind, **arrays) if all(np.isfinite(array).all() for array in arrays.values()) else None
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        return None
+    poses, errors = (arrays.pop(f"warp_{name}", None) for name in ("poses", "errors"))
+    return Landmarks(header.kind, **arrays, warp=None if poses is None else Warp(poses, errors, header.warp_reach))
 
 
 def _read_landmarks(header: LandmarkHeader | None, file: safe_open, path: Path) -> Landmarks | None:
@@ -532,7 +550,7 @@ def _read_landmarks(header: LandmarkHeader | None, file: safe_open, path: Path) 
             f"{detector.dim}; "
             "rebuild it with 'dimm map'."
         )
-    landmarks = read_landmarks(file, header.kind, header.count, header.dim)
+    landmarks = read_landmarks(file, header)
     if landmarks is None:
         raise MapError(
             f"The map {path} does not hold the {header.count} landmarks ({header.kind}) that its header describes; "

@@ -29,7 +29,8 @@ def map_info(path: str | Path) -> dict:
         MapError: missing, damaged, or not a map.
     """
     path = Path(path)
-    header = SceneMap.load(path).header
+    scene_map = SceneMap.load(path)
+    header = scene_map.header
     calibration = header.calibration
     preset, changes = preset_of_map(header)
     return {
@@ -60,7 +61,7 @@ def map_info(path: str | Path) -> dict:
             "median_rotation_deg": calibration.rotation_error_deg,
         },
         "calibration": calibration.model_dump(),
-        "landmarks": None if header.landmarks is None else header.landmarks.model_dump(),
+        "landmarks": None if header.landmarks is None else header.landmarks.model_dump() | _warp(scene_map),
         "reach": {name: _reach(reach) for name, reach in reaches(header).items()},
         "alignments": [one.model_dump() for one in header.all_alignments],
         "parts": [part.name for part in header.parts],
@@ -160,12 +161,23 @@ def _training(info: dict) -> list[tuple[str, str]]:
     return [("training", f"{stopped}; the 'dimm map' command that made it goes on from there")]
 
 
+def _warp(scene_map: SceneMap) -> dict[str, float | None]:
+    """Median errors of the recorded poses by the landmarks; None of maps of format 6 and before."""
+    metres, degrees = (None, None) if scene_map.landmarks.warp is None else scene_map.landmarks.warp.sizes
+    return {"warp_position_m": metres, "warp_rotation_deg": degrees}
+
+
 def _landmarks(landmarks: dict | None) -> str:
-    """Figures of the landmarks, and how well they locate frames that were left out."""
+    """Figures of the landmarks, of the recording's poses by them, and how well they locate frames that were left
+    out.
+    """
     if landmarks is None:
         return "none: rays alone"
     calibration = landmarks["calibration"]
     text = f"{landmarks['count']} {landmarks['kind']} of {landmarks['images']} images ({landmarks['detector']})"
+    if landmarks["warp_position_m"] is not None:
+        off = f"{100 * landmarks['warp_position_m']:.2f} cm, {landmarks['warp_rotation_deg']:.3f} deg"
+        text += f"; by them recorded poses are off by {off} (medians), which answers allow for"
     if calibration["position_error"] is None:
         return f"{text}; too few frames were left out to judge them"
     return (

@@ -72,6 +72,14 @@ def pose_errors(estimated: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np
     return distance, rotation_angle_deg(estimated[..., :3, :3], true[..., :3, :3])
 
 
+def pose_difference(estimated: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """(6,) error of a (4, 4) pose in the axes it is in: x, y, z in its unit, and the rotation vector that turns the
+    true one into it, radians.
+    """
+    turned = rotation_vector(estimated[:3, :3] @ true[:3, :3].T)
+    return np.concatenate([estimated[:3, 3] - true[:3, 3], turned])
+
+
 def interpolate(stamps: np.ndarray, poses: np.ndarray, at: float) -> np.ndarray:
     """Pose at a time between samples: linear in translation, constant angular velocity in rotation.
 

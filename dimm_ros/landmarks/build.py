@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,11 +25,13 @@ from dimm_ros.landmarks.calibrate import (
 )
 from dimm_ros.landmarks.keyframes import choose_keyframes
 from dimm_ros.landmarks.keypoints import Keypoints, detector_of, find_keypoints, quantised, unit
+from dimm_ros.landmarks.locate import locate
 from dimm_ros.landmarks.matching import mutual_matches
 from dimm_ros.landmarks.pairs import choose_pairs
 from dimm_ros.landmarks.store import Landmarks, hide_in_lines
 from dimm_ros.landmarks.tracks import Tracks, epipolar_agreement, join_matches
 from dimm_ros.landmarks.triangulation import MAX_PIXELS, Structure, triangulate
+from dimm_ros.landmarks.warp import Warp
 from dimm_ros.prefetch import prefetched
 from dimm_ros.progress import ProgressCallback
 
@@ -96,7 +98,9 @@ def build_landmarks(
         chosen = tracks.of_images(images)
         return keep_best(chosen, triangulate(chosen, poses), poses, config)
 
-    landmarks = landmarks_of(np.ones(len(frames), bool), config)
+    # Lines are judged as the points that they hide: without a prior they hardly fix a pose.
+    as_points = config.changed(kind="points")
+    landmarks = landmarks_of(np.ones(len(frames), bool), as_points)
     seconds = time.perf_counter() - begun
     if len(landmarks) < MIN_LANDMARKS:
         note = (
@@ -105,11 +109,19 @@ def build_landmarks(
         )
         return BuiltLandmarks(None, LandmarkCalibration(), len(frames), seconds, note)
 
+    # Without a prior, as what an image shows wherever it is: guided by the recorded pose they would share its error.
+    known = _with_progress("poses", lambda seen: locate([seen], np.eye(4)[None], landmarks, None), keypoints, progress)
+    if known is None:
+        return None
+
+    def warp_of(chosen: np.ndarray) -> Warp | None:
+        rows = [index for index in np.flatnonzero(chosen) if known[index] is not None and known[index].proven]
+        return Warp.of([known[index].world_from_rig for index in rows], poses[rows], landmarks.seen_distance)
+
     def without(out: np.ndarray, asked: np.ndarray) -> HeldOut:
         kept = np.ones(len(frames), bool)
         kept[out] = False
-        # Lines are judged as the points that they hide: without a prior they hardly fix a pose.
-        shown = landmarks_of(kept, config.changed(kind="points"))
+        shown = replace(landmarks_of(kept, as_points), warp=warp_of(kept))
         return HeldOut(shown, [keypoints[index] for index in asked], poses[asked], poses[kept])
 
     calibration = calibrate_landmarks([without(apart, apart) for apart in left_out(len(frames))])
@@ -118,8 +130,9 @@ def build_landmarks(
     reach = landmark_reach(without(far, asked))
     if reach is not None:
         calibration = calibration.model_copy(update={"reach": reach.joined(calibration.reach)})
+    landmarks = replace(landmarks, warp=warp_of(np.ones(len(frames), bool)))
     if config.kind == "lines":
-        calibration = calibration.of_lines()
+        landmarks, calibration = hide_in_lines(landmarks, config.seed), calibration.of_lines()
     return BuiltLandmarks(landmarks, calibration, len(frames), time.perf_counter() - begun)
 
 
@@ -130,7 +143,7 @@ def keep_best(tracks: Tracks, structure: Structure, poses: np.ndarray, config: L
         tracks: observations.
         structure: their places, in the frame of ``poses``.
         poses: (N, 4, 4) world_from_camera.
-        config: how many, of what kind.
+        config: how many.
     """
     rank = np.argsort(-np.where(structure.good, structure.views, -1), kind="stable")[
         : min(config.most, int(structure.good.sum()))
@@ -152,14 +165,13 @@ def keep_best(tracks: Tracks, structure: Structure, poses: np.ndarray, config: L
     np.minimum.at(near, owner, distance)
     np.maximum.at(far, owner, distance)
     limit = np.finfo(np.float16).max
-    landmarks = Landmarks(
+    return Landmarks(
         kind="points",
         places=points.astype(np.float32),
         descriptors=quantised(unit(descriptors)),
         views=structure.views[rank].clip(0, 255).astype(np.uint8),
         seen_from=np.column_stack([axis, cosine, near, far]).clip(-limit, limit).astype(np.float16),
     )
-    return hide_in_lines(landmarks, config.seed) if config.kind == "lines" else landmarks
 
 
 def _all_keypoints(

@@ -2,9 +2,8 @@
 
 What matches say of their own scatter leaves out what all landmarks of a place share: the recording's poses are off by
 centimetres, and so are landmarks made from them. Two standard deviations, of position and of rotation, are added; they
-are the likeliest for the errors seen (Gaussian errors, the matches' own covariance plus the shared part). They grow
-with how unlike the views that showed the landmarks the answered one is (``Landmarks.strangeness``), as the errors of
-frames left out do.
+are the likeliest for the errors seen (Gaussian errors, the matches' own covariance plus the shared part). They are
+those far from every recorded pose, and shrink as poses near by tell what the recording errs by (``Warp``).
 """
 
 from __future__ import annotations
@@ -13,18 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.optimize import minimize
 
-from dimm_ros.geometry.poses import rotation_vector
+from dimm_ros.geometry.poses import pose_difference
 from dimm_ros.landmarks.keypoints import Keypoints
 from dimm_ros.landmarks.locate import locate
 from dimm_ros.landmarks.store import Landmarks
 from dimm_ros.reach import Reach
-
-#: Neighbouring matches err alike, for their landmarks were placed by the same images: they count for a quarter of their
-#: number.
-CORRELATED = 4.0
+from dimm_ros.solver.landmark_pose import CORRELATED, LandmarkPose
 
 #: Of many key frames, the last of so many are left out together, for a frame between its neighbours would make it too
 #: easy; twice, each time others.
@@ -35,13 +31,12 @@ _MIN_FRAMES = 5
 _OUTERMOST = 0.3  # share of the frames
 _TAILS = 1.2  # errors have heavier tails than a Gaussian, and frames elsewhere are further from the recorded ones
 #: Share of frames that the ellipsoid of so many squares must hold, and how much wider it may become for that.
-_INSIDE, _ELLIPSOID, _WIDEST = 0.95, 12.592, 3.0
+_INSIDE, _ELLIPSOID, _WIDEST = 0.95, 12.592, 1.3
 _LINES = 1.5  # errors of lines against those of the points that they hide
-_LEAST = 0.3  # of the usual strangeness: views at the middle of the mapped ones share errors, too
 _OUTLIER = 40.0  # largest squared Mahalanobis distance that counts: one blunder must not inflate every covariance
 
 #: Of a frame that was found: its error (6,), metres and a rotation vector; the covariance (6, 6) that its matches
-#: say; and its strangeness.
+#: say; and how much of the shared errors is unknown there.
 _Found = tuple[np.ndarray, np.ndarray, float]
 
 
@@ -49,9 +44,8 @@ class LandmarkCalibration(BaseModel):
     """Errors of landmark poses beside what the matches' own scatter says.
 
     Attributes:
-        position_sigma, rotation_sigma_deg: standard deviation per axis, metres and degrees, of views as strange as the
-            frames that were left out; the defaults are what other maps had.
-        strangeness: median of those frames, see ``Landmarks.strangeness``; None where it is not known, as of lines.
+        position_sigma, rotation_sigma_deg: standard deviation per axis, metres and degrees, of views far from every
+            recorded pose, see ``Warp``; the defaults are what other maps had.
         frames: that were left out and found; 0 when there were too few.
         position_error, rotation_error_deg: their median errors.
         reach: all that were left out, by their distance from the nearest view; None in maps of format 5 and before.
@@ -59,42 +53,46 @@ class LandmarkCalibration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_strangeness(cls, fields: object) -> object:
+        """Maps of formats 5 and 6 may hold how errors grew before warps were known; it is left out."""
+        return (
+            {name: value for name, value in fields.items() if name != "strangeness"}
+            if isinstance(fields, dict)
+            else fields
+        )
+
     position_sigma: float = Field(0.02, ge=0)
     rotation_sigma_deg: float = Field(0.5, ge=0)
-    strangeness: float | None = Field(None, gt=0)
     frames: int = Field(0, ge=0)
     position_error: float | None = Field(None, ge=0)
     rotation_error_deg: float | None = Field(None, ge=0)
     reach: Reach | None = None
 
     def of_lines(self) -> LandmarkCalibration:
-        """Of the lines that hide these points: one equation a match instead of two, and no strangeness to grow with."""
+        """Of the lines that hide these points: one equation a match instead of two."""
         return self.model_copy(
             update={
                 "position_sigma": _LINES * self.position_sigma,
                 "rotation_sigma_deg": _LINES * self.rotation_sigma_deg,
-                "strangeness": None,
             }
         )
 
-    def covariance(
-        self, information: np.ndarray, strangeness: float | None, prior: np.ndarray | None = None
-    ) -> np.ndarray:
+    def covariance(self, pose: LandmarkPose, unknown: float = 1.0) -> np.ndarray:
         """(6, 6) covariance of a pose from landmarks: x, y, z, rx, ry, rz; square metres and radians.
 
+        Few landmarks leave most of the pose to the prior, and then add little of the errors that they share.
+
         Args:
-            information: (6, 6) that the matches' own scatter says, see ``LandmarkPose``.
-            strangeness: of the landmarks that agree, see ``LandmarkResult``.
-            prior: (6, 6) information of the prior that joined it, or None. Few landmarks leave most to it, and then add
-                little of the errors that they share.
+            pose: with what its matches' own scatter says, and the prior that joined it.
+            unknown: see ``LandmarkResult``.
         """
-        grown = 1.0 if strangeness is None or self.strangeness is None else max(strangeness / self.strangeness, _LEAST)
-        shared = grown**2 * np.diag([self.position_sigma**2] * 3 + [np.radians(self.rotation_sigma_deg) ** 2] * 3)
-        information = information / CORRELATED
-        if prior is None:
-            return np.linalg.inv(information) + shared
-        joined = np.linalg.inv(information + prior)
-        return joined + (1.0 - np.trace(joined @ prior) / 6) * shared
+        shared = np.diag([self.position_sigma**2] * 3 + [np.radians(self.rotation_sigma_deg) ** 2] * 3)
+        information = pose.information / CORRELATED
+        if pose.prior is not None:
+            information = information + pose.prior.information
+        return np.linalg.inv(information) + pose.share * unknown * shared
 
 
 def left_out(count: int) -> list[np.ndarray]:
@@ -153,16 +151,14 @@ def calibrate_landmarks(sets: Sequence[HeldOut]) -> LandmarkCalibration:
         found += of_set
         seen = _reach(of_set, held_out)
         reach = reach if seen is None else seen.joined(reach)
-    errors, own, strange = ([each[part] for each in found if each is not None] for part in range(3))
+    errors, own, unknown = ([each[part] for each in found if each is not None] for part in range(3))
     if len(errors) < _MIN_FRAMES:
         return LandmarkCalibration(reach=reach)
-    errors, own = np.array(errors), np.array(own)
-    usual = float(np.median(strange)) or None
-    grown = np.ones(len(errors)) if usual is None else np.maximum(np.array(strange) / usual, _LEAST)
+    errors, own, shared = np.array(errors), np.array(own), np.array(unknown)[:, None, None]
     position, rotation = np.linalg.norm(errors[:, :3], axis=1), np.linalg.norm(errors[:, 3:], axis=1)
 
     def unlikely(logarithms: np.ndarray) -> float:
-        spread = own + grown[:, None, None] ** 2 * np.diag(np.exp(2 * np.repeat(logarithms, 3)))
+        spread = own + shared * np.diag(np.exp(2 * np.repeat(logarithms, 3)))
         distance = np.einsum("ni,nij,nj->n", errors, np.linalg.inv(spread), errors)
         return float(np.minimum(distance, _OUTLIER).sum() + np.linalg.slogdet(spread)[1].sum())
 
@@ -170,13 +166,12 @@ def calibrate_landmarks(sets: Sequence[HeldOut]) -> LandmarkCalibration:
     # From one start it may get lost.
     tried = [minimize(unlikely, start + np.log(share), method="Nelder-Mead") for share in (1.0, 0.3)]
     fitted = np.exp(min(tried, key=lambda each: each.fun).x)
-    spread = own + grown[:, None, None] ** 2 * np.diag(np.repeat(fitted**2, 3))
+    spread = own + shared * np.diag(np.repeat(fitted**2, 3))
     squares = np.einsum("ni,nij,nj->n", errors, np.linalg.inv(spread), errors)
     fitted = fitted * _TAILS * np.clip(np.sqrt(np.quantile(squares, _INSIDE) / _ELLIPSOID), 1.0, _WIDEST)
     return LandmarkCalibration(
         position_sigma=float(fitted[0]),
         rotation_sigma_deg=float(np.degrees(fitted[1])),
-        strangeness=usual,
         frames=len(errors),
         position_error=float(np.median(position)),
         rotation_error_deg=float(np.degrees(np.median(rotation))),
@@ -192,9 +187,8 @@ def _found(held_out: HeldOut) -> list[_Found | None]:
         if found is None or not found.proven:
             result.append(None)
             continue
-        turned = rotation_vector(found.pose.rotation @ pose[:3, :3].T)
-        error = np.concatenate([found.pose.centre - pose[:3, 3], turned])
-        result.append((error, CORRELATED * np.linalg.inv(found.pose.information), found.strangeness))
+        own = CORRELATED * np.linalg.inv(found.pose.information)
+        result.append((pose_difference(found.world_from_rig, pose), own, found.unknown))
     return result
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dimm_ros.geometry.poses import invert, make_pose
 from dimm_ros.landmarks.keypoints import Keypoints
 from dimm_ros.landmarks.matching import mutual_matches
 from dimm_ros.landmarks.store import Landmarks
@@ -21,8 +22,6 @@ _FAMILIAR, _VISIBLE = 8000, 3000
 _COARSE = 1000, 1500
 #: Search radius about a pose that was found among all landmarks, pixels.
 _FOUND_PX = 16.0
-#: Strangeness of a landmark that hardly can be seen from where it is seen.
-_STRANGEST = 2.0
 #: Proof from which a pose is believed: one false alarm in so many, as a power of ten.
 MIN_PROOF = 6.0
 
@@ -53,13 +52,14 @@ class LandmarkResult:
     """A pose from landmarks and the matches that it rests on.
 
     Attributes:
-        strangeness: median of the landmarks that agree, see ``Landmarks.strangeness``; None of lines, which do not tell
-            it.
+        world_from_rig: (4, 4) the pose as the recording would have it, see ``Warp``.
+        unknown: share of the variance of the recording's errors that its poses near by do not tell, 0 to 1.
     """
 
     pose: LandmarkPose
     matched: Matched
-    strangeness: float | None
+    world_from_rig: np.ndarray
+    unknown: float = 1.0
 
     @property
     def proven(self) -> bool:
@@ -91,6 +91,24 @@ def locate(
     Returns:
         None when nothing agrees.
     """
+    found = _located(keypoints, rig_from_camera, landmarks, prior, seed, everywhere)
+    if found is None or landmarks.warp is None:
+        return found
+    # As one camera's poses were recorded: that which shows most.
+    pose = found.world_from_rig
+    seen = rig_from_camera[np.bincount(found.matched.camera[found.pose.inliers]).argmax()]
+    recorded, unknown = landmarks.warp.recorded(pose @ seen, found.pose.share)
+    return replace(found, world_from_rig=recorded @ invert(seen), unknown=unknown)
+
+
+def _located(
+    keypoints: Sequence[Keypoints],
+    rig_from_camera: np.ndarray,
+    landmarks: Landmarks,
+    prior: PosePrior | None,
+    seed: int,
+    everywhere: bool,
+) -> LandmarkResult | None:
     coarse = False
     if prior is None or everywhere:
         matched = match_all(keypoints, rig_from_camera, landmarks)
@@ -119,11 +137,7 @@ def _solved(matched: Matched, landmarks: Landmarks, prior: PosePrior | None, see
     pose = solve_landmarks(matches, matched.ratio, chance_of(matches.equations, matched.region_px), prior, seed)
     if pose is None:
         return None
-    if landmarks.kind == "lines":
-        return LandmarkResult(pose, matched, None)
-    centres = pose.centre + matches.offsets[pose.inliers] @ pose.rotation.T
-    strange = landmarks.strangeness(centres, 0.0, matched.landmarks[pose.inliers])
-    return LandmarkResult(pose, matched, float(np.median(np.minimum(strange, _STRANGEST))))
+    return LandmarkResult(pose, matched, make_pose(pose.rotation, pose.centre))
 
 
 def match_all(keypoints: Sequence[Keypoints], rig_from_camera: np.ndarray, landmarks: Landmarks) -> Matched:

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from dimm_ros.landmarks.keypoints import unit
+from dimm_ros.landmarks.warp import Warp
 
 LandmarkKind = Literal["points", "lines"]
 
@@ -32,6 +33,7 @@ class Landmarks:
         views: (L,) uint8: images that a landmark was seen in, 255 for more.
         seen_from: (L, 6) float16 of points: mean unit direction from landmark to camera, cosine of the widest angle
             from it, nearest and furthest distance, metres. Empty (L, 0) for lines.
+        warp: what the recording's poses are off by these landmarks; None where it is not known.
     """
 
     kind: LandmarkKind
@@ -39,6 +41,7 @@ class Landmarks:
     descriptors: np.ndarray
     views: np.ndarray
     seen_from: np.ndarray
+    warp: Warp | None = None
 
     def __len__(self) -> int:
         return len(self.places)
@@ -94,12 +97,12 @@ class Landmarks:
         return np.where(hidden, np.inf, angle + np.abs(np.log(distance / np.sqrt(near * far))))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays by name."""
+        """All arrays of landmarks by name."""
         return {name: getattr(self, name) for name in ("places", "descriptors", "views", "seen_from")}
 
     def chosen(self, rows: np.ndarray) -> Landmarks:
         """Some of the landmarks: (L,) bool or indices."""
-        return Landmarks(self.kind, **{name: array[rows] for name, array in self.arrays().items()})
+        return replace(self, **{name: array[rows] for name, array in self.arrays().items()})
 
     def shifted(self, offset: np.ndarray) -> Landmarks:
         """The same about another origin: ``offset`` (3,) is the old origin as seen from the new one, metres."""
@@ -108,20 +111,27 @@ class Landmarks:
             places += offset
         else:
             places[:, 3:] += np.cross(offset, places[:, :3])
-        return Landmarks(self.kind, places.astype(np.float32), self.descriptors, self.views, self.seen_from)
+        warp = None if self.warp is None else self.warp.shifted(offset)
+        return replace(self, places=places.astype(np.float32), warp=warp)
 
     def rotated(self, rotation: np.ndarray) -> Landmarks:
         """The same in a frame that is turned about the origin, target_from_source (3, 3)."""
         turned = (self.exact_places.reshape(len(self), -1, 3) @ rotation.T).reshape(self.places.shape)
         seen_from = self.seen_from.astype(np.float64)
         seen_from[:, :3] = seen_from[:, :3] @ rotation.T if self.kind == "points" else seen_from[:, :3]
-        return replace(self, places=turned.astype(np.float32), seen_from=seen_from.astype(np.float16))
+        warp = None if self.warp is None else self.warp.rotated(rotation)
+        return replace(self, places=turned.astype(np.float32), seen_from=seen_from.astype(np.float16), warp=warp)
 
     @classmethod
     def joined(cls, parts: list[Landmarks]) -> Landmarks:
         """All landmarks of several maps about one origin, of one kind."""
         arrays = [part.arrays() for part in parts]
-        return cls(parts[0].kind, **{name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]})
+        warps = [part.warp for part in parts if part.warp is not None]
+        return cls(
+            parts[0].kind,
+            **{name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]},
+            warp=Warp.joined(warps) if warps else None,
+        )
 
 
 def hide_in_lines(landmarks: Landmarks, seed: int) -> Landmarks:
@@ -130,4 +140,4 @@ def hide_in_lines(landmarks: Landmarks, seed: int) -> Landmarks:
     direction = (direction / np.linalg.norm(direction, axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
     moment = np.cross(landmarks.exact_places, direction)
     places = np.concatenate([direction, moment], axis=1).astype(np.float32)
-    return Landmarks("lines", places, landmarks.descriptors, landmarks.views, np.empty((len(landmarks), 0), np.float16))
+    return replace(landmarks, kind="lines", places=places, seen_from=np.empty((len(landmarks), 0), np.float16))

@@ -56,7 +56,7 @@ def landmarks_of(
         return no_landmarks()
     parts = (recording.state(), origin.round(6).tolist(), config.model_dump_json(), __version__)
     mark = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
-    kept = _kept(work / _FILE, mark, config)
+    kept = _kept(work / _FILE, mark)
     if kept is not None:
         return kept
     built = build_landmarks(
@@ -65,14 +65,8 @@ def landmarks_of(
     if built is not None and built.note:
         log.warning("%s", built.note)
     if built is not None and built.landmarks is not None:
-        about = {
-            "mark": mark,
-            "count": len(built.landmarks),
-            "dim": built.landmarks.descriptors.shape[1],
-            "images": built.images,
-            "seconds": built.seconds,
-            "calibration": built.calibration.model_dump(),
-        }
+        header = landmark_header(built, config)
+        about = {"mark": mark, "seconds": built.seconds, "header": header.model_dump()}
         write_safetensors(landmark_tensors(built.landmarks), work / _FILE, {"landmarks": json.dumps(about)})
     return built
 
@@ -116,7 +110,7 @@ def landmark_header(built: BuiltLandmarks, config: LandmarkConfig) -> LandmarkHe
         count=len(landmarks),
         images=built.images,
         calibration=built.calibration,
-    )
+    ).describing(landmarks)
 
 
 def one_landmark_within(
@@ -142,23 +136,14 @@ def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | 
         return None
     calibrations = [each.calibration for each in known]
     reaches = [each.reach for each in calibrations if each.reach is not None]
-    grown = [each.strangeness for each in calibrations if each.strangeness is not None]
     worst = LandmarkCalibration(
         position_sigma=max(each.position_sigma for each in calibrations),
         frames=sum(each.frames for each in calibrations),
         rotation_sigma_deg=max(each.rotation_sigma_deg for each in calibrations),
         reach=reduce(Reach.joined, reaches) if reaches else None,
-        # Of one whose errors are not known to grow, none may shrink.
-        strangeness=None if any(each.strangeness is None for each in calibrations) else min(grown),
     )
-    return known[0].model_copy(
-        update={
-            "kind": landmarks.kind,
-            "count": len(landmarks),
-            "images": sum(each.images for each in known),
-            "calibration": worst,
-        }
-    )
+    changed = known[0].model_copy(update={"images": sum(each.images for each in known), "calibration": worst})
+    return changed.describing(landmarks)
 
 
 def update_landmarks(
@@ -184,14 +169,16 @@ def update_landmarks(
     return joined, merged_landmark_header([old.header, old.header.model_copy(update={"landmarks": added})], joined)
 
 
-def _kept(path: Path, mark: str, config: LandmarkConfig) -> BuiltLandmarks | None:
+def _kept(path: Path, mark: str) -> BuiltLandmarks | None:
     try:
         with safe_open(str(path), "pt") as file:
             about = json.loads((file.metadata() or {})["landmarks"])
             if about["mark"] != mark:
                 return None
-            landmarks = read_landmarks(file, config.kind, about["count"], about["dim"])
-        calibration = LandmarkCalibration.model_validate(about["calibration"])
-        return None if landmarks is None else BuiltLandmarks(landmarks, calibration, about["images"], about["seconds"])
+            header = LandmarkHeader.model_validate(about["header"])
+            landmarks = read_landmarks(file, header)
+        if landmarks is None:
+            return None
+        return BuiltLandmarks(landmarks, header.calibration, header.images, about["seconds"])
     except (OSError, SafetensorError, *UNREADABLE):
         return None

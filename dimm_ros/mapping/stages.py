@@ -6,9 +6,9 @@ from dimm_ros.config import EncoderConfig, HeadConfig, LandmarkConfig, TrainingC
 from dimm_ros.mapping.fit import CALIBRATING
 
 #: Seconds on two CPU cores, about (their ratios count, see ``cli.plan``), of the default preset: keypoints of an image,
-#: matches of a pair, one view through the small encoder at an input size of 448, one optimiser step at a width of 256
-#: and a batch of 2048.
-_KEYPOINTS, _PAIR, _VIEW, _STEP = 0.05, 0.012, 0.3, 0.2
+#: matches of a pair, one pose from landmarks, one view through the small encoder at an input size of 448, one optimiser
+#: step at a width of 256 and a batch of 2048.
+_KEYPOINTS, _PAIR, _POSE, _VIEW, _STEP = 0.05, 0.012, 0.02, 0.3, 0.2
 _PAIRS_OF_AN_IMAGE = 6
 
 
@@ -27,6 +27,7 @@ def usual_seconds(
     return {
         "keypoints": _KEYPOINTS * seen,
         "matching": _PAIR * _PAIRS_OF_AN_IMAGE * seen,
+        "poses": _POSE * seen,
         "features": _VIEW * views * (encoder.input_size / 448) ** 2,
         "calibration": CALIBRATING * step * training.steps,
         "training": step * training.steps,

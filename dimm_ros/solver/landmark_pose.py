@@ -15,6 +15,9 @@ from scipy.special import gammaln
 
 from dimm_ros.solver.landmarks import LandmarkMatches, PosePrior, information, refine, squared_errors, three_point_poses
 
+#: Neighbouring matches err alike, for their landmarks were placed by the same images: they count for a quarter of their
+#: number.
+CORRELATED = 4.0
 #: Inlier threshold in pixels of the searched image, and the kernel's width at the end.
 INLIER_PX, _WIDTH = 6.0, 4.0
 _PROOF_PX = (INLIER_PX, 4.0, 2.5, 1.5)
@@ -56,6 +59,14 @@ class LandmarkPose:
     information: np.ndarray
     proof: float
     prior: PosePrior | None
+
+    @property
+    def share(self) -> float:
+        """Of the pose, how much is the landmarks' and not the prior's: 0 to 1."""
+        if self.prior is None:
+            return 1.0
+        joined = np.linalg.inv(self.information / CORRELATED + self.prior.information)
+        return float(1.0 - np.trace(joined @ self.prior.information) / 6)
 
 
 def solve_landmarks(

@@ -83,6 +83,26 @@ def test_an_image_that_was_not_used_is_found(built: BuiltLandmarks, other_walk: 
     assert np.median(metres) < 0.05 and metres.max() < 0.15 and np.median(degrees) < 0.6
 
 
+def test_answers_drift_as_the_recording_drifts(frames: list[Frame], built: BuiltLandmarks) -> None:
+    """Poses that drift by centimetres, as a SLAM's do: answers go with them, those without the warp do not."""
+    true = np.stack([frame.world_from_camera for frame in frames])
+    drift = 0.04 * np.sin(np.arange(len(frames)) / 4.0)
+    recorded = true.copy()
+    recorded[:, 0, 3] += drift
+    drifting = [replace(frame, world_from_camera=pose) for frame, pose in zip(frames, recorded, strict=True)]
+    landmarks = build_landmarks(drifting, ORIGIN, LandmarkConfig()).landmarks
+    assert landmarks.warp.sizes[0] > 3 * built.landmarks.warp.sizes[0]
+    errors = []
+    for frame, pose in zip(frames[1::3], recorded[1::3], strict=True):
+        keypoints = find_keypoints(frame.load(), frame.camera, Sift(), 1024, 2500)
+        found = locate([keypoints], np.eye(4)[None], landmarks, None)
+        straight = found.pose.centre + ORIGIN - pose[:3, 3]
+        bent = found.world_from_rig[:3, 3] + ORIGIN - pose[:3, 3]
+        errors.append(np.linalg.norm([straight, bent], axis=1))
+    straight, bent = np.median(errors, axis=0)
+    assert bent < 0.6 * straight
+
+
 def test_lines_are_the_points_hidden(built: BuiltLandmarks, frames: list[Frame]) -> None:
     made = build_landmarks(frames, ORIGIN, LandmarkConfig(kind="lines"))
     lines = made.landmarks
@@ -127,7 +147,7 @@ def test_nearly_white_images_give_a_note(frames: list[Frame]) -> None:
 
 
 def test_stopping_gives_nothing(frames: list[Frame]) -> None:
-    for stage in ("keypoints", "matching"):
+    for stage in ("keypoints", "matching", "poses"):
         seen = []
 
         def progress(name: str, done: int, total: int, stage=stage, seen=seen) -> bool:
@@ -147,5 +167,6 @@ def test_progress_counts_every_image_and_pair(frames: list[Frame]) -> None:
         LandmarkConfig(),
         lambda name, done, total: bool(seen.setdefault(name, []).append((done, total))),
     )
-    assert list(seen) == ["keypoints", "matching"] and seen["keypoints"] == [(done, 12) for done in range(1, 13)]
+    assert list(seen) == ["keypoints", "matching", "poses"]
+    assert seen["keypoints"] == seen["poses"] == [(done, 12) for done in range(1, 13)]
     assert [done for done, _ in seen["matching"]] == list(range(1, seen["matching"][0][1] + 1))

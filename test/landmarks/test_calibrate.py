@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from dimm_ros.geometry.poses import make_pose
 from dimm_ros.landmarks.calibrate import HeldOut, LandmarkCalibration, calibrate_landmarks, left_out
-from dimm_ros.landmarks.store import Landmarks
+from dimm_ros.landmarks.warp import Warp
+from dimm_ros.solver.landmark_pose import LandmarkPose
+from dimm_ros.solver.landmarks import PosePrior
 
 from .scenes import camera_poses, cloud, keypoints_of, landmarks_of, looks
 
 
-def calibrated(
-    metres: float, degrees: float, frames: int, blunders: int = 0, grows: bool = False
-) -> LandmarkCalibration:
-    """Of frames whose recorded poses are off by so much in each axis; of some, by a metre.
-
-    Errors of frames may grow with the distance from the views that showed the landmarks; else how these were seen is
-    not known.
-    """
+def calibrated(metres: float, degrees: float, frames: int, blunders: int = 0) -> LandmarkCalibration:
+    """Of frames whose recorded poses are off by so much in each axis; of some, by a metre."""
     rng = np.random.default_rng(0)
     points, descriptors = cloud(rng, 200), looks(rng, 200)
     true = camera_poses(rng, frames)
     keypoints = [keypoints_of(pose, points, descriptors, 0.3, rng) for pose in true]
-    landmarks = landmarks_of(points, descriptors)
-    far = np.array([np.median(landmarks.strangeness(pose[:3, 3], 0.0, np.arange(200))) for pose in true])
-    far = far / np.median(far) if grows else np.ones(frames)
-    turns = Rotation.from_rotvec(rng.normal(0, np.radians(degrees), (frames, 3)) * far[:, None]).as_matrix()
-    moves = rng.normal(0, metres, (frames, 3)) * far[:, None]
+    turns = Rotation.from_rotvec(rng.normal(0, np.radians(degrees), (frames, 3))).as_matrix()
+    moves = rng.normal(0, metres, (frames, 3))
     recorded = np.stack(
         [
             make_pose(turn @ pose[:3, :3], pose[:3, 3] + move)
@@ -37,19 +32,16 @@ def calibrated(
         ]
     )
     recorded[:blunders, :3, 3] += 1.0
-    if not grows:  # lines tell nothing of where they were seen from
-        landmarks = Alike(landmarks.kind, **landmarks.arrays())
     half = frames // 2  # what sets of frames say is put together
+    landmarks = landmarks_of(points, descriptors)
     return calibrate_landmarks(
         [HeldOut(landmarks, keypoints[part], recorded[part]) for part in (slice(half), slice(half, None))]
     )
 
 
-class Alike(Landmarks):
-    """Landmarks that look the same from everywhere."""
-
-    def strangeness(self, centre: np.ndarray, slack: float, rows: np.ndarray) -> np.ndarray:
-        return np.zeros(len(rows))
+def exact_pose(prior: PosePrior | None = None) -> LandmarkPose:
+    """Of so many good matches that only the errors they share are left."""
+    return LandmarkPose(np.eye(3), np.zeros(3), np.ones(9, bool), 1e18 * np.eye(6), 99.0, prior)
 
 
 @pytest.mark.parametrize(("metres", "degrees"), [(0.02, 0.3), (0.005, 1.5)])
@@ -63,24 +55,42 @@ def test_known_errors_are_recovered(metres: float, degrees: float) -> None:
     assert found.position_error == pytest.approx(1.54 * metres, rel=0.25)
     assert found.rotation_error_deg == pytest.approx(1.54 * degrees, rel=0.25)
     np.testing.assert_allclose(
-        np.diag(found.covariance(1e18 * np.eye(6), 0.7)),
+        np.diag(found.covariance(exact_pose())),
         np.repeat([found.position_sigma, np.radians(found.rotation_sigma_deg)], 3) ** 2,
     )
 
 
-def test_errors_grow_with_the_distance_from_the_mapped_views() -> None:
-    found = calibrated(0.02, 0.3, 60, grows=True)
-    assert found.strangeness is not None and found.position_sigma == pytest.approx(1.2 * 0.02, rel=0.25)
-    near, usual, far = (
-        np.sqrt(np.diag(found.covariance(1e18 * np.eye(6), share * found.strangeness)))[[0, 3]]
-        for share in (0.01, 1.0, 3.0)
+def test_errors_are_smaller_where_the_recordings_own_are_known() -> None:
+    """Frames that were left out beside poses that tell half of the variance err as much as they do, not by half."""
+    found = LandmarkCalibration(position_sigma=0.02, rotation_sigma_deg=0.3)
+    whole, quarter = (np.sqrt(np.diag(found.covariance(exact_pose(), unknown))) for unknown in (1.0, 0.25))
+    np.testing.assert_allclose(whole, np.repeat([0.02, np.radians(0.3)], 3), rtol=1e-6)
+    np.testing.assert_allclose(quarter, whole / 2, rtol=1e-6)
+
+
+def test_what_the_prior_gives_has_no_share_in_the_landmarks_errors() -> None:
+    found = LandmarkCalibration(position_sigma=0.02, rotation_sigma_deg=0.3)
+    prior = PosePrior(np.eye(3), np.zeros(3), 1e24 * np.eye(6))
+    assert exact_pose(prior).share == pytest.approx(0.0, abs=1e-5) and exact_pose().share == 1.0
+    assert np.diag(found.covariance(exact_pose(prior))).max() < 1e-8
+
+
+def test_poses_near_those_that_were_left_out_make_the_errors_far_from_all_larger() -> None:
+    """What is left of errors where most is known stands for more where nothing is."""
+    rng = np.random.default_rng(0)
+    points, descriptors = cloud(rng, 200), looks(rng, 200)
+    true = camera_poses(rng, 80, reach=0.1)
+    recorded = np.stack([make_pose(pose[:3, :3], pose[:3, 3] + rng.normal(0, 0.01, 3)) for pose in true])
+    keypoints = [keypoints_of(pose, points, descriptors, 0.3, rng) for pose in true]
+    plain = landmarks_of(points, descriptors)
+    warp = Warp.of(true[40:], recorded[40:], plain.seen_distance)
+    flat, known = (
+        calibrate_landmarks([HeldOut(replace(plain, warp=each), keypoints[:40], recorded[:40])])
+        for each in (None, warp)
     )
-    np.testing.assert_allclose(usual, [found.position_sigma, np.radians(found.rotation_sigma_deg)], rtol=1e-6)
-    np.testing.assert_allclose(far, 3 * usual, rtol=1e-6)
-    np.testing.assert_allclose(near, 0.3 * usual, rtol=1e-6)  # never nothing
-    # which do not tell where they were seen from
-    of_lines = np.sqrt(np.diag(found.covariance(1e18 * np.eye(6), None)))[[0, 3]]
-    np.testing.assert_allclose(of_lines, usual, rtol=1e-6)
+    share = np.mean([warp.recorded(pose)[1] for pose in true[:40]])
+    assert share < 0.6
+    assert known.position_sigma == pytest.approx(flat.position_sigma / np.sqrt(share), rel=0.35)
 
 
 def test_a_blunder_does_not_inflate_all_others() -> None:
@@ -102,9 +112,8 @@ def test_frames_are_left_out_in_stretches_where_there_are_enough(count: int, lon
         assert max(len(run) for run in runs) == longest
 
 
-def test_lines_err_more_than_the_points_that_they_hide_and_do_not_tell_where_they_were_seen_from() -> None:
-    points = calibrated(0.02, 0.3, 60, grows=True)
+def test_lines_err_more_than_the_points_that_they_hide() -> None:
+    points = calibrated(0.02, 0.3, 60)
     lines = points.of_lines()
-    assert lines.strangeness is None and (lines.frames, lines.reach) == (points.frames, points.reach)
-    near = points.covariance(1e18 * np.eye(6), points.strangeness)
-    np.testing.assert_allclose(lines.covariance(1e18 * np.eye(6), None), 1.5**2 * near, rtol=1e-6)
+    assert (lines.frames, lines.reach) == (points.frames, points.reach)
+    np.testing.assert_allclose(lines.covariance(exact_pose()), 1.5**2 * points.covariance(exact_pose()), rtol=1e-6)

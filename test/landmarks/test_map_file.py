@@ -22,6 +22,7 @@ from dimm_ros.geometry.camera import Camera
 from dimm_ros.landmarks.build import BuiltLandmarks
 from dimm_ros.landmarks.calibrate import LandmarkCalibration
 from dimm_ros.landmarks.store import Landmarks, hide_in_lines
+from dimm_ros.landmarks.warp import Warp
 from dimm_ros.scene_map import LandmarkHeader, SceneMap
 
 from .scenes import cloud, landmarks_of, looks
@@ -35,6 +36,12 @@ def landmarks(kind: str = "points", count: int = 60) -> Landmarks:
     rng = np.random.default_rng(0)
     points = landmarks_of(cloud(rng, count), looks(rng, count))
     return points if kind == "points" else hide_in_lines(points, 1)
+
+
+def warped(kind: str = "points") -> Landmarks:
+    rng = np.random.default_rng(1)
+    poses, errors = (rng.normal(size=(3, 6)).astype(np.float32) for _ in range(2))
+    return replace(landmarks(kind), warp=Warp(poses, errors, 0.25))
 
 
 def header(kind: str = "points", **changes: object) -> LandmarkHeader:
@@ -212,14 +219,49 @@ def test_why_there_are_none_is_said(
     assert making.landmark_header(nothing, LandmarkConfig()) is None
 
 
-def test_merged_errors_shrink_for_no_map_that_does_not_know_how() -> None:
-    """A map made before errors grew with strangeness says one size for all views; so does what it is merged with."""
+def test_merged_errors_are_the_largest() -> None:
+    headers = [
+        SimpleNamespace(landmarks=header(calibration=LandmarkCalibration(position_sigma=sigma)))
+        for sigma in (0.05, 0.02)
+    ]
+    assert making.merged_landmark_header(headers, landmarks()).calibration.position_sigma == 0.05
 
-    def known(**calibration: float) -> SimpleNamespace:
-        return SimpleNamespace(landmarks=header(calibration=LandmarkCalibration(**calibration)))
 
-    flat, low, high = known(position_sigma=0.05), known(strangeness=0.1), known(strangeness=0.4)
-    for headers, expected in (([flat, low], None), ([low, high], 0.1)):
-        merged = making.merged_landmark_header(headers, landmarks()).calibration
-        assert merged.strangeness == expected
-        assert merged.position_sigma == max(each.landmarks.calibration.position_sigma for each in headers)
+def test_how_errors_grew_in_maps_of_format_6_is_left_out(tmp_path: Path) -> None:
+    path = spoilt(
+        saved(tmp_path / "a.dimm"), fields=lambda told: told["landmarks"]["calibration"].update(strangeness=0.1)
+    )
+    assert SceneMap.load(path).header.landmarks.calibration == CALIBRATION
+
+
+@pytest.mark.parametrize("kind", ["points", "lines"])
+def test_the_warp_comes_back_and_is_merged(tmp_path: Path, kind: str) -> None:
+    tiny = tiny_map(landmarks=header(kind).describing(warped(kind)))
+    SceneMap(tiny.header, tiny.head, warped(kind)).save(tmp_path / "a.dimm")
+    loaded = SceneMap.load(tmp_path / "a.dimm")
+    told = loaded.header.landmarks
+    assert (told.warp, told.warp_reach, len(loaded.landmarks.warp)) == (3, 0.25, 3)
+    for name in ("poses", "errors"):
+        assert np.array_equal(getattr(loaded.landmarks.warp, name), getattr(warped(kind).warp, name))
+    assert len(Landmarks.joined([loaded.landmarks, landmarks(kind), loaded.landmarks]).warp) == 6
+    with pytest.raises(ValueError, match="other landmarks"):
+        SceneMap(tiny.header, tiny.head, landmarks(kind)).save(tmp_path / "b.dimm")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda held: held.pop("landmarks.warp_errors"),
+        lambda held: held.update({"landmarks.warp_poses": held["landmarks.warp_poses"][:2].contiguous()}),
+        lambda held: held["landmarks.warp_errors"].fill_(float("nan")),
+    ],
+    ids=["missing", "short", "nan"],
+)
+def test_a_warp_that_does_not_fit_is_refused(tmp_path: Path, spoil) -> None:
+    tiny = tiny_map(landmarks=header().describing(warped()))
+    SceneMap(tiny.header, tiny.head, warped()).save(tmp_path / "a.dimm")
+    assert "does not hold the 60 landmarks (points) that its header describes" in refusal(
+        spoilt(tmp_path / "a.dimm", spoil)
+    )
+    long = spoilt(saved(tmp_path / "b.dimm"), fields=lambda told: told["landmarks"].update(warp=10**9))
+    assert "cannot be read" in refusal(long)
