@@ -1,8 +1,9 @@
 """What landmarks bring, on real and rendered places: ``python -m benchmarks.landmarks data``.
 
 One map a place, by the default preset; every row asks it the same images: rays alone, landmarks alone (matched against
-all, no encoder), rays and points, rays and lines (the same landmarks hidden), tracking (from the pose of the image
-before, moved as the true poses move, plus noise). Long and resumable: a place that is there is not measured again.
+all, no encoder), rays and points, rays and lines (the same landmarks hidden), tracking (landmarks found about the true
+pose plus noise), and following (landmarks followed from image to image as the node does, where images are neighbours in
+time). Long and resumable: a place that is there is not measured again.
 Writes ``results/landmarks/figures.json`` and prints the tables of docs/benchmarks_landmarks.md.
 """
 
@@ -12,6 +13,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +24,7 @@ import numpy as np  # noqa: E402
 from benchmarks.ablation.__main__ import OTHER_PLACES  # noqa: E402
 from benchmarks.peers.scenes import SCENES  # noqa: E402
 from dimm_ros.cli.console import bars, console  # noqa: E402
-from dimm_ros.config import PRESETS, LandmarkConfig  # noqa: E402
+from dimm_ros.config import PRESETS, GateConfig, LandmarkConfig  # noqa: E402
 from dimm_ros.data.open import open_recording  # noqa: E402
 from dimm_ros.data.recording import Frame, Recording  # noqa: E402
 from dimm_ros.encoder.dinov2 import Encoder  # noqa: E402
@@ -40,6 +42,7 @@ from dimm_ros.localizer import Localizer  # noqa: E402
 from dimm_ros.mapping.build import build_map  # noqa: E402
 from dimm_ros.progress import StepCallback  # noqa: E402
 from dimm_ros.scene_map import SceneMap  # noqa: E402
+from dimm_ros.tracking.tracker import Tracker  # noqa: E402
 from dimm_ros.whole_file import write_whole  # noqa: E402
 
 ROOT = Path("results") / "landmarks"
@@ -49,7 +52,7 @@ _STRAY_QUERIES = 20
 _TIMED = 35
 #: Of the tracked image's prediction, one standard deviation: metres, degrees.
 _PREDICTION = (0.02, 0.5)
-ROWS = ("rays alone", "landmarks alone", "rays and points", "rays and lines", "tracking")
+ROWS = ("rays alone", "landmarks alone", "rays and points", "rays and lines", "tracking", "following")
 
 
 def scene_of(data: Path, name: str) -> tuple[Recording, dict[str, Recording]]:
@@ -130,7 +133,7 @@ def measure_times(data: Path, name: str, seed: int) -> dict[str, dict]:
     """Medians of a query's stages and of a tracked image's, asked one by one of a map that is there."""
     localizer = Localizer.open(ROOT / f"{name}_{seed}.dimm", device="cpu")
     queries = next(iter(scene_of(data, name)[1].values())).frames
-    rng, found = np.random.default_rng(0), {"query": [], "tracking": []}
+    rng, found = np.random.default_rng(0), {"query": [], "tracking": [], "following": []}
     with bars() as progress:
         for done, frame in enumerate(chosen := queries[:: max(1, len(queries) // _TIMED)], start=1):
             image = frame.load()
@@ -139,12 +142,21 @@ def measure_times(data: Path, name: str, seed: int) -> dict[str, dict]:
                 found["query"].append(full.stage_ms)
                 found["tracking"].append(tracked.stage_ms)
             progress(name, done, len(chosen))
+        run = queries[: 2 * _TIMED]
+        walked = followed(localizer, run, [localizer.localize(frame.load(), frame.camera) for frame in run])
+        found["following"] = [estimate.stage_ms for estimate, _ in walked if estimate.basis == "landmarks"][1:]
+        mean = float(np.mean([each["total"] for each in found["following"]]))
     medians = {
         what: {stage: float(np.median([each[stage] for each in stages])) for stage in stages[0]}
         for what, stages in found.items()
+        if stages
     }
     ratio = float(np.median([each["total"] / each["encode"] for each in found["query"]]))
-    return medians | {"query / encoder": {"total": ratio}, "load": {"begun": os.getloadavg()[0]}}
+    return medians | {
+        "query / encoder": {"total": ratio},
+        "following, mean": {"total": mean},
+        "load": {"begun": os.getloadavg()[0]},
+    }
 
 
 def measure_alone(data: Path, name: str, seed: int) -> dict[str, dict]:
@@ -233,7 +245,29 @@ def _asked(scene_map: SceneMap, encoder: Encoder, recording: Recording, progress
             answers[row].append((localizer.estimate([seen], np.eye(4)[None]), truth))
         answers["tracking"].append((_tracked(with_points, frame, image, rng), truth))
         progress(done, len(recording.frames))
-    return {row: figures_of(each) for row, each in answers.items()}
+    answers["following"] = followed(with_points, recording.frames, [full for full, _ in answers["rays and points"]])
+    return {row: figures_of(each) for row, each in answers.items() if each}
+
+
+def followed(
+    localizer: Localizer, frames: Sequence[Frame], full: Sequence[Estimate]
+) -> list[tuple[Estimate, np.ndarray]]:
+    """Answers to the frames that can be tracked as the node does without odometry, from poses at constant velocity,
+    and true poses; ``full`` answers the others, and joins where tracking rejects.
+    """
+    tracker, before, answers = Tracker(), None, []
+    for frame, localized in zip(frames, full, strict=True):
+        predicted = tracker.predict(frame.stamp_ns, None, GateConfig())
+        answer = None
+        if predicted is not None:
+            answer = localizer.track(frame.load(), frame.camera, predicted.map_from_body, predicted.covariance, before)
+            answers.append((answer if answer.accepted else localized, frame.world_from_camera))
+        before = answer
+        if answer is None or not answer.accepted:
+            answer = localized
+        if answer.accepted:
+            tracker.believe(frame.stamp_ns, answer.world_from_camera, answer.covariance, None, full=answer is localized)
+    return answers
 
 
 def replace_rules(localizer: Localizer) -> Localizer:

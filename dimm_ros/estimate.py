@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dimm_ros.encoder.patches import PatchGrid
 from dimm_ros.head.model import Rays
+from dimm_ros.landmarks.follow import Followed
 from dimm_ros.landmarks.keypoints import KeypointLevels
 
 #: What a pose rests on.
@@ -68,6 +69,7 @@ class Estimate:
         landmark_proof: how far chance is out of the question, as a power of ten; see ``solver.landmark_pose``.
         image_landmarks: landmarks that agree in each image, in the order given.
         landmark_pixels: (N, 2) keypoints of the last image that agree, pixels.
+        followed: of a tracked image, its landmarks, which ``Localizer.track`` can follow into the next.
     """
 
     world_from_camera: np.ndarray
@@ -90,6 +92,7 @@ class Estimate:
     landmark_proof: float | None = None
     image_landmarks: tuple[int, ...] = ()
     landmark_pixels: np.ndarray | None = None
+    followed: Followed | None = None
 
     @property
     def inlier_ratio(self) -> float:

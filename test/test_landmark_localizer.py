@@ -244,6 +244,57 @@ def test_tracking_is_nearly_as_good_as_all_of_it(localizer: Localizer, frames: S
     assert metres < max(1.5 * np.median(full[:, 0]), 0.03) and degrees < 0.6
 
 
+def moved(frame: Frame, metres: float, degrees: float) -> np.ndarray:
+    """A camera's pose after it has moved to its right and turned about its vertical axis."""
+    turn = Rotation.from_euler("y", degrees, degrees=True).as_matrix()
+    return frame.world_from_camera @ make_pose(turn, [metres, 0.0, 0.0])
+
+
+def test_landmarks_are_followed_through_some_images_and_then_found_anew(
+    localizer: Localizer, frames: Sequence[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each image is predicted to be where the one before was, 6 mm and 0.3 degrees beside the truth."""
+    detected = []
+    detect = localizer._detector.detect
+    monkeypatch.setattr(localizer._detector, "detect", lambda *given: detected.append(given) or detect(*given))
+    pose, before, off = frames[0].world_from_camera, None, []
+    for step in range(14):
+        truth = moved(frames[0], 0.006 * step, 0.3 * step)
+        image = render(build_room(), frames[0].camera, truth)
+        before = localizer.track(image, frames[0].camera, pose, SURE, before)
+        assert before.accepted and before.basis == "landmarks"
+        pose = before.world_from_camera
+        off.append(pose_errors(pose, truth))
+    assert len(detected) == 2  # the first image, and the one after ten that were followed
+    found, followed = np.array(off)[[0, 11]], np.delete(np.array(off), [0, 11], axis=0)
+    assert np.median(followed[:, 0]) < max(1.5 * found[:, 0].max(), 0.02) and followed[:, 1].max() < 1.5
+
+
+@pytest.mark.parametrize("kind", ["points", "lines"])
+def test_what_was_followed_into_an_image_of_elsewhere_is_not_believed(
+    localizer: Localizer, frames: Sequence[Frame], kind: str
+) -> None:
+    """Noise, a white wall, and the view of a robot that was carried away."""
+    chosen, pose = localizer if kind == "points" else hidden(localizer), frames[0].world_from_camera
+    here = frames[0].load()
+    before = chosen.track(here, frames[0].camera, pose, SURE)
+    assert before.accepted and chosen.track(here, frames[0].camera, pose, SURE, before).accepted
+    noise = np.random.default_rng(0).integers(0, 256, here.shape, dtype=np.uint8)
+    away = render(build_room(), frames[0].camera, moved(frames[0], 0.5, 150.0))
+    for image in (noise, np.full_like(here, 255), away):
+        answer = chosen.track(image, frames[0].camera, pose, SURE, before)
+        assert not answer.accepted and answer.reason == UNSEEN and answer.followed is None
+
+
+def test_an_image_of_another_size_follows_nothing(localizer: Localizer, frames: Sequence[Frame]) -> None:
+    """A driver that was told to crop: landmarks are found anew."""
+    frame = frames[0]
+    before = localizer.track(frame.load(), frame.camera, frame.world_from_camera, SURE)
+    camera = replace(frame.camera, height=frame.camera.height - 40)
+    answer = localizer.track(frame.load()[:-40], camera, frame.world_from_camera, SURE, before)
+    assert answer.accepted and answer.followed.chain == 0
+
+
 def test_a_prediction_elsewhere_is_rejected(localizer: Localizer, frames: Sequence[Frame]) -> None:
     frame = frames[0]
     turned = (

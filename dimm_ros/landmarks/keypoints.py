@@ -152,7 +152,7 @@ def detector_of(name: str) -> Detector:
 
 def find_keypoints(image: np.ndarray, camera: Camera, detector: Detector, longest: int, most: int) -> Keypoints:
     """Keypoints of an (H, W, 3) uint8 RGB image; one whose longer side exceeds ``longest`` pixels is reduced first."""
-    return _found(_grey(image, longest), camera, detector, most)
+    return keypoints_of(reduced_grey(image, longest), camera, detector, most)
 
 
 def keypoint_levels(image: np.ndarray, camera: Camera, detector: Detector, longest: int, most: int) -> KeypointLevels:
@@ -162,11 +162,11 @@ def keypoint_levels(image: np.ndarray, camera: Camera, detector: Detector, longe
     if half >= size:
         return KeypointLevels(find_keypoints(image, camera, detector, longest, most))
     # A reduced grey copy waits for the fine level: the image is the caller's, and several times as large.
-    fine = partial(_found, _grey(image, longest), camera, detector, most)
+    fine = partial(keypoints_of, reduced_grey(image, longest), camera, detector, most)
     return KeypointLevels(find_keypoints(image, camera, detector, half, most), fine)
 
 
-def _grey(image: np.ndarray, longest: int) -> np.ndarray:
+def reduced_grey(image: np.ndarray, longest: int) -> np.ndarray:
     """An image of its own, grey, with a longer side of ``longest`` pixels at most."""
     scale = max(1.0, max(image.shape[:2]) / longest)
     if scale > 1.0:
@@ -176,7 +176,7 @@ def _grey(image: np.ndarray, longest: int) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
 
-def _found(grey: np.ndarray, camera: Camera, detector: Detector, most: int) -> Keypoints:
+def keypoints_of(grey: np.ndarray, camera: Camera, detector: Detector, most: int) -> Keypoints:
     """Keypoints of a camera's grey image of any size."""
     pixels, descriptors = detector.detect(grey, most)
     factor = np.array([camera.width / grey.shape[1], camera.height / grey.shape[0]])

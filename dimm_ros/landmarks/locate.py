@@ -92,12 +92,36 @@ def locate(
         None when nothing agrees.
     """
     found = _located(keypoints, rig_from_camera, landmarks, prior, seed, everywhere)
-    if found is None or landmarks.warp is None:
+    return None if found is None else _as_recorded(found, rig_from_camera, landmarks)
+
+
+def solve_known(
+    keypoints: Keypoints, rows: np.ndarray, doubt: np.ndarray, landmarks: Landmarks, prior: PosePrior
+) -> LandmarkResult | None:
+    """Pose of one camera whose keypoints are known to show certain landmarks.
+
+    Args:
+        keypoints: N of them.
+        rows: (N,) indices of the landmarks that they show.
+        doubt: (N,) lower is clearer.
+        landmarks: of the map.
+        prior: see ``locate``.
+
+    Returns:
+        None when nothing agrees.
+    """
+    camera = np.eye(4)[None]
+    part = (0, np.arange(len(rows)), rows, doubt, _LEAST_PX)
+    found = _solved(_gather([part], [keypoints], camera, landmarks), landmarks, prior, 0)
+    return None if found is None else _as_recorded(found, camera, landmarks)
+
+
+def _as_recorded(found: LandmarkResult, rig_from_camera: np.ndarray, landmarks: Landmarks) -> LandmarkResult:
+    """The result with the pose as the recording would have that of the camera which shows most."""
+    if landmarks.warp is None:
         return found
-    # As one camera's poses were recorded: that which shows most.
-    pose = found.world_from_rig
     seen = rig_from_camera[np.bincount(found.matched.camera[found.pose.inliers]).argmax()]
-    recorded, unknown = landmarks.warp.recorded(pose @ seen, found.pose.share)
+    recorded, unknown = landmarks.warp.recorded(found.world_from_rig @ seen, found.pose.share)
     return replace(found, world_from_rig=recorded @ invert(seen), unknown=unknown)
 
 

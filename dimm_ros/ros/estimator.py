@@ -105,6 +105,7 @@ class Estimator:
         self._config, self._atlas, self._transforms = config, atlas, transforms
         self._windows: dict[str, deque[_Moment]] = {}
         self._focal, self._tracker, self._tracked_map = FocalFinder(), Tracker(), ""
+        self._tracked: dict[str, Estimate] = {}  # of the image tracked last, by its camera
 
     def forget(self) -> None:
         """Start anew: time, the robot, the camera or the map has changed."""
@@ -126,12 +127,13 @@ class Estimator:
         """A pose was published: the next images are tracked from it."""
         if self._tracked_map != answer.localizer.name:  # poses of two maps are no velocity
             self._tracked_map = answer.localizer.name
-            self._tracker.forget()
+            self.doubt()
         self._tracker.believe(answer.seen.stamp_ns, map_from_body, covariance, odom_from_body, full=not answer.tracked)
 
     def doubt(self) -> None:
         """A pose was rejected: the next image is localized in full."""
         self._tracker.forget()
+        self._tracked.clear()
 
     def solve(self, images: Sequence[ImageWithInfo], odometry: Odometry, *, search: bool) -> LocalizationResult:
         """The pose from images of one time.
@@ -219,7 +221,9 @@ class Estimator:
             return None
         body_from_camera = self._base_from_camera(last, odometry, last.stamp_ns)
         covariance = transport_covariance(predicted.covariance, predicted.map_from_body, body_from_camera)
-        estimate = localizer.track(last.image, last.camera, predicted.map_from_body @ body_from_camera, covariance)
+        pose, before = predicted.map_from_body @ body_from_camera, self._tracked.get(last.frame)
+        estimate = localizer.track(last.image, last.camera, pose, covariance, before)
+        self._tracked = {last.frame: estimate}
         if not estimate.accepted:
             return None
         return LocalizationResult(

@@ -26,4 +26,4 @@ class Clock:
         yield
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        self.stages[stage] = (time.perf_counter() - start) * 1e3
+        self.stages[stage] = self.stages.get(stage, 0.0) + (time.perf_counter() - start) * 1e3

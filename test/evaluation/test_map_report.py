@@ -42,7 +42,7 @@ def test_info_says_what_the_map_is(small_map: Path, walk: Path, encoder) -> None
     info, poses = map_info(small_map), open_recording(walk).poses()
     centres = poses[:, :3, 3]
     assert info["images"] == 24 and "walk" in info["sources"][0]["name"]
-    assert info["format"] == 6 and info["name"] == "gallery"
+    assert info["format"] == 7 and info["name"] == "gallery"
     assert info["encoder"]["sha256"] == encoder.weights.sha256 and info["encoder"]["input_size"] == 224
     assert (
         info["preset"] in PRESETS

@@ -83,15 +83,17 @@ def test_an_image_that_was_not_used_is_found(built: BuiltLandmarks, other_walk: 
     assert np.median(metres) < 0.05 and metres.max() < 0.15 and np.median(degrees) < 0.6
 
 
-def test_answers_drift_as_the_recording_drifts(frames: list[Frame], built: BuiltLandmarks) -> None:
-    """Poses that drift by centimetres, as a SLAM's do: answers go with them, those without the warp do not."""
+def test_answers_err_as_the_recording_errs(frames: list[Frame], built: BuiltLandmarks) -> None:
+    """Poses that are off by centimetres, as a SLAM's are: answers go with them, those without the warp do not."""
     true = np.stack([frame.world_from_camera for frame in frames])
-    drift = 0.04 * np.sin(np.arange(len(frames)) / 4.0)
     recorded = true.copy()
-    recorded[:, 0, 3] += drift
-    drifting = [replace(frame, world_from_camera=pose) for frame, pose in zip(frames, recorded, strict=True)]
-    landmarks = build_landmarks(drifting, ORIGIN, LandmarkConfig()).landmarks
-    assert landmarks.warp.sizes[0] > 3 * built.landmarks.warp.sizes[0]
+    recorded[:, :3, 3] += np.random.default_rng(0).normal(0, 0.03, (len(frames), 3))
+    erring = [replace(frame, world_from_camera=pose) for frame, pose in zip(frames, recorded, strict=True)]
+    landmarks = build_landmarks(erring, ORIGIN, LandmarkConfig()).landmarks
+    assert landmarks.warp.sizes[0] > 3 * built.landmarks.warp.sizes[0], (
+        landmarks.warp.sizes,
+        built.landmarks.warp.sizes,
+    )
     errors = []
     for frame, pose in zip(frames[1::3], recorded[1::3], strict=True):
         keypoints = find_keypoints(frame.load(), frame.camera, Sift(), 1024, 2500)
@@ -100,7 +102,7 @@ def test_answers_drift_as_the_recording_drifts(frames: list[Frame], built: Built
         bent = found.world_from_rig[:3, 3] + ORIGIN - pose[:3, 3]
         errors.append(np.linalg.norm([straight, bent], axis=1))
     straight, bent = np.median(errors, axis=0)
-    assert bent < 0.6 * straight
+    assert straight > 0.02 and bent < 0.5 * straight, (straight, bent)
 
 
 def test_lines_are_the_points_hidden(built: BuiltLandmarks, frames: list[Frame]) -> None:

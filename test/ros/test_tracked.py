@@ -26,7 +26,14 @@ class TrackedPose(KnownPose):
         super().__init__()
         self.predicted: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def track(self, image: np.ndarray, camera: Camera, predicted_pose: np.ndarray, covariance: np.ndarray) -> Estimate:
+    def track(
+        self,
+        image: np.ndarray,
+        camera: Camera,
+        predicted_pose: np.ndarray,
+        covariance: np.ndarray,
+        before: Estimate | None = None,
+    ) -> Estimate:
         self.predicted.append((predicted_pose, covariance))
         estimate = replace(
             self._estimate([int(image[0, 0, 0])]),
