@@ -39,6 +39,7 @@ from dimm_ros.progress import ProgressCallback
 _MIN_AGREEMENT, _MATCHES_THAT_TELL = 0.15, 30
 #: Fewer landmarks than this are none: a few keypoints on a white wall prove nothing.
 MIN_LANDMARKS = 50
+_STRONGEST = 1000  # keypoints of an image that tell what its recorded pose is off
 _FAR_QUERIES = 24  # frames at the recording's end that are looked for by what the rest of it shows
 
 
@@ -110,7 +111,7 @@ def build_landmarks(
         return BuiltLandmarks(None, LandmarkCalibration(), len(frames), seconds, note)
 
     # Without a prior, as what an image shows wherever it is: guided by the recorded pose they would share its error.
-    known = _with_progress("poses", lambda seen: locate([seen], np.eye(4)[None], landmarks, None), keypoints, progress)
+    known = _with_progress("poses", lambda seen: locate([seen.strongest(_STRONGEST)], np.eye(4)[None], landmarks, None), keypoints, progress)
     if known is None:
         return None
 
