@@ -257,7 +257,7 @@ PRESETS = {
         head=HeadConfig(mappers=8, width=768, depth=3),
         training=TrainingConfig(steps=20000, batch=5120, learning_rate=1e-3, passes=6),
     ),
-    "demo": Preset(landmarks=LandmarkConfig(images=120), training=TrainingConfig(images=100, steps=250)),
+    "demo": Preset(landmarks=LandmarkConfig(images=120), training=TrainingConfig(images=64, steps=250)),
 }
 
 

@@ -25,7 +25,7 @@ from dimm_ros.landmarks.calibrate import (
 )
 from dimm_ros.landmarks.keyframes import choose_keyframes
 from dimm_ros.landmarks.keypoints import Keypoints, detector_of, find_keypoints, quantised, unit
-from dimm_ros.landmarks.locate import locate
+from dimm_ros.landmarks.locate import LandmarkResult, locate
 from dimm_ros.landmarks.matching import mutual_matches
 from dimm_ros.landmarks.pairs import choose_pairs
 from dimm_ros.landmarks.store import Landmarks, hide_in_lines
@@ -110,8 +110,11 @@ def build_landmarks(
         )
         return BuiltLandmarks(None, LandmarkCalibration(), len(frames), seconds, note)
 
-    # Without a prior, as what an image shows wherever it is: guided by the recorded pose they would share its error.
-    known = _with_progress("poses", lambda seen: locate([seen.strongest(_STRONGEST)], np.eye(4)[None], landmarks, None), keypoints, progress)
+    def located(seen: Keypoints) -> LandmarkResult | None:
+        """Without a prior, as what an image shows wherever it is: by the recorded pose it would share its error."""
+        return locate([seen.strongest(_STRONGEST)], np.eye(4)[None], landmarks, None)
+
+    known = _with_progress("poses", located, keypoints, progress)
     if known is None:
         return None
 

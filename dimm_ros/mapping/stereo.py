@@ -9,6 +9,7 @@ a little and leaves the labels exact.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -110,8 +111,7 @@ class StereoDepth:
             return np.zeros(shape, np.float32), np.zeros(shape, bool)
         image = self._image(index)
         scores, looks = zip(*(self._sweep(image, camera, index, other) for other in chosen), strict=True)
-        half = (len(chosen) + 1) // 2
-        score = np.partition(np.stack(scores), len(chosen) - half, axis=0)[len(chosen) - half :].mean(axis=0)
+        score = _mean_of_best(scores, (len(chosen) + 1) // 2)
         cost = _semi_global(1 - score, image)
         place, inverse, peak = _minimum(cost, self._inverse)
         best = np.take_along_axis(score, place[..., None], axis=2)[..., 0]
@@ -253,10 +253,30 @@ def _correlation(image: np.ndarray, warped: np.ndarray) -> np.ndarray:
     def mean(values: np.ndarray) -> np.ndarray:
         return cv2.boxFilter(values, -1, _WINDOW, borderType=cv2.BORDER_REFLECT_101).reshape(values.shape)
 
-    mean_image, mean_warped = mean(image), mean(warped)
-    variance = np.maximum(mean(image * image) - mean_image**2, 0)[..., None] + _NOISE**2
-    variance_warped = np.maximum(mean(warped * warped) - mean_warped**2, 0) + _NOISE**2
-    return (mean(image[..., None] * warped) - mean_image[..., None] * mean_warped) / np.sqrt(variance * variance_warped)
+    mean_image, mean_warped, square = mean(image), mean(warped), mean(warped * warped)
+    variance = np.maximum(mean(image * image) - mean_image**2, 0) + _NOISE**2
+    # In place: these are the largest arrays of map-making without depth images.
+    square -= mean_warped * mean_warped
+    np.maximum(square, 0, out=square)
+    square += _NOISE**2
+    square *= variance[..., None]
+    np.sqrt(square, out=square)
+    joint = mean(image[..., None] * warped)
+    mean_warped *= mean_image[..., None]
+    joint -= mean_warped
+    joint /= square
+    return joint
+
+
+def _mean_of_best(scores: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """Mean of the so many largest of several arrays, element by element; for a few of them sooner than sorting."""
+    best: list[np.ndarray] = []  # the largest first
+    for score in scores:
+        for place, kept in enumerate(best):
+            best[place], score = np.maximum(kept, score), np.minimum(kept, score)
+        if len(best) < count:
+            best.append(score)
+    return sum(best[1:], best[0]) / count
 
 
 def _semi_global(cost: np.ndarray, image: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from dimm_ros.geometry.poses import invert
 from dimm_ros.progress import ProgressCallback, StepCallback
 
 _TF_HZ = 48.0
-_MAP_SECONDS, _MAP_EVERY = 56.0, 6  # four rounds, eight images a second
+_MAP_SECONDS, _MAP_EVERY = 56.0, 12  # four rounds, four images a second
 _QUERY_SECONDS, _QUERY_EVERY = 26.0, 16
 _SEEDS = (11, 12)  # two seeds are two walks
 _SPREAD = (
@@ -53,7 +53,7 @@ class DemoBags:
 
 
 #: How many images ``bags_of_gallery`` maps and asks, about.
-RENDERED = (450, 80)
+RENDERED = (225, 80)
 _TOPICS = {"image": f"{IMAGE_TOPIC}/compressed", "camera_info": CAMERA_INFO_TOPIC}
 
 

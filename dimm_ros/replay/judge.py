@@ -97,9 +97,9 @@ def beside_rays_alone(
     progress: StepCallback | None = None,
 ) -> tuple[list[FrameResult], list[FrameResult]]:
     """The same answers with the retrieval baseline's pose beside each, and what the map's rays alone say of the same
-    images.
+    images, encoded as a map's are (see ``Encoder.for_many``): what is compared are centimetres.
     """
-    rays = evaluate(Localizer(scene_map.rays_alone(), encoder), recording, reference, progress)
+    rays = evaluate(Localizer(scene_map.rays_alone(), encoder.for_many()), recording, reference, progress)
     pairs = zip(answers, rays, strict=True)
     joined = [
         replace(node, retrieved=one.retrieved, from_mapped=one.from_mapped, mapped=one.mapped) for node, one in pairs

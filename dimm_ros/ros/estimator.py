@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Older frames are left out of a window, seconds: odometry has drifted since.
 _WINDOW_S = 5.0
+#: Landmarks are followed into the next image within so many seconds; later it shows things in another place and size.
+_FOLLOWED_S = 0.12
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Estimator:
         self._config, self._atlas, self._transforms = config, atlas, transforms
         self._windows: dict[str, deque[_Moment]] = {}
         self._focal, self._tracker, self._tracked_map = FocalFinder(), Tracker(), ""
-        self._tracked: dict[str, Estimate] = {}  # of the image tracked last, by its camera
+        self._tracked: tuple[str, int, Estimate] | None = None  # camera, stamp and answer of the image tracked last
 
     def forget(self) -> None:
         """Start anew: time, the robot, the camera or the map has changed."""
@@ -133,7 +135,7 @@ class Estimator:
     def doubt(self) -> None:
         """A pose was rejected: the next image is localized in full."""
         self._tracker.forget()
-        self._tracked.clear()
+        self._tracked = None
 
     def solve(self, images: Sequence[ImageWithInfo], odometry: Odometry, *, search: bool) -> LocalizationResult:
         """The pose from images of one time.
@@ -221,11 +223,15 @@ class Estimator:
             return None
         body_from_camera = self._base_from_camera(last, odometry, last.stamp_ns)
         covariance = transport_covariance(predicted.covariance, predicted.map_from_body, body_from_camera)
-        pose, before = predicted.map_from_body @ body_from_camera, self._tracked.get(last.frame)
-        estimate = localizer.track(last.image, last.camera, pose, covariance, before)
-        self._tracked = {last.frame: estimate}
+        before, self._tracked = self._tracked, None
+        if before is not None and (before[0] != last.frame or last.stamp_ns - before[1] > _FOLLOWED_S * 1e9):
+            before = None
+        estimate = localizer.track(
+            last.image, last.camera, predicted.map_from_body @ body_from_camera, covariance, before and before[2]
+        )
         if not estimate.accepted:
             return None
+        self._tracked = (last.frame, last.stamp_ns, estimate)
         return LocalizationResult(
             localizer=localizer, estimate=estimate, seen=last, base_from_camera=None, decode_ms=decode_ms, tracked=True
         )

@@ -17,7 +17,7 @@ from dimm_ros.gallery.trajectory import MOUNTS, trajectory
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.geometry.poses import make_pose, rotation_angle_deg
 from dimm_ros.mapping.augment import recorded_view
-from dimm_ros.mapping.stereo import StereoDepth, rectified
+from dimm_ros.mapping.stereo import StereoDepth, _correlation, _mean_of_best, rectified
 from dimm_ros.mapping.synthesise import ImageWithDepth, moved_view, registered_range
 
 PINHOLE = Camera(160, 120, 100.0, 102.0, 79.0, 60.5)
@@ -163,3 +163,24 @@ def test_real_images(shared_data) -> None:
         errors.append(np.median(np.abs(depth - truth)[known] / truth[known]))
         assert known.mean() > 0.3
     assert np.median(errors) < 0.1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_the_best_of_several_scores_are_what_sorting_says(count: int) -> None:
+    scores = np.random.default_rng(0).normal(size=(5, 7, 4, 3))
+    expected = np.sort(scores, axis=0)[-count:].mean(axis=0)
+    np.testing.assert_allclose(_mean_of_best(list(scores), count), expected)
+
+
+def test_correlation_is_that_of_every_window() -> None:
+    """Against the definition, window by window; contrast below the camera's noise says little."""
+    rng = np.random.default_rng(1)
+    image, warped = rng.uniform(0, 255, (9, 11)).astype(np.float32), rng.uniform(0, 255, (9, 11, 2)).astype(np.float32)
+    row, column = 4, 6
+    one = image[row - 3 : row + 4, column - 3 : column + 4]
+    for plane in range(2):
+        other = warped[row - 3 : row + 4, column - 3 : column + 4, plane]
+        wanted = ((one - one.mean()) * (other - other.mean())).mean() / np.sqrt(
+            (one.var() + 1.5**2) * (other.var() + 1.5**2)
+        )
+        assert _correlation(image, warped)[row, column, plane] == pytest.approx(wanted, abs=1e-3)

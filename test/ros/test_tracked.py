@@ -25,6 +25,8 @@ class TrackedPose(KnownPose):
     def __init__(self) -> None:
         super().__init__()
         self.predicted: list[tuple[np.ndarray, np.ndarray]] = []
+        self.before: list[Estimate | None] = []
+        self.tracked: list[Estimate] = []
 
     def track(
         self,
@@ -35,6 +37,7 @@ class TrackedPose(KnownPose):
         before: Estimate | None = None,
     ) -> Estimate:
         self.predicted.append((predicted_pose, covariance))
+        self.before.append(before)
         estimate = replace(
             self._estimate([int(image[0, 0, 0])]),
             basis="landmarks",
@@ -43,7 +46,8 @@ class TrackedPose(KnownPose):
             inliers=0,
             rays=0,
         )
-        return replace(estimate, accepted=not self.lost, reason=self.lost)
+        self.tracked.append(replace(estimate, accepted=not self.lost, reason=self.lost))
+        return self.tracked[-1]
 
 
 def _look(robot: Robot, stamp_ns: int, odom_from_base: np.ndarray = ODOM_FROM_BASE):
@@ -66,6 +70,20 @@ def test_landmarks_are_tracked_until_a_full_localization_is_due(make_robot) -> N
     assert all(report.accepted for report in reports) and len(robot.localizer.seen) == 2
     assert (reports[1].basis, reports[1].landmarks, reports[1].landmark_matches) == ("landmarks", 40, 50)
     assert (reports[0].basis, reports[0].landmarks) == ("rays", 0)
+
+
+def test_landmarks_are_followed_from_the_image_just_before_alone(make_robot) -> None:
+    """At a camera's rate from each tracked image into the next; not after a pause, nor from before a rejection."""
+    robot, first = _started(make_robot)
+    for milliseconds in (0, 33, 66, 100, 400, 433):
+        _look(robot, first + milliseconds * 10**6)
+    one, two, three, four, _ = robot.localizer.tracked
+    assert [id(each) for each in robot.localizer.before] == [id(each) for each in (None, one, two, None, four)]
+    robot.localizer.lost = "Too few landmarks."
+    _look(robot, first + 466 * 10**6)
+    robot.localizer.lost = ""
+    _look(robot, first + 500 * 10**6)
+    assert robot.localizer.before[-1] is None
 
 
 def test_odometry_says_where_to_look(make_robot) -> None:
