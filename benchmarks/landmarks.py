@@ -145,7 +145,7 @@ def measure_times(data: Path, name: str, seed: int) -> dict[str, dict]:
         run = queries[: 2 * _TIMED]
         walked = followed(localizer, run, [localizer.localize(frame.load(), frame.camera) for frame in run])
         found["following"] = [estimate.stage_ms for estimate, _ in walked if estimate.basis == "landmarks"][1:]
-        mean = float(np.mean([each["total"] for each in found["following"]]))
+        mean = float(np.mean([each["total"] for each in found["following"]])) if found["following"] else None
     medians = {
         what: {stage: float(np.median([each[stage] for each in stages])) for stage in stages[0]}
         for what, stages in found.items()
@@ -296,7 +296,8 @@ def figures_of(answers: list[tuple[Estimate, np.ndarray]]) -> dict[str, float]:
         away = pose_difference(estimate.world_from_camera, truth)
         nees.append(away @ np.linalg.solve(estimate.covariance, away))
     metres, degrees = np.array(errors, float).T
-    stages = {name: float(np.median([each.stage_ms[name] for each, _ in answers])) for name in answers[0][0].stage_ms}
+    common = set.intersection(*(set(each.stage_ms) for each, _ in answers))
+    stages = {name: float(np.median([each.stage_ms[name] for each, _ in answers])) for name in sorted(common)}
     return {
         "queries": len(answers),
         "answered": float(np.isfinite(metres).mean()),

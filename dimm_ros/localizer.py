@@ -168,7 +168,7 @@ class Localizer:
             predicted_pose: (4, 4) world_from_camera, map frame, metres: of odometry, or of constant velocity.
             covariance: (6, 6) of the prediction, order x, y, z, rx, ry, rz.
             before: of the same camera's image before, as this method gave it: its landmarks are followed into this
-                image, in a third of the time that it takes to find them anew, which is done where too few can be.
+                image, in a fifth of the time that it takes to find them anew, which is done where too few can be.
 
         Raises:
             InputError: the image's size is not the camera's, it is not RGB uint8, the pose is not rigid, its covariance
@@ -212,7 +212,7 @@ class Localizer:
         with clock("landmarks"):
             if found is not None and found.proven:
                 estimate = self.accept(self._joined(estimate, found, [keypoints]))
-                followed = Followed.of(grey, camera, keypoints, found, chain)
+                followed = Followed.of(grey, camera, keypoints, found, self.map.landmarks, chain)
                 estimate = replace(estimate, followed=followed if estimate.accepted else None)
         return replace(estimate, stage_ms=clock.stages | {"total": sum(clock.stages.values())})
 
@@ -548,6 +548,8 @@ class Localizer:
     def warm_up(self, camera: Camera) -> None:
         """Run once on a grey image, so that the first real image is not the slow one."""
         self.localize(np.full((camera.height, camera.width, 3), 127, dtype=np.uint8), camera)
+        if self.can_track and self.map.landmarks.warp is not None:  # a grey image shows no landmark that would need it
+            self.map.landmarks.warp.recorded(np.eye(4))
 
     def _in_map(self, predicted: Rays, grid: PatchGrid) -> np.ndarray:
         """Predicted rays in metres about the map frame's origin."""

@@ -30,6 +30,7 @@ from dimm_ros.geometry.poses import invert, make_pose, pose_errors
 from dimm_ros.landmarks.keypoints import KeypointLevels
 from dimm_ros.landmarks.locate import locate
 from dimm_ros.landmarks.store import hide_in_lines
+from dimm_ros.landmarks.warp import Warp
 from dimm_ros.localizer import Localizer
 from dimm_ros.mapping.build import build_map
 from dimm_ros.mapping.merge import merge_maps
@@ -268,6 +269,29 @@ def test_landmarks_are_followed_through_some_images_and_then_found_anew(
     assert len(detected) == 2  # the first image, and the one after ten that were followed
     found, followed = np.array(off)[[0, 11]], np.delete(np.array(off), [0, 11], axis=0)
     assert np.median(followed[:, 0]) < max(1.5 * found[:, 0].max(), 0.02) and followed[:, 1].max() < 1.5
+
+
+def test_followed_landmarks_are_bent_to_the_recording(localizer: Localizer, frames: Sequence[Frame]) -> None:
+    """All recorded poses turned by two degrees: so are predictions and answers, and the flow starts where it should."""
+    known, turn = localizer.map.landmarks, Rotation.from_euler("z", 2.0, degrees=True).as_matrix()
+    straight = frames[0].world_from_camera.copy()
+    straight[:3, 3] -= localizer.map.header.origin
+    recorded = make_pose(turn @ straight[:3, :3], straight[:3, 3])
+    warp = Warp.of([straight] * 20, [recorded] * 20, known.seen_distance)
+    bent = Localizer(SceneMap(localizer.map.header, localizer.map.head, replace(known, warp=warp)), localizer.encoder)
+    expected = make_pose(turn @ straight[:3, :3], frames[0].world_from_camera[:3, 3])
+    first = bent.track(frames[0].load(), frames[0].camera, expected, SURE)
+    second = bent.track(frames[0].load(), frames[0].camera, expected, SURE, first)
+    for answer in (first, second):
+        assert answer.accepted
+        metres, degrees = pose_errors(answer.world_from_camera, expected)
+        assert metres < 0.05 and degrees < 1.0
+    assert (first.followed.chain, second.followed.chain) == (0, 1)
+    # Nothing moved: neither did what was followed.
+    assert pose_errors(first.world_from_camera, second.world_from_camera)[0] < 0.02
+    # Indices of another map's landmarks are not those of this one.
+    other = localizer.track(frames[0].load(), frames[0].camera, frames[0].world_from_camera, SURE, second)
+    assert other.followed.chain == 0
 
 
 @pytest.mark.parametrize("kind", ["points", "lines"])

@@ -123,6 +123,7 @@ def build_landmarks(
         return Warp.of([known[index].world_from_rig for index in rows], poses[rows], landmarks.seen_distance)
 
     def without(out: np.ndarray, asked: np.ndarray) -> HeldOut:
+        # What the others' poses are off stays as all landmarks said: to locate them again would take a minute.
         kept = np.ones(len(frames), bool)
         kept[out] = False
         shown = replace(landmarks_of(kept, as_points), warp=warp_of(kept))

@@ -45,7 +45,8 @@ class LandmarkCalibration(BaseModel):
 
     Attributes:
         position_sigma, rotation_sigma_deg: standard deviation per axis, metres and degrees, of views far from every
-            recorded pose, see ``Warp``; the defaults are what other maps had.
+            recorded pose, see ``Warp``; the defaults are what other maps had. In maps of format 6 and before, of
+            views like the frames that were left out.
         frames: that were left out and found; 0 when there were too few.
         position_error, rotation_error_deg: their median errors.
         reach: all that were left out, by their distance from the nearest view; None in maps of format 5 and before.

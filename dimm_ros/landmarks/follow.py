@@ -1,4 +1,5 @@
-"""Landmarks followed from image to image by optical flow (pyramids of Lucas and Kanade): a tenth of SIFT's time.
+"""Landmarks followed from image to image by optical flow (pyramids of Lucas and Kanade): a fifth of the time of
+finding them anew.
 
 What is followed was recognised by its descriptor once; from then on it is where it moved to. It drifts off slowly, so a
 chain of images is short, and its landmarks are found anew after it.
@@ -31,7 +32,8 @@ class Followed:
         grey: (h, w) uint8, the image reduced.
         pixels: (N, 2) float32 of the landmarks in it.
         landmarks: (N,) indices in the map.
-        rotation: (3, 3) world_from_camera.
+        rotation: (3, 3) world_from_camera, as the recording would have it.
+        map: whose indices these are.
         chain: images since the landmarks were recognised.
     """
 
@@ -39,15 +41,24 @@ class Followed:
     pixels: np.ndarray
     landmarks: np.ndarray
     rotation: np.ndarray
+    map: Landmarks
     chain: int = 0
 
     @classmethod
-    def of(cls, grey: np.ndarray, camera: Camera, keypoints: Keypoints, found: LandmarkResult, chain: int) -> Followed:
+    def of(
+        cls,
+        grey: np.ndarray,
+        camera: Camera,
+        keypoints: Keypoints,
+        found: LandmarkResult,
+        landmarks: Landmarks,
+        chain: int,
+    ) -> Followed:
         """What agrees with a pose of one image."""
         rows = found.matched.keypoints[found.pose.inliers]
         pixels = (keypoints.pixels[rows] + 0.5) / _factor(grey, camera) - 0.5
         agreeing = found.matched.landmarks[found.pose.inliers]
-        return cls(grey, pixels.astype(np.float32), agreeing, found.pose.rotation, chain)
+        return cls(grey, pixels.astype(np.float32), agreeing, found.world_from_rig[:3, :3], landmarks, chain)
 
 
 def follow(
@@ -64,9 +75,9 @@ def follow(
 
     Returns:
         The result, and where the landmarks are now; None where they are to be looked for anew: too few could be
-        followed or agree, or they were followed through many images.
+        followed or agree, they were followed through many images, or ``before`` is of another size or map.
     """
-    if before.chain >= _LONGEST_CHAIN or before.grey.shape != grey.shape:
+    if before.chain >= _LONGEST_CHAIN or before.grey.shape != grey.shape or before.map is not landmarks:
         return None
     factor = _factor(grey, camera)
     # The predicted turn moves nearly all there is to move from one image to the next.

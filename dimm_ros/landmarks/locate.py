@@ -91,6 +91,7 @@ def locate(
     Returns:
         None when nothing agrees.
     """
+    prior = _straight(prior, rig_from_camera, landmarks)
     found = _located(keypoints, rig_from_camera, landmarks, prior, seed, everywhere)
     return None if found is None else _as_recorded(found, rig_from_camera, landmarks)
 
@@ -112,8 +113,20 @@ def solve_known(
     """
     camera = np.eye(4)[None]
     part = (0, np.arange(len(rows)), rows, doubt, _LEAST_PX)
+    prior = _straight(prior, camera, landmarks)
     found = _solved(_gather([part], [keypoints], camera, landmarks), landmarks, prior, 0)
     return None if found is None else _as_recorded(found, camera, landmarks)
+
+
+def _straight(prior: PosePrior | None, rig_from_camera: np.ndarray, landmarks: Landmarks) -> PosePrior | None:
+    """A prior that errs as the recording does, as rays and earlier answers do, among the landmarks; of a rig by its
+    last camera.
+    """
+    if prior is None or landmarks.warp is None:
+        return prior
+    seen = rig_from_camera[-1]
+    straight = landmarks.warp.straight(make_pose(prior.rotation, prior.centre) @ seen) @ invert(seen)
+    return PosePrior(straight[:3, :3], straight[:3, 3], prior.information)
 
 
 def _as_recorded(found: LandmarkResult, rig_from_camera: np.ndarray, landmarks: Landmarks) -> LandmarkResult:
@@ -121,7 +134,7 @@ def _as_recorded(found: LandmarkResult, rig_from_camera: np.ndarray, landmarks: 
     if landmarks.warp is None:
         return found
     seen = rig_from_camera[np.bincount(found.matched.camera[found.pose.inliers]).argmax()]
-    recorded, unknown = landmarks.warp.recorded(found.world_from_rig @ seen, found.pose.share)
+    recorded, unknown = landmarks.warp.recorded(found.world_from_rig @ seen)
     return replace(found, world_from_rig=recorded @ invert(seen), unknown=unknown)
 
 

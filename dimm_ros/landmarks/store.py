@@ -126,11 +126,11 @@ class Landmarks:
     def joined(cls, parts: list[Landmarks]) -> Landmarks:
         """All landmarks of several maps about one origin, of one kind."""
         arrays = [part.arrays() for part in parts]
-        warps = [part.warp for part in parts if part.warp is not None]
+        warps = [part.warp for part in parts]
         return cls(
             parts[0].kind,
             **{name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]},
-            warp=Warp.joined(warps) if warps else None,
+            warp=None if None in warps else Warp.joined(warps),  # what one knows does not go for another's landmarks
         )
 
 

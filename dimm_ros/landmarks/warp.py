@@ -48,7 +48,7 @@ class Warp:
 
     @classmethod
     def of(cls, found: Sequence[np.ndarray], recorded: Sequence[np.ndarray], seen_distance: float) -> Warp | None:
-        """Of recorded poses, without blunders; None where there are none.
+        """Of recorded poses, without blunders; None where no pose is left.
 
         Args:
             found, recorded: (4, 4) each, world_from_camera from landmarks and as recorded.
@@ -61,24 +61,26 @@ class Warp:
         poses = np.concatenate([[pose[:3, 3] for pose in found], turns], axis=1)
         size = np.linalg.norm(errors.reshape(-1, 2, 3), axis=2)
         good = (size <= [_BLUNDER * seen_distance, _BLUNDER]).all(axis=1)
+        if not good.any():
+            return None
         return cls._thinned(poses[good].astype(np.float32), errors[good].astype(np.float32), _ALIKE * seen_distance)
 
-    def recorded(self, world_from_camera: np.ndarray, share: float = 1.0) -> tuple[np.ndarray, float]:
-        """A pose from landmarks as the recording would have it, (4, 4), and how much of such errors stays unknown
-        there.
-
-        Args:
-            world_from_camera: (4, 4) from landmarks.
-            share: of the pose that is the landmarks'; the rest is of others, which err as the recording does.
-
-        Returns:
-            The pose, and the share of the errors' variance that its neighbours do not tell: 1 far from all.
+    def recorded(self, world_from_camera: np.ndarray) -> tuple[np.ndarray, float]:
+        """A pose from landmarks as the recording would have it, (4, 4), and the share of the variance of such errors
+        that the poses near by do not tell: 1 far from all.
         """
+        error, unknown = self._error(world_from_camera)
+        return _moved(world_from_camera, -error), unknown
+
+    def straight(self, world_from_camera: np.ndarray) -> np.ndarray:
+        """A pose that errs as the recording does, (4, 4), as landmarks would have it; the other way round."""
+        return _moved(world_from_camera, self._error(world_from_camera)[0])
+
+    def _error(self, world_from_camera: np.ndarray) -> tuple[np.ndarray, float]:
         alike = self._alike(world_from_camera[None, :3, 3], world_from_camera[None, :3, :3])[0]
         told = self._inverse @ alike
-        error = share * (told @ self.errors.astype(np.float64))
-        pose = make_pose(exp_so3(-error[3:]) @ world_from_camera[:3, :3], world_from_camera[:3, 3] - error[:3])
-        return pose, float(np.clip((1.0 - alike @ told + _OWN**2) / (1.0 + _OWN**2), 0.0, 1.0))
+        unknown = (1.0 - alike @ told + _OWN**2) / (1.0 + _OWN**2)
+        return told @ self.errors.astype(np.float64), float(np.clip(unknown, 0.0, 1.0))
 
     def shifted(self, offset: np.ndarray) -> Warp:
         """The same about another origin: ``offset`` (3,) is the old origin as seen from the new one, metres."""
@@ -95,7 +97,7 @@ class Warp:
 
     @classmethod
     def joined(cls, parts: Sequence[Warp]) -> Warp:
-        """Of several recordings of one place about one origin."""
+        """Of several recordings of one place about one origin; their reach becomes one, by the number of poses."""
         reach = np.average([part.reach for part in parts], weights=[len(part) for part in parts])
         poses, errors = (np.concatenate([getattr(part, name) for part in parts]) for name in ("poses", "errors"))
         return cls._thinned(poses, errors, float(reach))
@@ -128,3 +130,8 @@ class Warp:
         cosine = (np.einsum("nij,kij->nk", rotations, self._rotations) - 1.0) / 2.0
         turn = np.arccos(np.clip(cosine, -1.0, 1.0))
         return np.exp(-0.5 * ((distance / self.reach) ** 2 + (turn / _TURN) ** 2))
+
+
+def _moved(pose: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """(4, 4) pose with a (6,) error added, see ``pose_difference``."""
+    return make_pose(exp_so3(error[3:]) @ pose[:3, :3], pose[:3, 3] + error[:3])

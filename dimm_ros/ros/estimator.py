@@ -163,7 +163,8 @@ class Estimator:
                 )
             last = replace(last, camera=self._focal.camera)
             seen = [last]
-        tracked = self._track(seen, odometry, decode_ms)
+        before, self._tracked = self._tracked, None
+        tracked = self._track(seen, odometry, decode_ms, before)
         if tracked is not None:
             return tracked
         if len(images) == 1 and config.window == 1:
@@ -206,7 +207,13 @@ class Estimator:
             left_out=tuple(left_out),
         )
 
-    def _track(self, seen: Sequence[DecodedImage], odometry: Odometry, decode_ms: float) -> LocalizationResult | None:
+    def _track(
+        self,
+        seen: Sequence[DecodedImage],
+        odometry: Odometry,
+        decode_ms: float,
+        before: tuple[str, int, Estimate] | None,
+    ) -> LocalizationResult | None:
         """The pose from landmarks about where it should be; None when a full localization is due, or tracking is in
         doubt.
         """
@@ -223,8 +230,7 @@ class Estimator:
             return None
         body_from_camera = self._base_from_camera(last, odometry, last.stamp_ns)
         covariance = transport_covariance(predicted.covariance, predicted.map_from_body, body_from_camera)
-        before, self._tracked = self._tracked, None
-        if before is not None and (before[0] != last.frame or last.stamp_ns - before[1] > _FOLLOWED_S * 1e9):
+        if before is not None and (before[0] != last.frame or not 0 < last.stamp_ns - before[1] <= _FOLLOWED_S * 1e9):
             before = None
         estimate = localizer.track(
             last.image, last.camera, predicted.map_from_body @ body_from_camera, covariance, before and before[2]

@@ -84,7 +84,7 @@ def test_an_image_that_was_not_used_is_found(built: BuiltLandmarks, other_walk: 
 
 
 def test_answers_err_as_the_recording_errs(frames: list[Frame], built: BuiltLandmarks) -> None:
-    """Poses that are off by centimetres, as a SLAM's are: answers go with them, those without the warp do not."""
+    """Poses that are each off by centimetres: answers at them go with them, those without the warp do not."""
     true = np.stack([frame.world_from_camera for frame in frames])
     recorded = true.copy()
     recorded[:, :3, 3] += np.random.default_rng(0).normal(0, 0.03, (len(frames), 3))

@@ -61,7 +61,7 @@ def test_known_errors_are_recovered(metres: float, degrees: float) -> None:
 
 
 def test_errors_are_smaller_where_the_recordings_own_are_known() -> None:
-    """Frames that were left out beside poses that tell half of the variance err as much as they do, not by half."""
+    """A quarter of the variance unknown: half of the standard deviation."""
     found = LandmarkCalibration(position_sigma=0.02, rotation_sigma_deg=0.3)
     whole, quarter = (np.sqrt(np.diag(found.covariance(exact_pose(), unknown))) for unknown in (1.0, 0.25))
     np.testing.assert_allclose(whole, np.repeat([0.02, np.radians(0.3)], 3), rtol=1e-6)
