@@ -93,8 +93,8 @@ def test_the_data_is_opened_once_and_every_stage_is_in_the_plan(
     assert opened == [walk.name, "mapping_bag"]
     (plan,) = plans
     bags = [line.split(":")[0] for line in done.stderr.splitlines() if "100 % (12 of 12)" in line]
-    assert [*bags, "keypoints", "matching", "features", "calibration", "training"] == list(plan)[:7]
-    assert list(plan)[7:] == ["replaying", "judging", "drawing"]
+    assert [*bags, "keypoints", "matching", "poses", "features", "calibration", "training"] == list(plan)[:8]
+    assert list(plan)[8:] == ["replaying", "judging", "drawing"]
 
 
 def test_a_second_run_goes_on_from_the_first_ones_bags_and_map(
