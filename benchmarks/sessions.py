@@ -137,7 +137,7 @@ class SessionsBenchmark:
 
 
 def row(name: str, figures: dict[str, dict]) -> str:
-    """One line of the table in docs/benchmarks_landmarks.md."""
+    """One line of the table in docs/maps.md."""
 
     def cell(one: dict) -> str:
         if not one["answered"]:
