@@ -492,8 +492,8 @@ class SceneMap:
             MapError: it cannot be written.
             ValueError: the header speaks of other landmarks than there are.
         """
-        said = self.header.landmarks
-        if said != (None if self.landmarks is None or said is None else said.describing(self.landmarks)):
+        said, there = self.header.landmarks, self.landmarks
+        if (said is None) != (there is None) or (there is not None and said != said.describing(there)):
             raise ValueError("the map's header speaks of other landmarks than there are")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
         tensors = {name: tensor if name.endswith(_FULL) else tensor.half() for name, tensor in tensors.items()}
@@ -504,12 +504,10 @@ class SceneMap:
 
 def landmark_tensors(landmarks: Landmarks) -> dict[str, torch.Tensor]:
     """As a file holds them."""
-    arrays = landmarks.arrays() | ({} if landmarks.warp is None else _warp_arrays(landmarks.warp))
+    arrays, warp = landmarks.arrays(), landmarks.warp
+    if warp is not None:
+        arrays |= {"warp_poses": warp.poses, "warp_errors": warp.errors}
     return {f"{_LANDMARKS}{name}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-
-
-def _warp_arrays(warp: Warp) -> dict[str, np.ndarray]:
-    return {"warp_poses": warp.poses, "warp_errors": warp.errors}
 
 
 def read_landmarks(file: safe_open, header: LandmarkHeader) -> Landmarks | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dimm_ros.evaluation.rejections import count_rejections
-from dimm_ros.geometry.poses import pose_errors, rotation_vector
+from dimm_ros.geometry.poses import pose_difference, pose_errors
 
 #: Recall thresholds: name -> (metres, degrees).
 RECALLS = {"recall_5cm_5deg": (0.05, 5.0), "recall_10cm_5deg": (0.10, 5.0), "recall_25cm_2deg": (0.25, 2.0)}
@@ -65,8 +65,7 @@ def normalised_squares(answers: Sequence[FrameResult]) -> np.ndarray:
     for answer in answers:
         if answer.estimated is None or answer.covariance is None:
             continue
-        turn = rotation_vector(answer.estimated[:3, :3] @ answer.true[:3, :3].T)
-        error = np.concatenate([answer.estimated[:3, 3] - answer.true[:3, 3], turn])
+        error = pose_difference(answer.estimated, answer.true)
         squares.append(float(error @ np.linalg.solve(answer.covariance, error)))
     return np.array(squares)
 

@@ -95,13 +95,12 @@ def build_landmarks(
         return None
     tracks = join_matches(keypoints, pairs, matches)
 
-    def landmarks_of(images: np.ndarray, config: LandmarkConfig) -> Landmarks:
+    def points_of(images: np.ndarray) -> Landmarks:
         chosen = tracks.of_images(images)
-        return keep_best(chosen, triangulate(chosen, poses), poses, config)
+        return keep_best(chosen, triangulate(chosen, poses), poses, config.most)
 
-    # Lines are judged as the points that they hide: without a prior they hardly fix a pose.
-    as_points = config.changed(kind="points")
-    landmarks = landmarks_of(np.ones(len(frames), bool), as_points)
+    # Lines, too, are judged as the points that they hide: without a prior they hardly fix a pose.
+    landmarks = points_of(np.ones(len(frames), bool))
     seconds = time.perf_counter() - begun
     if len(landmarks) < MIN_LANDMARKS:
         note = (
@@ -126,7 +125,7 @@ def build_landmarks(
         # What the others' poses are off stays as all landmarks said: to locate them again would take a minute.
         kept = np.ones(len(frames), bool)
         kept[out] = False
-        shown = replace(landmarks_of(kept, as_points), warp=warp_of(kept))
+        shown = replace(points_of(kept), warp=warp_of(kept))
         return HeldOut(shown, [keypoints[index] for index in asked], poses[asked], poses[kept])
 
     calibration = calibrate_landmarks([without(apart, apart) for apart in left_out(len(frames))])
@@ -141,17 +140,17 @@ def build_landmarks(
     return BuiltLandmarks(landmarks, calibration, len(frames), time.perf_counter() - begun)
 
 
-def keep_best(tracks: Tracks, structure: Structure, poses: np.ndarray, config: LandmarkConfig) -> Landmarks:
+def keep_best(tracks: Tracks, structure: Structure, poses: np.ndarray, most: int) -> Landmarks:
     """The tracks that are worth keeping, those that most images show first.
 
     Args:
         tracks: observations.
         structure: their places, in the frame of ``poses``.
         poses: (N, 4, 4) world_from_camera.
-        config: how many.
+        most: of them.
     """
     rank = np.argsort(-np.where(structure.good, structure.views, -1), kind="stable")[
-        : min(config.most, int(structure.good.sum()))
+        : min(most, int(structure.good.sum()))
     ]
     number = np.full(tracks.count, -1)
     number[rank] = np.arange(len(rank))

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from dimm_ros.geometry.camera import Camera
-from dimm_ros.landmarks.keypoints import Keypoints
+from dimm_ros.landmarks.keypoints import Keypoints, camera_pixels, keypoints_at
 from dimm_ros.landmarks.locate import LandmarkResult, solve_known
 from dimm_ros.landmarks.store import Landmarks
 from dimm_ros.solver.landmarks import PosePrior
@@ -56,7 +56,7 @@ class Followed:
     ) -> Followed:
         """What agrees with a pose of one image."""
         rows = found.matched.keypoints[found.pose.inliers]
-        pixels = (keypoints.pixels[rows] + 0.5) / _factor(grey, camera) - 0.5
+        pixels = (keypoints.pixels[rows] + 0.5) / camera_pixels(grey, camera) - 0.5
         agreeing = found.matched.landmarks[found.pose.inliers]
         return cls(grey, pixels.astype(np.float32), agreeing, found.world_from_rig[:3, :3], landmarks, chain)
 
@@ -79,7 +79,7 @@ def follow(
     """
     if before.chain >= _LONGEST_CHAIN or before.grey.shape != grey.shape or before.map is not landmarks:
         return None
-    factor = _factor(grey, camera)
+    factor = camera_pixels(grey, camera)
     # The predicted turn moves nearly all there is to move from one image to the next.
     bearings, valid = camera.bearings((before.pixels + 0.5) * factor - 0.5)
     guess, front = camera.project(bearings @ before.rotation.T @ prior.rotation)
@@ -90,19 +90,11 @@ def follow(
     back, found_back, _ = cv2.calcOpticalFlowPyrLK(grey, before.grey, there, before.pixels.copy(), **options)
     round_trip = np.linalg.norm(back - before.pixels, axis=1)
     good = (found[:, 0] & found_back[:, 0]).astype(bool) & (round_trip < _ROUND_TRIP_PX)
-    pixels = (there[good] + 0.5) * factor - 0.5
-    bearings, valid = camera.bearings(pixels)
+    keypoints, valid = keypoints_at(there[good], np.empty((good.sum(), 0), np.uint8), grey, camera)
     rows = np.flatnonzero(good)[valid]
     if len(rows) < _LEAST:
         return None
-    sigma = float(np.sqrt(factor.prod() / (camera.fx * camera.fy)))
-    keypoints = Keypoints(bearings[valid], pixels[valid].astype(np.float32), sigma, np.empty((len(rows), 0), np.uint8))
     result = solve_known(keypoints, before.landmarks[rows], round_trip[rows], landmarks, prior)
     if result is None or not result.proven or result.pose.inliers.sum() < _LEAST:
         return None
     return result, keypoints
-
-
-def _factor(grey: np.ndarray, camera: Camera) -> np.ndarray:
-    """(2,) pixels of the camera to one of the reduced image."""
-    return np.array([camera.width / grey.shape[1], camera.height / grey.shape[0]])

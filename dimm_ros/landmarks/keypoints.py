@@ -179,13 +179,27 @@ def reduced_grey(image: np.ndarray, longest: int) -> np.ndarray:
 def keypoints_of(grey: np.ndarray, camera: Camera, detector: Detector, most: int) -> Keypoints:
     """Keypoints of a camera's grey image of any size."""
     pixels, descriptors = detector.detect(grey, most)
-    factor = np.array([camera.width / grey.shape[1], camera.height / grey.shape[0]])
+    return keypoints_at(pixels, quantised(descriptors), grey, camera)[0]
+
+
+def keypoints_at(
+    pixels: np.ndarray, descriptors: np.ndarray, grey: np.ndarray, camera: Camera
+) -> tuple[Keypoints, np.ndarray]:
+    """Keypoints at (N, 2) pixels of a camera's grey image of any size, with (N, D) uint8 descriptors; and (N,) bool:
+    those whose bearing the lens model knows, which alone are kept.
+    """
+    factor = camera_pixels(grey, camera)
     pixels = (pixels + 0.5) * factor - 0.5
     bearings, valid = camera.bearings(pixels)
-    sigma = float(np.sqrt(factor.prod() / (camera.fx * camera.fy)))
-    return Keypoints(
+    keypoints = Keypoints(
         bearings=bearings[valid],
         pixels=pixels[valid].astype(np.float32),
-        sigma=sigma,
-        descriptors=quantised(descriptors[valid]),
+        sigma=float(np.sqrt(factor.prod() / (camera.fx * camera.fy))),
+        descriptors=descriptors[valid],
     )
+    return keypoints, valid
+
+
+def camera_pixels(grey: np.ndarray, camera: Camera) -> np.ndarray:
+    """(2,) pixels of a camera's image to one of the same image at another size."""
+    return np.array([camera.width / grey.shape[1], camera.height / grey.shape[0]])

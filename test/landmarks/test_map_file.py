@@ -250,6 +250,18 @@ def test_the_warp_comes_back_and_is_merged(tmp_path: Path, kind: str) -> None:
         SceneMap(tiny.header, tiny.head, landmarks(kind)).save(tmp_path / "b.dimm")
 
 
+def test_landmarks_and_a_header_without_each_other_are_not_saved(tmp_path: Path) -> None:
+    """The file could not be read again."""
+    with_header, without = tiny_map(landmarks=header()), tiny_map()
+    for scene_map in (
+        SceneMap(with_header.header, with_header.head, None),
+        SceneMap(without.header, without.head, landmarks()),
+    ):
+        with pytest.raises(ValueError, match="other landmarks"):
+            scene_map.save(tmp_path / "a.dimm")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
