@@ -80,6 +80,11 @@ def pose_difference(estimated: np.ndarray, true: np.ndarray) -> np.ndarray:
     return np.concatenate([estimated[:3, 3] - true[:3, 3], turned])
 
 
+def moved(pose: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """(4, 4) pose that errs by (6,) of another, the other way round of ``pose_difference``."""
+    return make_pose(exp_so3(difference[3:]) @ pose[:3, :3], pose[:3, 3] + difference[:3])
+
+
 def interpolate(stamps: np.ndarray, poses: np.ndarray, at: float) -> np.ndarray:
     """Pose at a time between samples: linear in translation, constant angular velocity in rotation.
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dimm_ros.geometry.poses import invert, make_pose
+from dimm_ros.geometry.poses import invert, make_pose, moved, pose_difference
 from dimm_ros.landmarks.keypoints import Keypoints
 from dimm_ros.landmarks.matching import mutual_matches
 from dimm_ros.landmarks.store import Landmarks
 from dimm_ros.solver.landmark_pose import LandmarkPose, chance_of, solve_landmarks
-from dimm_ros.solver.landmarks import LandmarkMatches, PosePrior
+from dimm_ros.solver.landmarks import LandmarkMatches, PosePrior, squared_errors
 
 #: Search radius around a prediction, in standard deviations and as limits in radians and pixels.
 _SIGMAS, _WIDEST, _LEAST_PX = 3.0, 0.35, 8.0
@@ -24,6 +24,9 @@ _COARSE = 1000, 1500
 _FOUND_PX = 16.0
 #: Proof from which a pose is believed: one false alarm in so many, as a power of ten.
 MIN_PROOF = 6.0
+#: Another pass of the recording: least share of the first one's inliers, how far off their pixels are by its pose, and
+#: how far apart the two poses may be, as a share of the distance of what is seen, and radians.
+_OTHER_SHARE, _OTHER_PX, _OTHER_APART = 0.2, 10.0, (0.06, 0.1)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ class Matched:
     keypoints: np.ndarray
     region_px: float
 
+    def at(self, rows: np.ndarray) -> Matched:
+        """Some of the matches: (K,) indices."""
+        names = ("ratio", "landmarks", "camera", "keypoints")
+        return replace(self, matches=self.matches.at(rows), **{name: getattr(self, name)[rows] for name in names})
+
 
 @dataclass(frozen=True)
 class LandmarkResult:
@@ -54,12 +62,15 @@ class LandmarkResult:
     Attributes:
         world_from_rig: (4, 4) the pose as the recording would have it, see ``Warp``.
         unknown: share of the variance of the recording's errors that its poses near by do not tell, 0 to 1.
+        other: (4, 4) the pose by those matches that contradict it together, as landmarks of another pass of the
+            recording over the place do; None where there are none.
     """
 
     pose: LandmarkPose
     matched: Matched
     world_from_rig: np.ndarray
     unknown: float = 1.0
+    other: np.ndarray | None = None
 
     @property
     def proven(self) -> bool:
@@ -130,11 +141,18 @@ def _straight(prior: PosePrior | None, rig_from_camera: np.ndarray, landmarks: L
 
 
 def _as_recorded(found: LandmarkResult, rig_from_camera: np.ndarray, landmarks: Landmarks) -> LandmarkResult:
-    """The result with the pose as the recording would have that of the camera which shows most."""
+    """The result with the pose as the recording would have that of the camera which shows most.
+
+    What two passes over a place err is as likely: far from every recorded pose the truth is expected half-way between
+    them, near one of them it is that one's (the mean of two estimates, one of variance ``unknown``, one of 1).
+    """
     if landmarks.warp is None:
         return found
     seen = rig_from_camera[np.bincount(found.matched.camera[found.pose.inliers]).argmax()]
     recorded, unknown = landmarks.warp.recorded(found.world_from_rig @ seen)
+    if found.other is not None:
+        unknown = unknown / (1.0 + unknown)
+        recorded = moved(recorded, unknown * pose_difference(found.other @ seen, recorded))
     return replace(found, world_from_rig=recorded @ invert(seen), unknown=unknown)
 
 
@@ -159,7 +177,24 @@ def _located(
         found = _solved(matched, landmarks, prior, seed)
     if found is None or not found.proven or matched.region_px < 2 * _FOUND_PX:
         return found
-    # Now that it is better known where, those landmarks that were seen from about there.
+    narrowed = _narrowed(found, keypoints, rig_from_camera, landmarks, seed)
+    if landmarks.kind == "lines" or not (prior is None or everywhere):
+        return narrowed  # without a prior, lines fix no pose
+    second = _left_over(found, landmarks, seed)
+    if second is None:
+        return narrowed
+    rest = np.ones(len(landmarks), bool)
+    rest[narrowed.matched.landmarks[narrowed.pose.inliers]] = False
+    other = _narrowed(second, keypoints, rig_from_camera, landmarks.chosen(rest), seed).world_from_rig
+    apart = np.linalg.norm(pose_difference(other, narrowed.world_from_rig).reshape(2, 3), axis=1)
+    near = (apart <= [_OTHER_APART[0] * landmarks.seen_distance, _OTHER_APART[1]]).all()
+    return replace(narrowed, other=other) if near else narrowed
+
+
+def _narrowed(
+    found: LandmarkResult, keypoints: Sequence[Keypoints], rig_from_camera: np.ndarray, landmarks: Landmarks, seed: int
+) -> LandmarkResult:
+    """Now that it is better known where, by those landmarks that were seen from about there."""
     turn = keypoints[0].sigma * _FOUND_PX / _SIGMAS
     about = PosePrior(found.pose.rotation, found.pose.centre, np.diag([1e12] * 3 + [turn**-2] * 3))
     better = _solved(match_near(keypoints, rig_from_camera, landmarks, about), landmarks, found.pose.prior, seed)
@@ -167,6 +202,18 @@ def _located(
         return found
     # The first search is the proof: in so narrow a one, chance alone agrees often.
     return replace(better, pose=replace(better.pose, proof=max(better.pose.proof, found.pose.proof)))
+
+
+def _left_over(found: LandmarkResult, landmarks: Landmarks, seed: int) -> LandmarkResult | None:
+    """What the matches that a pose leaves over prove together, as the landmarks of another pass of the recording over
+    the place do; None where they are few beside the first.
+    """
+    matches, pose = found.matched.matches, found.pose
+    left = np.flatnonzero(squared_errors(pose.rotation[None], pose.centre[None], matches)[0] > _OTHER_PX**2)
+    least = _OTHER_SHARE * pose.inliers.sum()
+    second = _solved(found.matched.at(left), landmarks, None, seed) if len(left) >= least else None
+    agree = second is not None and second.proven and second.pose.inliers.sum() >= least
+    return second if agree else None
 
 
 def _solved(matched: Matched, landmarks: Landmarks, prior: PosePrior | None, seed: int) -> LandmarkResult | None:

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from dimm_ros.geometry.poses import exp_so3, make_pose, pose_difference, rotation_vector
+from dimm_ros.geometry.poses import moved, pose_difference, rotation_vector
 
 #: Over what poses err alike, one standard deviation of the kernel: as a share of the distance of what is seen, radians.
 _ALIKE, _TURN = 0.08, 0.15
@@ -70,11 +70,11 @@ class Warp:
         that the poses near by do not tell: 1 far from all.
         """
         error, unknown = self._error(world_from_camera)
-        return _moved(world_from_camera, -error), unknown
+        return moved(world_from_camera, -error), unknown
 
     def straight(self, world_from_camera: np.ndarray) -> np.ndarray:
         """A pose that errs as the recording does, (4, 4), as landmarks would have it; the other way round."""
-        return _moved(world_from_camera, self._error(world_from_camera)[0])
+        return moved(world_from_camera, self._error(world_from_camera)[0])
 
     def _error(self, world_from_camera: np.ndarray) -> tuple[np.ndarray, float]:
         alike = self._alike(world_from_camera[None, :3, 3], world_from_camera[None, :3, :3])[0]
@@ -130,8 +130,3 @@ class Warp:
         cosine = (np.einsum("nij,kij->nk", rotations, self._rotations) - 1.0) / 2.0
         turn = np.arccos(np.clip(cosine, -1.0, 1.0))
         return np.exp(-0.5 * ((distance / self.reach) ** 2 + (turn / _TURN) ** 2))
-
-
-def _moved(pose: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """(4, 4) pose with a (6,) error added, see ``pose_difference``."""
-    return make_pose(exp_so3(error[3:]) @ pose[:3, :3], pose[:3, 3] + error[:3])

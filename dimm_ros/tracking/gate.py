@@ -30,7 +30,7 @@ from scipy.special import gammaincinv
 
 from dimm_ros.config import GateConfig
 from dimm_ros.geometry.covariance import lever
-from dimm_ros.geometry.poses import exp_so3, invert, is_rigid, make_pose, rotation_vector
+from dimm_ros.geometry.poses import invert, is_rigid, moved, rotation_vector
 
 #: Standard deviations that a hint has at least: people point at a map roughly.
 _HINT_POSITION, _HINT_ROTATION_DEG = 0.5, 20.0
@@ -210,7 +210,7 @@ class PoseGate:
         """
         gain = innovation.covariance @ np.linalg.inv(innovation.covariance + sighting.covariance)
         change = gain @ innovation.error
-        pose = make_pose(exp_so3(change[3:]) @ innovation.predicted[:3, :3], innovation.predicted[:3, 3] + change[:3])
+        pose = moved(innovation.predicted, change)
         covariance = (np.eye(6) - gain) @ innovation.covariance
         # errors of neighbouring images are alike, so certainty does not add up: never below the floor
         return replace(sighting, map_from_base=pose, covariance=(covariance + covariance.T) / 2.0 + self._floor)

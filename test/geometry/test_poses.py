@@ -18,6 +18,8 @@ from dimm_ros.geometry.poses import (
     interpolate,
     invert,
     make_pose,
+    moved,
+    pose_difference,
     pose_errors,
     rotation_angle_deg,
     rotation_vector,
@@ -150,3 +152,9 @@ def test_interpolation_is_exact_for_stamps_of_today_in_nanoseconds() -> None:
 def test_nothing_is_extrapolated(at: float) -> None:
     with pytest.raises(ValueError, match="outside"):
         interpolate(np.array([0.0, 1.0]), np.stack([np.eye(4), np.eye(4)]), at)
+
+
+@PROPERTY
+@given(poses, poses)
+def test_a_pose_that_errs_by_the_difference_is_the_other(pose: np.ndarray, other: np.ndarray) -> None:
+    np.testing.assert_allclose(moved(pose, pose_difference(other, pose)), other, atol=1e-6 * (1 + np.abs(other).max()))
