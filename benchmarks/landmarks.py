@@ -53,6 +53,8 @@ _TIMED = 35
 #: Of the tracked image's prediction, one standard deviation: metres, degrees.
 _PREDICTION = (0.02, 0.5)
 ROWS = ("rays alone", "landmarks alone", "rays and points", "rays and lines", "tracking", "following")
+#: Rows of other seeds than the first.
+TRAINED = ("rays alone", "rays and points", "rays and lines")
 
 
 def scene_of(data: Path, name: str) -> tuple[Recording, dict[str, Recording]]:
@@ -93,10 +95,12 @@ def measure_strangers(data: Path, name: str, seed: int) -> dict[str, dict]:
 
 
 def measure(data: Path, name: str, seed: int) -> dict[str, dict]:
-    """All rows of one place, by condition and row."""
+    """All rows of one place, by condition and row; of another seed than 0 those that rest on what is trained."""
     preset = PRESETS["cpu"]
     mapped, queries = scene_of(data, name)
     path, encoder = ROOT / f"{name}_{seed}.dimm", Encoder.open(preset.encoder)
+    if seed and not (ROOT / f"{name}_0.dimm").is_file():
+        measure(data, name, 0)
     with bars(stoppable=True) as progress:
         if not path.is_file() or SceneMap.load(path).header.figures.get("steps", 0) < preset.training.steps:
             result = build_map(
@@ -105,18 +109,28 @@ def measure(data: Path, name: str, seed: int) -> dict[str, dict]:
                 encoder,
                 head=preset.head,
                 training=preset.training.changed(seed=seed),
-                landmarks=preset.landmarks.changed(seed=seed),
+                landmarks=preset.landmarks if seed == 0 else preset.landmarks.changed(kind="none"),
                 progress=progress,
             )
             if not result.complete:
                 raise KeyboardInterrupt
         scene_map = SceneMap.load(path)
+        if seed:  # nothing in landmarks is trained
+            first = SceneMap.load(ROOT / f"{name}_0.dimm")
+            header = scene_map.header.model_copy(update={"landmarks": first.header.landmarks})
+            scene_map = SceneMap(header, scene_map.head, first.landmarks)
         found: dict[str, dict] = {}
         for condition, recording in queries.items():
             rows = _asked(
-                scene_map, encoder, recording, lambda done, total, what=condition or name: progress(what, done, total)
+                scene_map,
+                encoder,
+                recording,
+                TRAINED if seed else ROWS,
+                lambda done, total, what=condition or name: progress(what, done, total),
             )
             found |= {f"{condition}/{row}": figures for row, figures in rows.items()}
+    if seed:
+        return found
     figures, header = scene_map.header.figures, scene_map.header.landmarks
     found["map"] = {
         "bytes": path.stat().st_size,
@@ -213,39 +227,40 @@ def _alone(
     )
 
 
-def _asked(scene_map: SceneMap, encoder: Encoder, recording: Recording, progress: StepCallback) -> dict[str, dict]:
+def _asked(
+    scene_map: SceneMap, encoder: Encoder, recording: Recording, rows: Sequence[str], progress: StepCallback
+) -> dict[str, dict]:
     points = scene_map.landmarks
     lines = SceneMap(
         scene_map.header.model_copy(
-            update={
-                "landmarks": scene_map.header.landmarks.model_copy(
-                    update={"kind": "lines", "calibration": scene_map.header.landmarks.calibration.of_lines()}
-                )
-            }
+            update={"landmarks": scene_map.header.landmarks.model_copy(update={"kind": "lines"})}
         ),
         scene_map.head,
         hide_in_lines(points, seed=1),
     )
-    with_points, with_lines = Localizer(scene_map, encoder), Localizer(lines, encoder)
-    # Novelty that nothing passes: the rays' pose is never believed, so the landmarks answer alone.
-    no_rays = replace_rules(with_points)
-    alone = Localizer(SceneMap(scene_map.header.model_copy(update={"landmarks": None}), scene_map.head), encoder)
-    answers: dict[str, list[tuple[Estimate, np.ndarray]]] = {row: [] for row in ROWS}
+    with_points = Localizer(scene_map, encoder)
+    asked = {
+        "rays alone": Localizer(scene_map.rays_alone(), encoder),
+        # Novelty that nothing passes: the rays' pose is never believed, so the landmarks answer alone.
+        "landmarks alone": replace_rules(with_points),
+        "rays and points": with_points,
+        "rays and lines": Localizer(lines, encoder),
+    }
+    answers: dict[str, list[tuple[Estimate, np.ndarray]]] = {row: [] for row in rows}
     rng = np.random.default_rng(0)
     for done, frame in enumerate(recording.frames, start=1):
         image, truth = frame.load(), frame.world_from_camera
         observation = with_points.observe(image, frame.camera)
-        for row, localizer in (
-            ("rays alone", alone),
-            ("landmarks alone", no_rays),
-            ("rays and points", with_points),
-            ("rays and lines", with_lines),
-        ):
-            seen = replace(observation, keypoints=None) if row == "rays alone" else observation
-            answers[row].append((localizer.estimate([seen], np.eye(4)[None]), truth))
-        answers["tracking"].append((_tracked(with_points, frame, image, rng), truth))
+        for row, localizer in asked.items():
+            if row in rows:
+                seen = replace(observation, keypoints=None) if row == "rays alone" else observation
+                answers[row].append((localizer.estimate([seen], np.eye(4)[None]), truth))
+        if "tracking" in rows:
+            answers["tracking"].append((_tracked(with_points, frame, image, rng), truth))
         progress(done, len(recording.frames))
-    answers["following"] = followed(with_points, recording.frames, [full for full, _ in answers["rays and points"]])
+    if "following" in rows:
+        full = [estimate for estimate, _ in answers["rays and points"]]
+        answers["following"] = followed(with_points, recording.frames, full)
     return {row: figures_of(each) for row, each in answers.items() if each}
 
 

@@ -47,8 +47,8 @@ def build(mapped: Mapped, progress: ProgressCallback) -> DimmMap:
     """``build_map`` by the default preset, or the map that ``benchmarks.landmarks`` made so of the same images."""
     preset = PRESETS["cpu"]
     training = preset.training.changed(steps=mapped.steps)
-    path = LANDMARK_MAPS / f"{mapped.ablation_split}_0.dimm"
-    if not (mapped.ablation_split and made_alike(path, preset)):
+    path = LANDMARK_MAPS / f"{mapped.ablation_split or mapped.folder.name}_0.dimm"
+    if mapped.steps != preset.training.steps or not made_alike(path, preset):
         path = mapped.folder / "map.dimm"
         build_map(
             mapped.recording,

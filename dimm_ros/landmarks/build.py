@@ -136,7 +136,7 @@ def build_landmarks(
         calibration = calibration.model_copy(update={"reach": reach.joined(calibration.reach)})
     landmarks = replace(landmarks, warp=warp_of(np.ones(len(frames), bool)))
     if config.kind == "lines":
-        landmarks, calibration = hide_in_lines(landmarks, config.seed), calibration.of_lines()
+        landmarks = hide_in_lines(landmarks, config.seed)
     return BuiltLandmarks(landmarks, calibration, len(frames), time.perf_counter() - begun)
 
 

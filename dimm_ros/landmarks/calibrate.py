@@ -3,7 +3,8 @@
 What matches say of their own scatter leaves out what all landmarks of a place share: the recording's poses are off by
 centimetres, and so are landmarks made from them. Two standard deviations, of position and of rotation, are added; they
 are the likeliest for the errors seen (Gaussian errors, the matches' own covariance plus the shared part). They are
-those far from every recorded pose, and shrink as poses near by tell what the recording errs by (``Warp``).
+those far from every recorded pose, and shrink as poses near by tell what the recording errs by (``Warp``). Errors have
+heavier tails than Gaussian ones, so the whole is widened until it holds as many frames as it says, within limits.
 """
 
 from __future__ import annotations
@@ -29,10 +30,8 @@ _PERIOD, _BLOCK, _TIMES = 30, 5, 2
 _SPARSE, _TENTH, _ASKED = 120, 10, 40
 _MIN_FRAMES = 5
 _OUTERMOST = 0.3  # share of the frames
-_TAILS = 1.2  # errors have heavier tails than a Gaussian, and frames elsewhere are further from the recorded ones
 #: Share of frames that the ellipsoid of so many squares must hold, and how much wider it may become for that.
 _INSIDE, _ELLIPSOID, _WIDEST = 0.95, 12.592, 1.3
-_LINES = 1.5  # errors of lines against those of the points that they hide
 _OUTLIER = 40.0  # largest squared Mahalanobis distance that counts: one blunder must not inflate every covariance
 
 #: Of a frame that was found: its error (6,), metres and a rotation vector; the covariance (6, 6) that its matches
@@ -47,6 +46,7 @@ class LandmarkCalibration(BaseModel):
         position_sigma, rotation_sigma_deg: standard deviation per axis, metres and degrees, of views far from every
             recorded pose, see ``Warp``; the defaults are what other maps had. In maps of format 6 and before, of
             views like the frames that were left out.
+        widened: factor of all standard deviations, those of the matches' own scatter among them.
         frames: that were left out and found; 0 when there were too few.
         position_error, rotation_error_deg: their median errors.
         reach: all that were left out, by their distance from the nearest view; None in maps of format 5 and before.
@@ -66,19 +66,11 @@ class LandmarkCalibration(BaseModel):
 
     position_sigma: float = Field(0.02, ge=0)
     rotation_sigma_deg: float = Field(0.5, ge=0)
+    widened: float = Field(1.0, ge=1)
     frames: int = Field(0, ge=0)
     position_error: float | None = Field(None, ge=0)
     rotation_error_deg: float | None = Field(None, ge=0)
     reach: Reach | None = None
-
-    def of_lines(self) -> LandmarkCalibration:
-        """Of the lines that hide these points: one equation a match instead of two."""
-        return self.model_copy(
-            update={
-                "position_sigma": _LINES * self.position_sigma,
-                "rotation_sigma_deg": _LINES * self.rotation_sigma_deg,
-            }
-        )
 
     def covariance(self, pose: LandmarkPose, unknown: float = 1.0) -> np.ndarray:
         """(6, 6) covariance of a pose from landmarks: x, y, z, rx, ry, rz; square metres and radians.
@@ -90,10 +82,10 @@ class LandmarkCalibration(BaseModel):
             unknown: see ``LandmarkResult``.
         """
         shared = np.diag([self.position_sigma**2] * 3 + [np.radians(self.rotation_sigma_deg) ** 2] * 3)
-        information = pose.information / CORRELATED
+        information = pose.information / (CORRELATED * self.widened**2)
         if pose.prior is not None:
             information = information + pose.prior.information
-        return np.linalg.inv(information) + pose.share * unknown * shared
+        return np.linalg.inv(information) + pose.share * unknown * self.widened**2 * shared
 
 
 def left_out(count: int) -> list[np.ndarray]:
@@ -169,10 +161,10 @@ def calibrate_landmarks(sets: Sequence[HeldOut]) -> LandmarkCalibration:
     fitted = np.exp(min(tried, key=lambda each: each.fun).x)
     spread = own + shared * np.diag(np.repeat(fitted**2, 3))
     squares = np.einsum("ni,nij,nj->n", errors, np.linalg.inv(spread), errors)
-    fitted = fitted * _TAILS * np.clip(np.sqrt(np.quantile(squares, _INSIDE) / _ELLIPSOID), 1.0, _WIDEST)
     return LandmarkCalibration(
         position_sigma=float(fitted[0]),
         rotation_sigma_deg=float(np.degrees(fitted[1])),
+        widened=float(np.clip(np.sqrt(np.quantile(squares, _INSIDE) / _ELLIPSOID), 1.0, _WIDEST)),
         frames=len(errors),
         position_error=float(np.median(position)),
         rotation_error_deg=float(np.degrees(np.median(rotation))),

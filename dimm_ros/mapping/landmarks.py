@@ -140,6 +140,7 @@ def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | 
         position_sigma=max(each.position_sigma for each in calibrations),
         frames=sum(each.frames for each in calibrations),
         rotation_sigma_deg=max(each.rotation_sigma_deg for each in calibrations),
+        widened=max(each.widened for each in calibrations),
         reach=reduce(Reach.joined, reaches) if reaches else None,
     )
     changed = known[0].model_copy(update={"images": sum(each.images for each in known), "calibration": worst})
@@ -158,7 +159,7 @@ def update_landmarks(
         return None
     if built.landmarks is None:
         return old.landmarks, header
-    calibration = built.calibration.of_lines() if header.kind == "lines" else built.calibration
+    calibration = built.calibration
     joined = combine(
         [old.landmarks, built.landmarks],
         one_landmark_within([old.landmarks, built.landmarks], [header.calibration, calibration], old.header.radius),

@@ -110,7 +110,7 @@ def test_lines_are_the_points_hidden(built: BuiltLandmarks, frames: list[Frame])
     lines = made.landmarks
     # They are judged as the points that they hide, whether PoseLib, which alone finds poses from lines alone, is there
     # or not.
-    assert made.calibration == built.calibration.of_lines() and made.calibration.frames > 5
+    assert made.calibration == built.calibration and made.calibration.frames > 5
     hidden = hide_in_lines(built.landmarks, LandmarkConfig().seed)
     for name, array in hidden.arrays().items():
         np.testing.assert_array_equal(lines.arrays()[name], array)  # and several threads make the same as any others
