@@ -73,9 +73,14 @@ def scene_of(data: Path, name: str) -> tuple[Recording, dict[str, Recording]]:
     return scene.mapped, scene.queries
 
 
+def map_of(name: str, seed: int) -> Path:
+    """Of a place; the stray walk is asked of the gallery's."""
+    return ROOT / f"{'gallery' if name == 'stray' else name}_{seed}.dimm"
+
+
 def measure_strangers(data: Path, name: str, seed: int) -> dict[str, dict]:
     """How many images of other places a map of red kitchen accepts, by rays and landmarks, and by rays alone."""
-    scene_map = SceneMap.load(ROOT / f"{name}_{seed}.dimm")
+    scene_map = SceneMap.load(map_of(name, seed))
     encoder = Encoder.open(scene_map.header.encoder)
     joint, alone = Localizer(scene_map, encoder), Localizer(scene_map.rays_alone(), encoder)
     found = {}
@@ -98,8 +103,8 @@ def measure(data: Path, name: str, seed: int) -> dict[str, dict]:
     """All rows of one place, by condition and row; of another seed than 0 those that rest on what is trained."""
     preset = PRESETS["cpu"]
     mapped, queries = scene_of(data, name)
-    path, encoder = ROOT / f"{name}_{seed}.dimm", Encoder.open(preset.encoder)
-    if seed and not (ROOT / f"{name}_0.dimm").is_file():
+    path, encoder = map_of(name, seed), Encoder.open(preset.encoder)
+    if seed and not map_of(name, 0).is_file():
         measure(data, name, 0)
     with bars(stoppable=True) as progress:
         if not path.is_file() or SceneMap.load(path).header.figures.get("steps", 0) < preset.training.steps:
@@ -116,7 +121,7 @@ def measure(data: Path, name: str, seed: int) -> dict[str, dict]:
                 raise KeyboardInterrupt
         scene_map = SceneMap.load(path)
         if seed:  # nothing in landmarks is trained
-            first = SceneMap.load(ROOT / f"{name}_0.dimm")
+            first = SceneMap.load(map_of(name, 0))
             header = scene_map.header.model_copy(update={"landmarks": first.header.landmarks})
             scene_map = SceneMap(header, scene_map.head, first.landmarks)
         found: dict[str, dict] = {}
@@ -145,7 +150,7 @@ def measure(data: Path, name: str, seed: int) -> dict[str, dict]:
 
 def measure_times(data: Path, name: str, seed: int) -> dict[str, dict]:
     """Medians of a query's stages and of a tracked image's, asked one by one of a map that is there."""
-    localizer = Localizer.open(ROOT / f"{name}_{seed}.dimm", device="cpu")
+    localizer = Localizer.open(map_of(name, seed), device="cpu")
     queries = next(iter(scene_of(data, name)[1].values())).frames
     rng, found = np.random.default_rng(0), {"query": [], "tracking": [], "following": []}
     with bars() as progress:
