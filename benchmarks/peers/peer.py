@@ -4,8 +4,9 @@ and its stages' times.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +16,11 @@ import numpy as np
 import torch
 
 from dimm_ros.config import PRESETS
-from dimm_ros.data.recording import Recording
+from dimm_ros.data.recording import Frame, Recording
 from dimm_ros.encoder.dinov2 import Encoder, Tokens
 from dimm_ros.encoder.patches import PatchGrid, fit, normalise, patch_grid
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.mapping.build import open_buffer
-from dimm_ros.mapping.features import FeatureBuffer
 from dimm_ros.mapping.training_views import TrainingViews
 
 #: Name of the feature buffer's folder.
@@ -78,19 +78,23 @@ class Mapped:
         """The feature buffer's (recorded and virtual views of the whole recording); their encoding counts as
         mapping.
         """
-        buffer = self._buffer()
+        buffer = open_buffer(self.folder / FEATURES, self.whole, self.encoder, PRESETS["cpu"].training)
         self.seconds["features"] = buffer.seconds
         return buffer.training_views(PRESETS["cpu"].training.memory_mb)
 
     def cls(self) -> np.ndarray:
-        """(V, W) float32 CLS tokens of the recorded images; their encoding counts as mapping."""
-        buffer, names = self._buffer(), {frame.name: index for index, frame in enumerate(self.whole.frames)}
-        rows = [names[frame.name] for frame in self.recording.frames]
-        self.seconds["features"] = buffer.seconds * len(rows) / buffer.views
-        return np.array(buffer.context[rows, : self.encoder.cls_dim], dtype=np.float32)
+        """(V, W) float32 CLS tokens of the recorded images, kept in files from run to run; their encoding counts as
+        mapping.
+        """
+        parts = [
+            kept(self.shared / "cls", frame, lambda image, camera=frame.camera: {"cls": self._cls(image, camera)})
+            for frame in self.recording.frames
+        ]
+        self.seconds["features"] = sum(float(part["seconds"]) for part in parts)
+        return np.stack([part["cls"] for part in parts])
 
-    def _buffer(self) -> FeatureBuffer:
-        return open_buffer(self.folder / FEATURES, self.whole, self.encoder, PRESETS["cpu"].training)
+    def _cls(self, image: np.ndarray, camera: Camera) -> np.ndarray:
+        return encoded(self.encoder, image, camera, Stages())[0].cls[0].float().numpy()
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -116,6 +120,21 @@ class Stages:
         start = time.perf_counter()
         yield
         self.ms[stage] = self.ms.get(stage, 0.0) + 1e3 * (time.perf_counter() - start)
+
+
+def kept(folder: Path, frame: Frame, work: Callable[[np.ndarray], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """What is worked out of an image, and the ``seconds`` that it took: from a file of the folder, or into one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / (Path(frame.name).name + ".npz")
+    if not file.is_file():
+        image = frame.load()
+        start = time.perf_counter()
+        found, partial = work(image), file.with_suffix(".part")
+        with partial.open("wb") as stream:
+            np.savez(stream, seconds=time.perf_counter() - start, **found)
+        os.replace(partial, file)
+    with np.load(file, allow_pickle=False) as stored:
+        return dict(stored)
 
 
 def encoded(encoder: Encoder, image: np.ndarray, camera: Camera, stages: Stages) -> tuple[Tokens, PatchGrid]:

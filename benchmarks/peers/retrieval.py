@@ -17,6 +17,7 @@ from dimm_ros.progress import ProgressCallback
 NAME = "retrieval"
 TITLE = "retrieval (pose of the most similar CLS token)"
 NEEDS = ()
+FEATURES = False  # of recorded images alone, which it encodes itself
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dimm_ros.progress import ProgressCallback
 NAME = "retrieval_mean"
 TITLE = "retrieval (mean of the three most similar, weighted)"
 NEEDS = ()
+FEATURES = False  # of recorded images alone, which it encodes itself
 
 
 def build(mapped: Mapped, progress: ProgressCallback) -> retrieval.RetrievalMap:

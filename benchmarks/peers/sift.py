@@ -14,6 +14,7 @@ from dimm_ros.progress import ProgressCallback
 NAME = "sift"
 TITLE = "hloc with SIFT (pycolmap features and triangulation, PoseLib)"
 NEEDS = ("pycolmap", "poselib")
+FEATURES = False  # of recorded images alone, which it encodes itself
 #: What two CPU cores leave time for: images mapped, queries answered at most; the table says so.
 MAPPED, QUERIES = 150, 25
 
