@@ -78,9 +78,19 @@ def map_of(name: str, seed: int) -> Path:
     return ROOT / f"{'gallery' if name == 'stray' else name}_{seed}.dimm"
 
 
+def opened(name: str, seed: int) -> SceneMap:
+    """The map of a place; of another seed than 0 with the first one's landmarks, in which nothing is trained."""
+    scene_map = SceneMap.load(map_of(name, seed))
+    if seed == 0:
+        return scene_map
+    first = SceneMap.load(map_of(name, 0))
+    header = scene_map.header.model_copy(update={"landmarks": first.header.landmarks})
+    return SceneMap(header, scene_map.head, first.landmarks)
+
+
 def measure_strangers(data: Path, name: str, seed: int) -> dict[str, dict]:
     """How many images of other places a map of red kitchen accepts, by rays and landmarks, and by rays alone."""
-    scene_map = SceneMap.load(map_of(name, seed))
+    scene_map = opened(name, seed)
     encoder = Encoder.open(scene_map.header.encoder)
     joint, alone = Localizer(scene_map, encoder), Localizer(scene_map.rays_alone(), encoder)
     found = {}
@@ -100,12 +110,10 @@ def measure_strangers(data: Path, name: str, seed: int) -> dict[str, dict]:
 
 
 def measure(data: Path, name: str, seed: int) -> dict[str, dict]:
-    """All rows of one place, by condition and row; of another seed than 0 those that rest on what is trained."""
+    """All rows of one place, by condition and row; of another seed than 0, which is first, those of what is trained."""
     preset = PRESETS["cpu"]
     mapped, queries = scene_of(data, name)
     path, encoder = map_of(name, seed), Encoder.open(preset.encoder)
-    if seed and not map_of(name, 0).is_file():
-        measure(data, name, 0)
     with bars(stoppable=True) as progress:
         if not path.is_file() or SceneMap.load(path).header.figures.get("steps", 0) < preset.training.steps:
             result = build_map(
@@ -119,11 +127,7 @@ def measure(data: Path, name: str, seed: int) -> dict[str, dict]:
             )
             if not result.complete:
                 raise KeyboardInterrupt
-        scene_map = SceneMap.load(path)
-        if seed:  # nothing in landmarks is trained
-            first = SceneMap.load(map_of(name, 0))
-            header = scene_map.header.model_copy(update={"landmarks": first.header.landmarks})
-            scene_map = SceneMap(header, scene_map.head, first.landmarks)
+        scene_map = opened(name, seed)
         found: dict[str, dict] = {}
         for condition, recording in queries.items():
             rows = _asked(
@@ -150,7 +154,8 @@ def measure(data: Path, name: str, seed: int) -> dict[str, dict]:
 
 def measure_times(data: Path, name: str, seed: int) -> dict[str, dict]:
     """Medians of a query's stages and of a tracked image's, asked one by one of a map that is there."""
-    localizer = Localizer.open(map_of(name, seed), device="cpu")
+    scene_map = opened(name, seed)
+    localizer = Localizer(scene_map, Encoder.open(scene_map.header.encoder, device="cpu"))
     queries = next(iter(scene_of(data, name)[1].values())).frames
     rng, found = np.random.default_rng(0), {"query": [], "tracking": [], "following": []}
     with bars() as progress:
@@ -217,7 +222,7 @@ def _alone(
     if proven:
         pose = found.world_from_rig.copy()
         pose[:3, 3] += origin
-        covariance = built.calibration.covariance(found.pose, found.unknown)
+        covariance = built.calibration.covariance(found.pose, found.unknown, found.apart)
         inliers = int(found.pose.inliers.sum())
     return Estimate(
         world_from_camera=pose,

@@ -366,7 +366,7 @@ class Localizer:
         share, and the prior's information.
         """
         pose, matched = found.pose, found.matched
-        covariance = self.map.header.landmarks.calibration.covariance(pose, found.unknown)
+        covariance = self.map.header.landmarks.calibration.covariance(pose, found.unknown, found.apart)
         world_from_base = found.world_from_rig.copy()
         world_from_base[:3, 3] += self.map.header.origin
         agreeing = np.bincount(matched.camera[pose.inliers], minlength=len(keypoints))

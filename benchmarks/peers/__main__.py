@@ -2,7 +2,7 @@
 
 Every row (a scene and a peer) runs in a process of its own, so that its peak memory is its own; its figures are stored
 at once in results/bench_peers/figures.json and not measured again. Writes docs/benchmarks_peers.md and its pictures
-from what is stored; what is not stored reads "not measured". ``make bench-peers`` installs the peers first.
+from what is stored, and names the peers that are not. ``make bench-peers`` installs the peers first.
 """
 
 from __future__ import annotations

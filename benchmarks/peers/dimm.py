@@ -70,6 +70,7 @@ def made_alike(path: Path, preset: Preset) -> bool:
     if not path.is_file():
         return False
     header = SceneMap.load(path).header
-    known = all(set(type(part).model_fields) <= part.model_fields_set for part in (header.training, header.head))
-    points = header.landmarks is not None and header.landmarks.kind == preset.landmarks.kind
-    return known and points and header.made_as(preset)
+    if header.landmarks is None or header.landmarks.kind != preset.landmarks.kind:
+        return False
+    parts = (header.training, header.head, header.landmarks.calibration)
+    return all(set(type(part).model_fields) <= part.model_fields_set for part in parts) and header.made_as(preset)

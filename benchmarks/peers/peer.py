@@ -58,7 +58,7 @@ class Mapped:
         whole: the recording whose features are stored, which is ``recording`` unless the peer can only map some of it.
         encoder: the product's, frozen; its tokens are shared by the peers that use it.
         folder: where what is worked out is kept; ``features`` in it is a complete ``FeatureBuffer`` of the whole
-            recording.
+            recording where the peer takes one (its FEATURES).
         shared: where features of single images are kept, for all scenes of the same images.
         steps: of a head's training.
         ablation_split: of red kitchen, whose map ``benchmarks.landmarks`` may have made already; empty for none.
@@ -86,8 +86,9 @@ class Mapped:
         """(V, W) float32 CLS tokens of the recorded images, kept in files from run to run; their encoding counts as
         mapping.
         """
+        folder = self.shared / f"cls_{self.encoder.config.input_size}_{self.encoder.weights.sha256[:8]}"
         parts = [
-            kept(self.shared / "cls", frame, lambda image, camera=frame.camera: {"cls": self._cls(image, camera)})
+            kept(folder, frame, lambda image, camera=frame.camera: {"cls": self._cls(image, camera)})
             for frame in self.recording.frames
         ]
         self.seconds["features"] = sum(float(part["seconds"]) for part in parts)

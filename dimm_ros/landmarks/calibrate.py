@@ -72,20 +72,25 @@ class LandmarkCalibration(BaseModel):
     rotation_error_deg: float | None = Field(None, ge=0)
     reach: Reach | None = None
 
-    def covariance(self, pose: LandmarkPose, unknown: float = 1.0) -> np.ndarray:
+    def covariance(self, pose: LandmarkPose, unknown: float = 1.0, apart: np.ndarray | None = None) -> np.ndarray:
         """(6, 6) covariance of a pose from landmarks: x, y, z, rx, ry, rz; square metres and radians.
 
         Few landmarks leave most of the pose to the prior, and then add little of the errors that they share.
 
         Args:
             pose: with what its matches' own scatter says, and the prior that joined it.
-            unknown: see ``LandmarkResult``.
+            unknown, apart: see ``LandmarkResult``. Two passes that are far apart err more than others: half of the
+                variance is theirs.
         """
-        shared = np.diag([self.position_sigma**2] * 3 + [np.radians(self.rotation_sigma_deg) ** 2] * 3)
+        variance = (self.widened * np.array([self.position_sigma, np.radians(self.rotation_sigma_deg)])) ** 2
+        if apart is not None:
+            variance = (
+                variance + np.mean(apart.reshape(2, 3) ** 2, axis=1) / 2
+            ) / 2  # of two: half their difference's square
         information = pose.information / (CORRELATED * self.widened**2)
         if pose.prior is not None:
             information = information + pose.prior.information
-        return np.linalg.inv(information) + pose.share * unknown * self.widened**2 * shared
+        return np.linalg.inv(information) + pose.share * unknown * np.diag(np.repeat(variance, 3))
 
 
 def left_out(count: int) -> list[np.ndarray]:

@@ -24,9 +24,10 @@ _COARSE = 1000, 1500
 _FOUND_PX = 16.0
 #: Proof from which a pose is believed: one false alarm in so many, as a power of ten.
 MIN_PROOF = 6.0
-#: Another pass of the recording: least share of the first one's inliers, how far off their pixels are by its pose, and
-#: how far apart the two poses may be, as a share of the distance of what is seen, and radians.
-_OTHER_SHARE, _OTHER_PX, _OTHER_APART = 0.2, 10.0, (0.06, 0.1)
+#: Another pass of the recording: least number of inliers and share of the first one's, how far off they are by its
+#: pose at least, pixels, and how far apart the two poses are at most, as a share of the distance of what is seen, and
+#: radians; and how wide its part of the image is at least, as a share of the first one's.
+_OTHER_LEAST, _OTHER_SHARE, _OTHER_PX, _OTHER_APART, _OTHER_WIDE = 30, 0.2, 10.0, (0.06, 0.1), 0.5
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ class LandmarkResult:
     Attributes:
         world_from_rig: (4, 4) the pose as the recording would have it, see ``Warp``.
         unknown: share of the variance of the recording's errors that its poses near by do not tell, 0 to 1.
-        other: (4, 4) the pose by those matches that contradict it together, as landmarks of another pass of the
-            recording over the place do; None where there are none.
+        other: (4, 4) world_from_rig by those matches that contradict the pose together, as landmarks of another pass of
+            the recording over the place do, not bent; None where there are none.
+        apart: (6,) what ``other`` is off from the pose at the camera that shows most; None without it.
     """
 
     pose: LandmarkPose
@@ -71,6 +73,7 @@ class LandmarkResult:
     world_from_rig: np.ndarray
     unknown: float = 1.0
     other: np.ndarray | None = None
+    apart: np.ndarray | None = None
 
     @property
     def proven(self) -> bool:
@@ -150,10 +153,16 @@ def _as_recorded(found: LandmarkResult, rig_from_camera: np.ndarray, landmarks: 
         return found
     seen = rig_from_camera[np.bincount(found.matched.camera[found.pose.inliers]).argmax()]
     recorded, unknown = landmarks.warp.recorded(found.world_from_rig @ seen)
-    if found.other is not None:
-        unknown = unknown / (1.0 + unknown)
-        recorded = moved(recorded, unknown * pose_difference(found.other @ seen, recorded))
-    return replace(found, world_from_rig=recorded @ invert(seen), unknown=unknown)
+    if found.other is None:
+        return replace(found, world_from_rig=recorded @ invert(seen), unknown=unknown)
+    apart = pose_difference(found.other @ seen, found.world_from_rig @ seen)
+    metres, radians = np.linalg.norm(apart.reshape(2, 3), axis=1) / [landmarks.seen_distance, 1.0]
+    pixels = (metres + radians) / found.matched.matches.sigma[0]
+    if pixels < _OTHER_PX or metres > _OTHER_APART[0] or radians > _OTHER_APART[1]:
+        return replace(found, world_from_rig=recorded @ invert(seen), unknown=unknown, other=None)
+    own = found.pose.share * unknown  # what a prior gives is of no pass
+    recorded = moved(recorded, own / (1.0 + own) * pose_difference(found.other @ seen, recorded))
+    return replace(found, world_from_rig=recorded @ invert(seen), unknown=unknown / (1.0 + own), apart=apart)
 
 
 def _located(
@@ -178,17 +187,15 @@ def _located(
     if found is None or not found.proven or matched.region_px < 2 * _FOUND_PX:
         return found
     narrowed = _narrowed(found, keypoints, rig_from_camera, landmarks, seed)
-    if landmarks.kind == "lines" or not (prior is None or everywhere):
-        return narrowed  # without a prior, lines fix no pose
+    if landmarks.warp is None or landmarks.kind == "lines" or not (prior is None or everywhere):
+        return narrowed  # lines hardly fix a pose by the few that are left over; a search about a prior sees one pass
     second = _left_over(found, landmarks, seed)
     if second is None:
         return narrowed
     rest = np.ones(len(landmarks), bool)
     rest[narrowed.matched.landmarks[narrowed.pose.inliers]] = False
-    other = _narrowed(second, keypoints, rig_from_camera, landmarks.chosen(rest), seed).world_from_rig
-    apart = np.linalg.norm(pose_difference(other, narrowed.world_from_rig).reshape(2, 3), axis=1)
-    near = (apart <= [_OTHER_APART[0] * landmarks.seen_distance, _OTHER_APART[1]]).all()
-    return replace(narrowed, other=other) if near else narrowed
+    other = _narrowed(second, keypoints, rig_from_camera, landmarks.chosen(rest), seed)
+    return replace(narrowed, other=other.world_from_rig)
 
 
 def _narrowed(
@@ -206,14 +213,18 @@ def _narrowed(
 
 def _left_over(found: LandmarkResult, landmarks: Landmarks, seed: int) -> LandmarkResult | None:
     """What the matches that a pose leaves over prove together, as the landmarks of another pass of the recording over
-    the place do; None where they are few beside the first.
+    the place do; None where they are few beside the first, or in a small part of the image, as on a thing that was
+    moved.
     """
-    matches, pose = found.matched.matches, found.pose
-    left = np.flatnonzero(squared_errors(pose.rotation[None], pose.centre[None], matches)[0] > _OTHER_PX**2)
-    least = _OTHER_SHARE * pose.inliers.sum()
+    matches, first = found.matched.matches, found.pose.inliers
+    errors = squared_errors(found.pose.rotation[None], found.pose.centre[None], matches)[0]
+    left = np.flatnonzero(errors > _OTHER_PX**2)
+    least = max(_OTHER_LEAST, _OTHER_SHARE * first.sum())
     second = _solved(found.matched.at(left), landmarks, None, seed) if len(left) >= least else None
-    agree = second is not None and second.proven and second.pose.inliers.sum() >= least
-    return second if agree else None
+    if second is None or not second.proven or second.pose.inliers.sum() < least:
+        return None
+    here, there = (np.linalg.norm(matches.bearings[rows].std(axis=0)) for rows in (left[second.pose.inliers], first))
+    return second if here > _OTHER_WIDE * there else None
 
 
 def _solved(matched: Matched, landmarks: Landmarks, prior: PosePrior | None, seed: int) -> LandmarkResult | None:

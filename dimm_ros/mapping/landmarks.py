@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _FILE = "landmarks.safetensors"
 #: How far apart one landmark may be in two recordings: in standard deviations of what landmark poses err by, and at
 #: least, as a share of the distance it is seen from: poses may be exact, as those of rendered images; keypoints never.
-_TOLERANCE, _LEAST_SHARE = 4.0, 0.02
+_TOLERANCE, _LEAST_SHARE = 5.0, 0.02
 
 
 def no_landmarks() -> BuiltLandmarks:
@@ -124,7 +124,7 @@ def one_landmark_within(
     """
     seen = np.array([each.seen_distance for each in landmarks])
     distance = radius if np.isnan(seen).all() else float(np.nanmin(seen))
-    return max(_LEAST_SHARE * distance, _TOLERANCE * max(each.position_sigma for each in calibrations))
+    return max(_LEAST_SHARE * distance, _TOLERANCE * max(each.widened * each.position_sigma for each in calibrations))
 
 
 def merged_landmark_header(headers: Sequence[MapHeader], landmarks: Landmarks | None) -> LandmarkHeader | None:
