@@ -221,10 +221,20 @@ def test_why_there_are_none_is_said(
 
 def test_merged_errors_are_the_largest() -> None:
     headers = [
-        SimpleNamespace(landmarks=header(calibration=LandmarkCalibration(position_sigma=sigma)))
-        for sigma in (0.05, 0.02)
+        SimpleNamespace(landmarks=header(calibration=LandmarkCalibration(position_sigma=sigma, widened=widened)))
+        for sigma, widened in ((0.05, 1.0), (0.02, 1.3))
     ]
-    assert making.merged_landmark_header(headers, landmarks()).calibration.position_sigma == 0.05
+    merged = making.merged_landmark_header(headers, landmarks()).calibration
+    assert (merged.position_sigma, merged.widened) == (0.05, 1.3)
+
+
+def test_one_landmark_lies_within_what_poses_err_by() -> None:
+    """Of a map whose errors have heavy tails it may be further away."""
+    one, wide = (LandmarkCalibration(position_sigma=0.05, widened=by) for by in (1.0, 1.2))
+    near = replace(landmarks(), seen_from=np.tile([1, 0, 0, 1, 2, 2], (len(landmarks()), 1)).astype(np.float16))
+    assert making.one_landmark_within([near], [one], 1.0) == pytest.approx(5 * 0.05)
+    assert making.one_landmark_within([near, near], [one, wide], 1.0) == pytest.approx(5 * 0.05 * 1.2)
+    assert making.one_landmark_within([near], [LandmarkCalibration(position_sigma=0)], 1.0) == pytest.approx(0.04)
 
 
 def test_how_errors_grew_in_maps_of_format_6_is_left_out(tmp_path: Path) -> None:
