@@ -21,8 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads, as in
 
 import numpy as np  # noqa: E402
 
-from benchmarks.ablation.__main__ import OTHER_PLACES  # noqa: E402
-from benchmarks.peers.scenes import SCENES  # noqa: E402
+from benchmarks.peers.scenes import OTHER_PLACES, SCENES  # noqa: E402
 from dimm_ros.cli.console import bars, console  # noqa: E402
 from dimm_ros.config import PRESETS, GateConfig, LandmarkConfig  # noqa: E402
 from dimm_ros.data.open import open_recording  # noqa: E402

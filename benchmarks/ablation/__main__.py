@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads, as in
 import numpy as np  # noqa: E402
 
 from benchmarks.ablation import features, rows, train, windows  # noqa: E402
+from benchmarks.peers.scenes import OTHER_PLACES  # noqa: E402
 from benchmarks.report import Store  # noqa: E402
 from dimm_ros.audit.membership import auc  # noqa: E402
 from dimm_ros.cli.console import Bars, bars, console  # noqa: E402
@@ -22,7 +23,6 @@ from dimm_ros.scene_map import SceneMap  # noqa: E402
 
 ROOT = Path("results") / "ablation"
 SPLITS, SEEDS, TRIAL_SPLIT = ("near", "mid", "far"), (0, 1, 2), "mid"
-OTHER_PLACES = {"bonsai": 4, "herzjesu": 4, "office_hololens": 4}
 WINDOWS = (5, 10)
 
 

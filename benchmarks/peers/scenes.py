@@ -17,6 +17,8 @@ from dimm_ros.gallery.trajectory import MOUNTS, trajectory
 
 QUERIES = 50  # of a scene, at most: some peers take seconds for each
 MAPPED = 100  # images of the scenes other than red kitchen: there is not the time for more on two cores
+#: Every so many-th image of these is asked of red kitchen's maps, which must not know it.
+OTHER_PLACES = {"bonsai": 4, "herzjesu": 4, "office_hololens": 4}
 _HELD_OUT = 8  # every so many images, where there is no split
 _GALLERY_SEEDS, _GALLERY_SPREAD, _GALLERY_HZ = (21, 22), 0.25, 48.0  # two walks along one route, as the demo's
 _GALLERY_SECONDS, _GALLERY_EVERY, _GALLERY_QUERIES = 28.0, 13, 20
