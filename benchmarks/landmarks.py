@@ -108,8 +108,8 @@ def measure_strangers(data: Path, name: str, seed: int) -> dict[str, dict]:
     return found
 
 
-def measure(data: Path, name: str, seed: int) -> dict[str, dict]:
-    """All rows of one place, by condition and row; of another seed than 0, which is first, those of what is trained."""
+def measure(data: Path, name: str, seed: int, rows: Sequence[str] = ROWS) -> dict[str, dict]:
+    """Rows of one place, by condition and row; of another seed than 0, which is first, those of what is trained."""
     preset = PRESETS["cpu"]
     mapped, queries = scene_of(data, name)
     path, encoder = map_of(name, seed), Encoder.open(preset.encoder)
@@ -129,14 +129,14 @@ def measure(data: Path, name: str, seed: int) -> dict[str, dict]:
         scene_map = opened(name, seed)
         found: dict[str, dict] = {}
         for condition, recording in queries.items():
-            rows = _asked(
+            answered = _asked(
                 scene_map,
                 encoder,
                 recording,
-                TRAINED if seed else ROWS,
+                [row for row in rows if seed == 0 or row in TRAINED],
                 lambda done, total, what=condition or name: progress(what, done, total),
             )
-            found |= {f"{condition}/{row}": figures for row, figures in rows.items()}
+            found |= {f"{condition}/{row}": figures for row, figures in answered.items()}
     if seed:
         return found
     figures, header = scene_map.header.figures, scene_map.header.landmarks
@@ -379,7 +379,12 @@ def main() -> None:
     parser.add_argument("--strangers", action="store_true", help="images of other places, asked of maps that are there")
     parser.add_argument("--times", action="store_true", help="times of queries and tracking, of maps that are there")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument(
+        "--again", nargs="+", choices=ROWS[:-1], help="measure these rows again, of maps that are there"
+    )
     given = parser.parse_args()
+    if given.again and (given.alone or given.strangers or given.times):
+        parser.error("--again is for the rows of maps, without --alone, --strangers and --times")
     ROOT.mkdir(parents=True, exist_ok=True)
     store = ROOT / "figures.json"
     known: dict[str, dict] = json.loads(store.read_text()) if store.is_file() else {}
@@ -394,8 +399,9 @@ def main() -> None:
                 if chosen:
                     what, work = suffix, other
             key = f"{name} {seed}{what}"
-            if key not in known:
-                known[key] = work(given.data, name, seed)
+            if key not in known or given.again:
+                rows = work(given.data, name, seed, given.again) if given.again else work(given.data, name, seed)
+                known[key] = {**known.get(key, {}), **rows}
                 write_whole(store, json.dumps(known, indent=2) + "\n")
     others = [f"{place}: {found}" for place, found in known.items() if place.endswith(("strangers", "times"))]
     for line in [*table(known), *others]:

@@ -21,7 +21,7 @@ from dimm_ros.landmarks.keypoints import Keypoints
 from dimm_ros.landmarks.locate import locate
 from dimm_ros.landmarks.store import Landmarks
 from dimm_ros.reach import Reach
-from dimm_ros.solver.landmark_pose import CORRELATED, LandmarkPose
+from dimm_ros.solver.landmark_pose import LandmarkPose
 
 #: Of many key frames, the last of so many are left out together, for a frame between its neighbours would make it too
 #: easy; twice, each time others.
@@ -87,7 +87,7 @@ class LandmarkCalibration(BaseModel):
             variance = (
                 variance + np.mean(apart.reshape(2, 3) ** 2, axis=1) / 2
             ) / 2  # of two: half their difference's square
-        information = pose.information / (CORRELATED * self.widened**2)
+        information = pose.counted / self.widened**2
         if pose.prior is not None:
             information = information + pose.prior.information
         return np.linalg.inv(information) + pose.share * unknown * np.diag(np.repeat(variance, 3))
@@ -185,7 +185,7 @@ def _found(held_out: HeldOut) -> list[_Found | None]:
         if found is None or not found.proven:
             result.append(None)
             continue
-        own = CORRELATED * np.linalg.inv(found.pose.information)
+        own = np.linalg.inv(found.pose.counted)
         result.append((pose_difference(found.world_from_rig, pose), own, found.unknown))
     return result
 

@@ -15,9 +15,9 @@ from scipy.special import gammaln
 
 from dimm_ros.solver.landmarks import LandmarkMatches, PosePrior, information, refine, squared_errors, three_point_poses
 
-#: Neighbouring matches err alike, for their landmarks were placed by the same images: they count for a quarter of their
-#: number.
-CORRELATED = 4.0
+#: Neighbouring matches err alike, for their landmarks were placed by the same images: of points they count for a
+#: quarter of their number; of lines for less, as wrong ones lie near a line by chance far more often than near a point.
+_CORRELATED = {2: 4.0, 1: 16.0}
 #: Inlier threshold in pixels of the searched image, and the kernel's width at the end.
 INLIER_PX, _WIDTH = 6.0, 4.0
 _PROOF_PX = (INLIER_PX, 4.0, 2.5, 1.5)
@@ -51,6 +51,7 @@ class LandmarkPose:
         proof: logarithm to base 10 of how many poses would have to be tried until as many matches agree by chance.
         prior: the prior that the pose rests on as well; None where there was none, or where the landmarks contradict
             it.
+        equations: that each match gives: two of points, one of lines.
     """
 
     rotation: np.ndarray
@@ -59,13 +60,19 @@ class LandmarkPose:
     information: np.ndarray
     proof: float
     prior: PosePrior | None
+    equations: int = 2
+
+    @property
+    def counted(self) -> np.ndarray:
+        """(6, 6) the landmarks' information for what it is worth, as matches do not err independently."""
+        return self.information / _CORRELATED[self.equations]
 
     @property
     def share(self) -> float:
         """Of the pose, how much is the landmarks' and not the prior's: 0 to 1."""
         if self.prior is None:
             return 1.0
-        joined = np.linalg.inv(self.information / CORRELATED + self.prior.information)
+        joined = np.linalg.inv(self.counted + self.prior.information)
         return float(1.0 - np.trace(joined @ self.prior.information) / 6)
 
 
@@ -108,6 +115,7 @@ def solve_landmarks(
         information=_information(rotation, centre, errors, matches),
         proof=best_proof(errors, chance, matches.equations),
         prior=joined,
+        equations=matches.equations,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -203,3 +204,12 @@ def test_errors_are_as_large_as_the_covariance_says(kind: str, joined: bool) -> 
         error = rig.error(found.rotation, found.centre)
         squares.append(error @ information @ error)
     assert 0.75 < np.mean(squares) / 6 < 1.4
+
+
+@pytest.mark.parametrize(("kind", "share"), [("points", 4), ("lines", 16)])
+def test_matches_of_lines_count_for_less(kind: str, share: int) -> None:
+    rig = Rig(2, count=150, kind=kind, cameras=2)
+    found = solve_landmarks(rig.matches, ratios(rig), CHANCE, PosePrior(*rig.beside(0.02, 0.01), np.eye(6)))
+    np.testing.assert_allclose(found.counted, found.information / share)
+    sure = replace(found, prior=PosePrior(found.rotation, found.centre, found.counted))
+    assert sure.share == pytest.approx(0.5), "as much is the prior's as the landmarks'"
