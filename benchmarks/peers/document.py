@@ -40,7 +40,7 @@ off, so rows may be hours apart.
 How to read it:
 - Every row is a process of its own: it makes its map and answers the queries one by one. A query that is not answered counts as
   infinitely far and as failed. The same queries for all peers, at most {queries} of a scene; `lightglue` answers {few} of them and maps
-  {few_mapped} images at most, and `sift` maps {sift_mapped}, for they take long for each on a CPU.
+  {few_mapped} images at most, and `sift` answers {sift} and maps {sift_mapped}, for they take long for each on a CPU.
 - *mapping* is landmarks, features of key frames and training (or matching and triangulation); what several peers need of the encoder is made once
   and counted for each that uses it: recorded and virtual views for what is trained, the recorded images alone for retrieval. *memory* is the process's peak until the map
   was made, Python and libraries included.
@@ -109,6 +109,7 @@ def _head(figures: dict[str, dict]) -> str:
         queries=QUERIES,
         few=lightglue.QUERIES,
         few_mapped=lightglue.MAPPED,
+        sift=peer_of("sift").QUERIES,
         sift_mapped=peer_of("sift").MAPPED,
         mapped=MAPPED,
     )

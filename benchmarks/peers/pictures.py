@@ -96,11 +96,11 @@ def _accuracy(pyplot, figures: dict[str, dict], scenes: list[str]):
     return figure
 
 
-def _plain(scale) -> None:
+def _plain(scale, at: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:
     """1, 2, 5, 10, ... on a logarithmic axis, as numbers."""
     from matplotlib import ticker
 
-    scale.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    scale.set_major_locator(ticker.LogLocator(subs=at))
     scale.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     scale.set_minor_formatter(ticker.NullFormatter())
 
@@ -131,10 +131,10 @@ def _errors(pyplot, figures: dict[str, dict], scenes: list[str]):
                     label=peer,
                     linewidth=1.2,
                 )
-        axis.set(xscale="log", xlim=(0.3, 300), ylim=(0, 101), xlabel="error [cm]", ylabel="queries [%]")
+        axis.set(xscale="log", xlim=(0.02, 300), ylim=(0, 101), xlabel="error [cm]", ylabel="queries [%]")
         axis.set_title(f"{scene} {condition}".replace("_", " "))
         axis.grid(alpha=0.3)
-        _plain(axis.xaxis)
+        _plain(axis.xaxis, (1.0,))
     _legend(figure, axes[0])
     return figure
 
