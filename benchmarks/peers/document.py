@@ -39,7 +39,7 @@ off, so rows may be hours apart.
 
 How to read it:
 - Every row is a process of its own: it makes its map and answers the queries one by one. A query that is not answered counts as
-  infinitely far and as failed. The same queries for all peers, at most {queries} of a scene; `lightglue` answers {few} of them and maps
+  infinitely far and as failed; medians are the upper of the two middle values. The same queries for all peers, at most {queries} of a scene; `lightglue` answers {few} of them and maps
   {few_mapped} images at most, and `sift` answers {sift} and maps {sift_mapped}, for they take long for each on a CPU.
 - *mapping* is landmarks, features of key frames and training (or matching and triangulation); what several peers need of the encoder is made once
   and counted for each that uses it: recorded and virtual views for what is trained, the recorded images alone for retrieval. *memory* is the process's peak until the map
