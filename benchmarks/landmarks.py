@@ -385,6 +385,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.again and (given.alone or given.strangers or given.times):
         parser.error("--again is for the rows of maps, without --alone, --strangers and --times")
+    if any(given.seeds) and 0 not in given.seeds and not all(map_of(name, 0).is_file() for name in given.places):
+        parser.error("seed 0 comes first: its landmarks are those of all seeds")
     ROOT.mkdir(parents=True, exist_ok=True)
     store = ROOT / "figures.json"
     known: dict[str, dict] = json.loads(store.read_text()) if store.is_file() else {}

@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads, as in
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from benchmarks.report import Row, machine, table  # noqa: E402
+from benchmarks.report import Row, machine, put_json, table  # noqa: E402
 from dimm_ros.cli.console import console  # noqa: E402
 from dimm_ros.data.open import open_recording  # noqa: E402
 from dimm_ros.data.recording import Frame  # noqa: E402
@@ -170,9 +170,7 @@ def main() -> None:
 
     def keep(key: str, row: Row) -> None:
         figures[key] = row | {"machine": machine(["cpu"])}
-        partial = store.with_suffix(".part")
-        partial.write_text(json.dumps(figures, indent=1) + "\n")
-        os.replace(partial, store)
+        put_json(figures, store)
 
     for split in given.splits:
         frames = open_recording(given.data / "redkitchen", split=f"{split}:val").frames

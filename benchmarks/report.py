@@ -16,6 +16,7 @@ from rich.table import Table
 
 from dimm_ros.cli.console import EXIT_ERROR, errors
 from dimm_ros.errors import DimmError
+from dimm_ros.whole_file import write_whole
 
 #: A row of figures: column name -> text or number. All rows of a benchmark have the same columns.
 Row = dict[str, str | int | float]
@@ -63,10 +64,7 @@ def write_json(figures: dict, folder: Path) -> Path:
 
 def put_json(content: object, path: Path) -> Path:
     """Write a JSON file whole or not at all."""
-    partial = path.with_suffix(f".part{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    return write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 class Store:

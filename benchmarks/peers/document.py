@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +12,7 @@ from benchmarks.peers.cost import IMAGES, INPUT_SIZES, RAYS
 from benchmarks.peers.measure import PEERS, peer_of
 from benchmarks.peers.published import NOTE, ROWS
 from benchmarks.peers.scenes import MAPPED, QUERIES, SCENES
+from dimm_ros.whole_file import write_whole
 
 REMARKS = Path(__file__).with_name("remarks.md")
 _PACKAGES = (
@@ -69,12 +69,8 @@ def write(figures: dict[str, dict], path: Path) -> Path:
         rows = {peer: figures.get(f"{scene}/{peer}") for peer in PEERS}
         parts.append(_scene(scene, rows, remarks))
     parts += [_stages(figures), remarks.get("stages", ""), _pictures(figures, path.parent / "images")]
-    cost = _cost(figures)
-    parts += [cost, remarks.get("cost", "") if cost else "", _published()]
-    partial = path.with_suffix(".part")
-    partial.write_text("\n".join(part.rstrip() + "\n" for part in parts if part) + "", encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    parts += [_cost(figures), remarks.get("cost", ""), _published()]
+    return write_whole(path, "\n".join(part.rstrip() + "\n" for part in parts if part))
 
 
 def _remarks() -> dict[str, str]:

@@ -141,7 +141,7 @@ def _features(
     """Features of all frames, kept in files from run to run, and the seconds that finding them took in all."""
     result, seconds = [], 0.0
     for done, frame in enumerate(recording.frames, start=1):
-        found = kept(folder, frame, lambda image: asdict(matcher.extract(image)))
+        found = kept(folder, frame, lambda image, _: asdict(matcher.extract(image)))
         seconds += float(found.pop("seconds"))
         result.append(LocalFeatures(**found))
         progress(f"{matcher.name} features", done, len(recording.frames))

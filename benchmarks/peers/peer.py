@@ -4,7 +4,6 @@ and its stages' times.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from dimm_ros.encoder.patches import PatchGrid, fit, normalise, patch_grid
 from dimm_ros.geometry.camera import Camera
 from dimm_ros.mapping.build import open_buffer
 from dimm_ros.mapping.training_views import TrainingViews
+from dimm_ros.whole_file import written_whole
 
 #: Name of the feature buffer's folder.
 FEATURES = "features"
@@ -61,7 +61,8 @@ class Mapped:
             recording where the peer takes one (its FEATURES).
         shared: where features of single images are kept, for all scenes of the same images.
         steps: of a head's training.
-        ablation_split: of red kitchen, whose map ``benchmarks.landmarks`` may have made already; empty for none.
+        ablation_split: of red kitchen, by which ``benchmarks.landmarks`` calls its maps; empty elsewhere, where that is
+            the folder's name.
         seconds: time of each stage of the mapping; stages that were done earlier count, too.
     """
 
@@ -88,14 +89,11 @@ class Mapped:
         """
         folder = self.shared / f"cls_{self.encoder.config.input_size}_{self.encoder.weights.sha256[:8]}"
         parts = [
-            kept(folder, frame, lambda image, camera=frame.camera: {"cls": self._cls(image, camera)})
+            kept(folder, frame, lambda image, camera: {"cls": cls_token(self.encoder, image, camera)})
             for frame in self.recording.frames
         ]
         self.seconds["features"] = sum(float(part["seconds"]) for part in parts)
         return np.stack([part["cls"] for part in parts])
-
-    def _cls(self, image: np.ndarray, camera: Camera) -> np.ndarray:
-        return encoded(self.encoder, image, camera, Stages())[0].cls[0].float().numpy()
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -123,17 +121,18 @@ class Stages:
         self.ms[stage] = self.ms.get(stage, 0.0) + 1e3 * (time.perf_counter() - start)
 
 
-def kept(folder: Path, frame: Frame, work: Callable[[np.ndarray], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def kept(
+    folder: Path, frame: Frame, work: Callable[[np.ndarray, Camera], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
     """What is worked out of an image, and the ``seconds`` that it took: from a file of the folder, or into one."""
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / (Path(frame.name).name + ".npz")
     if not file.is_file():
         image = frame.load()
         start = time.perf_counter()
-        found, partial = work(image), file.with_suffix(".part")
-        with partial.open("wb") as stream:
-            np.savez(stream, seconds=time.perf_counter() - start, **found)
-        os.replace(partial, file)
+        found = work(image, frame.camera)
+        seconds = time.perf_counter() - start
+        with written_whole(file) as partial, partial.open("wb") as stream:
+            np.savez(stream, seconds=seconds, **found)
     with np.load(file, allow_pickle=False) as stored:
         return dict(stored)
 
@@ -145,3 +144,8 @@ def encoded(encoder: Encoder, image: np.ndarray, camera: Camera, stages: Stages)
         pixels = torch.from_numpy(normalise(fit(image, camera, grid)))[None]
     with stages("encode"):
         return encoder.encode(pixels), grid
+
+
+def cls_token(encoder: Encoder, image: np.ndarray, camera: Camera) -> np.ndarray:
+    """(W,) float32 of one image."""
+    return encoded(encoder, image, camera, Stages())[0].cls[0].float().numpy()

@@ -20,6 +20,7 @@ from benchmarks.report import run  # noqa: E402
 from benchmarks.soak.prepare import make_maps, second_of  # noqa: E402
 from benchmarks.soak.run import Soak  # noqa: E402
 from dimm_ros.cli.console import console  # noqa: E402
+from dimm_ros.whole_file import write_whole  # noqa: E402
 
 
 def main(
@@ -53,9 +54,7 @@ def main(
             if log.exists():
                 (results / "localizer.log").write_bytes(log.read_bytes())
     file = results / f"{datetime.now():%Y%m%d-%H%M%S}_soak.json"
-    partial = file.with_suffix(".part")
-    partial.write_text(json.dumps(figures, indent=2) + "\n")
-    os.replace(partial, file)
+    write_whole(file, json.dumps(figures, indent=2) + "\n")
     console.print(_table(figures))
     for check, holds in figures["checks"].items():
         console.print(f"{'[green]holds[/]' if holds else '[bold red]FAILS[/]'}  {check}", highlight=False)

@@ -79,14 +79,13 @@ class LandmarkCalibration(BaseModel):
 
         Args:
             pose: with what its matches' own scatter says, and the prior that joined it.
-            unknown, apart: see ``LandmarkResult``. Two passes that are far apart err more than others: half of the
-                variance is theirs.
+            unknown, apart: see ``LandmarkResult``. Where two passes are known, what they share is the mean of the
+                calibrated variance and that of the two.
         """
         variance = (self.widened * np.array([self.position_sigma, np.radians(self.rotation_sigma_deg)])) ** 2
         if apart is not None:
-            variance = (
-                variance + np.mean(apart.reshape(2, 3) ** 2, axis=1) / 2
-            ) / 2  # of two: half their difference's square
+            of_two = np.mean(apart.reshape(2, 3) ** 2, axis=1) / 2  # two values vary by half their difference squared
+            variance = (variance + of_two) / 2
         information = pose.counted / self.widened**2
         if pose.prior is not None:
             information = information + pose.prior.information

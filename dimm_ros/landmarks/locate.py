@@ -153,16 +153,22 @@ def _as_recorded(found: LandmarkResult, rig_from_camera: np.ndarray, landmarks: 
         return found
     seen = rig_from_camera[np.bincount(found.matched.camera[found.pose.inliers]).argmax()]
     recorded, unknown = landmarks.warp.recorded(found.world_from_rig @ seen)
-    if found.other is None:
-        return replace(found, world_from_rig=recorded @ invert(seen), unknown=unknown)
-    apart = pose_difference(found.other @ seen, found.world_from_rig @ seen)
-    metres, radians = np.linalg.norm(apart.reshape(2, 3), axis=1) / [landmarks.seen_distance, 1.0]
-    pixels = (metres + radians) / found.matched.matches.sigma[0]
-    if pixels < _OTHER_PX or metres > _OTHER_APART[0] or radians > _OTHER_APART[1]:
+    apart = _apart(found, seen, landmarks)
+    if apart is None:
         return replace(found, world_from_rig=recorded @ invert(seen), unknown=unknown, other=None)
     own = found.pose.share * unknown  # what a prior gives is of no pass
     recorded = moved(recorded, own / (1.0 + own) * pose_difference(found.other @ seen, recorded))
     return replace(found, world_from_rig=recorded @ invert(seen), unknown=unknown / (1.0 + own), apart=apart)
+
+
+def _apart(found: LandmarkResult, seen: np.ndarray, landmarks: Landmarks) -> np.ndarray | None:
+    """(6,) what the other pass is off at a camera, rig_from_camera; None where it is the same one, or another place."""
+    if found.other is None:
+        return None
+    apart = pose_difference(found.other @ seen, found.world_from_rig @ seen)
+    share, radians = np.linalg.norm(apart.reshape(2, 3), axis=1) / [landmarks.seen_distance, 1.0]
+    same = (share + radians) / found.matched.matches.sigma[0] < _OTHER_PX
+    return None if same or share > _OTHER_APART[0] or radians > _OTHER_APART[1] else apart
 
 
 def _located(

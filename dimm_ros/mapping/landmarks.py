@@ -159,14 +159,15 @@ def update_landmarks(
         return None
     if built.landmarks is None:
         return old.landmarks, header
-    calibration = built.calibration
     joined = combine(
         [old.landmarks, built.landmarks],
-        one_landmark_within([old.landmarks, built.landmarks], [header.calibration, calibration], old.header.radius),
+        one_landmark_within(
+            [old.landmarks, built.landmarks], [header.calibration, built.calibration], old.header.radius
+        ),
         len(old.landmarks) + len(built.landmarks),
         seed=header.images,
     )
-    added = header.model_copy(update={"images": built.images, "calibration": calibration})
+    added = header.model_copy(update={"images": built.images, "calibration": built.calibration})
     return joined, merged_landmark_header([old.header, old.header.model_copy(update={"landmarks": added})], joined)
 
 
